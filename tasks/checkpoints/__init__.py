@@ -1,0 +1,1 @@
+"""Reading what trainers wrote, and writing model directories."""

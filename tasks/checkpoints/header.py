@@ -1,0 +1,91 @@
+"""The header of a safetensors file, checked against the file before anything is allocated."""
+
+import json
+import math
+import os
+import stat
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tasks.errors import BadInput
+
+MAX_HEADER = 100_000_000
+ITEM_SIZE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
+    "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+FLOATING = ("F64", "F32", "F16", "BF16")
+
+
+class TensorInfo(NamedTuple):
+    """Where a tensor lies in its file: absolute byte offsets."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Read and check a header: every byte of the data belongs to exactly one tensor.
+
+    Raises BadInput naming the file and the bytes when it is not a whole safetensors file.
+    """
+    size, length, raw = _read_raw(path)
+    try:
+        entries = json.loads(raw, object_pairs_hook=_unique)
+        entries.pop("__metadata__", None)
+        base = 8 + length
+        tensors = {name: _tensor(name, entry, base) for name, entry in entries.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise BadInput(f"{path}: damaged safetensors header ({error}); save or fetch it again") from None
+    _check_coverage(path, tensors, base, size)
+    return tensors
+
+
+def _read_raw(path: Path) -> tuple[int, int, bytes]:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not make us wait
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(f"{path}: not a regular file; remove it or fetch the checkpoint again")
+        length = int.from_bytes(file.read(8), "little")
+        if status.st_size < 8 or length > status.st_size - 8:
+            raise BadInput(
+                f"{path}: truncated: {status.st_size} bytes, but its header alone needs {8 + length}; "
+                "save or fetch it again"
+            )
+        if length > MAX_HEADER:
+            raise BadInput(f"{path}: a header of {length} bytes is over the limit of {MAX_HEADER}")
+        return status.st_size, length, file.read(length)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    entries = dict(pairs)
+    if len(entries) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return entries
+
+
+def _tensor(name: str, entry: dict[str, Any], base: int) -> TensorInfo:
+    dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+    if dtype not in ITEM_SIZE:
+        raise ValueError(f"tensor {name} has the unknown dtype {dtype}")
+    if not all(isinstance(extent, int) and extent >= 0 for extent in shape):
+        raise ValueError(f"tensor {name} has the shape {shape}")
+    if not 0 <= start <= end or end - start != math.prod(shape) * ITEM_SIZE[dtype]:
+        raise ValueError(f"tensor {name} of shape {shape} cannot fill bytes {start} to {end}")
+    return TensorInfo(dtype, shape, base + start, base + end)
+
+
+def _check_coverage(path: Path, tensors: dict[str, TensorInfo], base: int, size: int) -> None:
+    reached = base
+    for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if info.start != reached:
+            raise BadInput(f"{path}: tensor {name} overlaps another or leaves a hole; save or fetch it again")
+        reached = info.end
+    if size != reached:
+        kind = "truncated" if size < reached else "has trailing bytes"
+        raise BadInput(
+            f"{path}: {kind}: {size} bytes, but its header describes {reached}; save or fetch it again"
+        )

@@ -1,0 +1,109 @@
+"""What lies in a checkpoint directory: its weights, its configuration, and what is never opened."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from tasks.checkpoints.header import TensorInfo, read_header
+from tasks.errors import BadInput
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+STATE = "trainer_state.json"
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
+CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
+
+
+def numbered_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """List a Trainer's checkpoint-N directories by step."""
+    found = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in run.iterdir())
+    return sorted((int(match[1]), path) for match, path in found if match and path.is_dir())
+
+
+def step_of(directory: Path) -> int:
+    """Return the step that a directory's name ends in, 0 without one."""
+    match = re.search(r"(\d+)$", directory.name)
+    return int(match[1]) if match else 0
+
+
+def weight_files(directory: Path) -> list[Path]:
+    """List the safetensors files of a model, the index followed but never out of the directory.
+
+    Raises BadInput for a model without safetensors, and for an index that names a file elsewhere.
+    """
+    if (directory / INDEX).is_file():
+        names = sorted(set(read_index(directory).values()))
+        return [_inside(directory, directory / name) for name in names]
+    if (directory / SINGLE).exists():
+        return [_inside(directory, directory / SINGLE)]
+    if (directory / "adapter_config.json").is_file():
+        raise BadInput(
+            f"{directory}: is a PEFT adapter; merge it into its base model first (merge_and_unload)"
+        )
+    if any(path for pattern in PICKLES for path in directory.glob(pattern)):
+        raise BadInput(
+            f"{directory}: holds pickled weights only, which are never opened; "
+            f"convert them where you trust them, in Python: D = {str(directory)!r}; {CONVERT}"
+        )
+    raise BadInput(f"{directory}: no {SINGLE} and no {INDEX}; name a directory with safetensors weights")
+
+
+def read_index(directory: Path) -> dict[str, str]:
+    """Return tensor name → file name of a sharded model."""
+    weight_map = read_json(directory / INDEX).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise BadInput(f"{directory / INDEX}: has no weight_map; save or fetch it again")
+    for name in weight_map.values():
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.safetensors", name):
+            raise BadInput(f"{directory / INDEX}: names {name!r}, which is not a weight file beside it")
+    return weight_map
+
+
+def read_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
+    """Return tensor name → file and place, the files checked to be whole (BadInput otherwise)."""
+    tensors: dict[str, tuple[Path, TensorInfo]] = {}
+    for path in weight_files(directory):
+        if not path.exists():
+            raise BadInput(f"{path}: missing, but the index names it; fetch the checkpoint again")
+        for name, info in read_header(path).items():
+            if name in tensors:
+                raise BadInput(f"{path}: tensor {name} is also in {tensors[name][0].name}; save it again")
+            tensors[name] = (path, info)
+    if (directory / INDEX).is_file() and (missing := read_index(directory).keys() - tensors.keys()):
+        raise BadInput(f"{directory}: the index names tensor {min(missing)}, but no shard holds it")
+    if not tensors:
+        raise BadInput(f"{directory}: holds no tensor; name a directory with a model")
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises BadInput when it is missing or something else."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadInput(f"{path}: missing; save or fetch the checkpoint again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: not readable as JSON ({error}); save or fetch it again") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path}: must hold a JSON object")
+    return value
+
+
+def side_files(directory: Path) -> list[Path]:
+    """List what a model needs beside its weights: configuration, tokenizer, templates; no code, no pickle."""
+    wanted = ("*.json", "*.txt", "*.model", "*.jinja")
+    found = {path for pattern in wanted for path in directory.glob(pattern)}
+    return sorted(_inside(directory, path) for path in found if path.name not in (INDEX, STATE))
+
+
+def _inside(directory: Path, path: Path) -> Path:
+    """Refuse a link that leaves the directory; a Hub cache is made of links to its own blobs."""
+    if path.is_symlink():
+        homes = [directory.resolve()]
+        homes += [
+            parent.parent / "blobs" for parent in directory.resolve().parents if parent.name == "snapshots"
+        ]
+        if not any(path.resolve().is_relative_to(home) for home in homes):
+            raise BadInput(f"{path}: is a link out of its directory; put the file itself there")
+    return path

@@ -1,0 +1,121 @@
+"""Publishing a stage's directory: all of it or nothing, and never twice for the same inputs."""
+
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock
+
+from tasks.checkpoints.hashing import file_digests
+from tasks.errors import BadInput
+from tasks.home import cache
+from tasks.records import FileDigest, Record, digest_of
+
+MANIFEST = "manifest.json"
+
+
+class Manifest(Record):
+    """What a published directory was made from, and what it holds."""
+
+    made_from: str
+    files: tuple[FileDigest, ...]
+
+
+def is_published(directory: Path, made_from: str) -> bool:
+    """Tell whether `directory` is the intact output of exactly these inputs."""
+    try:
+        manifest = Manifest.read(directory / MANIFEST)
+    except BadInput:
+        return False
+    return manifest.made_from == made_from and manifest.files == _contents(directory)
+
+
+@contextmanager
+def publishing(directory: Path, made_from: str) -> Iterator[Path]:
+    """Yield a scratch directory that takes the place of `directory` when the block ends well.
+
+    What stood there before is visible until the new output is complete and on disk; after a crash at any
+    instant the one or the other is there whole. The manifest is written last.
+    """
+    with _lock(directory), _scratch(directory) as scratch:
+        yield scratch
+        Manifest(made_from=made_from, files=_contents(scratch)).write(scratch / MANIFEST)
+        _sync(scratch)
+        _put_in_place(scratch, directory)
+
+
+def _lock(directory: Path) -> FileLock:
+    """One writer of a directory at a time; the lock dies with its process."""
+    locks = cache() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / digest_of(str(directory.absolute())))
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{directory.name}."
+    for stale in directory.parent.glob(f"{prefix}*"):
+        shutil.rmtree(stale)
+    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
+    scratch.chmod(0o777 & ~_umask())
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _contents(directory: Path) -> tuple[FileDigest, ...]:
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    return file_digests(directory, paths)
+
+
+def _sync(directory: Path) -> None:
+    for path in [*directory.rglob("*"), directory]:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _put_in_place(scratch: Path, directory: Path) -> None:
+    if directory.exists():
+        _exchange(scratch, directory)
+    else:
+        scratch.rename(directory)
+    _sync_entry(directory.parent)
+
+
+def _sync_entry(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _exchange(scratch: Path, directory: Path) -> None:
+    """Swap two directories in one step where the system can (Linux), else with two renames."""
+    at_fdcwd, rename_exchange = -100, 2
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if not libc.renameat2(
+            at_fdcwd, os.fsencode(scratch), at_fdcwd, os.fsencode(directory), rename_exchange
+        ):
+            return
+    aside = scratch.with_name(scratch.name + ".old")
+    directory.rename(aside)
+    scratch.rename(directory)
+    aside.rename(scratch)
