@@ -34,7 +34,7 @@ class SelectParams(Section):
     """Which checkpoints of the trajectory are merged."""
 
     rule: Literal["last_k", "top_k", "spaced", "steps"] = "last_k"
-    """last_k: the newest; top_k: the best by `metric`; spaced: over the last `fraction`; steps: just those."""
+    """last_k: the newest; top_k: the best by `metric`; spaced: over the last `fraction`; steps: those."""
     k: Annotated[int, Field(ge=1)] = 5
     """How many checkpoints last_k, top_k and spaced take."""
     metric: str = "eval_loss"

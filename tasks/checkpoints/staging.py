@@ -1,0 +1,88 @@
+"""Staged checkpoints: hard links beside the artifacts that outlive the training directory's rotation."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from tasks.checkpoints.hashing import file_digests
+from tasks.checkpoints.hub import download_checkpoint
+from tasks.checkpoints.layout import INDEX, STATE, side_files, weight_files
+from tasks.errors import BadInput
+from tasks.records import Checkpoint
+
+STAGED = "checkpoints"
+
+
+def stage_files(source: Path, target: Path) -> None:
+    """Link what a merge needs of a checkpoint into `target`; the source is only read."""
+    wanted = [*weight_files(source), *side_files(source)]
+    wanted += [source / name for name in (INDEX, STATE) if (source / name).is_file()]
+    target.mkdir(parents=True)
+    for path in wanted:
+        link_or_copy(path.resolve(), target / path.name)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or copy it where the file system cannot link."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copy2(source, target)
+
+
+def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:
+    """Return the directory with a checkpoint's files, checked against its digests.
+
+    Missing files are staged again from the source. Raises BadInput when they are gone or have changed.
+    """
+    directory = _place(checkpoint, artifacts)
+    if not _matches(checkpoint, directory):
+        _restage(checkpoint, directory)
+    return directory
+
+
+def put_staged(linked: Path, checkpoint: Checkpoint, artifacts: Path) -> None:
+    """Move a directory of linked files to where `staged` looks for them."""
+    directory = _place(checkpoint, artifacts)
+    shutil.rmtree(directory, ignore_errors=True)
+    linked.rename(directory)
+
+
+def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
+    """Drop staged checkpoints of other runs, so that their disk space is not held for ever."""
+    kept = {_place(checkpoint, artifacts) for checkpoint in keep}
+    for directory in set((artifacts / STAGED).iterdir()) - kept:
+        shutil.rmtree(directory)
+
+
+def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
+    return artifacts / STAGED / f"{checkpoint.name}-{checkpoint.digest[:16]}"
+
+
+def _restage(checkpoint: Checkpoint, directory: Path) -> None:
+    shutil.rmtree(directory, ignore_errors=True)
+    source = source_directory(checkpoint.source)
+    if not source.is_dir():
+        raise BadInput(
+            f"{checkpoint.source}: gone, and {directory} does not hold its files; "
+            "bring it back, or fetch another run"
+        )
+    stage_files(source, directory)
+    if not _matches(checkpoint, directory):
+        shutil.rmtree(directory)
+        raise BadInput(
+            f"{checkpoint.source}: changed since it was fetched; run loreline fetch --refresh to look again"
+        )
+
+
+def source_directory(source: str) -> Path:
+    """Return where a checkpoint's source lies on this machine, downloading a Hub checkpoint if need be."""
+    return download_checkpoint(source) if source.startswith("hf://") else Path(source)
+
+
+def _matches(checkpoint: Checkpoint, directory: Path) -> bool:
+    return directory.is_dir() and file_digests(directory, directory.iterdir()) == checkpoint.files

@@ -1,0 +1,139 @@
+"""Stage fetch: record a finished training run's checkpoints and stage their files."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.checkpoints.hashing import file_digests
+from tasks.checkpoints.hub import download_run
+from tasks.checkpoints.layout import STATE, numbered_checkpoints, read_tensors
+from tasks.checkpoints.readiness import NotReady, check_ready, logged_metrics, look
+from tasks.checkpoints.staging import STAGED, prune_staged, put_staged, stage_files
+from tasks.errors import BadInput
+from tasks.fingerprint import fingerprint
+from tasks.params import FetchParams
+from tasks.publish import is_published, publishing
+from tasks.records import Checkpoint, Left, Run, digest_of
+
+LOOK_AGAIN_S = 2.0
+
+
+class Candidate(NamedTuple):
+    """A checkpoint that a source offers."""
+
+    step: int
+    name: str
+    directory: Path
+    source: str
+
+
+def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Run:
+    """Publish artifacts/run: the usable checkpoints of `params.source`, their files staged as hard links.
+
+    A finished run does not change, so a published run is returned as it is unless `refresh`.
+    Raises BadInput for a source without usable checkpoints or with a damaged one, Unavailable for a network
+    that does not answer.
+    """
+    published = artifacts / "run"
+    made_from = fingerprint(__name__, params)
+    if not refresh and is_published(published, made_from):
+        return Run.read(published / "run.json")
+    hub = params.source.startswith("hf://")
+    ready, left_out = _ready_on_hub(params) if hub else _ready_locally(params)
+    if not ready:
+        reasons = "; ".join(f"{left.name} {left.reason}" for left in left_out)
+        raise BadInput(f"fetch.source: {params.source}: no usable checkpoint ({reasons})")
+    run = Run(
+        name=_name(params.source),
+        source=params.source,
+        revision=digest_of([candidate.source for candidate in ready]) if hub else None,
+        checkpoints=tuple(_stage(candidate, artifacts) for candidate in ready),
+        left_out=tuple(left_out),
+    )
+    with publishing(published, made_from) as scratch:
+        run.write(scratch / "run.json")
+    prune_staged(artifacts, run.checkpoints)
+    return run
+
+
+def _ready_on_hub(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
+    ready = [Candidate(*remote) for remote in download_run(params.source)]
+    for candidate in ready:
+        if (candidate.directory / STATE).exists():
+            _checked(candidate)
+        else:
+            read_tensors(candidate.directory)
+    return ready, []
+
+
+def _checked(candidate: Candidate) -> None:
+    try:
+        check_ready(candidate.directory, candidate.step)
+    except NotReady as reason:
+        raise BadInput(f"{candidate.source}: {reason}; its upload is incomplete") from None
+
+
+def _ready_locally(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
+    """Look until every checkpoint is ready and still, or `params.wait` seconds have passed."""
+    deadline = time.monotonic() + params.wait
+    while True:
+        ready, left_out = _look_twice(params)
+        if not left_out or time.monotonic() >= deadline:
+            return ready, left_out
+        time.sleep(min(LOOK_AGAIN_S, max(deadline - time.monotonic(), 0)))
+
+
+def _look_twice(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
+    candidates = _local_candidates(params.source)
+    before = [look(candidate.directory) for candidate in candidates]
+    time.sleep(params.settle)
+    ready, left_out = [], []
+    for candidate, seen in zip(candidates, before, strict=True):
+        try:
+            if look(candidate.directory) != seen:
+                raise NotReady("is still changing")
+            check_ready(candidate.directory, candidate.step)
+            ready.append(candidate)
+        except NotReady as reason:
+            left_out.append(Left(name=candidate.name, reason=str(reason)))
+    return ready, left_out
+
+
+def _local_candidates(source: str) -> list[Candidate]:
+    root = Path(source)
+    if not root.is_dir():
+        raise BadInput(
+            f"fetch.source: {source}: no such directory; name a Trainer's output directory or hf://…"
+        )
+    found = numbered_checkpoints(root)
+    if not found:
+        raise BadInput(
+            f"fetch.source: {source}: holds no checkpoint-N directory; is it a Trainer's output_dir?"
+        )
+    return [Candidate(step, path.name, path, f"{source.rstrip('/')}/{path.name}") for step, path in found]
+
+
+def _stage(candidate: Candidate, artifacts: Path) -> Checkpoint:
+    """Link the files first and digest the links: the training directory may rotate at any time."""
+    (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=artifacts / STAGED))
+    try:
+        stage_files(candidate.directory, scratch / candidate.name)
+        linked = scratch / candidate.name
+        checkpoint = Checkpoint(
+            name=candidate.name,
+            step=candidate.step,
+            source=candidate.source,
+            metrics=logged_metrics(linked, candidate.step),
+            files=file_digests(linked, linked.iterdir()),
+        )
+        put_staged(linked, checkpoint, artifacts)
+    finally:
+        shutil.rmtree(scratch)
+    return checkpoint
+
+
+def _name(source: str) -> str:
+    return source.removeprefix("hf://").partition("@")[0].rstrip("/").rpartition("/")[2]

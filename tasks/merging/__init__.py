@@ -1,0 +1,1 @@
+"""The mathematics of merging: pure functions on tensors. No files, no paths."""

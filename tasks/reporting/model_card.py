@@ -1,0 +1,19 @@
+"""The README.md of a merged model directory."""
+
+import json
+
+from tasks.records import MergeReport
+
+
+def model_card(report: MergeReport) -> str:
+    """Say what the model is made of and how, for whoever finds the directory alone."""
+    sources = "\n".join(f"- step {source.step}: `{source.path}`" for source in report.inputs)
+    notes = "\n".join(f"- {note}" for note in report.notes)
+    parameters = json.dumps(report.parameters, indent=2, sort_keys=True)
+    return (
+        "---\nlibrary_name: transformers\ntags:\n- merge\n- loreline\n---\n\n"
+        f"# A merge of {len(report.inputs)} checkpoints by {report.method}\n\n"
+        "Made by Loreline; `merge.json` holds what was measured, tensor by tensor, and every digest.\n\n"
+        f"## Checkpoints\n\n{sources}\n\n## Parameters\n\n```json\n{parameters}\n```\n"
+        + (f"\n## Notes\n\n{notes}\n" if notes else "")
+    )
