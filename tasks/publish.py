@@ -28,11 +28,21 @@ class Manifest(Record):
 
 def is_published(directory: Path, made_from: str) -> bool:
     """Tell whether `directory` is the intact output of exactly these inputs."""
+    manifest = _manifest(directory)
+    return manifest is not None and manifest.made_from == made_from and manifest.files == _contents(directory)
+
+
+def is_intact(directory: Path) -> bool:
+    """Tell whether a published directory still holds what its manifest says."""
+    manifest = _manifest(directory)
+    return manifest is not None and manifest.files == _contents(directory)
+
+
+def _manifest(directory: Path) -> Manifest | None:
     try:
-        manifest = Manifest.read(directory / MANIFEST)
+        return Manifest.read(directory / MANIFEST)
     except BadInput:
-        return False
-    return manifest.made_from == made_from and manifest.files == _contents(directory)
+        return None
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""The demo: a real training run, then the flow on its checkpoints exactly as on a user's."""
+
+from pathlib import Path
+
+from flows.demo.training import DEFAULT_STEPS, finished_run
+from flows.progress import say
+from tasks.params import Params, read_params
+
+
+def demonstrate(seed: int, steps: int | None, params_file: Path) -> None:
+    """Train, unless this run is there already, and merge."""
+    steps = steps or DEFAULT_STEPS
+    directory = demo_directory(seed, steps)
+    params = demo_params(directory, params_file)
+    say(f"demo: a fine-tuning run of {steps} steps with seed {seed} in {directory}")
+    finished_run(directory, seed=seed, steps=steps)
+    say("demo: the flow, as after any training run")
+    from flows.run import run_flow  # Prefect takes seconds to import
+
+    run_flow(params)
+
+
+def demo_directory(seed: int, steps: int) -> Path:
+    """Return where a demo run lives; the default one is what params.yaml names."""
+    default = (seed, steps) == (0, DEFAULT_STEPS)
+    return Path("runs") / ("demo" if default else f"demo-seed{seed}-steps{steps}")
+
+
+def demo_params(directory: Path, params_file: Path) -> Params:
+    """Return the user's parameters, pointed at the demo's run and its tasks."""
+    return read_params(
+        params_file,
+        [
+            f"fetch.source={directory}",
+            f"evaluate.include_path={directory}/tasks",
+            "evaluate.tasks=[word_problems, word_problems_nll]",
+            "evaluate.primary=word_problems_nll/nll",
+        ],
+    )

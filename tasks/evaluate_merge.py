@@ -1,0 +1,144 @@
+"""Stage evaluate: measure the merge beside the models it could replace, and judge it."""
+
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.checkpoints.staging import staged
+from tasks.checkpoints.transform import transform
+from tasks.checkpoints.weights import open_weights
+from tasks.errors import BadInput
+from tasks.evaluation.gate import appraise
+from tasks.evaluation.harness import evaluate_model
+from tasks.evaluation.results import TaskResult
+from tasks.evaluation.task_files import TaskSpec, load_tasks
+from tasks.fingerprint import fingerprint
+from tasks.merging.methods import mean
+from tasks.params import EvaluateParams, RegisterParams
+from tasks.publish import is_intact, is_published, publishing
+from tasks.records import EvaluatedModel, Evaluation, MergeReport, Run, Selection, digest_of
+from tasks.registry.store import connect
+from tasks.registry.versions import champion, files_of
+from tasks.reporting.figures import draw_gains, draw_trajectory
+from tasks.reporting.html_report import html_report
+
+OnModel = Callable[[str], None]
+
+
+class Contender(NamedTuple):
+    """A model to evaluate; its directory is asked for only when its results are not cached."""
+
+    record: EvaluatedModel
+    directory: Callable[[], Path]
+
+
+def evaluate_merge(
+    params: EvaluateParams,
+    registry: RegisterParams,
+    artifacts: Path,
+    on_model: OnModel = lambda label: None,
+) -> Evaluation:
+    """Publish artifacts/evaluation: scores, paired differences, per-item results, figures, the verdict.
+
+    The merge meets the last checkpoint, the best single one by the selection metric, the plain average and
+    the registry's champion. Raises BadInput for unknown tasks before any model loads.
+    """
+    specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
+    selection = Selection.read(artifacts / "selection" / "selection.json")
+    merge = MergeReport.read(artifacts / "merged" / "merge.json")
+    reigning = _champion(registry, merge)
+    published = artifacts / "evaluation"
+    made_from = fingerprint(
+        __name__, params, merge, selection, [spec.digest for spec in specs], reigning and reigning.record
+    )
+    if is_published(published, made_from):
+        return Evaluation.read(published / "evaluation.json")
+    if not is_intact(artifacts / "merged"):
+        raise BadInput(f"{artifacts / 'merged'}: changed since it was published; run loreline merge again")
+    with tempfile.TemporaryDirectory(dir=artifacts, prefix=".average.") as scratch:
+        contenders = _contenders(selection, merge, artifacts, Path(scratch))
+        contenders += [reigning] if reigning else []
+        results = {c.record.role: _evaluate(c, specs, params, on_model) for c in contenders}
+    evaluation = appraise([c.record for c in contenders], results, params)
+    with publishing(published, made_from) as out:
+        _write(out, evaluation, results, Run.read(artifacts / "run" / "run.json"), selection, merge)
+    return evaluation
+
+
+def _champion(registry: RegisterParams, merge: MergeReport) -> Contender | None:
+    """Return the registry's champion, unless it is this very merge: nothing competes with itself."""
+    client = connect(registry)
+    version = champion(client, registry)
+    if version is None or version.digest == merge.digest:
+        return None
+    record = EvaluatedModel(role="champion", label=f"champion v{version.version}", digest=version.digest)
+    return Contender(record, lambda: files_of(client, version))
+
+
+def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scratch: Path) -> list[Contender]:
+    last, best = selection.last, selection.best
+    found = [("last", f"last ({last.name})", last)]
+    if best is not None:
+        found.append(("best", f"best single ({best.name})", best))
+    contenders = [
+        Contender(
+            EvaluatedModel(role=role, label=label, digest=checkpoint.digest),
+            lambda checkpoint=checkpoint: staged(checkpoint, artifacts),  # type: ignore[misc]
+        )
+        for role, label, checkpoint in found
+    ]
+    average = EvaluatedModel(
+        role="average",
+        label=f"plain average of {len(selection.chosen)}",
+        digest=digest_of(["average", *(checkpoint.digest for checkpoint in selection.chosen)]),
+    )
+    merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)
+    return [
+        *contenders,
+        Contender(average, lambda: _average(selection, artifacts, scratch)),
+        Contender(merged, lambda: artifacts / "merged"),
+    ]
+
+
+def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
+    weights = [open_weights(staged(c, artifacts), c.name) for c in selection.chosen]
+    transform(weights, scratch, lambda tensors: (mean(tensors), {}), max_shard_bytes=2**63)
+    return scratch
+
+
+def _evaluate(
+    contender: Contender, specs: Sequence[TaskSpec], params: EvaluateParams, on_model: OnModel
+) -> dict[str, TaskResult]:
+    on_model(contender.record.label)
+    return evaluate_model(contender.directory, contender.record.digest, specs, params)
+
+
+def _write(
+    out: Path,
+    evaluation: Evaluation,
+    results: dict[str, dict[str, TaskResult]],
+    run: Run,
+    selection: Selection,
+    merge: MergeReport,
+) -> None:
+    evaluation.write(out / "evaluation.json")
+    (out / "metrics.json").write_text(json.dumps(_metrics(evaluation), indent=1) + "\n")
+    for role, tasks in results.items():
+        (out / "items" / role).mkdir(parents=True)
+        for name, result in tasks.items():
+            result.write(out / "items" / role / f"{name}.json")
+    (out / "figures").mkdir()
+    draw_trajectory(out / "figures" / "trajectory.png", run.checkpoints, selection)
+    draw_gains(out / "figures" / "gains.png", evaluation)
+    figures = sorted((out / "figures").iterdir())
+    (out / "report.html").write_text(html_report(selection, merge, evaluation, figures), encoding="utf-8")
+
+
+def _metrics(evaluation: Evaluation) -> dict[str, object]:
+    """Return what `dvc metrics` compares between revisions."""
+    metrics: dict[str, dict[str, float]] = {}
+    for score in evaluation.scores:
+        metrics.setdefault(score.model, {})[score.metric] = score.value.mean
+    return {"verdict": evaluation.verdict.decision, **metrics}

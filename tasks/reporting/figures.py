@@ -1,0 +1,59 @@
+"""Pictures of a run: its trajectory, and what the merge gains."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from typing import TYPE_CHECKING
+
+from tasks.records import Checkpoint, Evaluation, Selection
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
+    """Draw the selection metric along the run, with the merged and the best checkpoints marked."""
+    from matplotlib.figure import Figure
+
+    logged = [c for c in checkpoints if selection.metric in c.metrics]
+    merged = {c.name for c in selection.chosen}
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*_points(logged, selection.metric), color="0.6", linewidth=1, marker=".", label="checkpoints")
+    chosen = [c for c in logged if c.name in merged]
+    axes.plot(*_points(chosen, selection.metric), "o", color="tab:blue", label="merged")
+    if selection.best is not None:
+        best = _points([selection.best], selection.metric)
+        axes.plot(*best, "*", color="tab:orange", markersize=13, label="best single")
+    axes.set(xlabel="training step", ylabel=selection.metric, title=f"Trajectory of {selection.run}")
+    axes.legend(frameon=False)
+    _save(figure, path)
+
+
+def draw_gains(path: Path, evaluation: Evaluation) -> None:
+    """Draw the merge's paired gain over each model on the deciding metric, with 95 % intervals."""
+    from matplotlib.figure import Figure
+
+    labels = {model.role: model.label for model in evaluation.models}
+    gains = [gain for gain in evaluation.differences if gain.metric == evaluation.primary]
+    figure = Figure(figsize=(7, 0.8 + 0.5 * len(gains)), layout="constrained")
+    axes = figure.subplots()
+    for row, difference in enumerate(reversed(gains)):
+        gain = difference.gain
+        errors = [[gain.mean - gain.low], [gain.high - gain.mean]]
+        axes.errorbar([gain.mean], [row], xerr=errors, fmt="o", color="tab:blue", capsize=4)
+    axes.axvline(0, color="0.6", linewidth=1)
+    axes.set_yticks(range(len(gains)), [f"over {labels[gain.against]}" for gain in reversed(gains)])
+    axes.set(
+        xlabel=f"gain of the merge in {evaluation.primary} (right is better)", ylim=(-0.6, len(gains) - 0.4)
+    )
+    _save(figure, path)
+
+
+def _points(checkpoints: Sequence[Checkpoint], metric: str) -> tuple[list[int], list[float]]:
+    return [c.step for c in checkpoints], [c.metrics[metric] for c in checkpoints]
+
+
+def _save(figure: "Figure", path: Path) -> None:
+    """Save without date or version, so that the same data give the same bytes."""
+    figure.savefig(path, dpi=130, metadata={"Software": None})

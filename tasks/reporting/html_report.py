@@ -1,0 +1,57 @@
+"""The HTML report of an evaluation: one file that needs nothing else."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.records import Evaluation, MergeReport, Selection
+from tasks.reporting.table import evaluation_table
+
+TEMPLATE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{{ selection.run }}: {{ evaluation.verdict.decision }}</title>
+<style>
+ body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
+ table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
+ td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left }
+ img { max-width: 100% }
+ .verdict { font-size: 1.15rem; padding: .8rem 1rem; border-left: 5px solid {{ colour }} }
+</style>
+<h1>{{ selection.run }}</h1>
+<p class="verdict">{{ evaluation.verdict.sentence }}</p>
+<h2>What was measured</h2>
+<table><tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p>Brackets are 95 % intervals over the test items; gains are paired, item by item, positive when the merge is
+better.</p>
+{% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture }}"></p>
+{% endfor %}
+<h2>What was merged</h2>
+<p>{{ merge.method }}, {{ selection.rule }}: {% for c in selection.chosen %}{{ c.name }} {% endfor %}</p>
+{% if merge.notes %}<ul>{% for note in merge.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
+{% if selection.left_out %}<details><summary>Left out</summary><ul>
+{% for left in selection.left_out %}<li>{{ left.name }}: {{ left.reason }}</li>
+{% endfor %}</ul></details>{% endif %}
+</html>
+"""
+COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
+
+
+def html_report(
+    selection: Selection, merge: MergeReport, evaluation: Evaluation, figures: Sequence[Path]
+) -> str:
+    """Render verdict, table, figures and provenance; everything from the run is escaped."""
+    import jinja2
+
+    return (
+        jinja2.Environment(autoescape=True)
+        .from_string(TEMPLATE)
+        .render(
+            selection=selection,
+            merge=merge,
+            evaluation=evaluation,
+            rows=evaluation_table(evaluation),
+            pictures=[base64.b64encode(path.read_bytes()).decode() for path in figures],
+            colour=COLOURS[evaluation.verdict.decision],
+        )
+    )
