@@ -1,0 +1,108 @@
+"""Nothing outside a checkpoint directory is followed, nothing pickled is opened."""
+
+import json
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tiny import write_checkpoint
+
+from tasks.checkpoints.layout import INDEX, numbered_checkpoints, read_tensors, side_files, step_of
+from tasks.errors import BadInput
+
+
+def shard(directory: Path, weight_map: dict[str, str]) -> None:
+    (directory / "model.safetensors").unlink()
+    (directory / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+
+
+def test_sharded_tensors_are_found_through_the_index(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    shard(directory, {"a": "model-1.safetensors", "b": "model-2.safetensors"})
+    for name, file in (("a", "model-1.safetensors"), ("b", "model-2.safetensors")):
+        save_file({name: torch.ones(2)}, directory / file)
+    assert {name: path.name for name, (path, _) in read_tensors(directory).items()} == {
+        "a": "model-1.safetensors",
+        "b": "model-2.safetensors",
+    }
+
+
+@pytest.mark.parametrize("name", ["../x.safetensors", "/etc/x.safetensors", "sub/x.safetensors", "x.bin", 3])
+def test_an_index_cannot_point_elsewhere(make_checkpoint: Callable[..., Path], name: str) -> None:
+    directory = make_checkpoint(1)
+    shard(directory, {"a": name})
+    with pytest.raises(BadInput, match="is not a weight file beside it"):
+        read_tensors(directory)
+
+
+def test_a_missing_shard_and_a_missing_tensor_are_named(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    shard(directory, {"a": "model-1.safetensors"})
+    with pytest.raises(BadInput, match=r"model-1.safetensors: missing"):
+        read_tensors(directory)
+    save_file({"b": torch.ones(2)}, directory / "model-1.safetensors")
+    with pytest.raises(BadInput, match="the index names tensor a"):
+        read_tensors(directory)
+
+
+class Canary:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("touch canary-was-here",)
+
+
+def test_pickled_weights_are_refused_unopened(
+    make_checkpoint: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = make_checkpoint(1)
+    monkeypatch.chdir(directory)
+    (directory / "model.safetensors").unlink()
+    (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Canary()))
+    with pytest.raises(BadInput, match="pickled weights only.*save_pretrained"):
+        read_tensors(directory)
+    assert not (directory / "canary-was-here").exists()
+
+
+def test_an_adapter_says_what_to_do(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    (directory / "model.safetensors").unlink()
+    (directory / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadInput, match="PEFT adapter"):
+        read_tensors(directory)
+
+
+def test_a_link_out_of_the_directory_is_refused(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    directory = make_checkpoint(1)
+    (directory / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (directory / "model.safetensors").symlink_to(tmp_path / "elsewhere.safetensors")
+    with pytest.raises(BadInput, match="link out of its directory"):
+        read_tensors(directory)
+
+
+def test_the_hub_cache_s_links_to_its_blobs_are_followed(
+    make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    repo = tmp_path / "models--org--name"
+    directory = write_checkpoint(repo / "snapshots" / ("0" * 40), 1)
+    (repo / "blobs").mkdir()
+    (directory / "model.safetensors").rename(repo / "blobs" / "1")
+    (directory / "model.safetensors").symlink_to(repo / "blobs" / "1")
+    assert read_tensors(directory)
+
+
+def test_checkpoints_are_ordered_by_number(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    for step in (10, 9, 100):
+        make_checkpoint(step)
+    (tmp_path / "training" / "checkpoint-last").mkdir()
+    assert [step for step, _ in numbered_checkpoints(tmp_path / "training")] == [9, 10, 100]
+    assert step_of(tmp_path / "training" / "checkpoint-100") == 100
+
+
+def test_code_and_pickles_are_not_among_the_side_files(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    for name in ("modeling_x.py", "training_args.bin", "optimizer.pt", "vocab.txt"):
+        (directory / name).write_text("x")
+    assert [path.name for path in side_files(directory)] == ["config.json", "tokenizer.json", "vocab.txt"]

@@ -1,0 +1,195 @@
+"""Fixtures of the registry: a store that is ready, and everything that register reads."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tasks.params import RegisterParams
+from tasks.publish import publishing
+from tasks.records import (
+    Checkpoint,
+    Difference,
+    EvaluatedModel,
+    Evaluation,
+    FileDigest,
+    Interval,
+    MergeInput,
+    MergeReport,
+    Run,
+    Score,
+    Selection,
+    Verdict,
+)
+
+MakeArtifacts = Callable[..., Path]
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "vocab_size": 4,
+    "tie_word_embeddings": True,
+    "dtype": "float32",
+}
+VOCABULARY = {"<unk>": 0, "one": 1, "two": 2, "three": 3}
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Create an MLflow database once, in a process of its own: that takes eight seconds."""
+    home = tmp_path_factory.mktemp("store")
+    code = "from tasks.params import RegisterParams; from tasks.registry.store import connect; connect(RegisterParams())"
+    env = {**os.environ, "LORELINE_HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    env.pop("MLFLOW_TRACKING_URI", None)
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=Path(__file__).parents[2])
+    return home / "mlflow.db"
+
+
+@pytest.fixture
+def store(own_state: Path, empty_store: Path) -> RegisterParams:
+    """Return the parameters of the default store of this test: a SQLite database in its state directory."""
+    home = own_state / "loreline"
+    home.mkdir()
+    shutil.copyfile(empty_store, home / "mlflow.db")
+    return RegisterParams(name="demo")
+
+
+@pytest.fixture
+def make_artifacts(tmp_path: Path) -> MakeArtifacts:
+    """Write artifacts/ as the stages before register would, around a Llama that transformers can load."""
+
+    def make(
+        root: Path = tmp_path / "artifacts",
+        *,
+        seed: int = 0,
+        decision: str = "PROMOTE",
+        gain: float = 0.5,
+        against: str | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> Path:
+        chosen = tuple(checkpoint(step) for step in (100, 200, 300))
+        for stage in ("run", "selection", "evaluation/figures"):
+            (root / stage).mkdir(parents=True, exist_ok=True)
+        Run(name="tiny", source="/training", revision=None, checkpoints=chosen, left_out=()).write(
+            root / "run" / "run.json"
+        )
+        Selection(
+            run="tiny",
+            rule="last_k",
+            chosen=chosen,
+            left_out=(),
+            best=None,
+            last=chosen[-1],
+            metric="eval_loss",
+        ).write(root / "selection" / "selection.json")
+        report = _merge(root / "merged", chosen, seed, notes)
+        _evaluation(report, decision, gain, against).write(root / "evaluation" / "evaluation.json")
+        (root / "evaluation" / "figures" / "gains.png").write_bytes(b"\x89PNG " + str(gain).encode())
+        return root
+
+    return make
+
+
+def checkpoint(step: int) -> Checkpoint:
+    """Return a checkpoint as fetch would describe it."""
+    weights = FileDigest(name="model.safetensors", size=step, sha256=f"{step:064d}")
+    return Checkpoint(
+        name=f"checkpoint-{step}",
+        step=step,
+        source=f"/training/checkpoint-{step}",
+        metrics={},
+        files=(weights,),
+    )
+
+
+def write_model(directory: Path, seed: int) -> None:
+    """Write a one-layer Llama with random weights and a tokenizer of three words."""
+    random = torch.Generator().manual_seed(seed)
+    layer = "model.layers.0."
+    shapes = {f"{layer}self_attn.{p}_proj.weight": (8, 8) for p in "qkvo"} | {
+        "model.embed_tokens.weight": (4, 8),
+        "model.norm.weight": (8,),
+        f"{layer}input_layernorm.weight": (8,),
+        f"{layer}post_attention_layernorm.weight": (8,),
+        f"{layer}mlp.gate_proj.weight": (16, 8),
+        f"{layer}mlp.up_proj.weight": (16, 8),
+        f"{layer}mlp.down_proj.weight": (8, 16),
+    }
+    tensors = {name: torch.randn(shape, generator=random) for name, shape in shapes.items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / "config.json").write_text(json.dumps(CONFIG))
+    tokenizer = {
+        "version": "1.0",
+        "added_tokens": [],
+        "model": {"type": "WordLevel", "vocab": VOCABULARY, "unk_token": "<unk>"},
+        "pre_tokenizer": {"type": "Whitespace"},
+    }
+    (directory / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast"})
+    )
+
+
+def _merge(directory: Path, chosen: tuple[Checkpoint, ...], seed: int, notes: tuple[str, ...]) -> MergeReport:
+    from tasks.checkpoints.hashing import file_digests
+
+    with publishing(directory, made_from=f"seed {seed}, {notes}") as out:
+        write_model(out, seed)
+        report = MergeReport(
+            method="lore",
+            parameters={"lam": 0.3, "lore": {"mu": 1.0, "anchor": "mean"}, "weights": [0.5, 0.5]},
+            inputs=tuple(MergeInput(path=c.source, step=c.step, digest=c.digest) for c in chosen),
+            outputs=file_digests(out, out.iterdir()),
+            notes=notes,
+            tensors={"model.norm.weight": {"passes": 3}},
+        )
+        report.write(out / "merge.json")
+        (out / "README.md").write_text(f"# Merged\n{notes}\n")
+    return report
+
+
+def _evaluation(report: MergeReport, decision: str, gain: float, against: str | None) -> Evaluation:
+    models = [
+        EvaluatedModel(role="last", label="last (checkpoint-300)", digest="3"),
+        EvaluatedModel(role="merge", label="lore merge", digest=report.digest),
+    ]
+    if against:
+        models.append(EvaluatedModel(role="champion", label="champion", digest=against))
+    interval = Interval(mean=gain, low=gain - 0.1, high=gain + 0.1)
+    return Evaluation(
+        primary="sums,easy/acc",
+        models=tuple(models),
+        scores=tuple(
+            Score(model=model.role, metric="sums,easy/acc", items=10, value=interval) for model in models
+        ),
+        differences=(
+            Difference(
+                against="last",
+                metric="sums,easy/acc",
+                items=10,
+                gain=interval,
+                p_value=0.01,
+                wins=5,
+                losses=0,
+            ),
+        ),
+        verdict=Verdict(
+            decision=decision,
+            sentence=f"{decision}: the merge gains {gain}.",
+            against="last",
+            primary="sums,easy/acc",
+            items_needed=None,
+        ),
+    )

@@ -1,0 +1,166 @@
+"""Fetch takes finished checkpoints only, never touches the source, and survives its rotation."""
+
+import json
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import write_checkpoint
+
+from tasks import fetch_run as module
+from tasks.checkpoints.staging import staged
+from tasks.errors import BadInput
+from tasks.fetch_run import fetch_run
+from tasks.params import FetchParams
+
+
+@pytest.fixture
+def training(make_checkpoint: Callable[..., Path]) -> Path:
+    for step in (300, 20, 100):
+        make_checkpoint(step)
+    return make_checkpoint(200).parent
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    return tmp_path / "artifacts"
+
+
+def params(training: Path, wait: float = 0.0) -> FetchParams:
+    return FetchParams(source=str(training), settle=0, wait=wait)
+
+
+def snapshot(directory: Path) -> list[tuple[str, int, int, bytes]]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return [(str(p), p.stat().st_size, p.stat().st_mtime_ns, p.read_bytes()) for p in files]
+
+
+def test_every_checkpoint_is_recorded_in_step_order_with_its_metrics(training: Path, artifacts: Path) -> None:
+    run = fetch_run(params(training), artifacts)
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [20, 100, 200, 300]
+    assert run.checkpoints[1].metrics == {"loss": 1.0, "eval_loss": 0.01}
+    assert {file.name for file in run.checkpoints[0].files} == {
+        "config.json", "model.safetensors", "tokenizer.json", "trainer_state.json",
+    }  # fmt: skip
+
+
+def test_the_source_is_not_touched_and_weights_are_not_copied(training: Path, artifacts: Path) -> None:
+    before = snapshot(training)
+    run = fetch_run(params(training), artifacts)
+    assert snapshot(training) == before
+    link = staged(run.checkpoints[0], artifacts) / "model.safetensors"
+    assert link.samefile(training / "checkpoint-20" / "model.safetensors")
+
+
+def test_staged_checkpoints_outlive_the_training_directory(training: Path, artifacts: Path) -> None:
+    run = fetch_run(params(training), artifacts)
+    shutil.rmtree(training)
+    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
+    assert fetch_run(params(training), artifacts) == run  # a finished run does not change
+
+
+def test_lost_staged_files_come_back_from_the_source(training: Path, artifacts: Path) -> None:
+    run = fetch_run(params(training), artifacts)
+    shutil.rmtree(artifacts / "checkpoints")
+    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
+    shutil.rmtree(artifacts / "checkpoints")
+    shutil.rmtree(training)
+    with pytest.raises(BadInput, match="checkpoint-20: gone"):
+        staged(run.checkpoints[0], artifacts)
+
+
+def test_a_source_that_changed_after_it_was_fetched_is_refused(training: Path, artifacts: Path) -> None:
+    run = fetch_run(params(training), artifacts)
+    weights = training / "checkpoint-20" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)  # in place: the staged link changes with it
+    with pytest.raises(BadInput, match="changed since it was fetched"):
+        staged(run.checkpoints[0], artifacts)
+    again = fetch_run(params(training), artifacts, refresh=True)
+    assert again.digest != run.digest
+
+
+def test_the_same_run_gives_the_same_bytes(training: Path, artifacts: Path) -> None:
+    fetch_run(params(training), artifacts)
+    first = snapshot(artifacts / "run")
+    shutil.rmtree(artifacts)
+    fetch_run(params(training), artifacts)
+    assert [(a, b, d) for a, b, _, d in snapshot(artifacts / "run")] == [(a, b, d) for a, b, _, d in first]
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda c: (c / "trainer_state.json").unlink(), "has no trainer_state.json"),
+        (lambda c: (c / "trainer_state.json").write_text('{"global_step": 2'), "cannot be read yet"),
+        (lambda c: (c / "trainer_state.json").write_text('{"global_step": 199}'), "is of step 199"),
+    ],
+)
+def test_an_unfinished_checkpoint_is_left_out_and_reported(
+    training: Path, artifacts: Path, damage, reason: str
+) -> None:
+    damage(training / "checkpoint-200")
+    run = fetch_run(params(training), artifacts)
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [20, 100, 300]
+    assert reason in run.left_out[0].reason
+
+
+def test_an_unfinished_checkpoint_is_waited_for(training: Path, artifacts: Path, monkeypatch) -> None:
+    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.05)
+    state = training / "checkpoint-200" / "trainer_state.json"
+    text = state.read_text()
+    state.unlink()
+    threading.Timer(0.3, state.write_text, [text]).start()
+    run = fetch_run(params(training, wait=10), artifacts)
+    assert len(run.checkpoints) == 4
+
+
+def test_a_checkpoint_that_changes_between_two_looks_is_left_out(
+    training: Path, artifacts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    growing = training / "checkpoint-200" / "tokenizer.json"
+    monkeypatch.setattr(time, "sleep", lambda seconds: growing.write_text("more" * 9))
+    run = fetch_run(params(training), artifacts)
+    assert [left.name for left in run.left_out] == ["checkpoint-200"]
+
+
+def test_a_truncated_shard_of_a_finished_checkpoint_stops_the_fetch(training: Path, artifacts: Path) -> None:
+    weights = training / "checkpoint-200" / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 1)
+    with pytest.raises(BadInput, match=r"checkpoint-200/model.safetensors: truncated"):
+        fetch_run(params(training), artifacts)
+    assert not (artifacts / "run").exists()
+
+
+def test_a_directory_without_checkpoints_says_so(tmp_path: Path, artifacts: Path) -> None:
+    with pytest.raises(BadInput, match="no such directory"):
+        fetch_run(params(tmp_path / "missing"), artifacts)
+    with pytest.raises(BadInput, match="no checkpoint-N directory"):
+        fetch_run(params(tmp_path), artifacts)
+    (tmp_path / "checkpoint-5").mkdir()
+    with pytest.raises(BadInput, match=r"no usable checkpoint \(checkpoint-5 has no trainer_state.json"):
+        fetch_run(params(tmp_path), artifacts)
+
+
+def test_another_run_replaces_the_staged_files_of_the_former(
+    training: Path, artifacts: Path, make_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    fetch_run(params(training), artifacts)
+    other = write_checkpoint(tmp_path / "other", 7, {"w": torch.ones(2)}).parent
+    fetch_run(params(other), artifacts)
+    assert [path.name.split("-")[1] for path in (artifacts / "checkpoints").iterdir()] == ["7"]
+
+
+def test_metrics_that_are_not_numbers_are_ignored(
+    make_checkpoint: Callable[..., Path], artifacts: Path
+) -> None:
+    directory = make_checkpoint(1)
+    state = {"global_step": 1, "log_history": [{"step": 1, "note": "x", "eval_acc": 1}]}
+    (directory / "trainer_state.json").write_text(json.dumps(state))
+    assert fetch_run(params(directory.parent), artifacts).checkpoints[0].metrics == {"eval_acc": 1.0}
