@@ -120,8 +120,8 @@ def _stage(candidate: Candidate, artifacts: Path) -> Checkpoint:
     (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=artifacts / STAGED))
     try:
-        stage_files(candidate.directory, scratch / candidate.name)
-        linked = scratch / candidate.name
+        linked = scratch / "linked"
+        stage_files(candidate.directory, linked)
         checkpoint = Checkpoint(
             name=candidate.name,
             step=candidate.step,

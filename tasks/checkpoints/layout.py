@@ -101,9 +101,8 @@ def _inside(directory: Path, path: Path) -> Path:
     """Refuse a link that leaves the directory; a Hub cache is made of links to its own blobs."""
     if path.is_symlink():
         homes = [directory.resolve()]
-        homes += [
-            parent.parent / "blobs" for parent in directory.resolve().parents if parent.name == "snapshots"
-        ]
+        repos = [parent.parent for parent in directory.resolve().parents if parent.name == "snapshots"]
+        homes += [place / "blobs" for repo in repos for place in (repo, repo.parent)]
         if not any(path.resolve().is_relative_to(home) for home in homes):
             raise BadInput(f"{path}: is a link out of its directory; put the file itself there")
     return path

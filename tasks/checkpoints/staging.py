@@ -60,7 +60,8 @@ def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
 
 
 def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
-    return artifacts / STAGED / f"{checkpoint.name}-{checkpoint.digest[:16]}"
+    name = checkpoint.name.replace("/", "--")  # a Hub revision may be called runs/step10
+    return artifacts / STAGED / f"{name}-{checkpoint.digest[:16]}"
 
 
 def _restage(checkpoint: Checkpoint, directory: Path) -> None:
