@@ -26,7 +26,7 @@ def transform(
 ) -> dict[str, Mapping[str, Any]]:
     """Write the merge of `inputs` (oldest first) as a complete model directory; return what was measured.
 
-    Configuration and tokenizer are the newest input's. `on_tensor` hears of every finished tensor and its
+    Configuration and tokenizer are the newest input's. `on_tensor` hears of every merged tensor and its
     bytes. Raises BadInput for inputs that do not belong together or hold NaN, and for overflow.
     """
     check_agreement(inputs)
@@ -41,8 +41,8 @@ def transform(
                 tensor, measured[name] = _combined(name, tensors, combine)
             else:
                 tensor = _identical(name, tensors, inputs)
-            yield name, tensor
             on_tensor(name, info.end - info.start)
+            yield name, tensor
 
     write_weights(directory, spec, merged(), max_shard_bytes)
     for path in side_files(newest.directory):
