@@ -10,7 +10,6 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
-from tasks.register_model import register_model
 
 from flows.progress import merged_bytes, say
 from tasks.errors import LorelineError, Unavailable
@@ -20,7 +19,8 @@ from tasks.home import home
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.params import Params, read_params
 from tasks.records import Evaluation, Registration, digest_of
-from tasks.reporting.table import evaluation_table, markdown_table
+from tasks.register_model import register_model
+from tasks.reporting.table import markdown_tables
 from tasks.select_checkpoints import select_checkpoints
 from tasks.version_artifacts import version_artifacts
 
@@ -102,9 +102,8 @@ def _say_model(label: str) -> None:
 
 
 def _show(evaluation: Evaluation) -> None:
-    table = markdown_table(evaluation_table(evaluation))
     create_markdown_artifact(
-        markdown=f"**{evaluation.verdict.sentence}**\n\n{table}\n",
+        markdown=f"**{evaluation.verdict.sentence}**\n\n{markdown_tables(evaluation)}\n",
         key="verdict",
         description="The merge beside the models it could replace",
     )

@@ -1,11 +1,16 @@
 """Running the flow in this process, and showing what came out."""
 
+import sys
+
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from flows.after_training import Outcome, after_training
 from tasks.params import Params
-from tasks.reporting.table import evaluation_table
+from tasks.reporting.table import HEADER, evaluation_tables
+
+PLAIN_WIDTH = 110
 
 
 def run_flow(params: Params) -> None:
@@ -15,11 +20,13 @@ def run_flow(params: Params) -> None:
 
 def show(outcome: Outcome) -> None:
     """Print an outcome on stdout."""
-    console = Console(width=None)
-    header, *rows = evaluation_table(outcome.evaluation)
-    table = Table(*header, title="On the test items (gain = merge − model, 95 % intervals)", title_style="")
-    for row in rows:
-        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
+    table = Table(*HEADER, box=box.SIMPLE, title="On the test items, with 95 % intervals", title_style="")
+    for metric, rows in evaluation_tables(outcome.evaluation).items():
+        table.add_section()
+        table.add_row(metric, style="bold")
+        for row in rows:
+            table.add_row(*row)
     console.print(table)
     console.print(outcome.evaluation.verdict.sentence, style="bold", highlight=False)
     registration = outcome.registration

@@ -81,7 +81,7 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
     last, best = selection.last, selection.best
     found = [("last", f"last ({last.name})", last)]
     if best is not None:
-        found.append(("best", f"best single ({best.name})", best))
+        found.append(("best", f"best ({best.name})", best))
     contenders = [
         Contender(
             EvaluatedModel(role=role, label=label, digest=checkpoint.digest),
@@ -91,7 +91,7 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
     ]
     average = EvaluatedModel(
         role="average",
-        label=f"plain average of {len(selection.chosen)}",
+        label=f"average of {len(selection.chosen)}",
         digest=digest_of(["average", *(checkpoint.digest for checkpoint in selection.chosen)]),
     )
     merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)

@@ -148,6 +148,7 @@ class Score(Record):
     """One model on one metric."""
 
     model: str
+    """Its role."""
     metric: str
     """task/metric"""
     items: int
@@ -158,6 +159,7 @@ class Difference(Record):
     """The merge minus another model, item by item, signed so that positive means the merge is better."""
 
     against: str
+    """The other's role."""
     metric: str
     items: int
     gain: Interval
@@ -182,6 +184,7 @@ class Verdict(Record):
     decision: Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
     sentence: str
     against: str
+    """The role of the strongest model it was weighed against."""
     primary: str
     items_needed: int | None
 

@@ -18,10 +18,10 @@ def version_artifacts(params: Params, artifacts: Path) -> str:
     Commits dvc.lock to git and pushes to the DVC remote when asked to; everything stays when that fails.
     """
     root = artifacts.absolute().parent
-    if not (root / "dvc.yaml").is_file() or not (root / ".dvc").is_dir():
-        return "not versioned: not in a DVC repository"
-    if read_params(root / "params.yaml") != params:
+    if not (root / "dvc.yaml").is_file() or read_params(root / "params.yaml") != params:
         return "not versioned: the parameters of this run are not those of params.yaml"
+    if not (root / ".dvc").is_dir():
+        return "not versioned: not a DVC repository; run dvc init"
     _dvc(root, "commit", "--force", "--quiet")
     done = ["recorded in dvc.lock"]
     if params.version.git_commit and _commit_lock(root):

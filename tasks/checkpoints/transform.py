@@ -12,6 +12,7 @@ from tasks.checkpoints.layout import side_files
 from tasks.checkpoints.weights import Weights, check_agreement, read_tensor
 from tasks.checkpoints.writer import write_weights
 from tasks.errors import BadInput
+from tasks.threads import threads_for
 
 Combine = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, Mapping[str, Any]]]
 """The same tensor of every checkpoint (float64, oldest first) → the merged one, and what was measured."""
@@ -55,7 +56,8 @@ def _combined(
 ) -> tuple[torch.Tensor, Mapping[str, Any]]:
     """Compute in float64 and round once, to the dtype of the files."""
     dtype = tensors[0].dtype
-    exact, measured = combine([tensor.to(torch.float64) for tensor in tensors])
+    with threads_for(tensors[0].numel()):
+        exact, measured = combine([tensor.to(torch.float64) for tensor in tensors])
     rounded = exact.to(dtype)
     if not bool(torch.isfinite(rounded).all()):
         raise BadInput(f"tensor {name}: the merge overflows {dtype}; choose a λ (merge.lam) nearer to 1/N")

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 from tasks.records import Checkpoint, Evaluation, Selection

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.records import Evaluation, MergeReport, Selection
-from tasks.reporting.table import evaluation_table
+from tasks.reporting.table import HEADER, evaluation_tables
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ selection.run }}: {{ evaluation.verdict.decision }}</title>
@@ -19,9 +19,12 @@ TEMPLATE = """<!doctype html>
 <h1>{{ selection.run }}</h1>
 <p class="verdict">{{ evaluation.verdict.sentence }}</p>
 <h2>What was measured</h2>
-<table><tr>{% for cell in rows[0] %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows[1:] %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% for metric, rows in tables.items() %}
+<h3>{{ metric }}</h3>
+<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
+{% endfor %}
 <p>Brackets are 95 % intervals over the test items; gains are paired, item by item, positive when the merge is
 better.</p>
 {% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture }}"></p>
@@ -50,7 +53,8 @@ def html_report(
             selection=selection,
             merge=merge,
             evaluation=evaluation,
-            rows=evaluation_table(evaluation),
+            tables=evaluation_tables(evaluation),
+            header=HEADER,
             pictures=[base64.b64encode(path.read_bytes()).decode() for path in figures],
             colour=COLOURS[evaluation.verdict.decision],
         )

@@ -4,22 +4,24 @@ from collections.abc import Sequence
 
 from tasks.records import Difference, Evaluation, Interval
 
+HEADER = ["model", "score", "merge's gain", "p"]
 
-def evaluation_table(evaluation: Evaluation) -> list[list[str]]:
-    """Return rows of text, the header first: model, each metric, the merge's gain on each metric."""
-    metrics = metric_order(evaluation)
+
+def evaluation_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
+    """Return metric → rows of text (model, score, the merge's gain over it, p), the deciding metric first."""
     scores = {(score.model, score.metric): score for score in evaluation.scores}
     gains = {(gain.against, gain.metric): gain for gain in evaluation.differences}
-    header = ["model", *metrics, *(f"merge's gain in {metric}" for metric in metrics)]
-    rows = [
-        [
-            model.label,
-            *(interval_text(scores[model.role, metric].value) for metric in metrics),
-            *(_gain_text(gains.get((model.role, metric))) for metric in metrics),
+    return {
+        metric: [
+            [
+                model.label,
+                interval_text(scores[model.role, metric].value),
+                *_gain_texts(gains.get((model.role, metric))),
+            ]
+            for model in evaluation.models
         ]
-        for model in evaluation.models
-    ]
-    return [header, *rows]
+        for metric in metric_order(evaluation)
+    }
 
 
 def metric_order(evaluation: Evaluation) -> list[str]:
@@ -28,20 +30,26 @@ def metric_order(evaluation: Evaluation) -> list[str]:
     return sorted(metrics, key=lambda metric: metric != evaluation.primary)
 
 
-def markdown_table(rows: Sequence[Sequence[str]]) -> str:
-    """Render rows, the header first, as a Markdown table."""
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|" + " --- |" * len(rows[0]))
-    return "\n".join(lines)
+def markdown_tables(evaluation: Evaluation) -> str:
+    """Render every metric's table as Markdown."""
+    parts = []
+    for metric, rows in evaluation_tables(evaluation).items():
+        lines = [_markdown_row(row) for row in [HEADER, ["---"] * len(HEADER), *rows]]
+        parts.append(f"**{metric}**\n\n" + "\n".join(lines))
+    return "\n\n".join(parts)
 
 
 def interval_text(interval: Interval) -> str:
     """Write an estimate with its interval."""
-    return f"{interval.mean:.4g} [{interval.low:.4g}, {interval.high:.4g}]"
+    return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
 
 
-def _gain_text(gain: Difference | None) -> str:
+def _gain_texts(gain: Difference | None) -> list[str]:
     if gain is None:
-        return "—"
-    p = "" if gain.p_value is None else f", p = {gain.p_value:.2g}"
-    return f"{gain.gain.mean:+.4g} [{gain.gain.low:+.4g}, {gain.gain.high:+.4g}]{p}"
+        return ["", ""]
+    interval = f"{gain.gain.mean:+.3g} [{gain.gain.low:+.3g}, {gain.gain.high:+.3g}]"
+    return [interval, "" if gain.p_value is None else f"{gain.p_value:.2g}"]
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

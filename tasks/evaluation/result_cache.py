@@ -1,0 +1,46 @@
+"""Results on disk: one file per model, task and settings; what cannot be trusted is computed again."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from tasks.errors import BadInput, LorelineError
+from tasks.evaluation.results import TaskResult
+from tasks.home import home
+from tasks.records import Record, digest_of
+
+
+class _Stored(Record):
+    digest: str
+    result: TaskResult
+
+
+def cache_path(key: str) -> Path:
+    """Return where the result of an evaluation with this key lies."""
+    return home() / "evaluations" / f"{key}.json"
+
+
+def load(path: Path) -> TaskResult | None:
+    """Read a result; None when there is none or it is damaged."""
+    try:
+        stored = _Stored.read(path)
+    except BadInput:
+        return None
+    return stored.result if stored.digest == digest_of(stored.result) else None
+
+
+def store(path: Path, result: TaskResult) -> None:
+    """Write a result, visible only when it is complete; raises LorelineError where that is not possible."""
+    stored = _Stored(digest=digest_of(result), result=result)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".", dir=path.parent) as scratch:
+            beside = Path(scratch) / path.name
+            stored.write(beside)
+            with beside.open("rb") as file:
+                os.fsync(file.fileno())
+            beside.replace(path)
+    except OSError as error:
+        raise LorelineError(
+            f"{path}: cannot be written ({error.strerror}); make room there, or set LORELINE_HOME elsewhere"
+        ) from error

@@ -1,0 +1,96 @@
+"""From the samples that lm-eval logs to one value per item and metric."""
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from numbers import Real
+from typing import Any
+
+from tasks.errors import BadInput
+from tasks.evaluation.results import TaskResult
+from tasks.records import digest_of
+
+NLL = "nll"
+LIKELIHOOD_TASKS = ("loglikelihood", "loglikelihood_rolling", "multiple_choice")
+Sample = dict[str, Any]
+
+
+def task_result(task: Any, samples: Sequence[Sample]) -> TaskResult:
+    """Gather what an lm-eval task reported, and the negative log-likelihood of its targets.
+
+    Raises BadInput when a value is not finite, or when no metric has one number per item.
+    """
+    filters = {name: list(group) for name, group in groupby(samples, key=lambda sample: sample["filter"])}
+    first = next(iter(filters.values()))
+    values: dict[str, tuple[float, ...]] = {}
+    directions: dict[str, bool] = {}
+    for name, logged in filters.items():
+        for metric, better in _directions(task).items():
+            column = _column([sample.get(metric) for sample in logged])
+            if column is not None:
+                full = f"{metric},{name}" if len(filters) > 1 else metric
+                values[full], directions[full] = column, better
+    nll = _column([_nll(task, sample) for sample in first])
+    if nll is not None:
+        values[NLL], directions[NLL] = nll, False
+    name = str(task.config.task)
+    _usable(name, values)
+    return TaskResult(
+        task=name,
+        items=tuple(_identity(sample) for sample in first),
+        values=values,
+        higher_is_better=directions,
+    )
+
+
+def _directions(task: Any) -> dict[str, bool]:
+    """Return the metrics whose better side is known.
+
+    lm-eval logs the log-likelihood of a loglikelihood item as its "perplexity": nll says what that is.
+    """
+    known = {name: better for name, better in task.higher_is_better().items() if better is not None}
+    if task.OUTPUT_TYPE == "loglikelihood":
+        known.pop("perplexity", None)
+    return known
+
+
+def _column(values: Sequence[Any]) -> tuple[float, ...] | None:
+    """Return one number per item, or None when a metric has none for some (such as f1 on a whole corpus)."""
+    if not all(isinstance(value, Real) for value in values):
+        return None
+    return tuple(float(value) for value in values)
+
+
+def _nll(task: Any, sample: Sample) -> float | None:
+    """Return the negative log-likelihood of the target in nats; None where there is none."""
+    if task.OUTPUT_TYPE not in LIKELIHOOD_TASKS:
+        return None
+    likelihoods = [_log_likelihood(answers[0]) for answers in sample["resps"]]
+    if task.OUTPUT_TYPE != "multiple_choice":
+        return -likelihoods[0]
+    gold = task.doc_to_text(sample["doc"]) if getattr(task, "multiple_input", 0) else sample["target"]
+    if isinstance(gold, str):
+        choices = task.doc_to_choice(sample["doc"])
+        gold = choices.index(gold) if gold in choices else None
+    return -likelihoods[gold] if isinstance(gold, int) and 0 <= gold < len(likelihoods) else None
+
+
+def _log_likelihood(answer: Any) -> float:
+    """Unwrap (log-likelihood, is greedy); rolling likelihoods come bare."""
+    return float(answer[0] if isinstance(answer, tuple | list) else answer)
+
+
+def _identity(sample: Sample) -> str:
+    """Tell an item by its place, its document, its prompt and its target; 64 bits are plenty."""
+    return digest_of([sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")])[:16]
+
+
+def _usable(task: str, values: dict[str, tuple[float, ...]]) -> None:
+    if not values:
+        raise BadInput(f"evaluate.tasks: {task} reports no number per item to pair models by; leave it out")
+    for metric, column in values.items():
+        for place, value in enumerate(column):
+            if not math.isfinite(value):
+                raise BadInput(
+                    f"{task}/{metric} is {value} on item {place}; the model's weights may overflow"
+                )

@@ -1,0 +1,138 @@
+"""The command line: results on stdout, one sentence on stderr, exit code 2 for bad input and 1 for failure."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+from tiny import write_checkpoint
+
+ROOT = Path(__file__).parents[2]
+PARAMS = {
+    "fetch": {"source": "training", "settle": 0},
+    "evaluate": {"tasks": ["t"], "primary": "t/nll"},
+}
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """Prepare a directory with params.yaml and three checkpoints."""
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
+    for step in (100, 200, 300):
+        write_checkpoint(tmp_path / "training", step)
+    return tmp_path
+
+
+def loreline(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from flows.cli import main; main()", *arguments],
+        cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_three_stages_one_after_the_other(here: Path) -> None:
+    for command, answer in (("fetch", "3 checkpoints"), ("select", "checkpoint-300"), ("merge", "lore of 3")):
+        result = loreline(here, command)
+        assert result.returncode == 0, result.stderr
+        assert answer in result.stdout
+    assert (here / "artifacts" / "merged" / "model.safetensors").exists()
+
+
+def test_a_merge_without_a_pipeline(here: Path) -> None:
+    (here / "params.yaml").unlink()
+    inputs = [f"training/checkpoint-{step}" for step in (100, 200, 300)]
+    result = loreline(here, "merge", *inputs, "--out", "out/merged", "--set", "merge.method=average")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == "out/merged: average of 3 checkpoints\n"
+    merged = load_file(here / "out" / "merged" / "model.safetensors")
+    assert merged.keys() == load_file(here / "training" / "checkpoint-100" / "model.safetensors").keys()
+    assert not (here / ".loreline").exists()
+
+
+def test_two_checkpoints_are_averaged_with_a_warning(here: Path) -> None:
+    result = loreline(here, "merge", "training/checkpoint-100", "training/checkpoint-200", "--out", "out")
+    assert result.returncode == 0
+    assert "note: equal to averaging" in result.stderr
+
+
+def damage_params(here: Path) -> None:
+    (here / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "merge": {"lore": {"mu_": 1}}}))
+
+
+def truncate(here: Path) -> None:
+    path = here / "training" / "checkpoint-200" / "model.safetensors"
+    os.truncate(path, path.stat().st_size - 4)
+
+
+def pickle_only(here: Path) -> None:
+    directory = here / "training" / "checkpoint-200"
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+
+
+def only_one(here: Path) -> None:
+    for step in (100, 200):
+        (here / "training" / f"checkpoint-{step}" / "trainer_state.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("prepare", "command", "sentence"),
+    [
+        (damage_params, ["fetch"], "unknown key merge.lore.mu_; did you mean mu?"),
+        (lambda here: None, ["fetch", "--set", "fetch.source=nowhere"], "fetch.source: nowhere: no such directory"),
+        (lambda here: None, ["select"], "artifacts/run/run.json: not there; run the stage that writes it first"),
+        (truncate, ["fetch"], "training/checkpoint-200/model.safetensors: truncated"),
+        (pickle_only, ["fetch"], "training/checkpoint-200: holds pickled weights only"),
+        (lambda here: None, ["merge", "training/checkpoint-100", "--out", "out"], "nothing to merge"),
+        (lambda here: None, ["merge", "--out", "out"], "belong together"),
+        (lambda here: None, ["merge", "training", "--out", "out", "--params", "x"], "no model.safetensors"),
+        (lambda here: (here / "params.yaml").unlink(), ["run"], "params.yaml: no such file"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(here: Path, prepare, command: list[str], sentence: str) -> None:
+    prepare(here)
+    result = loreline(here, *command)
+    assert result.returncode == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert not list(here.glob("artifacts/run*"))
+    assert not (here / "out").exists()
+
+
+def test_one_checkpoint_is_refused_by_select(here: Path) -> None:
+    only_one(here)
+    assert loreline(here, "fetch").returncode == 0
+    result = loreline(here, "select")
+    assert result.returncode == 2
+    assert "nothing to merge: select.rule=last_k takes 1 checkpoint" in result.stderr
+    assert "checkpoint-100: has no trainer_state.json" in result.stderr
+
+
+def test_a_directory_that_cannot_be_written_is_a_failure(here: Path) -> None:
+    (here / "artifacts").write_text("a file where a directory should be")
+    result = loreline(here, "fetch")
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert "Traceback" not in result.stderr
+    assert "Traceback" in loreline(here, "--debug", "fetch").stderr
+
+
+def test_help_and_methods_start_like_a_small_program() -> None:
+    """No heavy library is imported for a screen of help."""
+    code = (
+        "import sys; sys.argv = ['loreline', 'merge', '--help']\n"
+        "from flows.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print([name for name in ('torch', 'transformers', 'mlflow', 'prefect', 'lm_eval') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.endswith("[]\n")
+
+
+def test_methods_lists_every_method() -> None:
+    result = loreline(ROOT, "methods")
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["lore", "average", "ema"]

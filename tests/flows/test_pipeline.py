@@ -1,0 +1,201 @@
+"""The whole thing in a clone of the repository: Trainer, Prefect, lm-eval, MLflow and DVC, all real.
+
+The tests run in order on one project: a user's afternoon.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from flows.demo.training import finished_run
+from tasks.publish import MANIFEST
+from tasks.records import Evaluation, MergeReport, Registration
+
+ROOT = Path(__file__).parents[2]
+
+
+class Project:
+    """A clone of the repository with a training run in it, and commands as its user types them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        scripts = root / "bin"
+        scripts.mkdir()
+        (scripts / "loreline").write_text(f"#!{sys.executable}\nfrom flows.cli import main\nmain()\n")
+        (scripts / "loreline").chmod(0o755)
+        state = root / ".loreline"
+        self.env = {
+            **os.environ,
+            "PATH": f"{scripts}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(root),
+            "LORELINE_HOME": str(state),
+            "PREFECT_HOME": str(state / "prefect"),
+            "XDG_CACHE_HOME": str(state / "cache"),
+            "HF_HUB_OFFLINE": "1",
+        }
+        self.env.pop("MLFLOW_TRACKING_URI", None)
+
+    def run(self, *command: str, code: int = 0) -> str:
+        """Run a command, and return what it printed on both streams."""
+        result = subprocess.run(
+            command, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )  # fmt: skip
+        assert result.returncode == code, result.stdout
+        return result.stdout
+
+    def set(self, section: str, **values: object) -> None:
+        """Edit params.yaml."""
+        path = self.root / "params.yaml"
+        tree = yaml.safe_load(path.read_text())
+        for key, value in values.items():
+            *parents, leaf = key.split("__")
+            branch = tree[section]
+            for parent in parents:
+                branch = branch[parent]
+            branch[leaf] = value
+        path.write_text(yaml.safe_dump(tree))
+
+    def merge(self) -> MergeReport:
+        return MergeReport.read(self.root / "artifacts" / "merged" / "merge.json")
+
+    def registration(self) -> Registration:
+        return Registration.read(self.root / "artifacts" / "registration" / "registration.json")
+
+    def versions(self) -> int:
+        """Count the model versions in the registry."""
+        code = (
+            "from tasks.params import RegisterParams; from tasks.registry.store import connect\n"
+            "client = connect(RegisterParams(name='loreline-demo'))\n"
+            "print(len(client.search_model_versions(\"name = 'loreline-demo'\")))"
+        )
+        return int(self.run(sys.executable, "-c", code).splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Clone, train briefly, and run the flow once."""
+    root = tmp_path_factory.mktemp("project")
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split("\0")  # fmt: skip
+    for name in filter(None, tracked):
+        if (ROOT / name).is_file() and not name.startswith("tests/"):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(ROOT / name, root / name)
+    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "Clone"]):
+        subprocess.run([*git, *command], cwd=root, check=True)
+    project = Project(root)
+    project.set("fetch", settle=0)
+    project.set("evaluate", limit=100)
+    finished_run(root / "runs" / "demo", seed=0, steps=150)
+    project.output = project.run("loreline", "run")
+    yield project
+
+
+def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) -> None:
+    evaluation = Evaluation.read(project.root / "artifacts" / "evaluation" / "evaluation.json")
+    assert [model.role for model in evaluation.models] == ["last", "best", "average", "merge"]
+    assert {score.metric for score in evaluation.scores} >= {"word_problems_nll/nll", "word_problems/exact_match"}
+    flat = " ".join(project.output.split())
+    assert evaluation.verdict.sentence in flat
+    assert evaluation.verdict.decision in ("PROMOTE", "KEEP", "INCONCLUSIVE")
+    assert "models:/loreline-demo/1 (challenger)" in flat
+    assert "recorded in dvc.lock" in flat
+    assert "Traceback" not in project.output
+
+
+def test_afterwards_dvc_has_nothing_to_do(project: Project) -> None:
+    assert "up to date" in project.run("dvc", "status")
+    assert "up to date" in project.run("dvc", "repro")
+    metrics = json.loads(project.run("dvc", "metrics", "show", "--json"))
+    assert "word_problems_nll/nll" in json.dumps(metrics)
+
+
+def test_the_registered_model_loads_and_generates_in_another_process(project: Project) -> None:
+    code = (
+        "from tasks.params import RegisterParams; from tasks.registry.store import connect\n"
+        "import mlflow; mlflow.set_tracking_uri(connect(RegisterParams()).tracking_uri)\n"
+        "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
+        "path = mlflow.artifacts.download_artifacts('models:/loreline-demo@challenger')\n"
+        "model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)\n"
+        "out = model.generate(**tokenizer('2 + 2', return_tensors='pt'), max_new_tokens=4)\n"
+        "print('generated', out.shape[1])"
+    )
+    assert "generated" in project.run(sys.executable, "-c", code)
+
+
+def test_the_flow_again_changes_nothing(project: Project) -> None:
+    before = (project.merge(), project.registration())
+    manifests = {path: path.stat().st_ino for path in project.root.glob(f"artifacts/*/{MANIFEST}")}
+    project.run("loreline", "run")
+    assert (project.merge(), project.registration()) == before
+    assert {path: path.stat().st_ino for path in manifests} == manifests
+    assert project.versions() == 1
+    assert "up to date" in project.run("dvc", "status")
+
+
+def test_killed_in_the_middle_of_the_merge_it_ends_with_the_same_digests(project: Project) -> None:
+    before = (project.merge(), project.registration())
+    shutil.rmtree(project.root / "artifacts" / "merged")
+    flow = subprocess.Popen(["loreline", "run"], cwd=project.root, env=project.env, start_new_session=True,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
+    while not list(project.root.glob("artifacts/.merged.*/model.safetensors")):
+        assert flow.poll() is None, "the flow ended before it could be killed"
+        time.sleep(0.001)
+    os.killpg(flow.pid, signal.SIGKILL)
+    flow.wait()
+    assert not (project.root / "artifacts" / "merged").exists()
+    project.run("loreline", "run")
+    assert (project.merge(), project.registration()) == before
+    assert project.versions() == 1
+    assert not list(project.root.glob("artifacts/.*"))
+
+
+def test_dvc_repro_from_nothing_gives_the_same_weights(project: Project) -> None:
+    weights = (project.root / "artifacts" / "merged" / "model.safetensors").read_bytes()
+    lock = (project.root / "dvc.lock").read_text()
+    shutil.rmtree(project.root / "artifacts")
+    shutil.rmtree(project.root / ".dvc" / "cache")
+    project.run("dvc", "repro")
+    assert (project.root / "artifacts" / "merged" / "model.safetensors").read_bytes() == weights
+    assert (project.root / "dvc.lock").read_text() == lock
+
+
+def test_another_mu_reruns_merge_and_what_follows_and_nothing_before(project: Project) -> None:
+    project.set("merge", lore__mu=2.0)
+    before = project.merge().digest
+    said = project.run("dvc", "repro")
+    assert "Running stage" in said
+    ran = [line.split("'")[1] for line in said.splitlines() if line.startswith("Running stage")]
+    assert ran == ["merge", "evaluate", "register"]
+    assert project.merge().digest != before
+    assert project.versions() == 2
+
+
+def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(project: Project) -> None:
+    said = project.run("loreline", "run", "--set", "merge.method=average")
+    assert "not versioned: the parameters of this run are not those of params.yaml" in said
+    assert project.merge().method == "lore"
+    assert "up to date" in project.run("dvc", "status")
+
+
+def test_an_unreachable_registry_is_a_failure_in_one_sentence(project: Project) -> None:
+    said = project.run("loreline", "evaluate", "--set", "register.tracking_uri=http://127.0.0.1:9", code=1)
+    assert "http://127.0.0.1:9: the MLflow server does not answer" in said
+    assert "Traceback" not in said
+
+
+def test_bad_input_inside_the_flow_is_one_sentence_and_exit_code_2(project: Project) -> None:
+    said = project.run("loreline", "run", "--set", "evaluate.tasks=[word_problem]", code=2)
+    assert "word_problems" in said.splitlines()[-1] or "word_problems" in said
+    assert "Traceback" not in said
