@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,6 +32,7 @@ class Project:
         (scripts / "loreline").write_text(f"#!{sys.executable}\nfrom flows.cli import main\nmain()\n")
         (scripts / "loreline").chmod(0o755)
         state = root / ".loreline"
+        (state / "prefect").mkdir(parents=True)
         self.env = {
             **os.environ,
             "PATH": f"{scripts}:{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -81,7 +81,7 @@ class Project:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Clone, train briefly, and run the flow once."""
     root = tmp_path_factory.mktemp("project")
     tracked = subprocess.run(
@@ -99,7 +99,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     project.set("evaluate", limit=100)
     finished_run(root / "runs" / "demo", seed=0, steps=150)
     project.output = project.run("loreline", "run")
-    yield project
+    return project
 
 
 def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) -> None:
