@@ -68,10 +68,9 @@ def evaluate_merge(
 
 
 def _champion(registry: RegisterParams, merge: MergeReport) -> Contender | None:
-    """Return the registry's champion, unless it is this very merge: nothing competes with itself."""
     client = connect(registry)
-    version = champion(client, registry)
-    if version is None or version.digest == merge.digest:
+    version = champion(client, registry, challenger=merge.digest)
+    if version is None:
         return None
     record = EvaluatedModel(role="champion", label=f"champion v{version.version}", digest=version.digest)
     return Contender(record, lambda: files_of(client, version))

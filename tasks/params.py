@@ -65,7 +65,7 @@ class LoreParams(Section):
 class EmaParams(Section):
     """Exponential moving average over the selected checkpoints."""
 
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.8
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.6
     """Weight of a checkpoint relative to the next newer one."""
 
 
@@ -75,7 +75,7 @@ class MergeParams(Section):
     method: Literal["lore", "average", "ema"] = "lore"
     """The merge method."""
     lam: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """λ of θ* = θ_0 + λ·τ; unset: 1.5/N for lore, half as far beyond the mean again as θ_0 lies before it."""
+    """λ of θ* = θ_0 + λ·τ; unset: 1.25/N for lore, a quarter as far beyond the mean as θ_0 lies before it."""
     max_shard_size: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B|B)?$")] = "5GB"
     """Largest weight file; a bigger model is sharded with an index."""
     lore: LoreParams = LoreParams()
@@ -114,7 +114,7 @@ class EvaluateParams(Section):
 class RegisterParams(Section):
     """Where the merge is registered and who may promote it."""
 
-    name: Annotated[str, Field(pattern=r"^[^/:]+$")] = "loreline"
+    name: Annotated[str, Field(pattern=r"^[^/:]+$", max_length=250)] = "loreline"
     """The MLflow registered model."""
     tracking_uri: str | None = None
     """MLflow server; unset: $MLFLOW_TRACKING_URI, else SQLite in the state directory."""

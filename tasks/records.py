@@ -208,3 +208,4 @@ class Registration(Record):
     run_id: str
     digest: str
     aliases: tuple[str, ...]
+    """Those that registering it set, whatever moved since."""

@@ -43,8 +43,8 @@ def ema_weights(count: int, decay: float) -> list[float]:
 
 
 def lore_lam(params: MergeParams, count: int) -> float:
-    """Return λ: the one given, else 1.5/N."""
-    return 1.5 / count if params.lam is None else params.lam
+    """Return λ: the one given, else 1.25/N, which did no worse than the mean over the demo's seeds."""
+    return 1.25 / count if params.lam is None else params.lam
 
 
 def merge_lore(

@@ -100,7 +100,7 @@ def test_an_empty_matrix_is_left_empty() -> None:
         (MergeParams(), (1, 2), "equal to averaging"),
         (MergeParams(lam=0.25), (1, 2, 3, 4), "equal to averaging: λ = 1/N"),
         (MergeParams(lam=1.0), (1, 2, 3), "λ extrapolates: 2 times"),
-        (MergeParams(), (1, 2, 3), "θ* = mean + 0.5 · (mean − θ_0)"),
+        (MergeParams(), (1, 2, 3), "θ* = mean + 0.25 · (mean − θ_0)"),
         (MergeParams(lore=LoreParams(anchor=2)), (1, 2), "anchored at step 2"),
         (MergeParams(lore=LoreParams(anchor=2)), (1, 2, 3), "changes nothing"),
     ],
@@ -112,5 +112,5 @@ def test_the_notes_say_what_the_settings_amount_to(
 
 
 def test_default_lambda() -> None:
-    assert lore_lam(MergeParams(), 5) == pytest.approx(0.3)
+    assert lore_lam(MergeParams(), 5) == pytest.approx(0.25)
     assert lore_lam(MergeParams(lam=0.0), 5) == 0.0

@@ -1,0 +1,126 @@
+"""Stage register: the merge becomes one version in MLflow, with its evidence, however often this runs."""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import BadInput
+from tasks.fingerprint import fingerprint
+from tasks.params import RegisterParams
+from tasks.publish import is_published, publishing
+from tasks.records import Evaluation, MergeReport, Registration, Run, Selection
+from tasks.registry.facts import (
+    Merged,
+    description,
+    metrics,
+    run_tags,
+    title,
+    version_tags,
+)
+from tasks.registry.facts import (
+    params as merge_params,
+)
+from tasks.registry.files import put, verify
+from tasks.registry.lineage import lineage
+from tasks.registry.runs import find_model, find_run, record
+from tasks.registry.store import asking, connect, exclusive, experiment
+from tasks.registry.versions import (
+    CHALLENGER,
+    CHAMPION,
+    PREVIOUS,
+    ModelVersion,
+    aliases,
+    crown,
+    find_version,
+    point,
+    version_of,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+log = logging.getLogger(__name__)
+
+
+def register_model(params: RegisterParams, artifacts: Path) -> Registration:
+    """Register the merge in MLflow and publish artifacts/registration.
+
+    The same merge is always the same version, brought up to date; the registry is asked every time.
+    Raises BadInput for records that do not belong together, Unavailable when MLflow does not answer.
+    """
+    merged = _read(artifacts)
+    client = connect(params)
+    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name):
+        registration = _register(client, params, merged, artifacts)
+    made_from = fingerprint(__name__, registration)
+    if not is_published(artifacts / "registration", made_from):
+        with publishing(artifacts / "registration", made_from) as out:
+            registration.write(out / "registration.json")
+    return registration
+
+
+def _read(artifacts: Path) -> Merged:
+    """Read what the stages before published, making sure that it is all about one merge."""
+    merged = Merged(
+        run=Run.read(artifacts / "run" / "run.json"),
+        selection=Selection.read(artifacts / "selection" / "selection.json"),
+        report=MergeReport.read(artifacts / "merged" / "merge.json"),
+        evaluation=Evaluation.read(artifacts / "evaluation" / "evaluation.json"),
+        manifest=verify(artifacts / "merged", remedy="run loreline merge again"),
+    )
+    chosen = [(checkpoint.step, checkpoint.digest) for checkpoint in merged.selection.chosen]
+    if [(source.step, source.digest) for source in merged.report.inputs] != chosen:
+        raise BadInput(f"{artifacts / 'merged'}: not made from this selection; run loreline merge again")
+    if merged.report.digest not in [m.digest for m in merged.evaluation.models if m.role == "merge"]:
+        raise BadInput(f"{artifacts / 'evaluation'}: judges another merge; run loreline evaluate again")
+    if not set(merged.report.outputs) <= set(merged.manifest.files):
+        raise BadInput(f"{artifacts / 'merged' / 'merge.json'}: names other files; run loreline merge again")
+    return merged
+
+
+def _register(
+    client: "MlflowClient", params: RegisterParams, merged: Merged, artifacts: Path
+) -> Registration:
+    """Do each step unless it is done: a call that was cut short anywhere is completed by the next one."""
+    merge, parameters = merged.report.digest, merge_params(merged.report)
+    home = experiment(client, params.name)
+    run = find_run(client, home, merge, title(merged))
+    model = find_model(client, home, merge, run.info.run_id, parameters)
+    put(client, model, artifacts / "merged", merged.manifest)
+    if model.status != "READY":
+        client.finalize_logged_model(model.model_id, "READY")
+    figures = sorted((artifacts / "evaluation" / "figures").glob("*.png"))
+    record(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), figures)
+    tags = version_tags(merged) | lineage(artifacts / "merged")
+    version = find_version(client, params.name, model, tags, description(merged))
+    point(client, params.name, CHALLENGER, version.version)
+    held = [CHALLENGER]
+    if params.promote == "auto" and _may_reign(client, version, merged.evaluation):
+        crown(client, version)
+        held.append(CHAMPION)
+    return Registration(
+        name=params.name,
+        version=version.version,
+        model_id=model.model_id,
+        run_id=run.info.run_id,
+        digest=merge,
+        aliases=tuple(held),
+    )
+
+
+def _may_reign(client: "MlflowClient", version: ModelVersion, evaluation: Evaluation) -> bool:
+    """Tell whether the verdict is PROMOTE and still stands: against who is champion now, and not undone."""
+    if evaluation.verdict.decision != "PROMOTE":
+        return False
+    now = aliases(client, version.name)
+    reigning = now.get(CHAMPION)
+    if reigning in (None, version.version):
+        return True
+    if now.get(PREVIOUS) == version.version:
+        log.warning("%s version %s was champion before and was replaced", version.name, version.version)
+        return False
+    judged = {model.digest for model in evaluation.models}
+    if version_of(client, version.name, reigning).digest not in judged:
+        log.warning("%s: the champion changed since the evaluation; evaluate again", version.name)
+        return False
+    return True

@@ -1,0 +1,96 @@
+"""What the registry says about a merge: metrics, parameters, tags and a description, from the records."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from tasks.publish import Manifest
+from tasks.records import Evaluation, MergeReport, Run, Selection
+from tasks.registry.files import FILES, digest
+from tasks.registry.runs import MERGE, mlflow_name
+from tasks.registry.versions import VERDICT
+
+TAG_LIMIT = 100_000  # of a model version's tag; a longer one is refused
+DESCRIPTION_LIMIT = 5_000  # the column's width in PostgreSQL; a run's tags take 8000
+PARAM_LIMIT = 6_000  # MLflow cuts longer ones, with a warning
+
+
+class Merged(NamedTuple):
+    """A merge with everything that led to it and was found out about it."""
+
+    run: Run
+    selection: Selection
+    report: MergeReport
+    evaluation: Evaluation
+    manifest: Manifest
+
+
+def metrics(evaluation: Evaluation) -> dict[str, float]:
+    """Return every score as role/task/metric and every difference as gain_over_role/task/metric."""
+    found: dict[str, float] = {}
+    for score in evaluation.scores:
+        name = mlflow_name(f"{score.model}/{score.metric}")
+        found |= {name: score.value.mean, f"{name}.low": score.value.low, f"{name}.high": score.value.high}
+    for against in evaluation.differences:
+        name, gain = mlflow_name(f"gain_over_{against.against}/{against.metric}"), against.gain
+        found |= {name: gain.mean, f"{name}.low": gain.low, f"{name}.high": gain.high}
+        if against.p_value is not None:
+            found[f"{name}.p_value"] = against.p_value
+    return found
+
+
+def params(report: MergeReport) -> dict[str, str]:
+    """Return the method and its parameters, flattened: lore.mu and so on."""
+    flat = {"method": report.method, **dict(_flat(report.parameters))}
+    return {mlflow_name(key): _fit(str(value), PARAM_LIMIT) for key, value in flat.items()}
+
+
+def version_tags(merged: Merged) -> dict[str, str]:
+    """Return what a version says about where it came from and what was found out about it."""
+    chosen, report = merged.selection.chosen, merged.report
+    tags = {
+        MERGE: report.digest,
+        FILES: digest(merged.manifest),
+        VERDICT: merged.evaluation.verdict.decision,
+        "loreline.run": merged.run.name,
+        "loreline.run_digest": merged.run.digest,
+        "loreline.steps": json.dumps([checkpoint.step for checkpoint in chosen]),
+        "loreline.checkpoints": json.dumps([checkpoint.digest for checkpoint in chosen]),
+        "loreline.method": report.method,
+        "loreline.parameters": json.dumps(report.parameters, sort_keys=True),
+    }
+    return {key: _fit(value, TAG_LIMIT) for key, value in tags.items()}
+
+
+def run_tags(merged: Merged) -> dict[str, str]:
+    """Return what the run says: the verdict, and the description that MLflow shows."""
+    return {VERDICT: merged.evaluation.verdict.decision, "mlflow.note.content": description(merged)}
+
+
+def title(merged: Merged) -> str:
+    """Return the name of the MLflow run."""
+    return _fit(f"{merged.run.name}: {merged.report.method} of {len(merged.selection.chosen)}", 250)
+
+
+def description(merged: Merged) -> str:
+    """Return the verdict, then what was merged."""
+    steps = [checkpoint.step for checkpoint in merged.selection.chosen]
+    span = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else f"{steps[0]}"
+    what = (
+        f"Merged by {merged.report.method} from {len(steps)} checkpoints "
+        f"of {merged.run.name} (steps {span}, chosen by {merged.selection.rule})."
+    )
+    return _fit(" ".join([merged.evaluation.verdict.sentence, what, *merged.report.notes]), DESCRIPTION_LIMIT)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _fit(text: str, limit: int) -> str:
+    """Cut visibly what MLflow would refuse or cut silently; merge.json has the whole."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"

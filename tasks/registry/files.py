@@ -1,0 +1,116 @@
+"""A model's files in the store: putting them there without a copy, checking them, getting them back."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from tasks.checkpoints.hashing import file_digests
+from tasks.errors import BadInput
+from tasks.publish import MANIFEST, Manifest, publishing
+from tasks.records import digest_of
+from tasks.registry.store import exclusive
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+FILES = "loreline.files"
+
+
+def verify(directory: Path, remedy: str) -> Manifest:
+    """Return the manifest of a published directory after checking every file against it.
+
+    Raises BadInput naming the first file that is missing, changed or was added, and the remedy.
+    """
+    manifest = Manifest.read(directory / MANIFEST)
+    paths = [path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST]
+    recorded = {file.name: file for file in manifest.files}
+    present = {file.name: file for file in file_digests(directory, paths)}
+    for name in sorted(recorded.keys() | present.keys()):
+        if recorded.get(name) != present.get(name):
+            problem = (
+                "missing" if name not in present else "changed" if name in recorded else "not part of it"
+            )
+            raise BadInput(f"{directory / name}: {problem}, according to {MANIFEST} beside it; {remedy}")
+    return manifest
+
+
+def check(directory: Path, recorded: str) -> None:
+    """Check every file of a registered model against the digest that its version recorded.
+
+    Raises BadInput naming the file that differs.
+    """
+    remedy = "register the merge again, or promote another version"
+    if digest(verify(directory, remedy)) != recorded:
+        raise BadInput(f"{directory / MANIFEST}: not the one that was registered; {remedy}")
+
+
+def digest(manifest: Manifest) -> str:
+    """Return the identity of all files of a model directory, the model card included."""
+    return digest_of(manifest.files)
+
+
+def put(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
+    """Make a logged model hold exactly the files of `source`: hard links where its store is local."""
+    target = local(model.artifact_location)
+    if target is None:
+        _upload(client, model, source, manifest)
+    elif not _holds(target, manifest):
+        with publishing(target, manifest.made_from) as scratch:
+            for file in manifest.files:
+                _link(source / file.name, scratch / file.name)
+
+
+def download(client: "MlflowClient", uri: str, target: Path, recorded: str | None) -> Path:
+    """Keep a checked download of a remote model at `target` and return the model's directory in it.
+
+    Raises BadInput, leaving `target` as it was, when the files are not those that were registered.
+    """
+    from mlflow.artifacts import download_artifacts
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(uri, "download"), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        model = Path(download_artifacts(uri, dst_path=scratch, tracking_uri=client.tracking_uri))
+        if recorded is not None:
+            check(model, recorded)
+        shutil.rmtree(target, ignore_errors=True)
+        model.rename(target)
+    return target
+
+
+def local(uri: str) -> Path | None:
+    """Return the directory that an artifact location on this machine stands for."""
+    parts = urlsplit(uri)
+    if parts.scheme not in ("", "file"):
+        return None
+    return Path(url2pathname(parts.path)).absolute()
+
+
+def _holds(target: Path, manifest: Manifest) -> bool:
+    try:
+        return verify(target, remedy="") == manifest
+    except BadInput:
+        return False
+
+
+def _link(source: Path, target: Path) -> None:
+    """Share the file, through the links that DVC may have put in its place; copy across file systems."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _upload(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
+    """Upload once: the tag that says so is set after the last byte has arrived."""
+    wanted = digest(manifest)
+    stored = {file.path for file in client.list_logged_model_artifacts(model.model_id)}
+    needed = {file.name.partition("/")[0] for file in manifest.files} | {MANIFEST}
+    if model.tags.get(FILES) == wanted and needed <= stored:
+        return
+    client.log_model_artifacts(model.model_id, str(source))
+    client.set_logged_model_tags(model.model_id, {FILES: wanted})

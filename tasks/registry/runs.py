@@ -1,0 +1,111 @@
+"""What stands behind a version in MLflow: the run that recorded the merge, and the logged model."""
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tasks.checkpoints.hashing import file_digests
+from tasks.records import digest_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+MERGE = "loreline.merge"
+FIGURES = "loreline.figures"
+OLDEST_FIRST = ["attributes.start_time ASC"]
+
+Thing = TypeVar("Thing")
+
+
+def only(
+    search: Callable[[], list[Thing]], create: Callable[[], Thing], remove: Callable[[Thing], object]
+) -> Thing:
+    """Return the oldest thing that `search` finds, creating it first when there is none.
+
+    A time-out after a success, or another machine, can leave more than one: all then keep the oldest.
+    """
+    found = search()
+    if not found:
+        created = create()
+        found = search() or [created]
+    for surplus in found[1:]:
+        remove(surplus)
+    return found[0]
+
+
+def find_run(client: "MlflowClient", experiment: str, merge: str, title: str) -> Any:
+    """Return the one run that records this merge, finished or not."""
+    return only(
+        lambda: list(client.search_runs([experiment], _tagged(merge), order_by=OLDEST_FIRST)),
+        lambda: client.create_run(experiment, tags={MERGE: merge}, run_name=title),
+        lambda run: client.delete_run(run.info.run_id),
+    )
+
+
+def find_model(
+    client: "MlflowClient", experiment: str, merge: str, run_id: str, params: Mapping[str, str]
+) -> Any:
+    """Return the one logged model of this merge, ready or not."""
+    oldest_first = [{"field_name": "creation_timestamp", "ascending": True}]
+    return only(
+        lambda: list(client.search_logged_models([experiment], _tagged(merge), order_by=oldest_first)),
+        lambda: client.create_logged_model(
+            experiment, name="merge", source_run_id=run_id, tags={MERGE: merge}, params=dict(params)
+        ),
+        lambda model: client.delete_logged_model(model.model_id),
+    )
+
+
+def record(
+    client: "MlflowClient",
+    run: Any,
+    model_id: str,
+    metrics: Mapping[str, float],
+    params: Mapping[str, str],
+    tags: Mapping[str, str],
+    figures: list[Path],
+) -> None:
+    """Bring a run up to date and finish it; what it already says is not said again.
+
+    MLflow never changes a parameter: when other parameters gave the same merge, those of the first stay.
+    """
+    from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
+
+    now, run_id = int(time.time() * 1000), run.info.run_id
+    client.log_batch(
+        run_id,
+        [
+            Metric(key, value, now, 0, model_id=model_id if key.startswith("merge/") else None)
+            for key, value in metrics.items()
+            if run.data.metrics.get(key) != value
+        ],
+        [Param(key, value) for key, value in params.items() if key not in run.data.params],
+        [RunTag(key, value) for key, value in tags.items() if run.data.tags.get(key) != value],
+    )
+    if model_id not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
+        client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
+    _draw(client, run, figures)
+    if run.info.status != "FINISHED":
+        client.set_terminated(run_id)
+
+
+def mlflow_name(text: str) -> str:
+    """Return `text` as a name that MLflow accepts for metrics, parameters and tags."""
+    parts = re.sub(r"[^/\w.\- :]", "_", text).split("/")
+    return "/".join(part for part in parts if part.strip("."))[:250].rstrip("/")
+
+
+def _draw(client: "MlflowClient", run: Any, figures: list[Path]) -> None:
+    state = digest_of(
+        [(file.name, file.sha256) for path in figures for file in file_digests(path.parent, [path])]
+    )
+    if run.data.tags.get(FIGURES) != state:
+        for path in figures:
+            client.log_artifact(run.info.run_id, str(path), "figures")
+        client.set_tag(run.info.run_id, FIGURES, state)
+
+
+def _tagged(merge: str) -> str:
+    return f"tags.`{MERGE}` = '{merge}'"

@@ -1,0 +1,164 @@
+"""Reaching MLflow: which store, quietly, with one writer at a time and errors in one sentence."""
+
+import logging
+import os
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+from filelock import FileLock
+
+from tasks.errors import BadInput, LorelineError, Unavailable
+from tasks.home import cache, home
+from tasks.params import RegisterParams
+from tasks.records import digest_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+KNOCK_S = (4, 8)  # to connect, to answer
+SQLITE = "sqlite:///"
+SCHEMES = ("postgresql", "mysql", "mssql", "databricks")
+
+
+def connect(params: RegisterParams) -> "MlflowClient":
+    """Return a client of the store that the parameters, the environment or the state directory name.
+
+    Raises Unavailable when its server does not answer, BadInput for an address that cannot be used.
+    """
+    uri = params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home() / 'mlflow.db'}"
+    _settle()
+    _probe(uri)
+    with asking(uri), exclusive(uri):
+        from mlflow import MlflowClient
+
+        logging.getLogger("mlflow").setLevel(logging.WARNING)
+        return MlflowClient(uri, registry_uri=uri)
+
+
+def experiment(client: "MlflowClient", name: str) -> str:
+    """Return the id of the experiment called `name`, creating it when there is none."""
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        return str(client.create_experiment(name, artifact_location=_artifacts(client.tracking_uri)))
+    if found.lifecycle_stage != "active":
+        raise BadInput(
+            f"register.name: the MLflow experiment {name} is deleted; "
+            f"run mlflow experiments restore --experiment-id {found.experiment_id}, or choose another name"
+        )
+    return str(found.experiment_id)
+
+
+@contextmanager
+def asking(uri: str) -> Iterator[None]:
+    """Turn what MLflow raises into BadInput (it refused) or Unavailable (it could not answer)."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except MlflowException as error:
+        status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        refused = 400 <= status < 500 and status != 429
+        raise _told(BadInput if refused else Unavailable, uri, error) from None
+    except (requests.RequestException, SQLAlchemyError) as error:
+        raise _told(Unavailable, uri, error) from None
+    except ModuleNotFoundError as error:
+        raise BadInput(
+            f"register.tracking_uri: {without_secrets(uri)} needs the Python package {error.name}; "
+            "install it, or name an MLflow server"
+        ) from None
+
+
+def exclusive(uri: str, name: str = "") -> FileLock:
+    """Return the lock that lets one process on this machine write to a store's model at a time."""
+    locks = cache() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    return FileLock(locks / digest_of(["registry", str(_database(uri) or without_secrets(uri)), name]))
+
+
+def without_secrets(text: str) -> str:
+    """Remove user:password@ and query strings from the URLs in a text."""
+    return re.sub(r"(\w+://)[^/\s]*@", r"\1", re.sub(r"(\w+://[^\s?]*)\?[^\s]*", r"\1", text))
+
+
+def _settle() -> None:
+    """Tell MLflow, before it is imported, to run no model code, send nothing and keep stdout for results."""
+    os.environ["MLFLOW_ALLOW_MODEL_CODE_EXECUTION"] = "false"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own 7 retries with factor 2 take four minutes; these take a quarter of one.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "4")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+
+
+def _probe(uri: str) -> None:
+    if uri.startswith(("http:", "https:")):
+        _knock(uri)
+    elif uri.startswith("sqlite:"):
+        _open(uri)
+    elif not uri.startswith(SCHEMES):
+        raise BadInput(
+            f"register.tracking_uri: {without_secrets(uri)} is not a store that MLflow keeps models in; "
+            "write http(s)://server or sqlite:////path/to/mlflow.db"
+        )
+
+
+def _knock(uri: str) -> None:
+    """Find out within seconds whether anything answers; MLflow itself would retry for minutes."""
+    server = without_secrets(uri)
+    try:
+        requests.get(uri, timeout=KNOCK_S, allow_redirects=False, stream=True).close()
+    except requests.exceptions.SSLError:
+        pass  # It answered; MLflow has settings of its own for certificates.
+    except (requests.ConnectionError, requests.Timeout):
+        raise Unavailable(
+            f"{server}: the MLflow server does not answer; start it, or correct register.tracking_uri "
+            "(or MLFLOW_TRACKING_URI), then run the same command again"
+        ) from None
+    except (requests.RequestException, ValueError):
+        raise BadInput(f"register.tracking_uri: {server} is not a usable address; correct it") from None
+
+
+def _open(uri: str) -> None:
+    """Look at a SQLite file first: MLflow would retry a hopeless one for a minute and a half."""
+    path = _database(uri)
+    if path is None:
+        raise BadInput(f"register.tracking_uri: {uri} would keep nothing; write sqlite:////path/to/mlflow.db")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA schema_version")
+    except (OSError, sqlite3.Error) as error:
+        kind = Unavailable if "locked" in str(error) else BadInput
+        raise kind(
+            f"{path}: not usable as an MLflow database ({error}); correct register.tracking_uri or the file"
+        ) from None
+
+
+def _database(uri: str) -> Path | None:
+    name = uri.removeprefix(SQLITE).partition("?")[0]
+    return Path(name).absolute() if uri.startswith(SQLITE) and name not in ("", ":memory:") else None
+
+
+def _artifacts(uri: str) -> str | None:
+    """Return where a new experiment keeps its files: beside a SQLite database, else as the server decides."""
+    database = _database(uri)
+    return (database.parent / "mlartifacts").as_uri() if database else None
+
+
+def _told(kind: type[LorelineError], uri: str, error: Exception) -> LorelineError:
+    """Say what MLflow said, shortly, without credentials."""
+    where = _database(uri) or without_secrets(uri)
+    what = without_secrets(" ".join(str(error).split()))[:300].rstrip(". ")
+    remedy = (
+        "correct the register section and run again"
+        if kind is BadInput
+        else "run the same command again when MLflow answers; nothing is registered twice"
+    )
+    return kind(f"{where}: MLflow says: {what}; {remedy}")

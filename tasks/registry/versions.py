@@ -1,0 +1,207 @@
+"""Versions of the registered model: finding or creating the one of a merge, and who is champion."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.errors import BadInput, Unavailable
+from tasks.home import cache
+from tasks.params import RegisterParams
+from tasks.publish import is_intact
+from tasks.records import Record, digest_of
+from tasks.registry.files import FILES, check, download, local
+from tasks.registry.lineage import COMMIT
+from tasks.registry.runs import MERGE, only
+from tasks.registry.store import asking, connect, exclusive
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+VERDICT = "loreline.verdict"
+SHOWN = "mlflow.modelVersions"
+CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
+
+
+class ModelVersion(Record):
+    """A version of the registered model."""
+
+    name: str
+    version: int
+    digest: str
+    """The digest of the merge; name/version when something other than Loreline registered it."""
+    uri: str
+    """Where its files are."""
+    tags: dict[str, str]
+
+
+def champion(
+    client: "MlflowClient", params: RegisterParams, challenger: str | None = None
+) -> ModelVersion | None:
+    """Return the version that is in use, by alias; None when there is none.
+
+    For a challenger (its digest) that already reigns it is the one that was replaced: whom it had to beat.
+    """
+    with asking(client.tracking_uri):
+        now = aliases(client, params.name)
+        reigns = [now[alias] for alias in (CHAMPION, PREVIOUS) if alias in now and CHAMPION in now]
+        found = [version_of(client, params.name, number) for number in reigns]
+        return next((version for version in found if version.digest != challenger), None)
+
+
+def files_of(client: "MlflowClient", version: ModelVersion) -> Path:
+    """Return the local directory of a version's model; a remote one is downloaded once and checked.
+
+    Raises BadInput when the downloaded files are not those that were registered.
+    """
+    directory, kept = local(version.uri), _downloaded(version)
+    if directory is not None:
+        return directory
+    return kept if is_intact(kept) else _fetch(client, version)
+
+
+def promote(params: RegisterParams, version: int | None = None) -> ModelVersion:
+    """Make a version (unset: what challenger points at) the champion, after checking every one of its files.
+
+    Raises BadInput for a version without a PROMOTE verdict or with files that changed; no alias moves then.
+    """
+    client = connect(params)
+    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name):
+        number = version or aliases(client, params.name).get(CHALLENGER)
+        if number is None:
+            raise BadInput(
+                f"{params.name}: no version has the alias {CHALLENGER}; run loreline register first"
+            )
+        return crown(client, version_of(client, params.name, number))
+
+
+def crown(client: "MlflowClient", version: ModelVersion) -> ModelVersion:
+    """Move the alias champion to a version, for a caller that holds the lock; raises as promote does."""
+    verdict = version.tags.get(VERDICT, "missing")
+    if verdict != "PROMOTE":
+        raise BadInput(
+            f"{version.name} version {version.version}: its verdict is {verdict}, not PROMOTE; "
+            "promote a version that was shown to be better"
+        )
+    _verify(client, version)
+    former = aliases(client, version.name).get(CHAMPION)
+    if former != version.version:
+        if former is not None:
+            point(client, version.name, PREVIOUS, former)
+        point(client, version.name, CHAMPION, version.version)
+    return version
+
+
+def find_version(
+    client: "MlflowClient", name: str, model: Any, tags: Mapping[str, str], description: str
+) -> ModelVersion:
+    """Return the one version of a logged model, with these tags and this description.
+
+    The git commit stays that of the first registration: the one that made the merge.
+    """
+    _ensure_registered(client, name)
+    merge = tags[MERGE]
+    found = only(
+        lambda: _search(client, name, merge, model.artifact_location),
+        # Not models:/m-… as source: MLflow would look that up in its global store.
+        lambda: client.create_model_version(
+            name,
+            model.artifact_location,
+            run_id=model.source_run_id,
+            tags=dict(tags),
+            description=description,
+            model_id=model.model_id,
+        ),
+        lambda surplus: client.delete_model_version(name, surplus.version),
+    )
+    for key, value in tags.items():
+        if found.tags.get(key) != value and not (key == COMMIT and key in found.tags):
+            client.set_model_version_tag(name, found.version, key, value)
+    if found.description != description:
+        client.update_model_version(name, found.version, description)
+    _show(client, model, name, int(found.version))
+    return version_of(client, name, int(found.version))
+
+
+def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
+    """Return a version by its number; raises BadInput when there is no such version."""
+    found = _unless_missing(lambda: client.get_model_version(name, str(number)))
+    if found is None:
+        raise BadInput(f"{name} version {number}: not in the registry; choose one that is, or register it")
+    return ModelVersion(
+        name=name,
+        version=number,
+        digest=found.tags.get(MERGE, f"{name}/{number}"),
+        uri=client.get_model_version_download_uri(name, str(number)),
+        tags=found.tags,
+    )
+
+
+def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
+    """Return where the aliases of the registered model point; none when it does not exist."""
+    found = _unless_missing(lambda: client.get_registered_model(name))
+    return {alias: int(number) for alias, number in (found.aliases if found else {}).items()}
+
+
+def point(client: "MlflowClient", name: str, alias: str, number: int) -> None:
+    """Point an alias at a version and read it back; raises Unavailable when another writer came between."""
+    if aliases(client, name).get(alias) != number:
+        client.set_registered_model_alias(name, alias, str(number))
+        if (now := aliases(client, name).get(alias)) != number:
+            raise Unavailable(
+                f"{name}: the alias {alias} went to version {now} meanwhile, not {number}; judge again"
+            )
+
+
+def _ensure_registered(client: "MlflowClient", name: str) -> None:
+    from mlflow.exceptions import MlflowException
+
+    if _unless_missing(lambda: client.get_registered_model(name)) is None:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # Another machine was first.
+                raise
+
+
+def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
+    """Let MLflow's page of the logged model lead to the version, as mlflow.register_model would."""
+    known = json.loads(model.tags.get(SHOWN, "[]"))
+    if (entry := {"name": name, "version": number}) not in known:
+        client.set_logged_model_tags(model.model_id, {SHOWN: json.dumps([*known, entry])})
+
+
+def _search(client: "MlflowClient", name: str, merge: str, location: str) -> list[Any]:
+    """List the versions of a merge whose files are at `location`, oldest first."""
+    tagged = client.search_model_versions(f"tags.`{MERGE}` = '{merge}'")
+    ours = [version for version in tagged if version.name == name and version.source == location]
+    return sorted(ours, key=lambda version: int(version.version))
+
+
+def _unless_missing(ask: Any) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def _verify(client: "MlflowClient", version: ModelVersion) -> None:
+    recorded, directory = version.tags.get(FILES), local(version.uri)
+    if recorded is None:
+        raise BadInput(f"{version.name} version {version.version}: has no digests; register it with Loreline")
+    if directory is None:
+        _fetch(client, version)  # What the server holds now counts, not an earlier download.
+    else:
+        check(directory, recorded)
+
+
+def _fetch(client: "MlflowClient", version: ModelVersion) -> Path:
+    return download(client, version.uri, _downloaded(version), version.tags.get(FILES))
+
+
+def _downloaded(version: ModelVersion) -> Path:
+    return cache() / "models" / digest_of([version.uri, version.tags.get(FILES)])
