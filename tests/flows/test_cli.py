@@ -81,8 +81,16 @@ def only_one(here: Path) -> None:
     ("prepare", "command", "sentence"),
     [
         (damage_params, ["fetch"], "unknown key merge.lore.mu_; did you mean mu?"),
-        (lambda here: None, ["fetch", "--set", "fetch.source=nowhere"], "fetch.source: nowhere: no such directory"),
-        (lambda here: None, ["select"], "artifacts/run/run.json: not there; run the stage that writes it first"),
+        (
+            lambda here: None,
+            ["fetch", "--set", "fetch.source=nowhere"],
+            "fetch.source: nowhere: no such directory",
+        ),
+        (
+            lambda here: None,
+            ["select"],
+            "artifacts/run/run.json: not there; run the stage that writes it first",
+        ),
         (truncate, ["fetch"], "training/checkpoint-200/model.safetensors: truncated"),
         (pickle_only, ["fetch"], "training/checkpoint-200: holds pickled weights only"),
         (lambda here: None, ["merge", "training/checkpoint-100", "--out", "out"], "nothing to merge"),
@@ -91,7 +99,9 @@ def only_one(here: Path) -> None:
         (lambda here: (here / "params.yaml").unlink(), ["run"], "params.yaml: no such file"),
     ],
 )
-def test_bad_input_is_one_sentence_and_exit_code_2(here: Path, prepare, command: list[str], sentence: str) -> None:
+def test_bad_input_is_one_sentence_and_exit_code_2(
+    here: Path, prepare, command: list[str], sentence: str
+) -> None:
     prepare(here)
     result = loreline(here, *command)
     assert result.returncode == 2
@@ -129,7 +139,9 @@ def test_help_and_methods_start_like_a_small_program() -> None:
         "except SystemExit: pass\n"
         "print([name for name in ('torch', 'transformers', 'mlflow', 'prefect', 'lm_eval') if name in sys.modules])"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert result.stdout.endswith("[]\n")
 
 

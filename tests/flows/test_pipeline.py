@@ -105,7 +105,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) -> None:
     evaluation = Evaluation.read(project.root / "artifacts" / "evaluation" / "evaluation.json")
     assert [model.role for model in evaluation.models] == ["last", "best", "average", "merge"]
-    assert {score.metric for score in evaluation.scores} >= {"word_problems_nll/nll", "word_problems/exact_match"}
+    assert {score.metric for score in evaluation.scores} >= {
+        "word_problems_nll/nll",
+        "word_problems/exact_match",
+    }
     flat = " ".join(project.output.split())
     assert evaluation.verdict.sentence in flat
     assert evaluation.verdict.decision in ("PROMOTE", "KEEP", "INCONCLUSIVE")
