@@ -13,7 +13,7 @@ from prefect.tasks import Task
 
 from flows.progress import merged_bytes, say
 from tasks.errors import LorelineError, Unavailable
-from tasks.evaluate_merge import evaluate_merge
+from tasks.evaluate_merge import check_tasks, evaluate_merge
 from tasks.fetch_run import fetch_run
 from tasks.home import home
 from tasks.merge_checkpoints import merge_checkpoints
@@ -66,6 +66,7 @@ def _unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     return False
 
 
+check = stage(check_tasks, "check the evaluation tasks")
 fetch = stage(fetch_run, "fetch {params.source}", network=True)
 select = stage(select_checkpoints, "select {params.rule}")
 merge = stage(merge_checkpoints, "merge by {params.method}")
@@ -79,10 +80,13 @@ def after_training(params: Params | None = None) -> Outcome:
     """Merge a finished training run, judge the merge, register and version it; unset: as params.yaml says."""
     params = params or read_params(PARAMS)
     artifacts = artifacts_for(params)
+    check(params.evaluate)
     fetch(params.fetch, artifacts)
     select(params.select, artifacts)
     with merged_bytes() as on_tensor:
-        merge(params.merge, artifacts, on_tensor)
+        report = merge(params.merge, artifacts, on_tensor)
+    for note in report.notes:
+        say(f"merge: {note}")
     evaluation = evaluate(params.evaluate, params.register_, artifacts, _say_model)
     registration = register(params.register_, artifacts)
     versioned = version(params, artifacts)

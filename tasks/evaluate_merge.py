@@ -1,7 +1,7 @@
 """Stage evaluate: measure the merge beside the models it could replace, and judge it."""
 
 import json
-import tempfile
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from tasks.errors import BadInput
 from tasks.evaluation.gate import appraise
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import TaskSpec, load_tasks
+from tasks.evaluation.task_files import TaskSpec, check_asked, load_tasks
 from tasks.fingerprint import fingerprint
 from tasks.merging.methods import mean
 from tasks.params import EvaluateParams, RegisterParams
@@ -45,7 +45,7 @@ def evaluate_merge(
     The merge meets the last checkpoint, the best single one by the selection metric, the plain average and
     the registry's champion. Raises BadInput for unknown tasks before any model loads.
     """
-    specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
+    specs = check_tasks(params)
     selection = Selection.read(artifacts / "selection" / "selection.json")
     merge = MergeReport.read(artifacts / "merged" / "merge.json")
     reigning = _champion(registry, merge)
@@ -57,14 +57,21 @@ def evaluate_merge(
         return Evaluation.read(published / "evaluation.json")
     if not is_intact(artifacts / "merged"):
         raise BadInput(f"{artifacts / 'merged'}: changed since it was published; run loreline merge again")
-    with tempfile.TemporaryDirectory(dir=artifacts, prefix=".average.") as scratch:
-        contenders = _contenders(selection, merge, artifacts, Path(scratch))
+    with publishing(published, made_from) as out:
+        contenders = _contenders(selection, merge, artifacts, scratch=out / "average")
         contenders += [reigning] if reigning else []
         results = {c.record.role: _evaluate(c, specs, params, on_model) for c in contenders}
-    evaluation = appraise([c.record for c in contenders], results, params)
-    with publishing(published, made_from) as out:
+        shutil.rmtree(out / "average", ignore_errors=True)
+        evaluation = appraise([c.record for c in contenders], results, params)
         _write(out, evaluation, results, Run.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
+
+
+def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
+    """Find the tasks that are asked for; raises BadInput for unknown ones, within seconds."""
+    specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
+    check_asked(specs, params)
+    return specs
 
 
 def _champion(registry: RegisterParams, merge: MergeReport) -> Contender | None:
@@ -103,6 +110,7 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
     weights = [open_weights(staged(c, artifacts), c.name) for c in selection.chosen]
+    scratch.mkdir()
     transform(weights, scratch, lambda tensors: (mean(tensors), {}), max_shard_bytes=2**63)
     return scratch
 

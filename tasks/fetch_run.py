@@ -8,14 +8,14 @@ from typing import NamedTuple
 
 from tasks.checkpoints.hashing import file_digests
 from tasks.checkpoints.hub import download_run
-from tasks.checkpoints.layout import STATE, numbered_checkpoints, read_tensors
-from tasks.checkpoints.readiness import NotReady, check_ready, logged_metrics, look
+from tasks.checkpoints.layout import STATE, numbered_checkpoints
+from tasks.checkpoints.readiness import NotReady, check_ready, check_whole, logged_metrics, look
 from tasks.checkpoints.staging import STAGED, prune_staged, put_staged, stage_files
 from tasks.errors import BadInput
 from tasks.fingerprint import fingerprint
 from tasks.params import FetchParams
 from tasks.publish import is_published, publishing
-from tasks.records import Checkpoint, Left, Run, digest_of
+from tasks.records import Checkpoint, Left, Run
 
 LOOK_AGAIN_S = 2.0
 
@@ -40,15 +40,14 @@ def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Ru
     made_from = fingerprint(__name__, params)
     if not refresh and is_published(published, made_from):
         return Run.read(published / "run.json")
-    hub = params.source.startswith("hf://")
-    ready, left_out = _ready_on_hub(params) if hub else _ready_locally(params)
+    on_hub = params.source.startswith("hf://")
+    ready, left_out = _ready_on_hub(params) if on_hub else _ready_locally(params)
     if not ready:
         reasons = "; ".join(f"{left.name} {left.reason}" for left in left_out)
         raise BadInput(f"fetch.source: {params.source}: no usable checkpoint ({reasons})")
     run = Run(
         name=_name(params.source),
         source=params.source,
-        revision=digest_of([candidate.source for candidate in ready]) if hub else None,
         checkpoints=tuple(_stage(candidate, artifacts) for candidate in ready),
         left_out=tuple(left_out),
     )
@@ -59,20 +58,16 @@ def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Ru
 
 
 def _ready_on_hub(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
+    """Take every checkpoint of the repository; those that bring a trainer_state.json have to match it."""
     ready = [Candidate(*remote) for remote in download_run(params.source)]
     for candidate in ready:
+        check_whole(candidate.directory)
         if (candidate.directory / STATE).exists():
-            _checked(candidate)
-        else:
-            read_tensors(candidate.directory)
+            try:
+                check_ready(candidate.directory, candidate.step)
+            except NotReady as reason:
+                raise BadInput(f"{candidate.source}: {reason}; its upload is incomplete") from None
     return ready, []
-
-
-def _checked(candidate: Candidate) -> None:
-    try:
-        check_ready(candidate.directory, candidate.step)
-    except NotReady as reason:
-        raise BadInput(f"{candidate.source}: {reason}; its upload is incomplete") from None
 
 
 def _ready_locally(params: FetchParams) -> tuple[list[Candidate], list[Left]]:

@@ -87,8 +87,6 @@ class Run(Record):
 
     name: str
     source: str
-    revision: str | None
-    """Hub runs: the commit that each branch pointed at when the run was fetched."""
     checkpoints: tuple[Checkpoint, ...]
     left_out: tuple[Left, ...]
 

@@ -32,6 +32,11 @@ def check_ready(directory: Path, step: int) -> None:
         raise NotReady("is being removed") from None
     if missing:
         raise NotReady(f"{missing[0]} is missing")
+    check_whole(directory)
+
+
+def check_whole(directory: Path) -> None:
+    """Raise BadInput unless the directory holds a model: whole safetensors files and a configuration."""
     read_tensors(directory)
     if not (directory / "config.json").is_file():
         raise BadInput(f"{directory}: has no config.json; save the checkpoint with its model configuration")

@@ -24,12 +24,12 @@ class Method(NamedTuple):
 
 
 def mean(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the plain average."""
-    return weighted_mean(tensors, [1 / len(tensors)] * len(tensors))
+    """Return the plain average; dividing the sum, not weighting by 1/N, keeps exact ties exact."""
+    return weighted_sum(tensors, [1.0] * len(tensors)) / len(tensors)
 
 
-def weighted_mean(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return Σ w_i θ_i for weights that sum to 1."""
+def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
+    """Return Σ w_i θ_i."""
     total = torch.zeros_like(tensors[0])
     for tensor, weight in zip(tensors, weights, strict=True):
         total += weight * tensor
@@ -91,7 +91,7 @@ def _average(params: MergeParams, steps: Sequence[int]) -> Merge:
 
 def _ema(params: MergeParams, steps: Sequence[int]) -> Merge:
     weights = ema_weights(len(steps), params.ema.decay)
-    return lambda tensors: (weighted_mean(tensors, weights), {})
+    return lambda tensors: (weighted_sum(tensors, weights), {})
 
 
 def _lore(params: MergeParams, steps: Sequence[int]) -> Merge:

@@ -88,9 +88,7 @@ def make_artifacts(tmp_path: Path) -> MakeArtifacts:
         chosen = tuple(checkpoint(step) for step in (100, 200, 300))
         for stage in ("run", "selection", "evaluation/figures"):
             (root / stage).mkdir(parents=True, exist_ok=True)
-        Run(name="tiny", source="/training", revision=None, checkpoints=chosen, left_out=()).write(
-            root / "run" / "run.json"
-        )
+        Run(name="tiny", source="/training", checkpoints=chosen, left_out=()).write(root / "run" / "run.json")
         Selection(
             run="tiny",
             rule="last_k",

@@ -20,7 +20,7 @@ def checkpoint(step: int, loss: float | None = None, weights: str | None = None)
 
 
 def run_of(*checkpoints: Checkpoint) -> Run:
-    return Run(name="r", source="runs/r", revision=None, checkpoints=checkpoints, left_out=())
+    return Run(name="r", source="runs/r", checkpoints=checkpoints, left_out=())
 
 
 LOSSES = {100: 0.9, 200: 0.3, 300: 0.5, 400: 0.2, 500: 0.4}

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,7 +18,10 @@ from safetensors.torch import load_file, save
 from tasks.checkpoints import hub
 from tasks.checkpoints.hub import download_checkpoint, download_run
 from tasks.checkpoints.layout import read_tensors, side_files
+from tasks.checkpoints.staging import staged
 from tasks.errors import BadInput, LorelineError, Unavailable
+from tasks.fetch_run import fetch_run
+from tasks.params import FetchParams
 
 REPO = "hf://lab/model"
 
@@ -482,3 +486,16 @@ def test_weights_in_the_store_that_repositories_share_are_read(server: Hub, tmp_
     assert (only.directory / "model.safetensors").resolve() == shared
     assert not server.asked("GET cdn/")
     assert list(read_tensors(only.directory)) == ["w"]
+
+
+def test_fetch_records_and_stages_a_hub_run(server: Hub, tmp_path: Path) -> None:
+    """The whole stage: from revisions to a manifest whose files come back when they are lost."""
+    for step in (9, 10):
+        server.repos["lab/model"].commit(checkpoint(step), branch=f"runs/step{step}")
+    artifacts = tmp_path / "artifacts"
+    run = fetch_run(FetchParams(source=f"{REPO}@runs/step*"), artifacts)
+    assert [(c.step, c.name) for c in run.checkpoints] == [(9, "runs/step9"), (10, "runs/step10")]
+    assert all(len(c.source.rpartition("@")[2]) == 40 for c in run.checkpoints)
+    assert "optimizer.pt" not in {file.name for file in run.checkpoints[0].files}
+    shutil.rmtree(artifacts / "checkpoints")
+    assert value_of(staged(run.checkpoints[1], artifacts)) == 10

@@ -1,0 +1,171 @@
+"""Stage evaluate: every contender on the same items, the champion among them, nothing measured twice."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_world import write_model, write_world
+
+from tasks.checkpoints.hashing import file_digests
+from tasks.errors import BadInput
+from tasks.evaluate_merge import evaluate_merge
+from tasks.evaluation import harness
+from tasks.fetch_run import fetch_run
+from tasks.merge_checkpoints import merge_checkpoints
+from tasks.params import EvaluateParams, FetchParams, MergeParams, RegisterParams, SelectParams
+from tasks.publish import MANIFEST
+from tasks.register_model import register_model
+from tasks.registry.store import connect
+from tasks.registry.versions import CHAMPION, point
+from tasks.select_checkpoints import select_checkpoints
+
+PARAMS = EvaluateParams(tasks=("likely",), primary="likely/nll", batch_size=4, device="cpu")
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep data sets out of the user's cache."""
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def artifacts(tmp_path: Path) -> Path:
+    """Merge three real models; the middle one has the best metric."""
+    for step in (1, 2, 3):
+        directory = write_model(tmp_path / "training" / f"checkpoint-{step}", seed=step)
+        state = (
+            f'{{"global_step": {step}, "log_history": [{{"step": {step}, "eval_loss": {abs(step - 2)}}}]}}'
+        )
+        (directory / "trainer_state.json").write_text(state)
+    root = tmp_path / "artifacts"
+    fetch_run(FetchParams(source=str(tmp_path / "training"), settle=0), root)
+    select_checkpoints(SelectParams(), root)
+    merge_checkpoints(MergeParams(), root)
+    return root
+
+
+@pytest.fixture
+def params(tmp_path: Path) -> EvaluateParams:
+    return PARAMS.model_copy(update={"include_path": str(write_world(tmp_path / "world"))})
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Record which directories are loaded as models, with their weights' mean."""
+    found: list[Path] = []
+    real = harness._load
+
+    def load(directory: Path, device: str) -> object:
+        found.append(directory)
+        return real(directory, device)
+
+    monkeypatch.setattr(harness, "_load", load)
+    return found
+
+
+def test_last_best_average_and_merge_are_measured_once(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams, loaded: list[Path]
+) -> None:
+    evaluation = evaluate_merge(params, store, artifacts)
+    assert [(m.role, m.label) for m in evaluation.models] == [
+        ("last", "last (checkpoint-3)"),
+        ("best", "best (checkpoint-2)"),
+        ("average", "average of 3"),
+        ("merge", "lore merge"),
+    ]
+    assert len(loaded) == 4
+    assert evaluate_merge(params, store, artifacts) == evaluation
+    shutil.rmtree(artifacts / "evaluation")
+    assert evaluate_merge(params, store, artifacts) == evaluation  # from the cache, item by item
+    assert len(loaded) == 4
+
+
+def test_the_same_evaluation_gives_the_same_bytes(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    def published() -> list[bytes]:
+        evaluate_merge(params, store, artifacts)
+        files = sorted(path for path in (artifacts / "evaluation").rglob("*") if path.is_file())
+        return [path.read_bytes() for path in files]
+
+    first = published()
+    shutil.rmtree(artifacts / "evaluation")
+    assert published() == first
+
+
+def test_the_average_that_is_measured_is_the_mean(
+    artifacts: Path,
+    params: EvaluateParams,
+    store: RegisterParams,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    kept = tmp_path / "kept"
+    real = harness._load
+
+    def load(directory: Path, device: str) -> object:
+        if directory.name == "average":
+            shutil.copytree(directory, kept)
+        return real(directory, device)
+
+    monkeypatch.setattr(harness, "_load", load)
+    evaluate_merge(params, store, artifacts)
+    inputs = [load_file(path) for path in sorted((tmp_path / "training").glob("*/model.safetensors"))]
+    for name, tensor in load_file(kept / "model.safetensors").items():
+        exact = torch.stack([weights[name].double() for weights in inputs]).mean(0)
+        assert torch.equal(tensor, exact.float())
+    assert not (artifacts / "evaluation" / "average").exists()
+
+
+def test_the_champion_is_an_opponent_until_it_is_this_merge(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    """Promotion changes nothing about the evidence: afterwards the merge still meets whom it replaced."""
+    evaluate_merge(params, store, artifacts)
+    client = connect(store)
+    point(client, store.name, CHAMPION, register_model(store, artifacts).version)
+    alone = evaluate_merge(params, store, artifacts)
+    assert "champion" not in [model.role for model in alone.models]
+    merge_checkpoints(MergeParams(method="average"), artifacts)
+    judged = evaluate_merge(params, store, artifacts)
+    assert judged.models[-1].label == "champion v1"
+    version = register_model(store, artifacts).version
+    point(client, store.name, "previous-champion", 1)
+    point(client, store.name, CHAMPION, version)
+    before = (artifacts / "evaluation" / MANIFEST).read_bytes()
+    assert evaluate_merge(params, store, artifacts) == judged
+    assert (artifacts / "evaluation" / MANIFEST).read_bytes() == before
+
+
+def test_a_merge_that_changed_is_not_evaluated(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    path = artifacts / "merged" / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    with pytest.raises(BadInput, match="changed since it was published; run loreline merge again"):
+        evaluate_merge(params, store, artifacts)
+    assert not list(artifacts.glob(".evaluation*"))
+
+
+def test_unknown_tasks_are_refused_before_a_model_loads(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams, loaded: list[Path]
+) -> None:
+    for change in ({"tasks": ("likly",)}, {"primary": "likely/f1"}, {"primary": "spell/exact_match"}):
+        with pytest.raises(BadInput):
+            evaluate_merge(params.model_copy(update=change), store, artifacts)
+    assert loaded == []
+
+
+def test_sources_are_untouched(artifacts: Path, params: EvaluateParams, store: RegisterParams) -> None:
+    training = artifacts.parent / "training"
+    before = [(p, p.stat().st_mtime_ns) for p in sorted(training.rglob("*"))]
+    digests = file_digests(training, (p for p in training.rglob("*") if p.is_file()))
+    evaluate_merge(params, store, artifacts)
+    register_model(store, artifacts)
+    assert [(p, p.stat().st_mtime_ns) for p in sorted(training.rglob("*"))] == before
+    assert file_digests(training, (p for p in training.rglob("*") if p.is_file())) == digests
