@@ -27,7 +27,7 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python -m pytest tests/benchmarks --run-benchmarks
+	$(BIN)/python tests/benchmarks/bench_merge.py
 
 ui: setup
 	@echo "MLflow  http://127.0.0.1:5000    Prefect  http://127.0.0.1:4200    (Ctrl-C stops both)"

@@ -1,0 +1,113 @@
+"""What people read says what was measured, and nothing from a run can break the page."""
+
+from pathlib import Path
+
+from tasks.records import (
+    Checkpoint,
+    Difference,
+    EvaluatedModel,
+    Evaluation,
+    FileDigest,
+    Interval,
+    Left,
+    MergeInput,
+    MergeReport,
+    Score,
+    Selection,
+    Verdict,
+)
+from tasks.reporting.figures import draw_gains, draw_trajectory
+from tasks.reporting.html_report import html_report
+from tasks.reporting.model_card import model_card
+from tasks.reporting.table import HEADER, evaluation_tables, markdown_tables
+
+CHECKPOINTS = tuple(
+    Checkpoint(
+        name=f"checkpoint-{step}", step=step, source=f"runs/<b>/{step}", metrics={"eval_loss": 1 / step},
+        files=(FileDigest(name="model.safetensors", size=1, sha256="0"),),
+    )
+    for step in (1, 2, 3)
+)  # fmt: skip
+SELECTION = Selection(
+    run="<script>alert(1)</script>", rule="last_k", chosen=CHECKPOINTS[1:], best=CHECKPOINTS[2], last=CHECKPOINTS[2],
+    left_out=(Left(name="checkpoint-1", reason="is not among the newest 2"),), metric="eval_loss",
+)  # fmt: skip
+MERGE = MergeReport(
+    method="lore", parameters={"lam": 0.5}, outputs=(), notes=("λ = 0.5",), tensors={},
+    inputs=tuple(MergeInput(path=c.source, step=c.step, digest=c.digest) for c in CHECKPOINTS),
+)  # fmt: skip
+
+
+def interval(mean: float) -> Interval:
+    return Interval(mean=mean, low=mean - 0.125, high=mean + 0.125)
+
+
+EVALUATION = Evaluation(
+    primary="b/nll",
+    models=(EvaluatedModel(role="last", label="last", digest="1"), EvaluatedModel(role="merge", label="merge", digest="2")),
+    scores=tuple(
+        Score(model=role, metric=metric, items=9, value=interval(value))
+        for role, metric, value in (("last", "a/acc", 0.5), ("merge", "a/acc", 0.75), ("last", "b/nll", 2.0), ("merge", "b/nll", 1.0))
+    ),
+    differences=(
+        Difference(against="last", metric="a/acc", items=9, gain=interval(0.25), p_value=0.0625, wins=3, losses=1),
+        Difference(against="last", metric="b/nll", items=9, gain=interval(1.0), p_value=None, wins=8, losses=1),
+    ),
+    verdict=Verdict(decision="PROMOTE", sentence="PROMOTE: better.", against="last", primary="b/nll", items_needed=None),
+)  # fmt: skip
+
+
+def test_the_deciding_metric_comes_first_and_every_number_is_there() -> None:
+    assert evaluation_tables(EVALUATION) == {
+        "b/nll": [["last", "2 [1.88, 2.12]", "+1 [+0.875, +1.12]", ""], ["merge", "1 [0.875, 1.12]", "", ""]],
+        "a/acc": [
+            ["last", "0.5 [0.375, 0.625]", "+0.25 [+0.125, +0.375]", "0.062"],
+            ["merge", "0.75 [0.625, 0.875]", "", ""],
+        ],
+    }
+
+
+def test_markdown_has_a_row_for_every_model_and_metric() -> None:
+    lines = markdown_tables(EVALUATION).splitlines()
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) == 2 * (2 + 2)
+    assert all(row.count("|") == len(HEADER) + 1 for row in rows)
+
+
+def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
+    draw_gains(tmp_path / "gains.png", EVALUATION)
+    page = html_report(SELECTION, MERGE, EVALUATION, [tmp_path / "gains.png"])
+    for text in (
+        "PROMOTE: better.",
+        "+1 [+0.875, +1.12]",
+        "λ = 0.5",
+        "is not among the newest 2",
+        "data:image/png",
+    ):
+        assert text in page
+    assert "<script>" not in page
+    assert "http" not in page  # nothing is fetched from elsewhere
+
+
+def test_figures_are_pictures_with_the_same_bytes_every_time(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        draw_gains(tmp_path / f"{name}-gains.png", EVALUATION)
+        draw_trajectory(tmp_path / f"{name}-trajectory.png", CHECKPOINTS, SELECTION)
+    for kind in ("gains", "trajectory"):
+        one, two = ((tmp_path / f"{name}-{kind}.png").read_bytes() for name in ("one", "two"))
+        assert one == two
+        assert one.startswith(b"\x89PNG")
+
+
+def test_a_run_without_the_metric_still_gets_its_figure(tmp_path: Path) -> None:
+    silent = tuple(c.model_copy(update={"metrics": {}}) for c in CHECKPOINTS)
+    selection = SELECTION.model_copy(update={"chosen": silent, "best": None})
+    draw_trajectory(tmp_path / "trajectory.png", silent, selection)
+    assert (tmp_path / "trajectory.png").stat().st_size > 1000
+
+
+def test_the_model_card_names_sources_and_parameters() -> None:
+    card = model_card(MERGE)
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for text in ("step 3: `runs/<b>/3`", '"lam": 0.5', "- λ = 0.5"):
+        assert text in card
