@@ -1,23 +1,30 @@
 """Progress on stderr: a bar on a terminal, plain lines elsewhere."""
 
+import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 PLAIN_EVERY_S = 10.0
 
 
 @contextmanager
 def merged_bytes() -> Iterator[Callable[[str, int], None]]:
-    """Yield a function that is told of every merged tensor and its bytes."""
-    if not sys.stderr.isatty():
-        yield _plain()
-        return
-    columns = (TextColumn("merge {task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    """Yield a function that hears of every merged tensor and its bytes; end with time and peak memory."""
+    start = time.monotonic()
+    with _bar() if sys.stderr.isatty() else nullcontext(_plain()) as on_tensor:
+        yield on_tensor
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    say(f"merge: {time.monotonic() - start:.1f} s, peak memory of this process {peak / 1e6:.0f} MB")
+
+
+@contextmanager
+def _bar() -> Iterator[Callable[[str, int], None]]:
+    columns = (TextColumn("merge {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("", total=None)
         yield lambda name, size: progress.update(bar, advance=size, description=name)

@@ -42,7 +42,8 @@ class Project:
             "XDG_CACHE_HOME": str(state / "cache"),
             "HF_HUB_OFFLINE": "1",
         }
-        self.env.pop("MLFLOW_TRACKING_URI", None)
+        for elsewhere in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+            self.env.pop(elsewhere, None)
 
     def run(self, *command: str, code: int = 0) -> str:
         """Run a command, and return what it printed on both streams."""
