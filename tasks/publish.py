@@ -1,6 +1,7 @@
 """Publishing a stage's directory: all of it or nothing, and never twice for the same inputs."""
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -57,6 +58,16 @@ def publishing(directory: Path, made_from: str) -> Iterator[Path]:
         Manifest(made_from=made_from, files=_contents(scratch)).write(scratch / MANIFEST)
         _sync(scratch)
         _put_in_place(scratch, directory)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Hard-link a file, or what it is a link to; copy it where the file system cannot link."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        shutil.copy2(source, target)
 
 
 def _lock(directory: Path) -> FileLock:

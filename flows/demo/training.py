@@ -4,7 +4,6 @@ import hashlib
 import json
 import shutil
 import string
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from flows.demo import problems
 from flows.demo.problems import Problem, Splits
-from flows.progress import PLAIN_EVERY_S, say
+from flows.progress import PLAIN_EVERY_S, make_bar, say
 from tasks.errors import BadInput
+from tasks.threads import threads_for
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT_STEPS = 3300
 CHECKPOINTS = 30
+PARAMETERS = 98_944
 BATCH = 32
 TRAIN, SELECT, TEST = 40_000, 500, 1500
 MARK = "demo.json"
@@ -42,7 +43,7 @@ def finished_run(directory: Path, *, seed: int, steps: int) -> Path:
     splits = problems.make_splits(seed, train=TRAIN, select=SELECT, test=TEST)
     problems.write_tasks(directory / "tasks")
     problems.write_data(splits, directory / "data")
-    with _one_thread(), _no_save_bars():
+    with threads_for(PARAMETERS), _no_save_bars():
         train(directory, splits, seed=seed, steps=steps)
     _write_mark(directory, mark)
     return directory
@@ -80,19 +81,6 @@ def remove_run(directory: Path) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Use one torch thread: the fastest for a model this small, and the same bytes every time."""
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-@contextmanager
 def _no_save_bars() -> Iterator[None]:
     """Silence the bar that transformers shows for every checkpoint it writes."""
     from transformers.utils import logging
@@ -122,7 +110,7 @@ def make_tokenizer() -> "PreTrainedTokenizerFast":
 
 
 def make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
-    """Make a model of 98 944 parameters, initialised from torch's global random state."""
+    """Make a model of PARAMETERS parameters, initialised from torch's global random state."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -199,7 +187,7 @@ def train(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
 
     set_seed(seed)
     tokenizer = make_tokenizer()
-    with _bar() as bar:
+    with make_bar("training") as bar:
         trainer = Trainer(
             model=make_model(tokenizer),
             args=training_arguments(directory, seed, steps),
@@ -211,14 +199,6 @@ def train(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-
-
-def _bar() -> "Progress":
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("training {task.description}"), BarColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
 def _progress(bar: "Progress") -> "TrainerCallback":

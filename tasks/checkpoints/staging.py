@@ -1,7 +1,5 @@
 """Staged checkpoints: hard links beside the artifacts that outlive the training directory's rotation."""
 
-import errno
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +8,7 @@ from tasks.checkpoints.hashing import file_digests
 from tasks.checkpoints.hub import download_checkpoint
 from tasks.checkpoints.layout import INDEX, STATE, side_files, weight_files
 from tasks.errors import BadInput
+from tasks.publish import link_or_copy
 from tasks.records import Checkpoint
 
 STAGED = "checkpoints"
@@ -21,17 +20,7 @@ def stage_files(source: Path, target: Path) -> None:
     wanted += [source / name for name in (INDEX, STATE) if (source / name).is_file()]
     target.mkdir(parents=True)
     for path in wanted:
-        link_or_copy(path.resolve(), target / path.name)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file, or copy it where the file system cannot link."""
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
-            raise
-        shutil.copy2(source, target)
+        link_or_copy(path, target / path.name)
 
 
 def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:

@@ -1,6 +1,5 @@
 """A model's files in the store: putting them there without a copy, checking them, getting them back."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -10,7 +9,7 @@ from urllib.request import url2pathname
 
 from tasks.checkpoints.hashing import file_digests
 from tasks.errors import BadInput
-from tasks.publish import MANIFEST, Manifest, publishing
+from tasks.publish import MANIFEST, Manifest, link_or_copy, publishing
 from tasks.records import digest_of
 from tasks.registry.store import exclusive
 
@@ -61,7 +60,8 @@ def put(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) ->
     elif not _holds(target, manifest):
         with publishing(target, manifest.made_from) as scratch:
             for file in manifest.files:
-                _link(source / file.name, scratch / file.name)
+                (scratch / file.name).parent.mkdir(parents=True, exist_ok=True)
+                link_or_copy(source / file.name, scratch / file.name)
 
 
 def download(client: "MlflowClient", uri: str, target: Path, recorded: str | None) -> Path:
@@ -94,15 +94,6 @@ def _holds(target: Path, manifest: Manifest) -> bool:
         return verify(target, remedy="") == manifest
     except BadInput:
         return False
-
-
-def _link(source: Path, target: Path) -> None:
-    """Share the file, through the links that DVC may have put in its place; copy across file systems."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _upload(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
