@@ -26,12 +26,15 @@ class Outcome(NamedTuple):
 
 
 @flow(name="after-training", persist_result=False)
-def after_training(params: Params | None = None) -> Outcome:
-    """Merge a finished training run, judge the merge, register and version it; unset: as params.yaml says."""
+def after_training(params: Params | None = None, refresh: bool = False) -> Outcome:
+    """Merge a finished training run, judge the merge, register and version it; unset: as params.yaml says.
+
+    A run that was fetched before is taken as it was then, unless `refresh`.
+    """
     params = params or read_params(PARAMS)
     artifacts = artifacts_for(params)
     check(params.evaluate)
-    fetch(params.fetch, artifacts)
+    fetch(params.fetch, artifacts, refresh)
     select(params.select, artifacts)
     with merged_bytes() as on_tensor:
         report = merge(params.merge, artifacts, on_tensor)

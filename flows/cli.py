@@ -22,6 +22,7 @@ ARTIFACTS = Path("artifacts")
 Set = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")
 ]
+Refresh = Annotated[bool, typer.Option("--refresh", help="Look at the run again although it was fetched.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
 DEFAULT_PARAMS = Path("params.yaml")
 DEBUG = "--debug"
@@ -36,7 +37,7 @@ def options(
 
 @app.command()
 def fetch(
-    refresh: Annotated[bool, typer.Option(help="Look at the run again although it was fetched.")] = False,
+    refresh: Refresh = False,
     set_: Set = [],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
@@ -107,13 +108,14 @@ def register(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
 @app.command()
 def run(
     run: Annotated[str | None, typer.Option(help="The training run, instead of fetch.source.")] = None,
+    refresh: Refresh = False,
     set_: Set = [],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Run the whole flow in Prefect: fetch, select, merge, evaluate, register, version."""
     from flows.run import run_flow
 
-    run_flow(read_params(params, [*([f"fetch.source={run}"] if run else []), *set_]))
+    run_flow(read_params(params, [*([f"fetch.source={run}"] if run else []), *set_]), refresh)
 
 
 @app.command()

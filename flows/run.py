@@ -13,9 +13,9 @@ from tasks.reporting.table import HEADER, evaluation_tables
 PLAIN_WIDTH = 110
 
 
-def run_flow(params: Params) -> None:
+def run_flow(params: Params, refresh: bool = False) -> None:
     """Run the flow and print the table, the verdict and where to look."""
-    show(after_training(params))
+    show(after_training(params, refresh))
 
 
 def show(outcome: Outcome) -> None:

@@ -1,5 +1,6 @@
 """Stage fetch: record a finished training run's checkpoints and stage their files."""
 
+import logging
 import shutil
 import tempfile
 import time
@@ -18,6 +19,8 @@ from tasks.publish import is_published, publishing
 from tasks.records import Checkpoint, Left, Run
 
 LOOK_AGAIN_S = 2.0
+
+log = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
@@ -39,7 +42,7 @@ def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Ru
     published = artifacts / "run"
     made_from = fingerprint(__name__, params)
     if not refresh and is_published(published, made_from):
-        return Run.read(published / "run.json")
+        return _as_fetched(Run.read(published / "run.json"))
     on_hub = params.source.startswith("hf://")
     ready, left_out = _ready_on_hub(params) if on_hub else _ready_locally(params)
     if not ready:
@@ -54,6 +57,17 @@ def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Ru
     with publishing(published, made_from) as scratch:
         run.write(scratch / "run.json")
     prune_staged(artifacts, run.checkpoints)
+    return run
+
+
+def _as_fetched(run: Run) -> Run:
+    """Return the run, with a warning when its directory has got new checkpoints since."""
+    known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
+    there = numbered_checkpoints(Path(run.source)) if Path(run.source).is_dir() else []
+    if new := [path.name for _, path in there if path.name not in known]:
+        log.warning(
+            "%s: %s and later were not there when it was fetched; --refresh looks again", run.source, new[0]
+        )
     return run
 
 

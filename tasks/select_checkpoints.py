@@ -39,7 +39,8 @@ def choose(params: SelectParams, run: Run) -> Selection:
         others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
         raise BadInput(
             f"nothing to merge: select.rule={params.rule} takes {len(chosen)} checkpoint of {run.source}, "
-            "and a merge needs two" + (f" ({others})" if others else "")
+            "and a merge needs two; choose more, or look at the run again with --refresh"
+            + (f" ({others})" if others else "")
         )
     return Selection(
         run=run.name,

@@ -17,7 +17,7 @@ def demonstrate(seed: int, steps: int | None, params_file: Path) -> None:
     say("demo: the flow, as after any training run")
     from flows.run import run_flow  # Prefect takes seconds to import
 
-    run_flow(params)
+    run_flow(params, refresh=True)  # the demo may have been trained anew
 
 
 def demo_directory(seed: int, steps: int) -> Path:

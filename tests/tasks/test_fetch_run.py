@@ -64,6 +64,17 @@ def test_staged_checkpoints_outlive_the_training_directory(training: Path, artif
     assert fetch_run(params(training), artifacts) == run  # a finished run does not change
 
 
+def test_a_run_that_grew_is_taken_as_it_was_with_a_warning(
+    training: Path, artifacts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = fetch_run(params(training), artifacts)
+    assert not caplog.messages
+    write_checkpoint(training, 400)
+    assert fetch_run(params(training), artifacts) == run
+    assert "checkpoint-400 and later were not there when it was fetched; --refresh" in caplog.text
+    assert fetch_run(params(training), artifacts, refresh=True).checkpoints[-1].step == 400
+
+
 def test_lost_staged_files_come_back_from_the_source(training: Path, artifacts: Path) -> None:
     run = fetch_run(params(training), artifacts)
     shutil.rmtree(artifacts / "checkpoints")
