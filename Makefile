@@ -10,6 +10,7 @@ setup: $(STAMP)
 # Constraints make this one resolution; torch comes first and exactly, so that a CPU build at hand is taken.
 $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or set PYTHON="; exit 2; }
+	@echo "Installing into .venv: two to three minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"

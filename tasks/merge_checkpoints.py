@@ -60,10 +60,7 @@ def merge_directories(
     made_from = fingerprint(__name__, params, inputs)
     if is_published(out, made_from):
         return MergeReport.read(out / "merge.json")
-    if out.resolve() in [directory.resolve() for directory in directories]:
-        raise BadInput(f"{out}: is one of the checkpoints to merge; name another directory with --out")
-    if out.exists() and any(out.iterdir()) and not (out / "merge.json").is_file():
-        raise BadInput(f"{out}: is not empty and holds no earlier merge; name a new directory with --out")
+    _check_out(out, directories)
     return _merge(params, inputs, weights, out, made_from, on_tensor)
 
 
@@ -93,6 +90,18 @@ def _merge(
         report.write(scratch / "merge.json")
         (scratch / "README.md").write_text(model_card(report), encoding="utf-8")
     return report
+
+
+def _check_out(out: Path, directories: Sequence[Path]) -> None:
+    places = [directory.resolve() for directory in directories]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise BadInput(f"{twice[0]}: is named twice; name every checkpoint once")
+    if out.resolve() in places:
+        raise BadInput(f"{out}: is one of the checkpoints to merge; name another directory with --out")
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: is a file; name a new directory with --out")
+    if out.exists() and any(out.iterdir()) and not (out / "merge.json").is_file():
+        raise BadInput(f"{out}: is not empty and holds no earlier merge; name a new directory with --out")
 
 
 def _check(params: MergeParams, steps: Sequence[int], weights: Sequence[Weights], published: Path) -> None:

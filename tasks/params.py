@@ -4,9 +4,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from tasks.errors import BadInput
 
@@ -118,6 +119,18 @@ class RegisterParams(Section):
     """The MLflow registered model."""
     tracking_uri: str | None = None
     """MLflow server; unset: $MLFLOW_TRACKING_URI, else SQLite in the state directory."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        """Keep secrets out of what is logged, hashed and committed."""
+        if uri and "@" in urlsplit(uri).netloc:
+            raise ValueError(
+                "holds a user or password; leave it null and set MLFLOW_TRACKING_URI, or "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment"
+            )
+        return uri
+
     promote: Literal["manual", "auto"] = "manual"
     """auto: a PROMOTE verdict moves the alias champion; manual: only `loreline promote` does."""
 
@@ -229,6 +242,8 @@ def _sentence(section: type[Section], error: ValidationError, prefix: str) -> st
     if first["type"] == "missing":
         return f"{key} is missing; set it"
     message = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "value_error":  # ours; the value may be a secret
+        return f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, but it is {first['input']!r}"
 
 

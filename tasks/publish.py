@@ -56,7 +56,7 @@ def publishing(directory: Path, made_from: str) -> Iterator[Path]:
     with _lock(directory), _scratch(directory) as scratch:
         yield scratch
         Manifest(made_from=made_from, files=_contents(scratch)).write(scratch / MANIFEST)
-        _sync(scratch)
+        _sync(*scratch.rglob("*"), scratch)
         _put_in_place(scratch, directory)
 
 
@@ -102,8 +102,8 @@ def _contents(directory: Path) -> tuple[FileDigest, ...]:
     return file_digests(directory, paths)
 
 
-def _sync(directory: Path) -> None:
-    for path in [*directory.rglob("*"), directory]:
+def _sync(*paths: Path) -> None:
+    for path in paths:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -116,15 +116,7 @@ def _put_in_place(scratch: Path, directory: Path) -> None:
         _exchange(scratch, directory)
     else:
         scratch.rename(directory)
-    _sync_entry(directory.parent)
-
-
-def _sync_entry(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    _sync(directory.parent)
 
 
 def _exchange(scratch: Path, directory: Path) -> None:

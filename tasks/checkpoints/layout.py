@@ -94,7 +94,11 @@ def side_files(directory: Path) -> list[Path]:
     """List what a model needs beside its weights: configuration, tokenizer, templates; no code, no pickle."""
     wanted = ("*.json", "*.txt", "*.model", "*.jinja")
     found = {path for pattern in wanted for path in directory.glob(pattern)}
-    return sorted(_inside(directory, path) for path in found if path.name not in (INDEX, STATE))
+    return sorted(
+        _inside(directory, path)
+        for path in found
+        if path.name != STATE and not path.name.endswith(".index.json")
+    )
 
 
 def _inside(directory: Path, path: Path) -> Path:

@@ -7,9 +7,11 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,29 @@ def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) ->
     assert "models:/loreline-demo/1 (challenger)" in flat
     assert "recorded in dvc.lock" in flat
     assert "Traceback" not in project.output
+
+
+def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> None:
+    with closing(sqlite3.connect(project.root / ".loreline" / "prefect" / "prefect.db")) as database:
+        shown = database.execute("select data from artifact where key = 'verdict'").fetchall()
+        names = {name for (name,) in database.execute("select name from task_run")}
+    assert len(shown) == 1
+    assert "word_problems_nll/nll" in shown[0][0]
+    assert {"fetch runs/demo", "merge by lore", "register as loreline-demo"} <= names
+
+
+def test_the_version_says_where_it_came_from(project: Project) -> None:
+    code = (
+        "import json; from tasks.params import RegisterParams; from tasks.registry.store import connect\n"
+        "client = connect(RegisterParams(name='loreline-demo'))\n"
+        "print(json.dumps(client.get_model_version_by_alias('loreline-demo', 'challenger').tags))"
+    )
+    tags = json.loads(project.run(sys.executable, "-c", code).splitlines()[-1])
+    lock = yaml.safe_load((project.root / "dvc.lock").read_text())
+    head = project.run("git", "rev-parse", "HEAD").strip()
+    assert tags["loreline.dvc"] == lock["stages"]["merge"]["outs"][0]["md5"]
+    assert tags["loreline.git_commit"] == head
+    assert json.loads(tags["loreline.steps"]) == [source.step for source in project.merge().inputs]
 
 
 def test_afterwards_dvc_has_nothing_to_do(project: Project) -> None:

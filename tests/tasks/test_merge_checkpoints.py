@@ -238,6 +238,11 @@ def test_an_output_directory_that_is_someone_s_is_left_alone(tmp_path: Path) -> 
     inputs = [write_checkpoint(tmp_path, step) for step in (1, 2)]
     with pytest.raises(BadInput, match="is one of the checkpoints"):
         merge_directories(AVERAGE, inputs, inputs[0])
+    with pytest.raises(BadInput, match="is named twice"):
+        merge_directories(AVERAGE, [*inputs, inputs[0]], tmp_path / "out")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="is a file"):
+        merge_directories(AVERAGE, inputs, tmp_path / "file")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(BadInput, match="is not empty"):

@@ -103,6 +103,12 @@ def test_checkpoints_are_ordered_by_number(make_checkpoint: Callable[..., Path],
 
 def test_code_and_pickles_are_not_among_the_side_files(make_checkpoint: Callable[..., Path]) -> None:
     directory = make_checkpoint(1)
-    for name in ("modeling_x.py", "training_args.bin", "optimizer.pt", "vocab.txt"):
+    for name in (
+        "modeling_x.py",
+        "training_args.bin",
+        "optimizer.pt",
+        "vocab.txt",
+        "pytorch_model.bin.index.json",
+    ):
         (directory / name).write_text("x")
     assert [path.name for path in side_files(directory)] == ["config.json", "tokenizer.json", "vocab.txt"]

@@ -62,12 +62,15 @@ def test_deleted_experiment_is_not_revived(store: RegisterParams) -> None:
         experiment(client, "demo")
 
 
-def test_closed_port_is_unavailable_at_once_and_without_credentials() -> None:
+def test_closed_port_is_unavailable_at_once_and_without_credentials(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://bob:hunter2@127.0.0.1:1")
     started = time.monotonic()
     with pytest.raises(
         Unavailable, match=r"^http://127\.0\.0\.1:1: the MLflow server does not answer"
     ) as told:
-        connect(RegisterParams(tracking_uri="http://bob:hunter2@127.0.0.1:1"))
+        connect(RegisterParams())
     assert time.monotonic() - started < 5
     assert "hunter2" not in str(told.value)
 
@@ -98,9 +101,10 @@ def test_server_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> No
         ("postgresql+nodriver://bob:hunter2@127.0.0.1:1/x", "postgresql"),
     ],
 )
-def test_broken_address_is_bad_input(uri: str, what: str) -> None:
+def test_broken_address_is_bad_input(uri: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)  # where credentials may stand
     with pytest.raises(LorelineError, match=what) as told:
-        connect(RegisterParams(tracking_uri=uri))
+        connect(RegisterParams())
     assert "hunter2" not in str(told.value)
     assert "\n" not in str(told.value)
 
@@ -145,7 +149,8 @@ def test_refusals_and_failures_are_told_apart(
     stranger: str, status: int, kind: type[LorelineError], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Answer, "status", status)
-    params = RegisterParams(tracking_uri=stranger)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", stranger)
+    params = RegisterParams()
     with pytest.raises(kind, match=rf"^http://127\.0\.0\.1:\d+: MLflow says: .*{status}") as told:
         champion(connect(params), params)
     assert "hunter2" not in str(told.value)

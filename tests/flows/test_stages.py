@@ -1,0 +1,45 @@
+"""As Prefect tasks, stages are tried again when a network may come back, and only then."""
+
+from collections.abc import Iterator
+
+import pytest
+from prefect import flow
+from prefect.testing.utilities import prefect_test_harness
+
+from flows import stages
+from tasks.errors import BadInput, Unavailable
+
+
+@pytest.fixture(scope="module")
+def prefect() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.mark.parametrize(
+    ("error", "network", "tries"),
+    [(Unavailable("down"), True, 3), (BadInput("wrong"), True, 1), (Unavailable("down"), False, 1)],
+)
+def test_retries(
+    prefect: None,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    network: bool,
+    tries: int,
+) -> None:
+    monkeypatch.setattr(stages, "RETRY_DELAYS_S", [0, 0])
+    tried: list[int] = []
+
+    def work(number: int) -> None:
+        tried.append(number)
+        raise error
+
+    @flow
+    def whole() -> None:
+        stages.stage(work, "work on {number}", network=network)(7)
+
+    with pytest.raises(type(error), match=str(error)):
+        whole()
+    assert tried == [7] * tries
+    assert "Traceback" not in caplog.text
