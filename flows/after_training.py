@@ -6,7 +6,7 @@ from typing import NamedTuple
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from flows.progress import merged_bytes, say
+from flows.progress import merging, say
 from flows.stages import check, evaluate, fetch, merge, register, select, version
 from tasks.home import home
 from tasks.params import Params, read_params
@@ -36,7 +36,7 @@ def after_training(params: Params | None = None, refresh: bool = False) -> Outco
     check(params.evaluate)
     fetch(params.fetch, artifacts, refresh)
     select(params.select, artifacts)
-    with merged_bytes() as on_tensor:
+    with merging() as on_tensor:
         report = merge(params.merge, artifacts, on_tensor)
     for note in report.notes:
         say(f"merge: {note}")

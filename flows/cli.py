@@ -70,12 +70,12 @@ def merge(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Merge the selected checkpoints, or CHECKPOINT... into --out without a pipeline."""
-    from flows.progress import merged_bytes
+    from flows.progress import merging
     from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 
     if bool(checkpoints) != (out is not None):
         raise typer.BadParameter("CHECKPOINT... and --out belong together")
-    with merged_bytes() as on_tensor:
+    with merging() as on_tensor:
         if checkpoints and out:
             report = merge_directories(read_merge_params(set_), checkpoints, out, on_tensor)
         else:

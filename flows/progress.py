@@ -26,20 +26,18 @@ def make_bar(what: str, *columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def merged_bytes() -> Iterator[Callable[[str, int], None]]:
-    """Yield a function that hears of every merged tensor and its bytes; end with time and peak memory."""
-    start, told = time.monotonic(), time.monotonic()
-    done = 0
+def merging() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that hears of every merged tensor; end with time and peak memory."""
+    start = told = time.monotonic()
     with make_bar("merge", DownloadColumn()) as bar:
         task = bar.add_task("", total=None)
 
-        def hear(name: str, size: int) -> None:
-            nonlocal done, told
-            done += size
-            bar.update(task, advance=size, description=name)
+        def hear(name: str, done: int, total: int) -> None:
+            nonlocal told
+            bar.update(task, completed=done, total=total, description=name)
             if bar.disable and time.monotonic() - told > PLAIN_EVERY_S:
                 told = time.monotonic()
-                say(f"merge: {done / 1e6:.0f} MB merged, last {name}")
+                say(f"merge: {done / 1e6:.0f} of {total / 1e6:.0f} MB, last {name}")
 
         yield hear
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,13 +1,13 @@
 """Stage merge: the selected checkpoints become one model directory."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.checkpoints.hashing import file_digests
 from tasks.checkpoints.layout import step_of, weight_files
 from tasks.checkpoints.staging import staged
-from tasks.checkpoints.transform import transform
+from tasks.checkpoints.transform import OnTensor, transform
 from tasks.checkpoints.weights import Weights, open_weights
 from tasks.checkpoints.writer import parse_size
 from tasks.errors import BadInput
@@ -18,11 +18,9 @@ from tasks.publish import is_published, publishing
 from tasks.records import MergeInput, MergeReport, Selection, model_digest
 from tasks.reporting.model_card import model_card
 
-OnTensor = Callable[[str, int], None]
-
 
 def merge_checkpoints(
-    params: MergeParams, artifacts: Path, on_tensor: OnTensor = lambda name, size: None
+    params: MergeParams, artifacts: Path, on_tensor: OnTensor = lambda name, done, total: None
 ) -> MergeReport:
     """Publish artifacts/merged: a Hugging Face model directory with merge.json and a model card.
 
@@ -47,7 +45,7 @@ def merge_directories(
     params: MergeParams,
     directories: Sequence[Path],
     out: Path,
-    on_tensor: OnTensor = lambda name, size: None,
+    on_tensor: OnTensor = lambda name, done, total: None,
 ) -> MergeReport:
     """Merge model directories (oldest first) into `out`, outside any pipeline.
 

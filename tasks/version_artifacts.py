@@ -22,7 +22,7 @@ def version_artifacts(params: Params, artifacts: Path) -> str:
         return "not versioned: the parameters of this run are not those of params.yaml"
     if not (root / ".dvc").is_dir():
         return "not versioned: not a DVC repository; run dvc init"
-    _dvc(root, "commit", "--force", "--quiet")
+    _dvc(root, "commit", "--force")  # --quiet would silence its errors too
     done = ["recorded in dvc.lock"]
     if params.version.git_commit and _commit_lock(root):
         done.append("committed to git")
@@ -39,15 +39,16 @@ def _dvc(root: Path, *arguments: str) -> None:
         )
         if result.returncode == 0:
             return
-        message = " ".join(result.stderr.split()).removeprefix("ERROR: ")
-        if "lock" not in message or attempt == LOCK_TRIES - 1:
+        message = " ".join(result.stderr.rpartition("ERROR: ")[2].split())
+        busy = "Unable to acquire lock" in message or "is busy" in message
+        if not busy or attempt == LOCK_TRIES - 1:
             raise LorelineError(f"dvc {' '.join(arguments)} failed: {message or 'no message'}")
         time.sleep(LOCK_PAUSE_S)
 
 
 def _push(root: Path) -> str:
     try:
-        _dvc(root, "push", "--quiet")
+        _dvc(root, "push")
     except LorelineError as error:
         raise Unavailable(f"{error}; everything is kept, run dvc push when the remote answers") from None
     return "pushed to the DVC remote"

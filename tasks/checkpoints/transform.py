@@ -11,11 +11,14 @@ from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.layout import side_files
 from tasks.checkpoints.weights import Weights, check_agreement, read_tensor
 from tasks.checkpoints.writer import write_weights
-from tasks.errors import BadInput
+from tasks.errors import BadInput, LorelineError
 from tasks.threads import threads_for
 
 Combine = Callable[[Sequence[torch.Tensor]], tuple[torch.Tensor, Mapping[str, Any]]]
 """The same tensor of every checkpoint (float64, oldest first) → the merged one, and what was measured."""
+
+OnTensor = Callable[[str, int, int], None]
+"""Called with a tensor's name once it is merged, the bytes merged so far, and all bytes."""
 
 
 def transform(
@@ -23,26 +26,29 @@ def transform(
     directory: Path,
     combine: Combine,
     max_shard_bytes: int,
-    on_tensor: Callable[[str, int], None] = lambda name, size: None,
+    on_tensor: OnTensor = lambda name, done, total: None,
 ) -> dict[str, Mapping[str, Any]]:
     """Write the merge of `inputs` (oldest first) as a complete model directory; return what was measured.
 
-    Configuration and tokenizer are the newest input's. `on_tensor` hears of every merged tensor and its
-    bytes. Raises BadInput for inputs that do not belong together or hold NaN, and for overflow.
+    Configuration and tokenizer are the newest input's. `on_tensor` hears of every merged tensor.
+    Raises BadInput for inputs that do not belong together or hold NaN, and for overflow.
     """
     check_agreement(inputs)
     newest = inputs[-1]
     spec = {name: info for name, (_, info) in sorted(newest.tensors.items())}
     measured: dict[str, Mapping[str, Any]] = {}
+    done, total = 0, sum(info.end - info.start for info in spec.values())
 
     def merged() -> Iterator[tuple[str, torch.Tensor]]:
+        nonlocal done
         for name, info in spec.items():
             tensors = [read_tensor(weights, name) for weights in inputs]
             if info.dtype in FLOATING:
                 tensor, measured[name] = _combined(name, tensors, combine)
             else:
                 tensor = _identical(name, tensors, inputs)
-            on_tensor(name, info.end - info.start)
+            done += info.end - info.start
+            on_tensor(name, done, total)
             yield name, tensor
 
     write_weights(directory, spec, merged(), max_shard_bytes)
@@ -56,8 +62,11 @@ def _combined(
 ) -> tuple[torch.Tensor, Mapping[str, Any]]:
     """Compute in float64 and round once, to the dtype of the files."""
     dtype = tensors[0].dtype
-    with threads_for(tensors[0].numel()):
-        exact, measured = combine([tensor.to(torch.float64) for tensor in tensors])
+    try:
+        with threads_for(tensors[0].numel()):
+            exact, measured = combine([tensor.to(torch.float64) for tensor in tensors])
+    except LorelineError as error:
+        raise type(error)(f"tensor {name}: {error}") from None
     rounded = exact.to(dtype)
     if not bool(torch.isfinite(rounded).all()):
         raise BadInput(f"tensor {name}: the merge overflows {dtype}; choose a λ (merge.lam) nearer to 1/N")

@@ -17,6 +17,8 @@ from tiny import CONFIG, random_tensors, write_checkpoint
 from tasks.errors import BadInput
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
+from tasks.merging import lore
+from tasks.merging.lore import NotConverged
 from tasks.params import FetchParams, LoreParams, MergeParams, SelectParams
 from tasks.publish import MANIFEST
 from tasks.records import MergeReport
@@ -73,7 +75,7 @@ def test_a_finished_merge_is_not_done_again_and_a_damaged_one_is(artifacts: Path
     done: list[str] = []
 
     def merge() -> None:
-        merge_checkpoints(AVERAGE, artifacts, lambda name, size: done.append(name))
+        merge_checkpoints(AVERAGE, artifacts, lambda name, *progress: done.append(name))
 
     merge()
     assert len(done) == 5
@@ -85,6 +87,21 @@ def test_a_finished_merge_is_not_done_again_and_a_damaged_one_is(artifacts: Path
     merge()
     assert len(done) == 10
     assert path.read_bytes() == intact
+
+
+def test_progress_ends_at_the_whole(artifacts: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    merge_checkpoints(AVERAGE, artifacts, lambda name, done, total: heard.append((done, total)))
+    size = sum(tensor.numel() * 4 for tensor in random_tensors(100).values())
+    assert heard[-1] == (size, size)
+    assert heard == sorted(heard)
+
+
+def test_a_tensor_that_does_not_converge_is_named(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lore, "MAX_PASSES", 1)
+    with pytest.raises(NotConverged, match=r"tensor \w+: LoRE: relative duality gap .* after 1 passes"):
+        merge_checkpoints(MergeParams(), artifacts)
+    assert not (artifacts / "merged").exists()
 
 
 def llama(root: Path, step: int, *, tied: bool, dtype: torch.dtype = torch.float32) -> Path:
@@ -263,7 +280,7 @@ def test_killed_in_the_middle_the_next_run_gives_the_same_model(artifacts: Path)
         "import os, signal, sys; from pathlib import Path\n"
         "from tasks.merge_checkpoints import merge_checkpoints; from tasks.params import MergeParams\n"
         "left = 3\n"
-        "def stop(name, size):\n"
+        "def stop(name, done, total):\n"
         "    global left; left -= 1\n"
         "    if not left: os.kill(os.getpid(), signal.SIGKILL)\n"
         "merge_checkpoints(MergeParams(), Path(sys.argv[1]), stop)\n"

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+import zc.lockfile
 
 from tasks import version_artifacts as module
 from tasks.errors import BadInput, LorelineError, Unavailable
@@ -79,7 +80,7 @@ def test_outputs_are_pushed_to_the_remote(root: Path, tmp_path_factory: pytest.T
 
 
 def test_a_push_that_fails_loses_nothing(root: Path) -> None:
-    with pytest.raises(Unavailable, match="everything is kept, run dvc push"):
+    with pytest.raises(Unavailable, match="dvc push failed: .*remote.*everything is kept, run dvc push"):
         version_artifacts(params(root, push=True), root / "artifacts")  # no remote is configured
     assert "up to date" in dvc(root, "status")
 
@@ -101,9 +102,23 @@ def test_git_s_refusal_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> N
         version_artifacts(params(root, git_commit=True), root / "artifacts")
 
 
-def test_a_failure_of_dvc_is_one_sentence(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOCK_PAUSE_S", 0)
-    (root / "dvc.yaml").write_text("stages: [")
-    with pytest.raises(LorelineError, match="dvc commit .* failed: ") as caught:
+def test_a_lock_that_another_dvc_holds_is_waited_for(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    held = zc.lockfile.LockFile(str(root / ".dvc" / "tmp" / "lock"))
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        held.close()
+
+    monkeypatch.setattr(module.time, "sleep", wait)
+    assert version_artifacts(params(root), root / "artifacts") == "recorded in dvc.lock"
+    assert waited == [module.LOCK_PAUSE_S]
+
+
+def test_a_failure_of_dvc_is_one_sentence_at_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message speaks of dvc.lock, which is no lock."""
+    monkeypatch.setattr(module.time, "sleep", lambda seconds: pytest.fail("waited"))
+    (root / "dvc.lock").write_text("schema: [")
+    with pytest.raises(LorelineError, match="dvc commit --force failed: .*dvc.lock") as caught:
         version_artifacts(params(root), root / "artifacts")
     assert "\n" not in str(caught.value)
