@@ -1,23 +1,14 @@
 """The parameters of every stage: one frozen model per section of params.yaml, the only home of defaults."""
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from tasks.errors import BadInput
-
-
-class Section(BaseModel):
-    """A section of params.yaml: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, serialize_by_alias=True
-    )
+from tasks.merge_params import MergeParams
+from tasks.section import Section, load_yaml, override, parse
 
 
 class FetchParams(Section):
@@ -48,43 +39,6 @@ class SelectParams(Section):
     """steps: exactly these training steps."""
 
 
-class LoreParams(Section):
-    """LoRE merging: an approximate base plus low-rank task vectors (Liu et al. 2025)."""
-
-    mu: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """Singular value threshold, in units of `mu_scale`."""
-    mu_scale: Literal["absolute", "sigma1", "noise_edge"] = "noise_edge"
-    """absolute: μ itself; sigma1: × the largest singular value; noise_edge: × the edge of the noise."""
-    rank_ratio: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Each task vector keeps at most this share of min(rows, columns) singular values."""
-    anchor: Literal["mean"] | int = "mean"
-    """Two checkpoints only: the step whose weights break the symmetry that makes LoRE plain averaging."""
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    """Relative duality gap at which a matrix counts as solved."""
-
-
-class EmaParams(Section):
-    """Exponential moving average over the selected checkpoints."""
-
-    decay: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Weight of a checkpoint relative to the next newer one."""
-
-
-class MergeParams(Section):
-    """How the selected checkpoints become one model."""
-
-    method: Literal["lore", "average", "ema"] = "lore"
-    """The merge method."""
-    lam: Annotated[float, Field(allow_inf_nan=False)] | None = None
-    """λ of θ* = θ_0 + λ·τ; unset: 1.25/N for lore, a quarter as far beyond the mean as θ_0 lies before it."""
-    max_shard_size: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B|B)?$")] = "5GB"
-    """Largest weight file; a bigger model is sharded with an index."""
-    lore: LoreParams = LoreParams()
-    """Parameters of method lore."""
-    ema: EmaParams = EmaParams()
-    """Parameters of method ema."""
-
-
 class EvaluateParams(Section):
     """What the merge is measured on, and what it has to show."""
 
@@ -98,7 +52,7 @@ class EvaluateParams(Section):
     """What the lower end of the primary metric's 95 % interval must exceed for PROMOTE, in its units."""
     margin: Annotated[float, Field(ge=0)] = 0.01
     """How far the mean of any other metric may fall, in its units, without blocking PROMOTE."""
-    margins: dict[str, Annotated[float, Field(ge=0)]] = {}
+    margins: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Exceptions to `margin`, by task/metric."""
     limit: Annotated[int, Field(ge=2)] | None = None
     """Evaluate only the first so many items of each task."""
@@ -155,106 +109,12 @@ class Params(Section):
     version: VersionParams = VersionParams()
 
 
-SectionT = TypeVar("SectionT", bound=Section)
-
-
-class _PlainLoader(yaml.SafeLoader):
-    """Plain YAML only: an alias can expand without bound, so there are none."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases, compose everything else."""
-        if self.check_event(yaml.events.AliasEvent):
-            raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
-
-
 def read_params(path: Path, overrides: Iterable[str] = ()) -> Params:
     """Read params.yaml and apply `section.key=value` overrides.
 
     Raises BadInput naming the key, what is wrong and what would be right.
     """
-    tree = _load_yaml(path)
-    for override in overrides:
-        _apply(tree, override)
+    tree = load_yaml(path)
+    for setting in overrides:
+        override(tree, setting)
     return parse(Params, tree, where=path.name)
-
-
-def read_merge_params(overrides: Iterable[str]) -> MergeParams:
-    """Build the merge section alone, from `merge.key=value` overrides: for merges outside a pipeline."""
-    tree: dict[str, Any] = {"merge": {}}
-    for override in overrides:
-        if not override.startswith("merge."):
-            raise BadInput(f"--set {override}: a merge of named checkpoints takes only merge.* keys")
-        _apply(tree, override)
-    return parse(MergeParams, tree["merge"], where="--set", prefix="merge.")
-
-
-def parse(section: type[SectionT], tree: Mapping[str, Any], where: str, prefix: str = "") -> SectionT:
-    """Validate a plain tree, turning the first error into one sentence (BadInput)."""
-    try:
-        return section.model_validate(tree)
-    except ValidationError as error:
-        raise BadInput(f"{where}: {_sentence(section, error, prefix)}") from None
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
-    except FileNotFoundError:
-        raise BadInput(
-            f"{path}: no such file; run loreline where params.yaml is, or name it with --params"
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: not readable as plain YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(tree, dict):
-        raise BadInput(f"{path}: must hold sections (fetch, select, merge, ...), not {type(tree).__name__}")
-    return tree
-
-
-def _apply(tree: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not all(key.split(".")):
-        raise BadInput(f"--set {override}: write it as section.key=value")
-    try:
-        value = yaml.load(text, Loader=_PlainLoader)
-    except yaml.YAMLError:
-        raise BadInput(f"--set {override}: {text!r} is not a YAML value") from None
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {})
-        if not isinstance(tree, dict):
-            raise BadInput(f"--set {override}: {parent} is not a section")
-    tree[leaf] = value
-
-
-def _sentence(section: type[Section], error: ValidationError, prefix: str) -> str:
-    first = error.errors(include_url=False)[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _keys(section, first["loc"][:-1]), n=1)
-        parent = key.rpartition(".")[0]
-        meant = (
-            f"; did you mean {near[0]}?"
-            if near
-            else f"; see tasks/params.py for the keys of {parent or 'it'}"
-        )
-        return f"unknown key {key}{meant}"
-    if first["type"] == "missing":
-        return f"{key} is missing; set it"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":  # ours; the value may be a secret
-        return f"{key}: {message}"
-    return f"{key}: {message[0].lower()}{message[1:]}, but it is {first['input']!r}"
-
-
-def _keys(section: type[Section], loc: tuple[int | str, ...]) -> list[str]:
-    for part in loc:
-        field = _fields(section).get(str(part))
-        if field is None or not (isinstance(field, type) and issubclass(field, Section)):
-            return []
-        section = field
-    return list(_fields(section))
-
-
-def _fields(section: type[Section]) -> dict[str, Any]:
-    return {field.alias or name: field.annotation for name, field in section.model_fields.items()}

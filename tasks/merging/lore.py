@@ -1,138 +1,137 @@
-"""LoRE: an approximate base θ_0 plus low-rank task vectors δ_i, found by convex optimisation.
+"""LoRE as a method: what is solved, how the task vectors are combined, what the settings amount to."""
 
-Minimises Σ ½‖θ_0 + δ_i − θ_i‖² + μ‖δ_i‖_* over θ_0 and δ_i (Liu et al. 2025, Algorithm 1, as its update is
-printed). With θ_0 refreshed from the final δ, the merge is θ* = mean(θ) + (λ − 1/N)·S, S = Σδ_i.
-"""
+from typing import TYPE_CHECKING, Any
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+from tasks.merging.block import Array, Block
+from tasks.merging.combine import elected
+from tasks.merging.program import Facts, Program, Settings, without_measuring
+from tasks.merging.roles import is_embedding, is_head
+from tasks.varying import varies
 
-import torch
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from tasks.errors import LorelineError
-from tasks.merging.svt import Shrunk, noise_edge, spectrum, svt
-
-Tensor = torch.Tensor
-MAX_PASSES = 10_000
-ROUNDING = 1e-7
-"""Below this share of σ_1 a noise edge is rounding, not noise."""
+    from tasks.merging.robust_base import Solution
 
 
-class NotConverged(LorelineError):
-    """The solver stopped short of the tolerance."""
+def program(settings: Settings) -> Program:
+    """θ* = θ_0 + λτ, matrix by matrix; vectors are averaged (Liu et al. 2025, Algorithm 1)."""
+    return without_measuring(lambda block: merge_matrix(block, settings))
 
 
-class Solution(NamedTuple):
-    """What LoRE found for one matrix."""
+def merge_matrix(block: Block, settings: Settings) -> tuple[Array, Facts]:
+    """Merge one whole matrix, float64."""
+    import torch
 
-    total: Tensor
-    """S = Σδ_i"""
-    mu: float
-    passes: int
-    gap: float
-    """Relative duality gap: a bound on how far the objective is from its minimum."""
-    ranks: list[int]
-    """Rank of each δ_i."""
-    share: float
-    """‖S‖ / Σ‖θ_i − mean‖: how much of the deviations the task vectors hold."""
+    from tasks.merging.robust_base import solve
 
-
-def solve(
-    thetas: Sequence[Tensor],
-    mu: float,
-    mu_scale: str,
-    rank_ratio: float,
-    anchor: int | None,
-    tolerance: float,
-) -> Solution:
-    """Solve for one matrix, given as N float64 tensors m × n.
-
-    `anchor` is the position of the checkpoint that breaks the symmetry of N = 2; beyond that it changes
-    nothing, because the minimiser does not depend on the start. Raises NotConverged naming the gap reached.
-    """
-    if thetas[0].shape[0] < thetas[0].shape[1]:
-        flipped = solve([theta.T for theta in thetas], mu, mu_scale, rank_ratio, anchor, tolerance)
-        return flipped._replace(total=flipped.total.T)
-    N, n = len(thetas), thetas[0].shape[1]
-    if N == 2 and anchor is None:
-        return _nothing(thetas[0], N, math.nan)  # SVT is odd: δ_1 = −δ_2 for every μ, so S = 0
-    B = deviations(thetas)
-    largest = max(float(torch.linalg.matrix_norm(b)) for b in B)
-    if largest == 0.0:
-        return _nothing(thetas[0], N, mu)
-    threshold = absolute_mu(B, mu, mu_scale)
-    max_rank = max(1, round(rank_ratio * n))
-    if N == 2 and anchor is not None:
-        deltas = [svt(thetas[1 - anchor] - thetas[anchor], 2 * threshold, max_rank)]
-        return _solution(B, deltas, threshold, passes=1, gap=0.0)
-    z, passes, gap = minimise(B, threshold, tolerance)
-    return _solution(B, [svt(b - z, threshold, max_rank) for b in B], threshold, passes, gap)
+    params = settings.at(block.tensor)
+    rows, columns = block.mean.shape
+    if rows * columns == 0 or _averaged(block.tensor, settings.shapes[block.tensor], params):
+        return block.mean, {"averaged": True}
+    lore = params.lore
+    anchor = None if lore.anchor == "mean" else list(settings.steps).index(lore.anchor)
+    matrices = [torch.as_tensor(theta) for theta in block.thetas]
+    solution = solve(matrices, lore.mu, lore.mu_scale, lore.rank_ratio, anchor, lore.tolerance)
+    moved = _from_mean(solution, params)
+    return block.mean + (moved if isinstance(block.mean, torch.Tensor) else moved.numpy()), _facts(solution)
 
 
-def deviations(thetas: Sequence[Tensor]) -> list[Tensor]:
-    """Return B_i = θ_i − mean(θ)."""
-    mean = torch.stack(list(thetas)).mean(0)
-    return [theta - mean for theta in thetas]
+def lam_of(params: MergeParams, count: int) -> float:
+    """Return λ: the one given, else 1; for the sum 1.25/N, no worse than the mean over the demo's seeds."""
+    if params.lam is not None:
+        return params.lam
+    return 1.25 / count if params.lore.combine == "sum" else 1.0
 
 
-def absolute_mu(B: Sequence[Tensor], mu: float, mu_scale: str) -> float:
-    """Turn μ in units of `mu_scale` into a singular value."""
-    if mu_scale == "absolute":
-        return mu
-    sigma1 = max(float(spectrum(b).sigma[0]) for b in B)
-    if mu_scale == "sigma1":
-        return mu * sigma1
-    return mu * max(noise_edge(B), ROUNDING * sigma1)
+def trim(delta: "Tensor", density: float) -> "Tensor":
+    """Keep the share of largest magnitude of a whole matrix, equals by lower index; the rest becomes 0."""
+    import torch
+
+    order = delta.abs().reshape(-1).argsort(descending=True, stable=True)
+    kept = order[: round(density * order.numel())]
+    trimmed = torch.zeros_like(delta).reshape(-1)
+    trimmed[kept] = delta.reshape(-1)[kept]
+    return trimmed.reshape(delta.shape)
 
 
-def minimise(B: Sequence[Tensor], mu: float, tolerance: float) -> tuple[Tensor, int, float]:
-    """Find z = θ_0 − mean by FISTA with gradient restart; return it with passes and relative duality gap."""
-    z = previous = torch.zeros_like(B[0])
-    momentum = 1.0
-    gap = math.inf
-    for passes in range(1, MAX_PASSES + 1):
-        shrunk = [svt(b - z, mu) for b in B]
-        clips = [b - z - delta.matrix for b, delta in zip(B, shrunk, strict=True)]
-        step = torch.stack(clips).mean(0)
-        gap = duality_gap(B, clips, step, sum(delta.nuclear for delta in shrunk), mu)
-        if gap <= tolerance:
-            return z, passes, gap
-        moved = z + step
-        if float((step * (moved - previous)).sum()) < 0:
-            momentum = 1.0
-        following = (1 + math.sqrt(1 + 4 * momentum**2)) / 2
-        z = moved + (momentum - 1) / following * (moved - previous)
-        previous, momentum = moved, following
-    raise NotConverged(
-        f"LoRE: relative duality gap {gap:.1e} after {MAX_PASSES} passes, above merge.lore.tolerance "
-        f"{tolerance:.1e}; raise merge.lore.mu or the tolerance"
-    )
+def _averaged(tensor: str, shape: tuple[int, ...], params: MergeParams) -> bool:
+    if len(shape) < 2:
+        return True
+    return params.lore.embeddings == "average" and (is_embedding(tensor, shape) or is_head(tensor, shape))
 
 
-def duality_gap(
-    B: Sequence[Tensor], clips: Sequence[Tensor], step: Tensor, nuclear: float, mu: float
-) -> float:
-    """Return a true upper bound on the relative distance to the minimum (methods.md § 2, fact 5).
-
-    Primal at the refreshed θ_0; dual at Y_i = Clip_i − mean(Clip), scaled until every ‖Y_i‖_2 ≤ μ. That norm
-    is at most μ + ‖mean(Clip)‖_F, which costs no further decomposition and tends to μ at the solution.
-    """
-    duals = [clip - step for clip in clips]
-    squares = sum(float(dual.square().sum()) for dual in duals)
-    primal = squares / 2 + mu * nuclear
-    scale = mu / (mu + float(torch.linalg.matrix_norm(step)))
-    inner = sum(float((dual * b).sum()) for dual, b in zip(duals, B, strict=True))
-    dual_value = scale * inner - scale**2 * squares / 2
-    return max(primal - dual_value, 0.0) / primal if primal > 0 else 0.0
+def _from_mean(solution: "Solution", params: MergeParams) -> "Tensor":
+    """Return θ* − mean, where θ_0 = mean − S/N."""
+    N = len(solution.deltas)
+    if params.lore.combine != "ties":
+        return _beyond(params, N) * solution.total
+    tau = elected([1.0] * N, [trim(delta, params.ties.density) for delta in solution.deltas], params)
+    merged: Tensor = lam_of(params, N) * tau - solution.total / N
+    return merged
 
 
-def _nothing(like: Tensor, N: int, mu: float) -> Solution:
-    return Solution(torch.zeros_like(like), mu, 0, 0.0, [0] * N, 0.0)
+def _beyond(params: MergeParams, count: int) -> float:
+    """Return how many S the merge lies beyond the mean, for τ = S and τ = S/N."""
+    lam = lam_of(params, count)
+    return lam - 1 / count if params.lore.combine == "sum" else (lam - 1) / count
 
 
-def _solution(B: Sequence[Tensor], deltas: Sequence[Shrunk], mu: float, passes: int, gap: float) -> Solution:
-    total = torch.stack([delta.matrix for delta in deltas]).sum(0)
-    spread = sum(float(torch.linalg.matrix_norm(b)) for b in B)
-    ranks = [delta.rank for delta in deltas] + [0] * (len(B) - len(deltas))
-    return Solution(total, mu, passes, gap, ranks, float(torch.linalg.matrix_norm(total)) / spread)
+def _facts(solution: "Solution") -> dict[str, Any]:
+    if solution.passes == 0:
+        return {"averaged": True}
+    return {
+        "passes": solution.passes,
+        "gap": solution.gap,
+        "mu": solution.mu,
+        "ranks": solution.ranks,
+        "share": solution.share,
+    }
+
+
+def check(settings: Settings) -> None:
+    """Refuse an anchor that is not among the checkpoints, and a trim over the whole model."""
+    params, steps = settings.params, list(settings.steps)
+    anchor = params.lore.anchor
+    if anchor != "mean" and anchor not in steps:
+        raise BadInput(f"merge.lore.anchor: step {anchor} is not merged; the steps are {steps}")
+    if params.lore.combine == "ties" and params.ties.scope == "model":
+        raise BadInput("merge.ties.scope: lore trims matrix by matrix; set it to tensor")
+
+
+def notes(settings: Settings) -> list[str]:
+    """Say what these settings amount to."""
+    params, N = settings.params, settings.count
+    if N == 2 and params.lore.anchor == "mean":
+        return [
+            "equal to averaging: with two checkpoints and anchor mean the task vectors cancel "
+            "for every λ and μ; set merge.lore.anchor to one of the steps, or merge more checkpoints"
+        ]
+    lines = [] if varies(params.lam) else _readings(params, N)
+    if N > 2 and params.lore.anchor != "mean":
+        lines.append(
+            "merge.lore.anchor changes nothing for three checkpoints or more: there is one minimiser"
+        )
+    return lines
+
+
+def _readings(params: MergeParams, N: int) -> list[str]:
+    """Read λ: as a place on the line through θ_0 and the mean, where τ lies on it."""
+    lam = lam_of(params, N)
+    if params.lore.combine == "ties":
+        return [f"λ = {lam:.4g} with N = {N}: θ* = θ_0 + {lam:.4g} · the sign-elected mean of the δ_i"]
+    beyond = _beyond(params, N)
+    reading = N * beyond
+    if N == 2:
+        line = (
+            f"anchored at step {params.lore.anchor}: θ* = mean + {beyond:.4g} · SVT(θ_other − θ_anchor; 2μ)"
+        )
+    else:
+        line = f"λ = {lam:.4g} with N = {N}: θ* = mean + {reading:.4g} · (mean − θ_0)"
+    if abs(reading) < 1e-9:
+        return [line, f"equal to averaging: λ = {'1/N' if params.lore.combine == 'sum' else '1'}"]
+    if reading > 1:
+        return [line, f"λ extrapolates: {reading:.3g} times as far beyond the mean as θ_0 lies before it"]
+    return [line]

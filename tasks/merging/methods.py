@@ -1,15 +1,15 @@
-"""The table of merge methods: N tensors of one name in, the merged tensor and what was measured out."""
+"""The table of merge methods."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
-import torch
-
-from tasks.merging.lore import Solution, solve
-from tasks.params import MergeParams
-
-Tensor = torch.Tensor
-Merge = Callable[[Sequence[Tensor]], tuple[Tensor, Mapping[str, Any]]]
+from tasks.merge_params import MergeParams
+from tasks.merging import anchor, combine, deltas, lore, norms, reductions, spectral, trajectory, weights
+from tasks.merging.compose import Row, compose
+from tasks.merging.model_stock import model_stock
+from tasks.merging.program import Program, Settings
+from tasks.merging.slerp import slerp
+from tasks.merging.widen import widen
 
 
 class Method(NamedTuple):
@@ -17,130 +17,173 @@ class Method(NamedTuple):
 
     summary: str
     reference: str
-    make: Callable[[MergeParams, Sequence[int]], Merge]
-    """Parameters and the steps of the checkpoints (oldest first) → the function on tensors."""
-    notes: Callable[[MergeParams, Sequence[int]], list[str]]
+    program: Callable[[Settings], Program]
+    base: Literal["required", "unused"] = "unused"
+    """Whether task vectors are differences from a base model."""
+    at_least: int = 2
+    """How many checkpoints it needs."""
+    at_most: int | None = None
+    sections: tuple[str, ...] = ()
+    """The keys of the merge section that it reads, beside those that every method reads."""
+    whole: bool = False
+    """Whether it takes whole matrices in float64 (decompositions) instead of rows in any number."""
+    spans_model: Callable[[MergeParams], bool] = lambda params: False
+    """Whether its measurements have to see the whole model before any tensor can be merged."""
+    check: Callable[[Settings], None] = lambda settings: None
+    """Raises BadInput for settings that do not fit the checkpoints."""
+    notes: Callable[[Settings], list[str]] = lambda settings: []
     """What a reader must know about these settings, such as that they reduce to averaging."""
 
 
-def mean(tensors: Sequence[Tensor]) -> Tensor:
-    """Return the plain average; dividing the sum, not weighting by 1/N, keeps exact ties exact."""
-    return weighted_sum(tensors, [1.0] * len(tensors)) / len(tensors)
+def _row(row: Row) -> Callable[[Settings], Program]:
+    return lambda settings: compose(row, settings)
 
 
-def weighted_sum(tensors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
-    """Return Σ w_i θ_i."""
-    total = torch.zeros_like(tensors[0])
-    for tensor, weight in zip(tensors, weights, strict=True):
-        total += weight * tensor
-    return total
+def _over_the_model(params: MergeParams) -> bool:
+    return params.ties.scope == "model" or weights.spans_model(params)
 
 
-def ema_weights(count: int, decay: float) -> list[float]:
-    """Return weights ∝ decay^age, the newest (last) having age 0."""
-    raw = [decay**age for age in reversed(range(count))]
-    return [weight / sum(raw) for weight in raw]
+def _check_breadcrumbs(settings: Settings) -> None:
+    weights.check(settings)
+    deltas.check_band(settings)
 
 
-def lore_lam(params: MergeParams, count: int) -> float:
-    """Return λ: the one given, else 1.25/N, which did no worse than the mean over the demo's seeds."""
-    return 1.25 / count if params.lam is None else params.lam
-
-
-def merge_lore(
-    tensors: Sequence[Tensor], params: MergeParams, anchor: int | None
-) -> tuple[Tensor, dict[str, Any]]:
-    """LoRE on one tensor: matrices are solved, stacks matrix by matrix, vectors averaged."""
-    center = mean(tensors)
-    if tensors[0].ndim < 2 or tensors[0].numel() == 0:
-        return center, {"averaged": True}
-    stacks = [as_matrices(tensor) for tensor in tensors]
-    lore = params.lore
-    solutions = [
-        solve(matrices, lore.mu, lore.mu_scale, lore.rank_ratio, anchor, lore.tolerance)
-        for matrices in zip(*stacks, strict=True)
-    ]
-    total = torch.stack([solution.total for solution in solutions]).reshape(center.shape)
-    beyond = lore_lam(params, len(tensors)) - 1 / len(tensors)
-    return center + beyond * total, _measured(solutions)
-
-
-def as_matrices(tensor: Tensor) -> Tensor:
-    """View a tensor as a stack of matrices: (b, m, n); a convolution as one matrix, out × (in · k)."""
-    if tensor.ndim == 3:
-        return tensor
-    return tensor.reshape(1, tensor.shape[0], -1)
-
-
-def _measured(solutions: Sequence[Solution]) -> dict[str, Any]:
-    """Report the worst of a stack; for a single matrix that is itself."""
-    if solutions[0].passes == 0:
-        return {"averaged": True}
-    return {
-        "passes": max(solution.passes for solution in solutions),
-        "gap": max(solution.gap for solution in solutions),
-        "mu": max(solution.mu for solution in solutions),
-        "ranks": [max(ranks) for ranks in zip(*(s.ranks for s in solutions), strict=True)],
-        "share": max(solution.share for solution in solutions),
-    }
-
-
-def _average(params: MergeParams, steps: Sequence[int]) -> Merge:
-    return lambda tensors: (mean(tensors), {})
-
-
-def _ema(params: MergeParams, steps: Sequence[int]) -> Merge:
-    weights = ema_weights(len(steps), params.ema.decay)
-    return lambda tensors: (weighted_sum(tensors, weights), {})
-
-
-def _lore(params: MergeParams, steps: Sequence[int]) -> Merge:
-    anchor = None if params.lore.anchor == "mean" else list(steps).index(params.lore.anchor)
-    return lambda tensors: merge_lore(tensors, params, anchor)
-
-
-def _lore_notes(params: MergeParams, steps: Sequence[int]) -> list[str]:
-    N, lam = len(steps), lore_lam(params, len(steps))
-    reading = N * lam - 1
-    notes = [f"λ = {lam:.4g} with N = {N}: θ* = mean + {reading:.4g} · (mean − θ_0)"]
-    if N == 2 and params.lore.anchor == "mean":
-        return [
-            "equal to averaging: with two checkpoints and anchor mean the task vectors cancel "
-            "for every λ and μ; set merge.lore.anchor to one of the steps, or merge more checkpoints"
-        ]
-    if N == 2:
-        half = lam - 0.5
-        notes = [
-            f"anchored at step {params.lore.anchor}: θ* = mean + {half:.4g} · SVT(θ_other − θ_anchor; 2μ)"
-        ]
-    elif params.lore.anchor != "mean":
-        notes.append(
-            "merge.lore.anchor changes nothing for three checkpoints or more: there is one minimiser"
-        )
-    if abs(reading) < 1e-9:
-        notes.append("equal to averaging: λ = 1/N")
-    elif reading > 1:
-        notes.append(f"λ extrapolates: {reading:.3g} times as far beyond the mean as θ_0 lies before it")
-    return notes
-
+WEIGHTS = ("weights", "nan", "metagpt")
+"""The sections behind `weights.chosen`."""
 
 METHODS = {
     "lore": Method(
         "approximate base plus low-rank task vectors",
         "Liu et al. 2025, LoRE-Merging",
-        _lore,
-        _lore_notes,
+        lore.program,
+        sections=("lore", "lam", "ties"),
+        whole=True,
+        check=lore.check,
+        notes=lore.notes,
     ),
     "average": Method(
         "plain average",
         "Wortsman et al. 2022, arXiv 2203.05482",
-        _average,
-        lambda params, steps: [],
+        _row(Row(anchor.nothing, deltas.weights_themselves, weights.chosen, combine.mean)),
+        sections=WEIGHTS,
+        spans_model=weights.spans_model,
+        check=weights.check_average,
     ),
     "ema": Method(
         "average with weights decay^age",
         "Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407",
-        _ema,
-        lambda params, steps: [],
+        _row(Row(anchor.nothing, deltas.weights_themselves, trajectory.ema, combine.mean)),
+        sections=("ema",),
+    ),
+    "wma": Method(
+        "average with weights 1, 2, …, N, the newest weighing most",
+        "Li et al. 2025, arXiv 2505.12082",
+        _row(Row(anchor.nothing, deltas.weights_themselves, trajectory.wma, combine.mean)),
+    ),
+    "lawa": Method(
+        "average of the latest checkpoints, spaced widely",
+        "Kaddour 2022, arXiv 2209.14981; Sanyal et al. 2023, arXiv 2306.03241",
+        _row(Row(anchor.nothing, deltas.weights_themselves, trajectory.lawa, combine.mean)),
+        sections=("lawa",),
+    ),
+    "task_arithmetic": Method(
+        "base plus the sum of task vectors",
+        "Ilharco et al. 2022, arXiv 2212.04089",
+        _row(Row(anchor.base, deltas.as_they_are, weights.chosen, combine.total)),
+        base="required",
+        at_least=1,
+        sections=("lam", *WEIGHTS),
+        spans_model=weights.spans_model,
+        check=weights.check,
+        notes=reductions.of_task_arithmetic,
+    ),
+    "ties": Method(
+        "trim, elect sign, disjoint mean",
+        "Yadav et al. 2023, arXiv 2306.01708",
+        _row(Row(anchor.base, deltas.trimmed, weights.chosen, combine.elected)),
+        base="required",
+        at_least=1,
+        sections=("ties", "lam", *WEIGHTS),
+        spans_model=_over_the_model,
+        check=weights.check,
+    ),
+    "dare": Method(
+        "drop and rescale, then the sum",
+        "Yu et al. 2023, arXiv 2311.03099",
+        _row(Row(anchor.base, deltas.dropped, weights.chosen, combine.total)),
+        base="required",
+        at_least=1,
+        sections=("dare", "lam", *WEIGHTS),
+        spans_model=weights.spans_model,
+        check=weights.check,
+    ),
+    "dare_ties": Method(
+        "drop and rescale, then TIES",
+        "Yu et al. 2023, arXiv 2311.03099",
+        _row(Row(anchor.base, deltas.dropped_and_trimmed, weights.chosen, combine.elected)),
+        base="required",
+        at_least=1,
+        sections=("dare", "ties", "lam", *WEIGHTS),
+        spans_model=_over_the_model,
+        check=weights.check,
+    ),
+    "breadcrumbs": Method(
+        "drop outliers and small changes, then the sum",
+        "Davari and Belilovsky 2023, arXiv 2312.06795",
+        _row(Row(anchor.base, deltas.banded, weights.chosen, combine.total)),
+        base="required",
+        at_least=1,
+        sections=("breadcrumbs", "lam", *WEIGHTS),
+        spans_model=weights.spans_model,
+        check=_check_breadcrumbs,
+    ),
+    "metagpt": Method(
+        "base plus task vectors weighted by their squared norms",
+        "Zhou et al. 2024, arXiv 2406.11385",
+        _row(Row(anchor.base, deltas.as_they_are, norms.metagpt, combine.total)),
+        base="required",
+        at_least=1,
+        sections=("metagpt", "lam"),
+        spans_model=lambda params: params.metagpt.per == "model",
+    ),
+    "slerp": Method(
+        "along the arc between two checkpoints",
+        "Shoemake 1985",
+        _row(Row(anchor.nothing, deltas.weights_themselves, slerp, combine.total)),
+        at_most=2,
+        sections=("slerp",),
+    ),
+    "model_stock": Method(
+        "between base and average, by the angle of the task vectors",
+        "Jang et al. 2024, arXiv 2403.19522",
+        _row(Row(anchor.base, deltas.as_they_are, model_stock, combine.total)),
+        base="required",
+    ),
+    "widen": Method(
+        "task vectors weighted column by column, by how far magnitude and direction moved",
+        "Yu et al. 2024, arXiv 2408.03092",
+        _row(Row(anchor.base, deltas.as_they_are, widen, combine.total)),
+        base="required",
+        at_least=1,
+        sections=("widen",),
+        notes=reductions.of_widen,
+    ),
+    "tsv_m": Method(
+        "task singular vectors, decorrelated",
+        "Gargiulo et al. 2024, arXiv 2412.00081",
+        spectral.tsv_m,
+        base="required",
+        at_least=1,
+        sections=("lam",),
+        whole=True,
+    ),
+    "iso_c": Method(
+        "summed task vectors with a flat spectrum",
+        "Marczak et al. 2025, arXiv 2502.04959",
+        spectral.iso_c,
+        base="required",
+        at_least=1,
+        sections=("lam",),
+        whole=True,
     ),
 }

@@ -1,173 +1,171 @@
-"""LoRE against an independent float64 computation, and the identities of methods.md § 2."""
+"""LoRE's combinations and exceptions, against the independent solver of lore_reference."""
 
-import itertools
-import math
-
-import lore_reference as reference
+import lore_reference
 import numpy as np
 import pytest
+import sparsifying_reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from in_memory import merge
+from trajectory_models import trajectory
 
-from tasks.merging import lore
-from tasks.merging.lore import NotConverged, deviations, minimise, solve
-from tasks.merging.svt import noise_edge, svt
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+from tasks.merging.lore import check, lam_of, notes, trim
+from tasks.merging.program import Settings
+from tasks.merging.robust_base import solve
 
-TOLERANCE = 1e-9
-
-
-def family(N: int, m: int = 14, n: int = 10, seed: int = 0) -> list[torch.Tensor]:
-    """N matrices around a base: two spikes each, over noise."""
-    rng = np.random.default_rng(seed)
-    base = rng.standard_normal((m, n))
-
-    def one() -> torch.Tensor:
-        spikes = rng.standard_normal((m, 2)) @ rng.standard_normal((2, n)) / 2
-        return torch.from_numpy(base + 0.1 * rng.standard_normal((m, n)) + spikes)
-
-    return [one() for _ in range(N)]
+LORE = {"mu": 0.2, "mu_scale": "absolute", "tolerance": 1e-10}
+MODELS = trajectory(3)[1]
 
 
-def run(thetas: list[torch.Tensor], mu: float, **options: object) -> lore.Solution:
-    settings = {"mu_scale": "absolute", "rank_ratio": 1.0, "anchor": None, "tolerance": TOLERANCE, **options}
-    return solve(thetas, mu, **settings)
+def params(
+    lam: float | None = None, density: float = 0.5, scope: str = "tensor", **lore: object
+) -> MergeParams:
+    tree = {"lam": lam, "ties": {"density": density, "scope": scope}, "lore": LORE | lore}
+    return MergeParams.model_validate(tree)
 
 
-def arrays(thetas: list[torch.Tensor]) -> list[np.ndarray]:
-    return [theta.numpy() for theta in thetas]
+def merged(given: MergeParams, names: list[str], count: int = 3) -> dict[str, np.ndarray]:
+    return merge(given, [{name: model[name] for name in names} for model in MODELS[:count]])[0]
 
 
-@pytest.mark.parametrize("N", [2, 3, 5])
-@pytest.mark.parametrize("mu", [0.05, 0.5, 2.0])
-@pytest.mark.parametrize(("m", "n"), [(14, 10), (6, 17), (9, 1)])
-def test_the_solution_equals_plain_descent_with_full_svds(N: int, mu: float, m: int, n: int) -> None:
-    thetas = family(N, m, n)
-    _, total = reference.solve(arrays(thetas), mu)
-    np.testing.assert_allclose(
-        run(thetas, mu).total.numpy(), total, atol=1e-3 * max(np.linalg.norm(total), 1e-6)
-    )
+def mean(name: str, count: int = 3) -> np.ndarray:
+    return np.mean([model[name] for model in MODELS[:count]], axis=0)
 
 
-@given(
-    N=st.integers(3, 7),
-    m=st.integers(1, 12),
-    n=st.integers(1, 12),
-    mu=st.floats(0.1, 3),
-    seed=st.integers(0, 99),
-)
-@settings(max_examples=40, deadline=None)
-def test_the_certificate_bounds_the_true_distance_to_the_minimum(
-    N: int, m: int, n: int, mu: float, seed: int
-) -> None:
-    """A loose solution's objective, at its refreshed θ_0, is within its gap of a far better one's."""
-    thetas = [theta if m >= n else theta.T for theta in family(N, m, n, seed)]
-    B = deviations(thetas)
-    z, _, gap = minimise(B, mu, 1e-2)
-    best, _, _ = minimise(B, mu, 1e-10)
-    mean = torch.stack(thetas).mean(0)
-    refreshed = torch.stack([b - svt(b - z, mu).matrix for b in B]).mean(0)
-    here, there = (reference.objective(arrays(thetas), (mean + at).numpy(), mu) for at in (refreshed, best))
-    assert here - there <= gap * here + 1e-9 * max(here, 1)
+def fixed_point(name: str) -> tuple[np.ndarray, list[np.ndarray]]:
+    """θ_0 and the δ_i of a matrix."""
+    thetas = [model[name] for model in MODELS]
+    theta_0, _ = lore_reference.solve(thetas, 0.2)
+    return theta_0, [lore_reference.svt(theta - theta_0, 0.2) for theta in thetas]
 
 
-@pytest.mark.parametrize("N", [3, 5])
-def test_the_fixed_point_is_a_spectral_huber_location(N: int) -> None:
-    """Σ Clip_μ(θ_i − θ_0) = 0, so S = N (mean − θ_0)."""
-    thetas, mu = family(N), 0.5
-    z, _, _ = minimise(deviations(thetas), mu, 1e-13)
-    clips = [b - z - svt(b - z, mu).matrix for b in deviations(thetas)]
-    assert float(torch.stack(clips).sum(0).norm()) < 1e-5
-    torch.testing.assert_close(run(thetas, mu, tolerance=1e-13).total, -N * z, atol=1e-5, rtol=0)
+@pytest.mark.parametrize("name", ["tall", "wide"])
+@pytest.mark.parametrize("lam", [0.0, 0.6])
+def test_the_mean_of_the_task_vectors(name: str, lam: float) -> None:
+    theta_0, deltas = fixed_point(name)
+    expected = theta_0 + lam * np.mean(deltas, axis=0)
+    np.testing.assert_allclose(merged(params(lam, combine="mean"), [name])[name], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("mu", [0.01, 1.0])
-def test_two_checkpoints_from_the_mean_cancel(mu: float) -> None:
-    solution = run(family(2), mu)
-    assert not solution.total.any()
-    assert solution.passes == 0
-    _, total = reference.solve(arrays(family(2)), mu, passes=10)
-    np.testing.assert_allclose(total, 0, atol=1e-12)
+@pytest.mark.parametrize("name", ["tall", "experts"])
+def test_the_mean_with_lambda_one_is_averaging(name: str) -> None:
+    np.testing.assert_allclose(merged(params(combine="mean"), [name])[name], mean(name), atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["tall", "wide"])
+@pytest.mark.parametrize("lam", [0.0, 0.7])
+def test_ties_trims_elects_and_averages_the_task_vectors(name: str, lam: float) -> None:
+    """The trim is made on the δ_i that the solver found: theirs agree only as far as both converged."""
+    thetas = [torch.from_numpy(model[name]) for model in MODELS]
+    deltas = [delta.numpy() for delta in solve(thetas, 0.2, "absolute", 1.0, None, 1e-10).deltas]
+    theta_0, exact = fixed_point(name)
+    np.testing.assert_allclose(deltas, exact, atol=2e-5)
+    trimmed = [sparsifying_reference.trim(delta, 0.5) for delta in deltas]
+    expected = theta_0 + lam * sparsifying_reference.elected([1.0] * 3, trimmed)
+    result = merged(params(lam, combine="ties"), [name])[name]
+    np.testing.assert_allclose(result, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("combine", ["mean", "ties"])
+def test_two_checkpoints_from_the_mean_are_averaged_by_every_combination(combine: str) -> None:
+    """δ_1 = −δ_2: a sum of zero elects nobody."""
+    result = merged(params(3.0, combine=combine), ["tall"], 2)["tall"]
+    np.testing.assert_allclose(result, mean("tall", 2), atol=1e-12)
 
 
 @pytest.mark.parametrize("anchor", [0, 1])
-def test_two_checkpoints_anchored_have_a_closed_form(anchor: int) -> None:
-    """δ_other = SVT(θ_other − θ_anchor; 2μ), δ_anchor = 0: also what descent from that start reaches."""
-    thetas, mu = family(2), 0.4
-    solution = run(thetas, mu, anchor=anchor)
-    other = arrays(thetas)[1 - anchor] - arrays(thetas)[anchor]
-    np.testing.assert_allclose(solution.total.numpy(), reference.svt(other, 2 * mu), atol=1e-9)
-    theta_0 = arrays(thetas)[anchor]
-    for _ in range(20_000):
-        deltas = [reference.svt(theta - theta_0, mu) for theta in arrays(thetas)]
-        theta_0 = np.mean([t - d for t, d in zip(arrays(thetas), deltas, strict=True)], axis=0)
-    np.testing.assert_allclose(solution.total.numpy(), sum(deltas), atol=1e-3)
+def test_each_task_vector_belongs_to_its_checkpoint(anchor: int) -> None:
+    """With two checkpoints the anchor's own δ is zero."""
+    thetas = [torch.from_numpy(model["tall"]) for model in MODELS[:2]]
+    solution = solve(thetas, 0.1, "absolute", 1.0, anchor, 1e-8)
+    assert not solution.deltas[anchor].any()
+    assert solution.ranks[anchor] == 0
+    torch.testing.assert_close(solution.deltas[1 - anchor], solution.total)
+    assert solution.ranks[1 - anchor] > 0
 
 
-def test_the_anchor_changes_nothing_for_three() -> None:
-    thetas = family(3)
-    torch.testing.assert_close(run(thetas, 0.4, anchor=1).total, run(thetas, 0.4).total)
+@pytest.mark.parametrize("shape", [(12, 5), (4, 9)])
+def test_the_task_vectors_add_up_to_their_total(shape: tuple[int, int]) -> None:
+    thetas = [torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)) for seed in range(3)]
+    solution = solve(thetas, 0.5, "absolute", 1.0, None, 1e-8)
+    assert [delta.shape for delta in solution.deltas] == [shape] * 3
+    torch.testing.assert_close(torch.stack(solution.deltas).sum(0), solution.total)
 
 
-def test_the_order_of_checkpoints_does_not_matter() -> None:
-    thetas = family(4)
-    totals = [run([thetas[i] for i in order], 0.4).total for order in itertools.permutations(range(4))]
-    for total in totals:
-        torch.testing.assert_close(total, totals[0], atol=1e-4, rtol=0)
+@given(st.lists(st.integers(-3, 3), min_size=1, max_size=24), st.floats(0.05, 1))
+@settings(max_examples=50, deadline=None)
+def test_trim_keeps_the_largest_and_settles_ties_by_index(values: list[int], density: float) -> None:
+    delta = np.array(values, np.float64)[None]
+    trimmed = trim(torch.from_numpy(delta), density).numpy()
+    np.testing.assert_array_equal(trimmed, sparsifying_reference.trim(delta, density))
 
 
-def test_the_problem_is_odd_and_moves_with_its_data() -> None:
-    thetas, shift = family(3), torch.ones(14, 10, dtype=torch.float64)
-    total = run(thetas, 0.4).total
-    torch.testing.assert_close(run([-theta for theta in thetas], 0.4).total, -total)
-    torch.testing.assert_close(run([theta + shift for theta in thetas], 0.4).total, total, atol=1e-6, rtol=0)
-    torch.testing.assert_close(run([3 * theta for theta in thetas], 1.2).total, 3 * total, atol=1e-6, rtol=0)
+def test_embeddings_and_heads_are_averaged_when_asked() -> None:
+    embedding = "model.embed_tokens.weight"
+    models = [{**model, "lm_head.weight": model[embedding]} for model in MODELS]
+    for asked in ("average", "solve"):
+        result, facts = merge(params(2.0, embeddings=asked), models)
+        for name in (embedding, "lm_head.weight"):
+            assert np.allclose(result[name], mean(embedding), atol=1e-9) == (asked == "average")
+            assert facts[name].get("averaged", False) == (asked == "average")
+        assert not np.allclose(result["tall"], mean("tall"), atol=1e-6)
 
 
-def test_a_large_threshold_leaves_the_mean_and_a_small_one_everything() -> None:
-    thetas = family(3)
-    assert not run(thetas, 1e3).total.any()
-    assert run(thetas, 0.02, tolerance=1e-4).share > 0.3
+def noted(given: MergeParams, steps: tuple[int, ...]) -> list[str]:
+    return notes(Settings(given, lambda name: given, steps, {}))
 
 
-def test_relative_scales_are_what_they_say() -> None:
-    thetas = family(5)
-    B = deviations(thetas)
-    sigma1 = max(np.linalg.norm(b.numpy(), 2) for b in B)
-    assert run(thetas, 0.3, mu_scale="sigma1").mu == pytest.approx(0.3 * sigma1)
-    assert run(thetas, 1.5, mu_scale="noise_edge").mu == pytest.approx(1.5 * noise_edge(B))
+@pytest.mark.parametrize(
+    ("given", "steps", "note"),
+    [
+        (params(), (1, 2), "equal to averaging"),
+        (params(0.25), (1, 2, 3, 4), "equal to averaging: λ = 1/N"),
+        (params(1.0), (1, 2, 3), "λ extrapolates: 2 times"),
+        (params(), (1, 2, 3), "θ* = mean + 0.25 · (mean − θ_0)"),
+        (params(anchor=2), (1, 2), "anchored at step 2: θ* = mean + 0.125 · SVT"),
+        (params(0.5, anchor=2), (1, 2), "equal to averaging: λ = 1/N"),
+        (params(anchor=2), (1, 2, 3), "changes nothing"),
+        (params(combine="mean"), (1, 2, 3), "equal to averaging: λ = 1"),
+        (params(1.5, combine="mean"), (1, 2, 3), "θ* = mean + 0.5 · (mean − θ_0)"),
+        (params(2.0, combine="mean", anchor=1), (1, 2), "θ* = mean + 0.5 · SVT"),
+        (params(combine="ties"), (1, 2), "equal to averaging"),
+        (params(combine="ties"), (1, 2, 3), "θ* = θ_0 + 1 · the sign-elected mean"),
+    ],
+)
+def test_the_notes_say_what_the_settings_amount_to(
+    given: MergeParams, steps: tuple[int, ...], note: str
+) -> None:
+    assert any(note in line for line in noted(given, steps))
 
 
-def test_truncation_cuts_each_task_vector_and_refreshes_the_base() -> None:
-    thetas, mu = family(3), 0.05
-    _, total = reference.solve(arrays(thetas), mu, rank=2)
-    solution = run(thetas, mu, rank_ratio=0.2)
-    assert solution.ranks == [2, 2, 2]
-    np.testing.assert_allclose(solution.total.numpy(), total, atol=1e-3 * np.linalg.norm(total))
+def test_a_lambda_that_varies_is_not_read_as_one_number() -> None:
+    varying = MergeParams.model_validate({"lam": {"gradient": [0.2, 0.5]}})
+    assert noted(varying, (1, 2, 3)) == []
 
 
-@pytest.mark.parametrize("scale", ["absolute", "sigma1", "noise_edge"])
-def test_identical_checkpoints_have_nothing_to_separate(scale: str) -> None:
-    solution = run([family(1)[0]] * 3, 1.0, mu_scale=scale)
-    assert not solution.total.any()
+def test_default_lambda() -> None:
+    assert lam_of(params(), 5) == pytest.approx(0.25)
+    assert lam_of(params(combine="mean"), 5) == lam_of(params(combine="ties"), 5) == 1
+    assert lam_of(params(0.0), 5) == 0.0
 
 
-@pytest.mark.parametrize("scale", ["sigma1", "noise_edge"])
-def test_exactly_low_rank_deviations_and_one_huge_outlier_are_solved(scale: str) -> None:
-    low_rank = [torch.outer(torch.arange(8.0).double() + i, torch.ones(5).double()) for i in range(3)]
-    outlier = family(3)
-    outlier[1][3, 4] = 1e6
-    for thetas in (low_rank, outlier):
-        solution = run(thetas, 1.0, mu_scale=scale, tolerance=1e-6)
-        assert solution.gap <= 1e-6
-        assert bool(torch.isfinite(solution.total).all())
+@pytest.mark.parametrize(
+    ("refused", "key"),
+    [
+        (params(anchor=7), "merge.lore.anchor"),
+        (params(scope="model", combine="ties"), "merge.ties.scope"),
+    ],
+)
+def test_an_anchor_that_is_not_merged_and_a_trim_over_the_model_are_refused(
+    refused: MergeParams, key: str
+) -> None:
+    with pytest.raises(BadInput, match=key):
+        check(Settings(refused, lambda name: refused, (1, 2, 3), {}))
 
 
-def test_what_does_not_converge_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lore, "MAX_PASSES", 2)
-    with pytest.raises(NotConverged, match="relative duality gap .* after 2 passes"):
-        run(family(3), 0.1)
-
-
-def test_nothing_is_measured_where_nothing_was_solved() -> None:
-    assert math.isnan(run(family(2), 1.0).mu)
+@pytest.mark.parametrize("accepted", [params(anchor=3), params(scope="model"), params(combine="ties")])
+def test_what_fits_is_accepted(accepted: MergeParams) -> None:
+    check(Settings(accepted, lambda name: accepted, (1, 2, 3), {}))

@@ -1,47 +1,171 @@
-"""The methods as users know them: identities on whole tensors of any rank."""
+"""The methods as users know them: what holds for every row of the table, and averages and LoRE on whole tensors."""
 
 import itertools
+import json
+from typing import get_args
 
+import in_memory
 import lore_reference as reference
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from tiny import random_tensors
+from in_memory import merge
+from trajectory_models import SHAPES, Model, trajectory
 
-from tasks.merging.methods import METHODS, ema_weights, lore_lam
-from tasks.params import LoreParams, MergeParams
+from tasks.merge_params import LoreParams, MergeParams
+from tasks.merging.block import Block
+from tasks.merging.methods import METHODS
 
-STEPS = (100, 200, 300)
-NAMES = sorted(random_tensors(0))
-
-
-def tensors(name: str, count: int = 3) -> list[torch.Tensor]:
-    return [random_tensors(seed)[name].double() for seed in range(1, count + 1)]
+BASE, MODELS = trajectory(3)
+EVERY = pytest.mark.parametrize("method", METHODS)
 
 
-def merged(params: MergeParams, name: str, count: int = 3) -> torch.Tensor:
-    return METHODS[params.method].make(params, STEPS[:count])(tensors(name, count))[0]
+def mean(name: str, count: int = 3) -> np.ndarray:
+    return np.mean([model[name] for model in MODELS[:count]], axis=0)
 
 
-def mean(name: str, count: int = 3) -> torch.Tensor:
-    return torch.stack(tensors(name, count)).mean(0)
+def run(
+    method: str, lam: float | None = None, **options: object
+) -> tuple[Model, dict[str, dict[str, object]]]:
+    """Merge as many checkpoints as the method takes; the noise that they are made of is signal to LoRE."""
+    params = MergeParams(method=method, lam=lam, lore=LoreParams(mu=0.3, mu_scale="sigma1", tolerance=1e-4))
+    return merge(params, MODELS[: METHODS[method].at_most], BASE, **options)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def assert_same(merged: Model, expected: Model, tolerance: float) -> None:
+    for name in SHAPES:
+        np.testing.assert_allclose(merged[name], expected[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+def test_every_method_of_the_parameters_is_in_the_table() -> None:
+    assert set(METHODS) == set(get_args(MergeParams.model_fields["method"].annotation))
+
+
+@EVERY
+def test_a_method_reads_sections_that_exist(method: str) -> None:
+    assert set(METHODS[method].sections) <= set(MergeParams.model_fields)
+
+
+@EVERY
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_result_does_not_depend_on_the_blocks(method: str, rows: int) -> None:
+    whole, whole_facts = run(method)
+    cut, cut_facts = run(method, rows=rows)
+    assert_same(cut, whole, 1e-12)
+    for name in SHAPES:
+        assert cut_facts[name].keys() == whole_facts[name].keys()
+        for key, value in whole_facts[name].items():
+            assert cut_facts[name][key] == pytest.approx(value, rel=1e-9)
+
+
+@EVERY
+def test_float32_is_float64_but_for_rounding(method: str) -> None:
+    single, _ = run(method, rows=2, dtype=np.float32)
+    assert_same(single, run(method)[0], 1e-5)
+    if not METHODS[method].whole:
+        assert {tensor.dtype for tensor in single.values()} == {np.dtype(np.float32)}
+
+
+@EVERY
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_torch_tensors_give_what_numpy_arrays_give(
+    method: str, dtype: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, expected_facts = run(method, rows=2, dtype=dtype)
+    cut = in_memory.cut
+    monkeypatch.setattr(in_memory, "cut", lambda *given: [in_torch(block) for block in cut(*given)])
+    merged, facts = run(method, rows=2, dtype=dtype)
+    assert {tensor.dtype for tensor in merged.values()} == {tensor.dtype for tensor in expected.values()}
+    assert_same(merged, expected, 1e-6 if dtype is np.float32 else 1e-12)
+    for name in SHAPES:
+        for key, value in expected_facts[name].items():
+            assert facts[name][key] == pytest.approx(value, rel=1e-5)
+
+
+def in_torch(block: Block) -> Block:
+    thetas = [torch.from_numpy(theta.copy()) for theta in block.thetas]
+    base = None if block.base is None else torch.from_numpy(block.base.copy())
+    return Block(block.tensor, block.matrix, block.start, thetas, base)
+
+
+@EVERY
+def test_the_facts_are_plain_values(method: str) -> None:
+    _, facts = run(method)
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@EVERY
+def test_checkpoints_that_never_left_the_base_merge_into_it(method: str) -> None:
+    count = METHODS[method].at_most or 3
+    merged, _ = merge(MergeParams(method=method), [BASE] * count, BASE)
+    assert_same(merged, BASE, 1e-15)
+
+
+@EVERY
+def test_the_sources_are_not_changed(method: str) -> None:
+    before = [{name: tensor.copy() for name, tensor in model.items()} for model in (BASE, *MODELS)]
+    run(method)
+    for model, copy in zip((BASE, *MODELS), before, strict=True):
+        assert_same(model, copy, 0)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if "lam" in method.sections])
+def test_lambda_counts_where_the_table_says_so(method: str) -> None:
+    assert not np.allclose(run(method, lam=0.37)[0]["tall"], run(method, lam=1.2)[0]["tall"], atol=1e-3)
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if method.at_least == 1])
+def test_one_checkpoint_is_enough_where_the_table_says_so(method: str) -> None:
+    merged, _ = merge(MergeParams(method=method), MODELS[:1], BASE)
+    assert all(np.isfinite(tensor).all() for tensor in merged.values())
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_average_is_the_mean(name: str) -> None:
-    torch.testing.assert_close(merged(MergeParams(method="average"), name), mean(name))
+    np.testing.assert_allclose(run("average")[0][name], mean(name), rtol=1e-14)
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_ema_equals_the_recursion() -> None:
+    """Bias-corrected running average, oldest first."""
+    total, weight = 0.0, 0.0
+    for model in MODELS:
+        total, weight = 0.6 * total + model["tall"], 0.6 * weight + 1
+    np.testing.assert_allclose(run("ema")[0]["tall"], total / weight)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_task_arithmetic_at_one_nth_is_the_mean(name: str) -> None:
+    params = MergeParams(method="task_arithmetic", lam=1 / 3)
+    np.testing.assert_allclose(merge(params, MODELS, BASE)[0][name], mean(name), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("tree", "notes"),
+    [
+        ({"lam": 1 / 3}, ["equal to averaging: λ = 1/N"]),
+        ({"lam": 1 / 3, "weights": "nan"}, []),
+        ({"lam": {"gradient": [0.1, 0.2]}}, []),
+        ({}, []),
+    ],
+)
+def test_task_arithmetic_says_what_it_amounts_to(tree: dict[str, object], notes: list[str]) -> None:
+    params = MergeParams.model_validate({"method": "task_arithmetic", **tree})
+    settings = in_memory.Settings(params, lambda name: params, (1, 2, 3), {})
+    assert METHODS["task_arithmetic"].notes(settings) == notes
+
+
+def lore(count: int = 3, **given: object) -> Model:
+    return merge(MergeParams(**given), MODELS[:count])[0]
+
+
+@pytest.mark.parametrize("name", SHAPES)
 def test_lore_at_one_nth_is_the_mean(name: str) -> None:
-    torch.testing.assert_close(merged(MergeParams(lam=1 / 3), name), mean(name))
+    np.testing.assert_allclose(lore(lam=1 / 3)[name], mean(name), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHAPES)
 def test_lore_of_two_is_the_mean_whatever_lambda(name: str) -> None:
-    torch.testing.assert_close(merged(MergeParams(lam=7.0), name, 2), mean(name, 2))
+    np.testing.assert_allclose(lore(2, lam=7.0)[name], mean(name, 2), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["tall", "wide", "experts", "conv"])
@@ -49,68 +173,37 @@ def test_lore_of_two_is_the_mean_whatever_lambda(name: str) -> None:
 def test_lore_equals_the_paper_s_formula_matrix_by_matrix(name: str, lam: float) -> None:
     """θ* = θ_0 + λ Σδ_i from an independent solver, with the tensor seen as its matrices."""
     params = MergeParams(lam=lam, lore=LoreParams(mu=0.2, mu_scale="absolute", tolerance=1e-10))
-    shape = tensors(name)[0].shape
-    stacks = [t.numpy() if t.ndim == 3 else t.numpy().reshape(1, shape[0], -1) for t in tensors(name)]
+    shape = SHAPES[name]
+    tensors = [model[name] for model in MODELS]
+    stacks = [t if t.ndim == 3 else t.reshape(1, shape[0], -1) for t in tensors]
     expected = []
     for matrices in zip(*stacks, strict=True):
         theta_0, total = reference.solve(list(matrices), 0.2)
         expected.append(theta_0 + lam * total)
-    np.testing.assert_allclose(merged(params, name).numpy(), np.stack(expected).reshape(shape), atol=2e-5)
+    merged, _ = merge(params, [{name: tensor} for tensor in tensors])
+    np.testing.assert_allclose(merged[name], np.stack(expected).reshape(shape), atol=2e-5)
 
 
 def test_lore_averages_vectors() -> None:
-    torch.testing.assert_close(merged(MergeParams(lam=1.0), "norm"), mean("norm"))
+    np.testing.assert_allclose(lore(lam=1.0)["norm"], mean("norm"))
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.7])
 def test_the_lambda_family_is_one_line_through_the_mean(lam: float) -> None:
-    params = MergeParams(lore=LoreParams(mu=0.2, mu_scale="absolute", tolerance=1e-12))
-    theta_0 = merged(params.model_copy(update={"lam": 0.0}), "tall")
+    settings = LoreParams(mu=0.2, mu_scale="absolute", tolerance=1e-12)
+    theta_0 = lore(lam=0.0, lore=settings)["tall"]
     line = mean("tall") + (3 * lam - 1) * (mean("tall") - theta_0)
-    torch.testing.assert_close(
-        merged(params.model_copy(update={"lam": lam}), "tall"), line, atol=1e-5, rtol=0
-    )
+    np.testing.assert_allclose(lore(lam=lam, lore=settings)["tall"], line, atol=1e-5)
 
 
-@given(st.integers(2, 30), st.floats(0.01, 0.99))
-def test_ema_weights_sum_to_one_and_decay_with_age(count: int, decay: float) -> None:
-    weights = ema_weights(count, decay)
-    assert sum(weights) == pytest.approx(1)
-    for older, newer in itertools.pairwise(weights):
-        assert older == pytest.approx(decay * newer)
-
-
-def test_ema_equals_the_recursion() -> None:
-    """Bias-corrected running average, oldest first."""
-    total, weight = 0.0, 0.0
-    for tensor in tensors("tall"):
-        total, weight = 0.6 * total + tensor, 0.6 * weight + 1
-    params = MergeParams.model_validate({"method": "ema", "ema": {"decay": 0.6}})
-    torch.testing.assert_close(merged(params, "tall"), total / weight)
+def test_the_order_of_checkpoints_matters_only_along_a_trajectory() -> None:
+    for method in ("average", "task_arithmetic", "model_stock", "widen", "tsv_m", "iso_c"):
+        expected, _ = run(method)
+        for order in itertools.permutations(range(3)):
+            merged, _ = merge(MergeParams(method=method), [MODELS[i] for i in order], BASE)
+            assert_same(merged, expected, 1e-9)
 
 
 def test_an_empty_matrix_is_left_empty() -> None:
-    out, _ = METHODS["lore"].make(MergeParams(), STEPS)([torch.empty(0, 3).double()] * 3)
-    assert out.shape == (0, 3)
-
-
-@pytest.mark.parametrize(
-    ("params", "steps", "note"),
-    [
-        (MergeParams(), (1, 2), "equal to averaging"),
-        (MergeParams(lam=0.25), (1, 2, 3, 4), "equal to averaging: λ = 1/N"),
-        (MergeParams(lam=1.0), (1, 2, 3), "λ extrapolates: 2 times"),
-        (MergeParams(), (1, 2, 3), "θ* = mean + 0.25 · (mean − θ_0)"),
-        (MergeParams(lore=LoreParams(anchor=2)), (1, 2), "anchored at step 2"),
-        (MergeParams(lore=LoreParams(anchor=2)), (1, 2, 3), "changes nothing"),
-    ],
-)
-def test_the_notes_say_what_the_settings_amount_to(
-    params: MergeParams, steps: tuple[int, ...], note: str
-) -> None:
-    assert any(note in line for line in METHODS["lore"].notes(params, steps))
-
-
-def test_default_lambda() -> None:
-    assert lore_lam(MergeParams(), 5) == pytest.approx(0.25)
-    assert lore_lam(MergeParams(lam=0.0), 5) == 0.0
+    merged, _ = merge(MergeParams(), [{"w": np.empty((0, 3))}] * 3)
+    assert merged["w"].shape == (0, 3)

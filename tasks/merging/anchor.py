@@ -1,0 +1,13 @@
+"""The anchor θ_0 that task vectors are differences from."""
+
+from tasks.merging.block import Array, Block
+
+
+def base(block: Block) -> Array:
+    """Return the model the checkpoints started from."""
+    return block.base
+
+
+def nothing(block: Block) -> Array:
+    """Return zero: the method averages the weights themselves."""
+    return 0.0

@@ -1,0 +1,96 @@
+"""The few functions on which numpy arrays and torch tensors differ."""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tasks.merging.block import Array
+
+Tally: TypeAlias = tuple[np.ndarray[Any, np.dtype[np.uint16]], np.ndarray[Any, np.dtype[np.uint32]]]
+"""Integers below 2**16, ascending, and how often each occurs."""
+
+
+def dot(a: Array, b: Array) -> float:
+    """Return Σ a·b over two arrays of one shape."""
+    return float(a.reshape(-1) @ b.reshape(-1))
+
+
+def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the inner products of all pairs, N × N."""
+    if not isinstance(arrays[0], np.ndarray):
+        import torch
+
+        rows = torch.stack([array.reshape(-1) for array in arrays])
+        return np.asarray((rows @ rows.T).cpu(), dtype=np.float64)
+    products = np.empty((len(arrays), len(arrays)))
+    for i, a in enumerate(arrays):
+        for j, b in enumerate(arrays[: i + 1]):  # numpy's matmul is ten times slower on so few long rows
+            products[i, j] = products[j, i] = dot(a, b)
+    return products
+
+
+def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
+    """Bring an array to the CPU."""
+    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+
+
+def count_nonzero(mask: Array) -> int:
+    """Count the true elements."""
+    return int(np.count_nonzero(mask) if isinstance(mask, np.ndarray) else mask.sum())
+
+
+def like(array: np.ndarray[Any, Any], other: Array) -> Array:
+    """Bring a numpy array to where `other` is."""
+    if isinstance(other, np.ndarray):
+        return array
+    import torch
+
+    return torch.from_numpy(array).to(other.device)
+
+
+def factors(numbers: np.ndarray[Any, Any], other: Array) -> Array:
+    """Bring numbers to where `other` is, in its dtype, so that their product keeps it."""
+    return number(like(numbers, other), other)
+
+
+def sums(array: Array, axis: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Return the sums along an axis, added up in float64."""
+    if isinstance(array, np.ndarray):
+        return np.asarray(array.sum(axis, dtype=np.float64))
+    import torch
+
+    return np.asarray(array.sum(axis, dtype=torch.float64).cpu())
+
+
+def number(mask: Array, other: Array) -> Array:
+    """Return 1 where the mask holds and else 0, in the dtype of `other`."""
+    return mask.astype(other.dtype) if isinstance(mask, np.ndarray) else mask.to(other.dtype)
+
+
+def eps(array: Array) -> float:
+    """Return the distance from 1 to the next number of the array's dtype."""
+    if isinstance(array, np.ndarray):
+        return float(np.finfo(array.dtype).eps)
+    import torch
+
+    return torch.finfo(array.dtype).eps
+
+
+def bits(array: Array) -> Array:
+    """Return the bit patterns of |x| as float32: integers below 2**31 in the order of the magnitudes."""
+    if isinstance(array, np.ndarray):
+        return abs(array).astype(np.float32, copy=False).view(np.int32)
+    import torch
+
+    return abs(array).float().view(torch.int32)
+
+
+def tally(integers: Array) -> Tally:
+    """Count how often each of the integers occurs, all from 0 to 2**16 − 1."""
+    if isinstance(integers, np.ndarray):
+        counts = np.bincount(integers.reshape(-1))
+    else:
+        counts = integers.reshape(-1).bincount().cpu().numpy()
+    present = np.flatnonzero(counts)
+    return present.astype(np.uint16), counts[present].astype(np.uint32)

@@ -1,0 +1,50 @@
+"""What methods work on: the same rows of the same tensor of every checkpoint."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+Array: TypeAlias = Any
+"""A numpy array, or a torch tensor on a GPU: methods keep to the operators and functions that both have."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows of one tensor, rows × columns, float32 or float64; a vector has one column.
+
+    A stack of matrices is cut matrix by matrix, a convolution is one matrix out × (in · k).
+    """
+
+    tensor: str
+    matrix: int
+    """Which matrix of the stack; 0 when there is only one."""
+    start: int
+    """Flat position of the block's first element in its tensor."""
+    thetas: Sequence[Array]
+    """One array for each checkpoint, oldest first."""
+    base: Array | None
+    """The model they started from, where the merge has one."""
+
+    def to(self, device: str) -> "Block":
+        """Return the same block as torch tensors on a device."""
+        import torch
+
+        moved = [torch.from_numpy(theta).to(device) for theta in self.thetas]
+        base = None if self.base is None else torch.from_numpy(self.base).to(device)
+        return replace(self, thetas=moved, base=base)
+
+    @cached_property
+    def mean(self) -> Array:
+        """The plain average; dividing the sum, not weighting by 1/N, keeps exact ties exact."""
+        return sum(self.thetas[1:], self.thetas[0]) / len(self.thetas)
+
+    @cached_property
+    def anchor(self) -> Array:
+        """θ_0: the base, or the mean without one."""
+        return self.mean if self.base is None else self.base
+
+    @cached_property
+    def deltas(self) -> list[Array]:
+        """δ_i = θ_i − θ_0."""
+        return [theta - self.anchor for theta in self.thetas]

@@ -1,0 +1,56 @@
+"""A method as four choices in a row: anchor · deltas · weights · combine (shared table of all methods).
+
+θ* = θ_0 + λ · combine(c_i, δ_i).
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple, TypeAlias
+
+from tasks.merge_params import MergeParams
+from tasks.merging.block import Array, Block
+from tasks.merging.program import Facts, Measure, Program, Results, Settings
+
+Weight: TypeAlias = float | Array
+"""A number for the whole tensor, or an array that broadcasts over a block (WIDEN: one for each column)."""
+
+
+class Weighed(NamedTuple):
+    """The weights of the checkpoints on a block, and what a reader wants to know of them."""
+
+    c: Sequence[Weight]
+    facts: Facts
+    scale: float = 1.0
+    """Multiplies λ: in c, a combination that divides by Σc would lose it."""
+
+
+Anchor: TypeAlias = Callable[[Block], Array]
+Deltas: TypeAlias = Callable[[Settings], Generator[Measure, Results, Callable[[Block], Sequence[Array]]]]
+Weighing: TypeAlias = Generator[Measure, Results, Callable[[Block], Weighed]]
+Weights: TypeAlias = Callable[[Settings], Weighing]
+Combine: TypeAlias = Callable[[Sequence[Weight], Sequence[Array], MergeParams], Array]
+
+
+class Row(NamedTuple):
+    """The four choices that make a method."""
+
+    anchor: Anchor
+    deltas: Deltas
+    weights: Weights
+    combine: Combine
+
+
+def compose(row: Row, settings: Settings) -> Program:
+    """Turn four choices into a program."""
+    deltas = yield from row.deltas(settings)
+    weights = yield from row.weights(settings)
+
+    def finish(block: Block) -> tuple[Array, Facts]:
+        params = settings.at(block.tensor)
+        weighed = weights(block)
+        tau = row.combine(weighed.c, deltas(block), params)
+        lam = weighed.scale * (1.0 if params.lam is None else params.lam)
+        if lam != 1.0:
+            tau = lam * tau
+        return row.anchor(block) + tau, weighed.facts
+
+    return finish

@@ -1,0 +1,98 @@
+"""What is kept of each task vector δ_i = θ_i − θ_0."""
+
+import math
+from collections.abc import Callable, Generator, Sequence
+
+from tasks.errors import BadInput
+from tasks.merge_params import BreadcrumbsParams
+from tasks.merging.block import Array, Block
+from tasks.merging.drop import drop
+from tasks.merging.magnitude import Deltas, Group, leading
+from tasks.merging.program import Measure, Results, Settings
+
+Kept = Generator[Measure, Results, Callable[[Block], Sequence[Array]]]
+
+
+def weights_themselves(settings: Settings) -> Kept:
+    """θ_i: for methods without an anchor."""
+    return lambda block: block.thetas
+    yield
+
+
+def as_they_are(settings: Settings) -> Kept:
+    """δ_i unchanged."""
+    return lambda block: block.deltas
+    yield
+
+
+def trimmed(settings: Settings) -> Kept:
+    """Largest magnitudes, a share of `ties.density` (Yadav et al. 2023, arXiv 2306.01708)."""
+    return (yield from _trim(settings, lambda block: block.deltas))
+
+
+def dropped(settings: Settings) -> Kept:
+    """Each element with probability 1 − p, divided by 1 − p (Yu et al. 2023, arXiv 2311.03099)."""
+    return lambda block: [
+        drop(delta, settings.at(block.tensor).dare, block, i) for i, delta in enumerate(block.deltas)
+    ]
+    yield
+
+
+def dropped_and_trimmed(settings: Settings) -> Kept:
+    """DARE, then the trim of TIES."""
+    return (yield from _trim(settings, (yield from dropped(settings))))
+
+
+def banded(settings: Settings) -> Kept:
+    """Between outliers and small changes (Davari and Belilovsky 2023, arXiv 2312.06795)."""
+    groups = [
+        Group([tensor], _band(settings.at(tensor).breadcrumbs, math.prod(shape)))
+        for tensor, shape in settings.shapes.items()
+    ]
+    leaders = yield from leading(groups, settings.count, lambda block: block.deltas)
+
+    def keep(block: Block, i: int, delta: Array) -> Array:
+        outliers, upper = leaders(block, i, delta)
+        return delta * (upper ^ outliers)
+
+    return lambda block: [keep(block, i, delta) for i, delta in enumerate(block.deltas)]
+
+
+def check_band(settings: Settings) -> None:
+    """Raise BadInput where breadcrumbs would drop and keep more than there is."""
+    for tensor in settings.shapes:
+        density, gamma = settings.at(tensor).breadcrumbs.density, settings.at(tensor).breadcrumbs.gamma
+        if density + gamma > 1:
+            raise BadInput(
+                f"merge.breadcrumbs.density {density:g} and merge.breadcrumbs.gamma {gamma:g} "
+                f"add up to more than 1 for {tensor}; lower one of them"
+            )
+
+
+def _trim(settings: Settings, deltas: Deltas) -> Kept:
+    groups = _trim_groups(settings)
+    if all(group.ranks == [_elements(settings, group.tensors)] for group in groups):
+        return deltas
+    leaders = yield from leading(groups, settings.count, deltas)
+    return lambda block: [delta * leaders(block, i, delta)[0] for i, delta in enumerate(deltas(block))]
+
+
+def _trim_groups(settings: Settings) -> list[Group]:
+    ties = settings.params.ties
+    if ties.scope == "model":
+        everything = list(settings.shapes)
+        return [Group(everything, [round(ties.density * _elements(settings, everything))])]
+    return [
+        Group([tensor], [round(settings.at(tensor).ties.density * math.prod(shape))])
+        for tensor, shape in settings.shapes.items()
+    ]
+
+
+def _elements(settings: Settings, tensors: Sequence[str]) -> int:
+    return sum(math.prod(settings.shapes[tensor]) for tensor in tensors)
+
+
+def _band(breadcrumbs: BreadcrumbsParams, elements: int) -> list[int]:
+    """Return how many elements are outliers, and how many are outliers or kept."""
+    outliers = round(breadcrumbs.gamma * elements)
+    return [outliers, min(outliers + round(breadcrumbs.density * elements), elements)]

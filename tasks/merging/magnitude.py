@@ -1,0 +1,115 @@
+"""Exact selection by magnitude over blocks: which elements come first, without sorting or holding a tensor.
+
+An element comes before another when its magnitude is larger, or equal and its index lower. Magnitudes are
+compared as float32, whose bit patterns lie in the same order. Two measurements find the rank-th largest: the
+first counts the upper halves of the bit patterns, the second the lower halves under the upper half found.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from tasks.merging import arrays
+from tasks.merging.arrays import Tally
+from tasks.merging.block import Array, Block
+from tasks.merging.program import Measure, Results
+
+UPPER, LOWER = 2**15, 2**16
+"""How many values the halves of a magnitude's 31 bits can have."""
+
+Deltas: TypeAlias = Callable[[Block], Sequence[Array]]
+Leaders: TypeAlias = Callable[[Block, int, Array], Sequence[Array]]
+"""Block, position of the checkpoint, its δ → one mask for each rank."""
+
+
+class Group(NamedTuple):
+    """Tensors whose elements are ranked together, in this order."""
+
+    tensors: Sequence[str]
+    ranks: Sequence[int]
+    """How many elements of each δ_i come first; every rank is a selection of its own."""
+
+
+class Place(NamedTuple):
+    """Where the rank-th largest of some integers lies."""
+
+    value: int
+    rank: int
+    """Its rank among those of the same value; rank 0 is above all."""
+
+
+class Cut(NamedTuple):
+    """What is selected of one block: bit patterns above this one, and the first few equal to it."""
+
+    above: int
+    quota: int
+
+
+def leading(groups: Sequence[Group], count: int, deltas: Deltas) -> Generator[Measure, Results, Leaders]:
+    """Find the leading elements of each of the `count` task vectors, in two measurements."""
+    coarse = yield lambda block: [arrays.tally(arrays.bits(delta) >> 16) for delta in deltas(block)]
+    places: dict[str, list[list[Place]]] = {}
+    for group in groups:
+        parts = [part for tensor in group.tensors for part in coarse[tensor]]
+        found = [[_locate([part[i] for part in parts], rank, UPPER) for rank in group.ranks]
+                 for i in range(count)]  # fmt: skip
+        places.update(dict.fromkeys(group.tensors, found))
+
+    fine = yield lambda block: (block.start, [
+        [_under(arrays.bits(delta), place) for place in places[block.tensor][i]]
+        for i, delta in enumerate(deltas(block))
+    ])  # fmt: skip
+    cuts: dict[tuple[str, int, int], list[Cut]] = {}
+    for group in groups:
+        blocks = [(tensor, *part) for tensor in group.tensors for part in fine[tensor]]
+        for i in range(count):
+            by_rank = [
+                _cut([part[i][j] for _, _, part in blocks], place)
+                for j, place in enumerate(places[group.tensors[0]][i])
+            ]
+            for (tensor, start, _), *own in zip(blocks, *by_rank, strict=True):
+                cuts[tensor, start, i] = own
+
+    def leaders(block: Block, i: int, delta: Array) -> list[Array]:
+        bits = arrays.bits(delta)
+        return [_mask(bits, cut) for cut in cuts[block.tensor, block.start, i]]
+
+    return leaders
+
+
+def _locate(tallies: Sequence[Tally], rank: int, size: int) -> Place:
+    """Find the rank-th largest of the integers counted, all below `size`."""
+    counts = np.zeros(size, np.int64)
+    for values, times in tallies:
+        counts[values] += times
+    down_to = np.cumsum(counts[::-1])
+    steps = int(np.searchsorted(down_to, rank))
+    larger = int(down_to[steps - 1]) if steps else 0
+    return Place(size - 1 - steps, rank - larger)
+
+
+def _under(bits: Array, place: Place) -> Tally:
+    """Count the lower halves of the bit patterns that have this upper half."""
+    return arrays.tally(bits[bits >> 16 == place.value] & LOWER - 1)
+
+
+def _cut(tallies: Sequence[Tally], upper: Place) -> list[Cut]:
+    """Share out among the blocks, in their order, the elements equal to the last one that is selected."""
+    lower = _locate(tallies, upper.rank, LOWER)
+    bits, left = upper.value * LOWER + lower.value, lower.rank
+    cuts = []
+    for values, times in tallies:
+        equal = int(times[values == lower.value].sum())
+        taken = min(left, equal)
+        left -= taken
+        cuts.append(Cut(bits - 1, 0) if taken == equal else Cut(bits, taken))
+    return cuts
+
+
+def _mask(bits: Array, cut: Cut) -> Array:
+    mask = bits > cut.above
+    if cut.quota:
+        equal = bits == cut.above
+        mask |= equal & (equal.reshape(-1).cumsum(0).reshape(equal.shape) <= cut.quota)
+    return mask

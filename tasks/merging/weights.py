@@ -1,0 +1,65 @@
+"""The weight c_i of each checkpoint: what merge.weights says."""
+
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+from tasks.merging import norms
+from tasks.merging.block import Block
+from tasks.merging.compose import Weighed, Weighing
+from tasks.merging.program import Settings
+
+
+def chosen(settings: Settings) -> Weighing:
+    """Weigh by `merge.weights`: uniform, nan, metagpt, or the numbers given."""
+    rule = settings.params.weights
+    if rule == "uniform":
+        return (yield from uniform(settings))
+    if rule == "nan":
+        return (yield from norms.nan(settings))
+    if rule == "metagpt":
+        return (yield from norms.metagpt(settings))
+    return (yield from given(settings))
+
+
+def check(settings: Settings) -> None:
+    """Raise BadInput where there is not one number for each checkpoint."""
+    weights = settings.params.weights
+    if not isinstance(weights, str) and len(weights) != settings.count:
+        raise BadInput(
+            f"merge.weights: {len(weights)} weights for {settings.count} checkpoints; "
+            "give one for each, oldest first"
+        )
+
+
+def check_average(settings: Settings) -> None:
+    """Raise BadInput also where the numbers add up to 0, which an average divides by."""
+    check(settings)
+    for tensor in settings.shapes:
+        weights = settings.at(tensor).weights
+        if not isinstance(weights, str) and sum(weights) == 0:
+            raise BadInput(
+                f"merge.weights: {list(weights)} add up to 0 for {tensor}, and {settings.params.method} "
+                "divides by their sum; give weights with another sum"
+            )
+
+
+def spans_model(params: MergeParams) -> bool:
+    """Say whether `chosen` has to see the whole model before it can weigh any tensor."""
+    per_model = {"nan": params.nan.per == "model", "metagpt": params.metagpt.per == "model"}
+    return isinstance(params.weights, str) and per_model.get(params.weights, False)
+
+
+def uniform(settings: Settings) -> Weighing:
+    """1 for every checkpoint."""
+    return lambda block: Weighed([1.0] * settings.count, {})
+    yield
+
+
+def given(settings: Settings) -> Weighing:
+    """As `merge.weights` says, number by number."""
+
+    def weigh(block: Block) -> Weighed:
+        c = [float(weight) for weight in settings.at(block.tensor).weights]
+        return Weighed(c, {"weights": c})
+
+    return weigh
+    yield

@@ -1,0 +1,106 @@
+"""WIDEN: a weight for each column of each checkpoint, from how far its magnitude and direction moved.
+
+Yu et al. 2024, arXiv 2408.03092: θ* = θ_b + Σ ½(M + D) ⊙ (θ_n − θ_b). A column is what one input multiplies:
+of a matrix, a column; of an embedding, the row of one token; of a vector, one element, all magnitude.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from tasks.merge_params import WidenParams
+from tasks.merging import arrays
+from tasks.merging.block import Block
+from tasks.merging.compose import Weighed, Weighing
+from tasks.merging.program import Settings
+from tasks.merging.roles import is_embedding
+
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def widen(settings: Settings) -> Weighing:
+    """½(M + D): one number for each column of a block."""
+    along = {tensor: _axis(tensor, shape) for tensor, shape in settings.shapes.items()}
+    results = yield lambda block: (block.matrix, _measure(block, along[block.tensor]))
+    tables: dict[str, list[Floats]] = {}
+    for tensor, parts in results.items():
+        params = settings.at(tensor).widen
+        diverge = _of_elements if len(settings.shapes[tensor]) < 2 else _of_columns
+        tables[tensor] = [scores(*diverge(whole), params) for whole in _join(parts, along[tensor])]
+
+    def weigh(block: Block) -> Weighed:
+        c = tables[block.tensor][block.matrix]
+        facts = {"weights": _mean(tables[block.tensor])}
+        if along[block.tensor] == 1:
+            rows, columns = block.thetas[0].shape
+            first = block.start // max(columns, 1)
+            c = c[:, first : first + rows, None]
+        return Weighed([arrays.factors(own, block.thetas[0]) for own in c], facts)
+
+    return weigh
+
+
+def scores(magnitude: Floats, direction: Floats, params: WidenParams) -> Floats:
+    """Return ½(M + D), checkpoints × columns, from the divergences of magnitude and direction."""
+    return (_score(magnitude, params) + _score(direction, params)) / 2
+
+
+def _score(divergence: Floats, params: WidenParams) -> Floats:
+    """Softmax of the ranks j/k over the checkpoints, or s where a rank exceeds t times the mean rank."""
+    count, k = divergence.shape
+    ranks = np.empty((count, k))
+    np.put_along_axis(ranks, divergence.argsort(kind="stable"), np.arange(1.0, k + 1)[None], axis=1)
+    importance = np.exp(ranks / max(k, 1))
+    return np.where(2 * ranks > params.t * (k + 1), params.s, importance / importance.sum(0))
+
+
+def _axis(tensor: str, shape: Sequence[int]) -> int:
+    """Return the axis of a block over which a column extends: 1 for embeddings and vectors."""
+    return 1 if len(shape) < 2 or is_embedding(tensor, shape) else 0
+
+
+def _measure(block: Block, axis: int) -> Floats:
+    """Return Σw_b², Σw², Σδ(w + w_b) and Σδ² of every column: checkpoints × 4 × columns.
+
+    What moved little is measured on δ: the differences of squares, or of a cosine from 1, would be rounding.
+    """
+    base = block.anchor
+    products = [
+        (base * base, theta * theta, delta * (theta + base), delta * delta)
+        for theta, delta in zip(block.thetas, block.deltas, strict=True)
+    ]
+    return np.array([[arrays.sums(product, axis) for product in own] for own in products])
+
+
+def _join(parts: Sequence[tuple[int, Floats]], axis: int) -> list[Floats]:
+    """Put the blocks of each matrix together: columns add up, tokens and elements follow each other."""
+    matrices: list[list[Floats]] = [[] for _ in range(parts[-1][0] + 1)]
+    for matrix, part in parts:
+        matrices[matrix].append(part)
+    return [np.concatenate(own, axis=-1) if axis == 1 else np.sum(own, axis=0) for own in matrices]
+
+
+def _of_elements(measured: Floats) -> tuple[Floats, Floats]:
+    """Return |w − w_b| for both: an element of a vector has a magnitude only."""
+    magnitude = np.sqrt(measured[:, 3])
+    return magnitude, magnitude
+
+
+def _of_columns(measured: Floats) -> tuple[Floats, Floats]:
+    """Return |m − m_b| and 1 − cos; a zero column has no direction to change."""
+    base, own, gained, moved = measured.transpose(1, 0, 2)
+    lengths = np.sqrt(base) + np.sqrt(own)
+    magnitude = np.abs(_ratio(gained, lengths))
+    direction = _ratio(moved - magnitude**2, 2 * np.sqrt(base) * np.sqrt(own))
+    return magnitude, direction
+
+
+def _ratio(a: Floats, b: Floats) -> Floats:
+    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
+
+
+def _mean(tables: Sequence[Floats]) -> list[float]:
+    """Return the mean weight of each checkpoint."""
+    whole = np.concatenate(tables, axis=1)
+    return [float(own.sum() / max(len(own), 1)) for own in whole]

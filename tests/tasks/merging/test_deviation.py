@@ -1,0 +1,40 @@
+"""Norms, cosines and conflict equal their definitions, in blocks and joined from tensors to the model."""
+
+import numpy as np
+import pytest
+from deviation_reference import each_tensor, reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from tasks.merging.block import Block
+from tasks.merging.deviation import describe, deviation, join, recall
+
+INTEGERS = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(6)), elements=st.integers(-3, 3))
+
+
+def models(values: np.ndarray, split: int) -> list[dict[str, np.ndarray]]:
+    return [{"a": row[:split], "b": row[split:]} for row in values]
+
+
+@settings(max_examples=60, deadline=None)
+@given(INTEGERS, arrays(np.float64, 6, elements=st.integers(-1, 1)), st.integers(1, 5))
+def test_blocks_add_up_to_what_the_whole_tensor_is(thetas: np.ndarray, base: np.ndarray, split: int) -> None:
+    cuts = (slice(0, split), slice(split, 6))
+    blocks = [Block("a", 0, c.start, [theta[c, None] for theta in thetas], base[c, None]) for c in cuts]
+    found = describe(join([deviation(block) for block in blocks]))
+    for key, value in reference([{"a": theta} for theta in thetas], {"a": base}, ["a"]).items():
+        assert found[key] == pytest.approx(value), key
+
+
+@settings(max_examples=60, deadline=None)
+@given(INTEGERS, arrays(np.float64, 6, elements=st.integers(-1, 1)), st.integers(1, 5))
+def test_what_merge_json_says_of_tensors_is_enough_for_the_model(
+    thetas: np.ndarray, base: np.ndarray, split: int
+) -> None:
+    """The model's cosines come from summed inner products, not from averaged cosines."""
+    checkpoints, (origin,) = models(thetas, split), models(base[None], split)
+    tensors = each_tensor(checkpoints, origin)
+    found = describe(join([recall(facts) for facts in tensors.values()]))
+    for key, value in reference(checkpoints, origin, ["a", "b"]).items():
+        assert found[key] == pytest.approx(value, abs=1e-12), key
