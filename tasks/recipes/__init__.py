@@ -1,0 +1,1 @@
+"""Recipes: one merge as a file, ours or mergekit's."""

@@ -1,0 +1,21 @@
+"""Where the models of a recipe are."""
+
+from pathlib import Path
+
+from tasks.errors import BadInput
+
+
+def located(name: str, recipe: Path, key: str) -> Path:
+    """Return the directory that a recipe names, relative to the recipe's own (BadInput if there is none)."""
+    try:
+        place = recipe.parent / Path(name).expanduser()
+    except RuntimeError as error:  # ~nobody
+        raise BadInput(f"{recipe}: {key}: {name}: {error}") from None
+    if "\0" in name or not place.is_dir():
+        repository, _, revision = name.partition("@")
+        at = f" --revision {revision}" if revision else ""
+        raise BadInput(
+            f"{recipe}: {key}: there is no directory {place}; a model of the Hub has to be downloaded first: "
+            f"hf download {repository}{at} --local-dir DIR, and DIR named here"
+        )
+    return place

@@ -1,0 +1,64 @@
+"""A merge as a file: which checkpoints, and how.
+
+    checkpoints: [DIR, ...]     # oldest first; relative to the file's directory
+    base: DIR                   # optional
+    method: ties
+    ties: {density: 0.3}        # any key of the merge section
+
+A file with `merge_method` is mergekit's, and is translated first.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
+
+from tasks.merge_params import MergeParams, read_merge_params
+from tasks.recipes.mergekit import translate
+from tasks.recipes.places import located
+from tasks.section import load_yaml, parse
+
+
+class Recipe(NamedTuple):
+    """What a recipe asks for."""
+
+    checkpoints: list[Path]
+    """Model directories, oldest first."""
+    params: MergeParams
+    notes: list[str]
+    """What the reader of a mergekit file must know."""
+
+
+class _File(MergeParams):
+    """A recipe as written: the merge section and its checkpoints."""
+
+    checkpoints: Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+def read_recipe(path: Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe and apply `merge.key=value` overrides.
+
+    Raises BadInput naming the file, the key, what is wrong and what would be right.
+    """
+    tree = load_yaml(
+        path, missing="name a recipe, or the checkpoints to merge", holds="checkpoints and method"
+    )
+    notes: list[str] = []
+    if "merge_method" in tree:
+        tree, notes = translate(tree, path)
+    file = parse(_File, tree, where=str(path))
+    given = {key: value for key, value in tree.items() if key != "checkpoints"}
+    if file.base is not None:
+        given["base"] = str(located(file.base, path, "base"))
+    checkpoints = [
+        located(name, path, f"checkpoints.{position}") for position, name in enumerate(file.checkpoints)
+    ]
+    return Recipe(checkpoints, read_merge_params(overrides, given), notes)
+
+
+def recipe_of(named: Sequence[Path], overrides: Iterable[str]) -> Recipe:
+    """Take the one recipe file that is named, or make a recipe of checkpoint directories."""
+    if len(named) == 1 and named[0].suffix in (".yaml", ".yml"):
+        return read_recipe(named[0], overrides)
+    return Recipe(list(named), read_merge_params(overrides), [])
