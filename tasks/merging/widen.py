@@ -11,7 +11,7 @@ import numpy as np
 
 from tasks.merge_params import WidenParams
 from tasks.merging import arrays
-from tasks.merging.block import Block
+from tasks.merging.block import Array, Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
 from tasks.merging.roles import is_embedding
@@ -61,16 +61,17 @@ def _axis(tensor: str, shape: Sequence[int]) -> int:
 
 
 def _measure(block: Block, axis: int) -> Floats:
-    """Return Σw_b², Σw², Σδ(w + w_b) and Σδ² of every column: checkpoints × 4 × columns.
+    """Return Σw_b², Σw² and Σδ² of every column: checkpoints × 3 × columns.
 
-    What moved little is measured on δ: the differences of squares, or of a cosine from 1, would be rounding.
+    The direction is measured on δ, since 1 − cos of what moved little would be rounding.
     """
-    base = block.anchor
-    products = [
-        (base * base, theta * theta, delta * (theta + base), delta * delta)
-        for theta, delta in zip(block.thetas, block.deltas, strict=True)
-    ]
-    return np.array([[arrays.sums(product, axis) for product in own] for own in products])
+
+    def squares(array: Array) -> Floats:
+        return arrays.sums(array * array, axis)
+
+    base = squares(block.anchor)
+    pairs = zip(block.thetas, block.deltas, strict=True)
+    return np.array([(base, squares(theta), squares(delta)) for theta, delta in pairs])
 
 
 def _join(parts: Sequence[tuple[int, Floats]], axis: int) -> list[Floats]:
@@ -83,21 +84,17 @@ def _join(parts: Sequence[tuple[int, Floats]], axis: int) -> list[Floats]:
 
 def _of_elements(measured: Floats) -> tuple[Floats, Floats]:
     """Return |w − w_b| for both: an element of a vector has a magnitude only."""
-    magnitude = np.sqrt(measured[:, 3])
+    magnitude = np.sqrt(measured[:, 2])
     return magnitude, magnitude
 
 
 def _of_columns(measured: Floats) -> tuple[Floats, Floats]:
     """Return |m − m_b| and 1 − cos; a zero column has no direction to change."""
-    base, own, gained, moved = measured.transpose(1, 0, 2)
-    lengths = np.sqrt(base) + np.sqrt(own)
-    magnitude = np.abs(_ratio(gained, lengths))
-    direction = _ratio(moved - magnitude**2, 2 * np.sqrt(base) * np.sqrt(own))
+    base, own, moved = np.sqrt(measured).transpose(1, 0, 2)
+    magnitude = np.abs(own - base)
+    lengths = 2 * own * base
+    direction = np.divide(moved**2 - magnitude**2, lengths, out=np.zeros_like(own), where=lengths > 0)
     return magnitude, direction
-
-
-def _ratio(a: Floats, b: Floats) -> Floats:
-    return np.divide(a, b, out=np.zeros_like(a), where=b > 0)
 
 
 def _mean(tables: Sequence[Floats]) -> list[float]:

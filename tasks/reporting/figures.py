@@ -26,7 +26,7 @@ def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Se
         axes.plot(*best, "*", color="tab:orange", markersize=13, label="best single")
     axes.set(xlabel="training step", ylabel=selection.metric, title=f"Trajectory of {selection.run}")
     axes.legend(frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_gains(path: Path, evaluation: Evaluation) -> None:
@@ -46,13 +46,13 @@ def draw_gains(path: Path, evaluation: Evaluation) -> None:
     axes.set(
         xlabel=f"gain of the merge in {evaluation.primary} (right is better)", ylim=(-0.6, len(gains) - 0.4)
     )
-    _save(figure, path)
+    save(figure, path)
 
 
 def _points(checkpoints: Sequence[Checkpoint], metric: str) -> tuple[list[int], list[float]]:
     return [c.step for c in checkpoints], [c.metrics[metric] for c in checkpoints]
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
     """Save without date or version, so that the same data give the same bytes."""
     figure.savefig(path, dpi=130, metadata={"Software": None})

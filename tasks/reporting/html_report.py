@@ -35,13 +35,22 @@ better.</p>
 {% if selection.left_out %}<details><summary>Left out</summary><ul>
 {% for left in selection.left_out %}<li>{{ left.name }}: {{ left.reason }}</li>
 {% endfor %}</ul></details>{% endif %}
+<h2>How the checkpoints lie to each other</h2>
+<p>{% if merge.parameters.base %}Task vectors are differences from the base; in sign conflict is what one
+checkpoint raises and another lowers.{% else %}Task vectors are differences from the checkpoints' mean:
+they add up to zero, so cosines are below zero on average.{% endif %}</p>
+<p><img alt="" src="data:image/png;base64,{{ deviation }}"></p>
 </html>
 """
 COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
 
 
 def html_report(
-    selection: Selection, merge: MergeReport, evaluation: Evaluation, figures: Sequence[Path]
+    selection: Selection,
+    merge: MergeReport,
+    evaluation: Evaluation,
+    figures: Sequence[Path],
+    deviation: Path,
 ) -> str:
     """Render verdict, table, figures and provenance; everything from the run is escaped."""
     import jinja2
@@ -55,7 +64,12 @@ def html_report(
             evaluation=evaluation,
             tables=evaluation_tables(evaluation),
             header=HEADER,
-            pictures=[base64.b64encode(path.read_bytes()).decode() for path in figures],
+            pictures=[_embedded(path) for path in figures],
+            deviation=_embedded(deviation),
             colour=COLOURS[evaluation.verdict.decision],
         )
     )
+
+
+def _embedded(picture: Path) -> str:
+    return base64.b64encode(picture.read_bytes()).decode()

@@ -1,5 +1,6 @@
 """What people read says what was measured, and nothing from a run can break the page."""
 
+from base64 import b64encode
 from pathlib import Path
 
 from tasks.records import (
@@ -76,13 +77,16 @@ def test_markdown_has_a_row_for_every_model_and_metric() -> None:
 
 def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
     draw_gains(tmp_path / "gains.png", EVALUATION)
-    page = html_report(SELECTION, MERGE, EVALUATION, [tmp_path / "gains.png"])
+    (tmp_path / "deviation.png").write_bytes(b"how they lie")
+    page = html_report(SELECTION, MERGE, EVALUATION, [tmp_path / "gains.png"], tmp_path / "deviation.png")
     for text in (
         "PROMOTE: better.",
         "+1 [+0.875, +1.12]",
         "λ = 0.5",
         "is not among the newest 2",
-        "data:image/png",
+        f"data:image/png;base64,{b64encode((tmp_path / 'gains.png').read_bytes()).decode()}",
+        "How the checkpoints lie to each other",
+        f"data:image/png;base64,{b64encode(b'how they lie').decode()}",
     ):
         assert text in page
     assert "<script>" not in page

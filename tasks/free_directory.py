@@ -1,0 +1,21 @@
+"""Whether a directory that a user names may become an output."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.errors import BadInput
+
+
+def check_free(out: Path, sources: Sequence[Path], earlier: str) -> None:
+    """Raise BadInput unless `out` is new, empty or an output with the file `earlier`, and apart from sources.
+
+    Publishing replaces a directory whole: a source inside it would be lost, and one around it changed.
+    """
+    place = out.resolve()
+    for source in sources:
+        if place.is_relative_to(source.resolve()) or source.resolve().is_relative_to(place):
+            raise BadInput(f"{out}: is not apart from the input {source}; name another directory with --out")
+    if out.exists() and not out.is_dir():
+        raise BadInput(f"{out}: is a file; name a new directory with --out")
+    if out.exists() and any(out.iterdir()) and not (out / earlier).is_file():
+        raise BadInput(f"{out}: is not empty and holds no earlier {earlier}; name a new directory with --out")

@@ -1,0 +1,90 @@
+"""How checkpoints lie to each other, for a terminal: the whole model first, then its parts."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from tasks.merging.deviation import Deviation, cosines, describe, join
+from tasks.merging.program import Facts
+from tasks.reporting.model_parts import Parts, by_kind, by_layer, tensor_parts
+
+HEADER = ["parameters", "mean norm", "relative", "mean cosine", "conflict"]
+
+
+def deviation_text(
+    labels: Sequence[str], base: str | None, tensors: Mapping[str, Facts], every_tensor: bool
+) -> str:
+    """Render the model, its kinds of tensors and its layers; tensor by tensor too if asked for."""
+    parts = tensor_parts(tensors)
+    whole = join(list(parts.values()))
+    tables = {"kind of tensor": by_kind(parts), "layer": by_layer(parts)}
+    if every_tensor:
+        tables["tensor"] = parts
+    return "\n\n".join(
+        [
+            _headline(labels, base, whole, len(parts)),
+            _aligned(_checkpoint_rows(labels, whole), left=2),
+            *(_aligned(_part_rows(title, rows), left=1) for title, rows in tables.items()),
+        ]
+    )
+
+
+def _headline(labels: Sequence[str], base: str | None, whole: Deviation, tensors: int) -> str:
+    count = len(labels)
+    checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
+    anchor = f"the base {base}" if base else "their mean"
+    facts = describe(whole)
+    lines = [
+        f"{checkpoints}, {whole.elements:,} parameters in {tensors} tensors",
+        f"task vectors: differences from {anchor}, relative to its norm {_number(facts['anchor'])}",
+    ]
+    if base is None:
+        lines.append(
+            f"from a mean, cosines are about {-1 / (count - 1):.2f} and nearly all is in sign conflict, "
+            "whatever the checkpoints; name what they came from with --base"
+        )
+    elif count > 1:
+        lines.append(
+            f"sign conflict: {facts['conflict']:.1%} of the elements are raised by one and lowered by another"
+        )
+    return "\n".join(lines)
+
+
+def _checkpoint_rows(labels: Sequence[str], whole: Deviation) -> Iterator[list[str]]:
+    """Yield norm, relative norm and cosines of each checkpoint, the checkpoints numbered."""
+    facts = describe(whole)
+    numbers = [str(number) for number, _ in enumerate(labels, 1)]
+    yield ["", "checkpoint", "norm", "relative", "cosine to 1", *numbers[1:]]
+    for number, label, norm, row in zip(numbers, labels, facts["norms"], cosines(whole), strict=True):
+        yield [number, label, _number(norm), _ratio(norm, facts["anchor"]), *(f"{c:.3f}" for c in row)]
+
+
+def _part_rows(title: str, parts: Parts) -> Iterator[list[str]]:
+    yield [title, *HEADER]
+    for name, part in parts.items():
+        facts = describe(part)
+        norm = float(np.mean(facts["norms"]))
+        cosine = f"{np.mean(facts['cosines']):.3f}" if facts["cosines"] else "-"
+        values = [_number(norm), _ratio(norm, facts["anchor"]), cosine, f"{facts['conflict']:.1%}"]
+        yield [name, f"{part.elements:,}", *values]
+
+
+def _ratio(norm: float, anchor: float) -> str:
+    return _number(norm / anchor) if anchor else "-"
+
+
+def _number(value: float) -> str:
+    return f"{value:#.4g}".rstrip(".")
+
+
+def _aligned(rows: Iterator[list[str]], left: int) -> str:
+    """Align columns, the first `left` ones at their left, numbers at their right."""
+    table = list(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i < left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    )
