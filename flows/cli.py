@@ -1,7 +1,9 @@
 """The `loreline` command: one table, no logic. Heavy imports wait until a command needs them."""
 
+import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
@@ -9,7 +11,7 @@ from typing import Annotated
 import typer
 
 from tasks.errors import LorelineError
-from tasks.params import read_merge_params, read_params
+from tasks.params import read_params
 
 app = typer.Typer(
     help="Merge the checkpoints of every fine-tuning run, and say honestly whether the merge is better.",
@@ -26,6 +28,8 @@ Refresh = Annotated[bool, typer.Option("--refresh", help="Look at the run again 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
 DEFAULT_PARAMS = Path("params.yaml")
 DEBUG = "--debug"
+GRACE_S = 5.0
+"""Between SIGTERM and the end of a process that is still computing."""
 
 
 @app.callback()
@@ -62,27 +66,49 @@ def merge(
     checkpoints: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[CHECKPOINT]...", help="Model directories, oldest first; none: the selection."
+            metavar="[CHECKPOINT]...",
+            help="Model directories, oldest first; or a recipe.yaml, ours or mergekit's; none: selection.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where a merge of named checkpoints goes.")] = None,
+    base: Annotated[Path | None, typer.Option(help="The model they started from: merge.base.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:i: merge.device.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show the plan, stop.")
+    ] = False,
     set_: Set = [],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Merge the selected checkpoints, or CHECKPOINT... into --out without a pipeline."""
-    from flows.progress import merging
-    from tasks.merge_checkpoints import merge_checkpoints, merge_directories
+    from flows.merge_command import merge_named, merge_selection
 
     if bool(checkpoints) != (out is not None):
         raise typer.BadParameter("CHECKPOINT... and --out belong together")
-    with merging() as on_tensor:
-        if checkpoints and out:
-            report = merge_directories(read_merge_params(set_), checkpoints, out, on_tensor)
-        else:
-            report = merge_checkpoints(read_params(params, set_).merge, ARTIFACTS, on_tensor)
-    for note in report.notes:
-        print(f"note: {note}", file=sys.stderr)
-    print(f"{out or ARTIFACTS / 'merged'}: {report.method} of {len(report.inputs)} checkpoints")
+    named = {"base": base, "device": device}
+    settings = [*set_, *(f"merge.{key}={value}" for key, value in named.items() if value)]
+    if checkpoints and out:
+        merge_named(checkpoints, settings, out, dry_run)
+    else:
+        merge_selection(read_params(params, settings).merge, ARTIFACTS, dry_run)
+
+
+@app.command()
+def inspect(
+    checkpoints: Annotated[
+        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Model directories, oldest first.")
+    ],
+    base: Annotated[Path | None, typer.Option(help="The model they started from; none: their mean.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where inspect.json and deviation.png go.")] = None,
+    tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor.")] = False,
+) -> None:
+    """Say how checkpoints lie to each other (norms, cosines, sign conflict), without merging them."""
+    from flows.progress import merging
+    from tasks.inspect_checkpoints import inspect_directories
+    from tasks.reporting.deviation_table import deviation_text
+
+    with merging("inspect") as on_tensor:
+        found = inspect_directories(checkpoints, base, out, on_tensor)
+    print(deviation_text(found.labels, found.base, found.tensors, tensors))
 
 
 @app.command()
@@ -155,11 +181,10 @@ def promote(
 
 @app.command()
 def methods() -> None:
-    """List the merge methods."""
-    from tasks.merging.methods import METHODS
+    """List the merge methods: what each does, needs and reads, and its paper."""
+    from tasks.reporting.methods_table import methods_table
 
-    for name, method in METHODS.items():
-        print(f"{name:10} {method.summary} ({method.reference})")
+    print(methods_table())
 
 
 def main() -> None:
@@ -181,5 +206,14 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that scratch directories go."""
+    """Unwind, so that scratch directories go; without waiting longer than that for a computation."""
+    from tasks.publish import discard_scratch
+
+    def end() -> None:
+        discard_scratch()
+        os._exit(128 + number)
+
+    last = threading.Timer(GRACE_S, end)
+    last.daemon = True
+    last.start()
     sys.exit(128 + number)

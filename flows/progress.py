@@ -26,10 +26,10 @@ def make_bar(what: str, *columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def merging() -> Iterator[Callable[[str, int, int], None]]:
+def merging(what: str = "merge") -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that hears of every merged tensor; end with time and peak memory."""
     start = told = time.monotonic()
-    with make_bar("merge", DownloadColumn()) as bar:
+    with make_bar(what, DownloadColumn()) as bar:
         task = bar.add_task("", total=None)
 
         def hear(name: str, done: int, total: int) -> None:
@@ -37,11 +37,11 @@ def merging() -> Iterator[Callable[[str, int, int], None]]:
             bar.update(task, completed=done, total=total, description=name)
             if bar.disable and time.monotonic() - told > PLAIN_EVERY_S:
                 told = time.monotonic()
-                say(f"merge: {done / 1e6:.0f} of {total / 1e6:.0f} MB, last {name}")
+                say(f"{what}: {done / 1e6:.0f} of {total / 1e6:.0f} MB, last {name}")
 
         yield hear
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    say(f"merge: {time.monotonic() - start:.1f} s, peak memory of this process {peak / 1e6:.0f} MB")
+    say(f"{what}: {time.monotonic() - start:.1f} s, peak memory of this process {peak / 1e6:.0f} MB")
 
 
 def say(text: str) -> None:

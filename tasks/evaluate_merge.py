@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.checkpoints.staging import staged
-from tasks.checkpoints.transform import transform
 from tasks.checkpoints.weights import open_weights
+from tasks.engine.model import write_merge
+from tasks.engine.plan import make_plan
 from tasks.errors import BadInput
 from tasks.evaluation.gate import appraise
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import TaskSpec, check_asked, load_tasks
 from tasks.fingerprint import fingerprint
-from tasks.merging.methods import mean
+from tasks.merge_params import MergeParams
 from tasks.params import EvaluateParams, RegisterParams
 from tasks.publish import is_intact, is_published, publishing
 from tasks.records import EvaluatedModel, Evaluation, MergeReport, Run, Selection, digest_of
 from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of
+from tasks.reporting.deviation_figure import draw_deviation
 from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import html_report
 
@@ -109,9 +111,10 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
 
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
-    weights = [open_weights(staged(c, artifacts), c.name) for c in selection.chosen]
+    sources = [open_weights(staged(c, artifacts), c.name) for c in selection.chosen]
+    steps = [checkpoint.step for checkpoint in selection.chosen]
     scratch.mkdir()
-    transform(weights, scratch, lambda tensors: (mean(tensors), {}), max_shard_bytes=2**63)
+    write_merge(make_plan(MergeParams(method="average"), sources, None, steps), scratch)
     return scratch
 
 
@@ -140,7 +143,11 @@ def _write(
     draw_trajectory(out / "figures" / "trajectory.png", run.checkpoints, selection)
     draw_gains(out / "figures" / "gains.png", evaluation)
     figures = sorted((out / "figures").iterdir())
-    (out / "report.html").write_text(html_report(selection, merge, evaluation, figures), encoding="utf-8")
+    deviation = out / "figures" / "deviation.png"
+    labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
+    draw_deviation(deviation, labels, merge.tensors, has_base)
+    report = html_report(selection, merge, evaluation, figures, deviation)
+    (out / "report.html").write_text(report, encoding="utf-8")
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, object]:

@@ -141,7 +141,7 @@ class MergeParams(Section):
     base: str | None = None
     """The model the checkpoints started from: a directory. Task vectors are differences from it."""
     lam: Number | None = None
-    """λ of θ* = θ_0 + λ·τ; unset: 1, for lore 1.25/N: a quarter as far beyond the mean as θ_0 is before."""
+    """λ of θ* = θ_0 + λ·τ; unset: 1, for the sum of LoRE 1.25/N: a quarter as far past the mean as θ_0 is."""
     weights: Weights = "uniform"
     """Weight of each checkpoint, or one for each, oldest first."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

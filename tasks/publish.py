@@ -3,14 +3,15 @@
 import ctypes
 import errno
 import os
+import re
 import shutil
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from tasks.checkpoints.hashing import file_digests
 from tasks.errors import BadInput
@@ -47,15 +48,20 @@ def _manifest(directory: Path) -> Manifest | None:
 
 
 @contextmanager
-def publishing(directory: Path, made_from: str) -> Iterator[Path]:
+def publishing(
+    directory: Path, made_from: str | Callable[[], str], resume: str | None = None
+) -> Iterator[Path]:
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
     What stood there before is visible until the new output is complete and on disk; after a crash at any
-    instant the one or the other is there whole. The manifest is written last.
+    instant the one or the other is there whole. The manifest is written last; a `made_from` that is known
+    only then may be a function. With `resume`, the identity of the work, the scratch directory still holds
+    what a killed process with the same one left.
     """
-    with _lock(directory), _scratch(directory) as scratch:
+    with _lock(directory), _scratch(directory, resume) as scratch:
         yield scratch
-        Manifest(made_from=made_from, files=_contents(scratch)).write(scratch / MANIFEST)
+        origin = made_from if isinstance(made_from, str) else made_from()
+        Manifest(made_from=origin, files=_contents(scratch)).write(scratch / MANIFEST)
         _sync(*scratch.rglob("*"), scratch)
         _put_in_place(scratch, directory)
 
@@ -78,23 +84,40 @@ def _lock(directory: Path) -> FileLock:
 
 
 @contextmanager
-def _scratch(directory: Path) -> Iterator[Path]:
+def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
     directory.parent.mkdir(parents=True, exist_ok=True)
-    prefix = f".{directory.name}."
-    for stale in directory.parent.glob(f"{prefix}*"):
-        shutil.rmtree(stale)
-    scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=directory.parent))
-    scratch.chmod(0o777 & ~_umask())
+    scratch = directory.with_name(f".{directory.name}.{(resume or uuid.uuid4().hex)[:16]}")
+    _remove_stale(directory, keep=scratch)
+    scratch.mkdir(exist_ok=True)
+    _scratches.add(scratch)
     try:
         yield scratch
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+        _scratches.discard(scratch)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _remove_stale(directory: Path, keep: Path | None) -> None:
+    """Remove scratch directories that nobody writes into any more: the lock is ours."""
+    name = re.compile(rf"\.{re.escape(directory.name)}\.[0-9a-f]{{16}}(\.old)?")
+    for path in directory.parent.iterdir():
+        if name.fullmatch(path.name) and path != keep:
+            shutil.rmtree(path)
+
+
+def tidy(directory: Path) -> None:
+    """Remove what a process left that was killed just after it published; leave a writer at work alone."""
+    with suppress(Timeout), _lock(directory).acquire(timeout=0):
+        _remove_stale(directory, keep=None)
+
+
+_scratches: set[Path] = set()
+
+
+def discard_scratch() -> None:
+    """Remove what is being written: for a process that has to end at once."""
+    for scratch in list(_scratches):
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _contents(directory: Path) -> tuple[FileDigest, ...]:

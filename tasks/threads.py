@@ -18,3 +18,25 @@ def threads_for(elements: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def one_thread_each(torch_too: bool) -> Iterator[None]:
+    """Let BLAS, and torch if it is used, compute on the calling thread alone, and as before afterwards.
+
+    For whoever brings threads of his own; and sums no longer depend on how many there are.
+    """
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        if not torch_too:
+            yield
+            return
+        import torch
+
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)

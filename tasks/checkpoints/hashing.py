@@ -1,6 +1,7 @@
 """SHA-256 of files, computed once for as long as a file stays as it is."""
 
 import hashlib
+import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,14 +30,24 @@ def sha256_of(path: Path) -> str:
         return _sha256(path, known)
 
 
+def remember(path: Path, sha256: str) -> None:
+    """Note the digest of a file that was computed while it was written."""
+    with _known() as known:
+        known.set(_identity(path.stat()), sha256)
+
+
 def _known() -> diskcache.Cache:
     return diskcache.Cache(str(cache() / "digests"))
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _sha256(path: Path, known: diskcache.Cache) -> str:
     """Digest a file, unless it is as it was when last digested (judged as git's index does)."""
     stat = path.stat()
-    seen = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    seen = _identity(stat)
     if (digest := known.get(seen)) is not None:
         return str(digest)
     with path.open("rb") as file:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from tasks.errors import BadInput
 
-MAX_HEADER = 100_000_000
+MAX_HEADER, MAX_TENSORS = 100_000_000, 100_000
 ITEM_SIZE = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
@@ -57,7 +57,10 @@ def _read_raw(path: Path) -> tuple[int, int, bytes]:
             )
         if length > MAX_HEADER:
             raise BadInput(f"{path}: a header of {length} bytes is over the limit of {MAX_HEADER}")
-        return status.st_size, length, file.read(length)
+        raw = file.read(length)
+        if (count := raw.count(b'"dtype"')) > MAX_TENSORS:  # seconds of parsing, for no known model
+            raise BadInput(f"{path}: {count} tensors in one file are over the limit of {MAX_TENSORS}")
+        return status.st_size, length, raw
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -71,9 +74,9 @@ def _tensor(name: str, entry: dict[str, Any], base: int) -> TensorInfo:
     dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in ITEM_SIZE:
         raise ValueError(f"tensor {name} has the unknown dtype {dtype}")
-    if not all(isinstance(extent, int) and extent >= 0 for extent in shape):
-        raise ValueError(f"tensor {name} has the shape {shape}")
-    if not 0 <= start <= end or end - start != math.prod(shape) * ITEM_SIZE[dtype]:
+    if not all(type(number) is int and number >= 0 for number in (*shape, start, end)):  # true is an int
+        raise ValueError(f"tensor {name} has the shape {shape} and bytes {start} to {end}")
+    if end - start != math.prod(shape) * ITEM_SIZE[dtype]:
         raise ValueError(f"tensor {name} of shape {shape} cannot fill bytes {start} to {end}")
     return TensorInfo(dtype, shape, base + start, base + end)
 

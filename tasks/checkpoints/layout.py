@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tasks.errors import BadInput
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 STATE = "trainer_state.json"
+OURS = ("merge.json", "manifest.json")
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
 
@@ -27,6 +29,18 @@ def step_of(directory: Path) -> int:
     return int(match[1]) if match else 0
 
 
+def labels_of(directories: Sequence[Path]) -> list[str]:
+    """Name directories by their last part, or in full where that would name two of them alike.
+
+    Raises BadInput for one that is named twice.
+    """
+    places = [directory.resolve() for directory in directories]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise BadInput(f"{twice[0]}: is named twice; name every checkpoint once")
+    short = [directory.absolute().name for directory in directories]
+    return short if len(set(short)) == len(short) else [str(directory) for directory in directories]
+
+
 def weight_files(directory: Path) -> list[Path]:
     """List the safetensors files of a model, the index followed but never out of the directory.
 
@@ -34,9 +48,9 @@ def weight_files(directory: Path) -> list[Path]:
     """
     if (directory / INDEX).is_file():
         names = sorted(set(read_index(directory).values()))
-        return [_inside(directory, directory / name) for name in names]
+        return [inside(directory, directory / name) for name in names]
     if (directory / SINGLE).exists():
-        return [_inside(directory, directory / SINGLE)]
+        return [inside(directory, directory / SINGLE)]
     if (directory / "adapter_config.json").is_file():
         raise BadInput(
             f"{directory}: is a PEFT adapter; merge it into its base model first (merge_and_unload)"
@@ -51,7 +65,7 @@ def weight_files(directory: Path) -> list[Path]:
 
 def read_index(directory: Path) -> dict[str, str]:
     """Return tensor name → file name of a sharded model."""
-    weight_map = read_json(directory / INDEX).get("weight_map")
+    weight_map = read_json(inside(directory, directory / INDEX)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadInput(f"{directory / INDEX}: has no weight_map; save or fetch it again")
     for name in weight_map.values():
@@ -95,13 +109,13 @@ def side_files(directory: Path) -> list[Path]:
     wanted = ("*.json", "*.txt", "*.model", "*.jinja")
     found = {path for pattern in wanted for path in directory.glob(pattern)}
     return sorted(
-        _inside(directory, path)
+        inside(directory, path)
         for path in found
-        if path.name != STATE and not path.name.endswith(".index.json")
+        if path.name not in (STATE, *OURS) and not path.name.endswith(".index.json")
     )
 
 
-def _inside(directory: Path, path: Path) -> Path:
+def inside(directory: Path, path: Path) -> Path:
     """Refuse a link that leaves the directory; a Hub cache is made of links to its own blobs."""
     if path.is_symlink():
         homes = [directory.resolve()]
@@ -109,4 +123,6 @@ def _inside(directory: Path, path: Path) -> Path:
         homes += [place / "blobs" for repo in repos for place in (repo, repo.parent)]
         if not any(path.resolve().is_relative_to(home) for home in homes):
             raise BadInput(f"{path}: is a link out of its directory; put the file itself there")
+    if path.exists() and not path.is_file():
+        raise BadInput(f"{path}: not a regular file; remove it or fetch the checkpoint again")
     return path

@@ -1,94 +1,110 @@
-"""Weights of checkpoints, read one tensor at a time, and whether several can be merged."""
+"""Weights of a checkpoint, read in pieces."""
 
-import itertools
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Protocol
 
-import torch
+import numpy as np
 
-from tasks.checkpoints.header import FLOATING, TensorInfo
-from tasks.checkpoints.layout import read_json, read_tensors
+from tasks.checkpoints.header import TensorInfo
+from tasks.checkpoints.layout import read_tensors
+from tasks.checkpoints.numbers import STORED, Numbers, all_finite, decode
 from tasks.errors import BadInput
 
-DTYPES = {
-    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8,
-    "BOOL": torch.bool,
-}  # fmt: skip
-UNIMPORTANT = {"_name_or_path", "transformers_version", "use_cache"}
+
+class Source(Protocol):
+    """A model that tensors are read from: its own weights, or an adapter on a base."""
+
+    @property
+    def label(self) -> str:
+        """What messages call it."""
+
+    @property
+    def directory(self) -> Path:
+        """Where its configuration lies."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Its tensors, nothing read yet."""
+
+    @property
+    def essential_files(self) -> Sequence[Path]:
+        """The files that decide what it computes: weights and configuration."""
+
+    def stored(self, name: str, first: int, count: int) -> Numbers:
+        """Read `count` elements from `first` on as they are stored."""
+
+    def read(self, name: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
+        """Read elements of a floating tensor as `compute`; raises BadInput when one is NaN or infinite."""
 
 
-class Weights(NamedTuple):
-    """A checkpoint's tensors: where each lies, nothing read yet."""
+@dataclass(frozen=True)
+class Weights:
+    """The safetensors files of one model directory. Files stay open, so that a deletion does no harm."""
 
     label: str
     directory: Path
-    tensors: dict[str, tuple[Path, TensorInfo]]
+    tensors: Mapping[str, TensorInfo]
+    files: Mapping[str, Path]
+    """Tensor name → file."""
+    _handles: Mapping[Path, int] = field(repr=False, compare=False)
+
+    @property
+    def essential_files(self) -> Sequence[Path]:
+        """The files that decide what it computes: weights and configuration."""
+        return [*sorted(set(self.files.values())), self.directory / "config.json"]
+
+    def stored(self, name: str, first: int, count: int) -> Numbers:
+        """Read `count` elements from `first` on as they are stored."""
+        info = self.tensors[name]
+        values: Numbers = np.empty(count, STORED[info.dtype])
+        offset = info.start + first * values.itemsize
+        view = memoryview(values.data).cast("B") if count else memoryview(b"")
+        while view:
+            got = os.preadv(self._handles[self.files[name]], [view], offset)
+            if not got:
+                raise BadInput(
+                    f"{self.files[name]}: became shorter while it was read; fetch the checkpoint again"
+                )
+            view, offset = view[got:], offset + got
+        return values
+
+    def read(self, name: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
+        """Read elements of a floating tensor as `compute`; raises BadInput when one is NaN or infinite."""
+        raw, dtype = self.stored(name, first, count), self.tensors[name].dtype
+        if not all_finite(raw, dtype):
+            raise NotFinite(self.label, name)
+        return decode(raw, dtype, compute)
+
+    def __del__(self) -> None:
+        for handle in self._handles.values():
+            os.close(handle)
+
+
+class NotFinite(BadInput):
+    """A checkpoint holds NaN or Inf."""
+
+    def __init__(self, label: str, tensor: str) -> None:
+        super().__init__(
+            f"{label}: tensor {tensor} holds NaN or Inf; leave that checkpoint out of the merge, "
+            "or set merge.on_nan to drop"
+        )
+        self.label = label
+        self.tensor = tensor
 
 
 def open_weights(directory: Path, label: str) -> Weights:
     """Read and check the headers of a model directory; `label` names it in messages."""
     if not directory.is_dir():
         raise BadInput(f"{directory}: no such directory; name a checkpoint directory")
-    return Weights(label, directory, read_tensors(directory))
-
-
-def read_tensor(weights: Weights, name: str) -> torch.Tensor:
-    """Read one tensor, in the dtype of the file. Raises BadInput when it holds NaN or Inf."""
-    path, info = weights.tensors[name]
-    data = bytearray(info.end - info.start)
-    with path.open("rb") as file:
-        file.seek(info.start)
-        if file.readinto(data) != len(data):
-            raise BadInput(f"{path}: became shorter while it was read; fetch the checkpoint again")
-    dtype = DTYPES[info.dtype]
-    tensor = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-    if info.dtype in FLOATING and not bool(torch.isfinite(tensor).all()):
-        raise BadInput(
-            f"{weights.label}: tensor {name} holds NaN or Inf; leave that checkpoint out of the merge"
-        )
-    return tensor.reshape(info.shape)
-
-
-def check_agreement(inputs: Sequence[Weights]) -> None:
-    """Raise BadInput unless all inputs are of one architecture: names, shapes, dtypes, configuration."""
-    for one, other in itertools.pairwise(inputs):
-        _check_names(one, other)
-        for name in one.tensors:
-            _check_tensor(name, one, other)
-        _check_config(one, other)
-    for name, (path, info) in inputs[0].tensors.items():
-        if info.dtype not in DTYPES:
-            raise BadInput(
-                f"{path}: tensor {name} is quantised ({info.dtype}); merge the unquantised weights"
-            )
-
-
-def _check_names(one: Weights, other: Weights) -> None:
-    for holder, lacker in ((one, other), (other, one)):
-        if missing := holder.tensors.keys() - lacker.tensors.keys():
-            raise BadInput(
-                f"{lacker.label}: tensor {min(missing)} is missing, but {holder.label} has it; "
-                "checkpoints of one merge must share one architecture"
-            )
-
-
-def _check_tensor(name: str, one: Weights, other: Weights) -> None:
-    left, right = one.tensors[name][1], other.tensors[name][1]
-    for field, a, b in (("", left.shape, right.shape), ("of dtype ", left.dtype, right.dtype)):
-        if a != b:
-            raise BadInput(
-                f"{other.label}: tensor {name} is {field}{b}, but {field}{a} in {one.label}; "
-                "checkpoints of one merge must share one architecture"
-            )
-
-
-def _check_config(one: Weights, other: Weights) -> None:
-    left, right = (read_json(weights.directory / "config.json") for weights in (one, other))
-    for key in sorted((left.keys() | right.keys()) - UNIMPORTANT):
-        if left.get(key) != right.get(key):
-            raise BadInput(
-                f"{other.label}: {key} in config.json is {right.get(key)!r}, but {left.get(key)!r} "
-                f"in {one.label}; checkpoints of one merge must share one configuration"
-            )
+    placed = read_tensors(directory)
+    files = {name: path for name, (path, _) in placed.items()}
+    return Weights(
+        label,
+        directory,
+        {name: info for name, (_, info) in placed.items()},
+        files,
+        {path: os.open(path, os.O_RDONLY) for path in set(files.values())},
+    )

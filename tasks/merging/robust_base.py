@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from tasks.errors import LorelineError
-from tasks.merging.svt import Shrunk, noise_edge, spectrum, svt
+from tasks.merging.svt import Shrunk, energy_edge, noise_edge, spectrum, svt
 
 Tensor = torch.Tensor
 MAX_PASSES = 10_000
@@ -81,13 +81,18 @@ def deviations(thetas: Sequence[Tensor]) -> list[Tensor]:
 
 
 def absolute_mu(B: Sequence[Tensor], mu: float, mu_scale: str) -> float:
-    """Turn μ in units of `mu_scale` into a singular value."""
+    """Turn μ in units of `mu_scale` into a singular value.
+
+    Where all is spikes (low-rank adapters, computed exactly) an edge of 0 would ask for the spectral median,
+    which takes σ_1/μ passes: then nothing counts as a spike, and the edge is that of the whole energy.
+    """
     if mu_scale == "absolute":
         return mu
     sigma1 = max(float(spectrum(b).sigma[0]) for b in B)
     if mu_scale == "sigma1":
         return mu * sigma1
-    return mu * max(noise_edge(B), ROUNDING * sigma1)
+    edge = noise_edge(B)
+    return mu * (edge if edge > ROUNDING * sigma1 else energy_edge(B))
 
 
 def minimise(B: Sequence[Tensor], mu: float, tolerance: float) -> tuple[Tensor, int, float]:

@@ -57,3 +57,10 @@ def noise_edge(deviations: Sequence[Tensor]) -> float:
         elements = sum((m - k) * (n - k) for k in counts)
         edge = math.sqrt(noise / elements) * (math.sqrt(m) + math.sqrt(n)) if elements else 0.0
     return edge
+
+
+def energy_edge(deviations: Sequence[Tensor]) -> float:
+    """Return where the singular values would end if all of the deviations were noise: no spikes taken out."""
+    m, n = deviations[0].shape
+    energy = sum(float(deviation.square().sum()) for deviation in deviations)
+    return math.sqrt(energy / (len(deviations) * m * n)) * (math.sqrt(m) + math.sqrt(n))

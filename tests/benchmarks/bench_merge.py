@@ -1,122 +1,85 @@
-"""Time whole merges against the naive way, in the same run, alternating; print a table with peak memory.
+"""Measure whole merges and print Markdown tables (`make bench`).
 
-Run with `make bench`. The naive way is what one would write in an hour: load every checkpoint whole, then average
-with torch, or iterate LoRE's Algorithm 1 with `torch.linalg.svd` ten times per matrix, then save.
+bench_merge.py [table cat fidelity scaling startup lore] [--runs 5] [--methods average ties] [--layers 12]
+
+Without an argument, all of them: half an hour. The checkpoints, 7 GB, are written below $LORELINE_BENCH and found
+there again; without it, in a temporary place.
 """
 
-import json
+import argparse
 import os
 import platform
-import resource
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
+from fidelity import fidelity
+from models import Llama
+from naive import against_naive
+from programs import METHODS
+from speed import against_copying, against_mergekit, scaling
+from startup import startup
 
-RUNS, N, LAYERS, HIDDEN, MIDDLE, VOCABULARY = 3, 3, 4, 256, 704, 2048
-
-NAIVE = """
-import sys, torch
-from safetensors.torch import load_file, save_file
-method, out, *inputs = sys.argv[1:]
-models = [load_file(path + "/model.safetensors") for path in inputs]
-def svt(A, mu):
-    U, s, Vt = torch.linalg.svd(A, full_matrices=False)
-    return (U * (s - mu).clamp(min=0)) @ Vt
-merged = {}
-for name in models[0]:
-    thetas = [model[name].float() for model in models]
-    theta = torch.stack(thetas).mean(0)
-    if method == "lore" and theta.ndim == 2:
-        deltas = [torch.zeros_like(theta)] * len(thetas)
-        for _ in range(10):
-            theta = torch.stack([t - d for t, d in zip(thetas, deltas)]).mean(0)
-            deltas = [svt(t - theta, 0.05) for t in thetas]
-        theta = theta + sum(deltas) * 1.25 / len(thetas)
-    merged[name] = theta.to(models[0][name].dtype)
-save_file(merged, out)
-"""
-
-LORELINE = "from flows.cli import main; main()"
+Part = Callable[[Path, argparse.Namespace], str]
+PARTS: dict[str, tuple[str, Part]] = {
+    "table": (
+        "Beside mergekit",
+        lambda root, given: against_mergekit(root, shape(given), given.methods, given.runs),
+    ),
+    "cat": ("Beside copying", lambda root, given: against_copying(root, shape(given), given.runs)),
+    "fidelity": ("Fidelity", lambda root, given: fidelity(root, shape(given), given.methods)),
+    "scaling": ("Scaling", lambda root, given: scaling(root, ("average", "ties"), given.runs)),
+    "startup": ("Start-up", lambda root, given: startup(root, given.runs)),
+    "lore": ("LoRE beside the naive way", lambda root, given: against_naive(root, given.runs)),
+}
 
 
-def main() -> None:
-    """Make the checkpoints, time both programs, print the table."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print what is asked for."""
+    given = parser().parse_args(arguments)
+    print(f"{time.strftime('%Y-%m-%d')}, {machine()}, median of {given.runs}", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        root = Path(scratch)
-        inputs = [str(path) for path in write_checkpoints(root)]
-        size = sum((Path(path) / "model.safetensors").stat().st_size for path in inputs)
-        print(
-            f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"
-        )
-        print(f"{N} checkpoints of {size / N / 1e6:.0f} MB in bf16, median of {RUNS}\n")
-        print("| method | Loreline s | naive s | ratio | Loreline MB | naive MB |\n|---|---|---|---|---|---|")
-        for method in ("average", "lore"):
-            ours, naive = [], []
-            for run in range(RUNS):
-                out = root / f"{method}-{run}"
-                options = ["--set", f"merge.method={method}", "--set", "merge.lore.tolerance=1e-4"]
-                ours.append(measure([LORELINE, "merge", *inputs, "--out", str(out), *options]))
-                naive.append(measure([NAIVE, method, str(root / "naive.safetensors"), *inputs]))
-            print(row(method, ours, naive), flush=True)
+        root = Path(os.environ.get("LORELINE_BENCH") or scratch).absolute()
+        root.mkdir(parents=True, exist_ok=True)
+        for part in given.parts or PARTS:
+            title, measured = PARTS[part]
+            print(f"\n## {title}\n\n{measured(root, given)}", flush=True)
 
 
-def write_checkpoints(root: Path) -> list[Path]:
-    """Write Llama-shaped checkpoints: a common base, noise at 0.2 % of its deviation, and rank-16 deltas."""
-    shapes = {"embed": (VOCABULARY, HIDDEN), "head": (VOCABULARY, HIDDEN)}
-    for layer in range(LAYERS):
-        shapes |= {f"{layer}.{name}": (HIDDEN, HIDDEN) for name in "qkvo"}
-        shapes |= {
-            f"{layer}.gate": (MIDDLE, HIDDEN),
-            f"{layer}.up": (MIDDLE, HIDDEN),
-            f"{layer}.down": (HIDDEN, MIDDLE),
-        }
-    base = {
-        name: torch.randn(shape, generator=torch.Generator().manual_seed(0)) for name, shape in shapes.items()
-    }
-    paths = []
-    for step in range(1, N + 1):
-        random = torch.Generator().manual_seed(step)
-        tensors = {}
-        for name, theta in base.items():
-            m, n = theta.shape
-            low_rank = torch.randn(m, 16, generator=random) @ torch.randn(16, n, generator=random) * 2e-3
-            tensors[name] = (theta + 2e-3 * torch.randn(m, n, generator=random) + low_rank).bfloat16()
-        path = root / f"checkpoint-{step}"
-        path.mkdir()
-        save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
-        (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-        paths.append(path)
-    return paths
-
-
-def measure(arguments: list[str]) -> tuple[float, float]:
-    """Run a program to its end; return seconds and its peak resident memory in MB."""
-    code, *rest = arguments
-    start = time.monotonic()
-    child = subprocess.Popen(
-        [sys.executable, "-c", code, *rest], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+def parser() -> argparse.ArgumentParser:
+    """Return the options."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    _, status, usage = os.wait4(child.pid, 0)
-    seconds = time.monotonic() - start
-    if status:
-        raise SystemExit(f"failed: {child.stderr.read().decode() if child.stderr else status}")
-    scale = 1e6 if sys.platform == "darwin" else 1e3
-    return seconds, resource.struct_rusage(usage).ru_maxrss / scale
-
-
-def row(method: str, ours: list[tuple[float, float]], naive: list[tuple[float, float]]) -> str:
-    """Format the medians, the ratio taken pair by pair."""
-    ratio = statistics.median(a[0] / b[0] for a, b in zip(ours, naive, strict=True))
-    (s1, m1), (s2, m2) = (
-        [statistics.median(column) for column in zip(*runs, strict=True)] for runs in (ours, naive)
+    options.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; none: all")
+    options.add_argument("--runs", type=int, default=5, help="of every program")
+    options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
+    options.add_argument(
+        "--layers", type=int, default=Llama.layers, help="fewer, to try the benchmark itself"
     )
-    return f"| {method} | {s1:.2f} | {s2:.2f} | {ratio:.2f} | {m1:.0f} | {m2:.0f} |"
+    return options
+
+
+def shape(given: argparse.Namespace) -> Llama:
+    """Return the shape of the checkpoints."""
+    return Llama(layers=given.layers)
+
+
+def machine() -> str:
+    """Say what this was measured on."""
+    processor = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        named = [
+            line.partition(":")[2].strip()
+            for line in cpuinfo.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        processor = named[0] if named else processor
+    packages = ", ".join(f"{name} {version(name)}" for name in ("torch", "numpy", "mergekit"))
+    return f"{processor}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}"
 
 
 if __name__ == "__main__":

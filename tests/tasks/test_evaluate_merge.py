@@ -14,7 +14,8 @@ from tasks.evaluate_merge import evaluate_merge
 from tasks.evaluation import harness
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
-from tasks.params import EvaluateParams, FetchParams, MergeParams, RegisterParams, SelectParams
+from tasks.merge_params import MergeParams
+from tasks.params import EvaluateParams, FetchParams, RegisterParams, SelectParams
 from tasks.publish import MANIFEST
 from tasks.register_model import register_model
 from tasks.registry.store import connect
@@ -78,6 +79,8 @@ def test_last_best_average_and_merge_are_measured_once(
         ("average", "average of 3"),
         ("merge", "lore merge"),
     ]
+    figures = {path.name for path in (artifacts / "evaluation" / "figures").iterdir()}
+    assert figures == {"trajectory.png", "gains.png", "deviation.png"}
     assert len(loaded) == 4
     assert evaluate_merge(params, store, artifacts) == evaluation
     shutil.rmtree(artifacts / "evaluation")

@@ -1,0 +1,47 @@
+"""Opening what a merge is given: whole models, adapters on a base, or adapters by themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.checkpoints.adapted import adapt
+from tasks.checkpoints.adapters import Adapter, is_adapter, read_adapter
+from tasks.checkpoints.weights import Source, open_weights
+from tasks.errors import BadInput
+
+
+def open_models(directories: Sequence[Path], labels: Sequence[str], base: Source | None) -> list[Source]:
+    """Open the inputs of one merge.
+
+    Adapters alone, without a base, stay adapters; else each is seen on the base, or on the directory that it
+    names itself. Raises BadInput for adapters of different bases.
+    """
+    adapters = {i: read_adapter(place, labels[i]) for i, place in enumerate(directories) if is_adapter(place)}
+    _check_one_base(list(adapters.values()))
+    if adapters and len(adapters) == len(directories) and base is None:
+        return list(adapters.values())
+    opened: list[Source] = []
+    for i, place in enumerate(directories):
+        if i not in adapters:
+            opened.append(open_weights(place, labels[i]))
+            continue
+        base = base or _own_base(adapters[i])
+        opened.append(adapt(adapters[i], base))
+    return opened
+
+
+def _check_one_base(adapters: Sequence[Adapter]) -> None:
+    for adapter in adapters[1:]:
+        if adapter.config.base != adapters[0].config.base:
+            raise BadInput(
+                f"{adapter.label}: was trained on {adapter.config.base}, but {adapters[0].label} on "
+                f"{adapters[0].config.base}; adapters of one merge must share one base"
+            )
+
+
+def _own_base(adapter: Adapter) -> Source:
+    named = adapter.config.base_model_name_or_path
+    if not named or not Path(named).is_dir():
+        raise BadInput(
+            f"{adapter.label}: is an adapter of {adapter.config.base}; set merge.base to its directory"
+        )
+    return open_weights(Path(named), f"base {named}")

@@ -1,0 +1,71 @@
+"""Between the bytes of a file and arrays to compute with; numpy alone, which starts much faster than torch.
+
+bfloat16, which numpy lacks, is the upper half of a float32.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Numbers: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+
+STORED = {
+    "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": np.uint16,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8,
+    "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8, "BOOL": np.bool_,
+}  # fmt: skip
+"""What each safetensors dtype is read as; others are quantised and cannot be merged."""
+
+FIRST_INFINITY = {"BF16": np.uint16(0x7F80 << 1), "F16": np.uint16(0x7C00 << 1)}
+"""A 16-bit pattern, its sign shifted out, from which on it is infinite or NaN."""
+
+
+def compute_dtype(dtype: str) -> type[np.floating[Any]]:
+    """Return what a tensor of this output dtype is computed in, so that rounding to it happens once."""
+    return np.float32 if dtype in FIRST_INFINITY else np.float64
+
+
+def decode(raw: Numbers, dtype: str, compute: type[np.floating[Any]]) -> Numbers:
+    """Turn the stored numbers of a floating dtype into `compute`, exactly."""
+    if dtype != "BF16":
+        return raw.astype(compute)
+    bits = np.left_shift(raw, np.uint32(16), dtype=np.uint32, casting="unsafe")
+    return bits.view(np.float32).astype(compute, copy=False)
+
+
+def encode(values: Numbers, dtype: str) -> Numbers:
+    """Round a flat array of float32 or float64 once, to nearest even, to the stored numbers of `dtype`."""
+    with np.errstate(over="ignore"):  # whoever calls looks for infinities
+        if dtype != "BF16":
+            return values.astype(STORED[dtype])
+        single = _single(values)
+    if np.isnan(single).any():  # CUDA's has all bits set: a carry would make it zero
+        single = np.where(np.isnan(single), np.float32(np.nan), single)
+    bits = single.view(np.uint32)
+    rounding = bits >> np.uint32(16)
+    rounding &= np.uint32(1)
+    rounding += np.uint32(0x7FFF)
+    rounding += bits
+    return np.ascontiguousarray(rounding.view(np.uint16)[1::2])  # the upper halves, little-endian
+
+
+def _single(values: Numbers) -> Numbers:
+    """Convert to float32 such that rounding that to bfloat16 equals rounding `values` directly.
+
+    Only a float32 that lies exactly between two bfloat16 can mislead: it moves back to the side it came from.
+    """
+    single = np.ascontiguousarray(values, dtype=np.float32)
+    if values.dtype == np.float64:
+        bits = single.view(np.uint32)
+        middle = (bits & np.uint32(0xFFFF)) == 0x8000
+        if middle.any():
+            exact, rounded = np.abs(values[middle]), np.abs(single[middle])
+            bits[middle] += (exact > rounded).astype(np.uint32) - (exact < rounded).astype(np.uint32)
+    return single
+
+
+def all_finite(raw: Numbers, dtype: str) -> bool:
+    """Tell whether stored numbers hold neither NaN nor infinity."""
+    if dtype in FIRST_INFINITY:
+        return not bool((raw.view(np.uint16) << 1 >= FIRST_INFINITY[dtype]).any())
+    return bool(np.isfinite(raw).all())

@@ -1,0 +1,115 @@
+"""Writing merged adapters as a complete PEFT adapter directory."""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tasks.checkpoints.adapter_config import CONFIG
+from tasks.checkpoints.adapters import WEIGHTS
+from tasks.checkpoints.layout import SINGLE, read_json, side_files
+from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
+from tasks.engine.adapters import AdapterPlan, Merged, factor_names, merge_factors, run
+from tasks.engine.cut import cut
+from tasks.engine.execute import OnTensor
+from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+from tasks.merging.block import Block
+from tasks.merging.methods import METHODS
+from tasks.merging.program import Facts, Finish
+from tasks.threads import one_thread_each
+
+AVERAGES = ("average", "ema", "wma", "lawa")
+
+
+def merge_adapters(
+    plan: AdapterPlan, directory: Path, on_tensor: OnTensor = lambda name, done, total: None
+) -> dict[str, Facts]:
+    """Write a merge of adapters as an adapter directory: factors, configuration, the newest's other files.
+
+    Return what was measured of each tensor. Raises BadInput for NaN and overflow.
+    """
+    total, done = len(plan.groups), 0
+
+    def hear(tensor: str) -> None:
+        nonlocal done
+        done += 1
+        on_tensor(tensor, done * plan.bytes_written // total, plan.bytes_written)
+
+    with one_thread_each(plan.method.whole):
+        merged = merge_factors(plan, hear)
+        _write_tensors(plan, merged, directory)
+    newest = plan.inputs[-1]
+    for path in side_files(newest.directory):
+        shutil.copyfile(path, directory / path.name)
+    ranks = {name.removesuffix(".weight"): found.A.shape[0] for name, found in merged.items()}
+    config = read_json(newest.directory / CONFIG) | _config(ranks)
+    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return {name: found.facts for name, found in merged.items()}
+
+
+def _config(ranks: Mapping[str, int]) -> dict[str, object]:
+    """Return what adapter_config.json has to say of these ranks: α = r, so that the scaling is 1.
+
+    A pattern matches whatever ends like it, and the first that matches counts: the longest come first.
+    """
+    usual = Counter(ranks.values()).most_common(1)[0][0]
+    others = {module: rank for module, rank in ranks.items() if rank != usual}
+    pattern = dict(sorted(others.items(), key=lambda item: (-len(item[0]), item[0])))
+    return {
+        "r": usual, "lora_alpha": usual, "rank_pattern": pattern, "alpha_pattern": pattern,
+        "use_rslora": False, "init_lora_weights": True, "inference_mode": True,
+        "target_modules": sorted(ranks), "exclude_modules": None,
+        "layers_to_transform": None, "layers_pattern": None,
+    }  # fmt: skip
+
+
+def _write_tensors(plan: AdapterPlan, merged: Mapping[str, Merged], directory: Path) -> None:
+    halves = dict[str, Numbers]()
+    for name, found in merged.items():
+        A, B = factor_names(name, plan.inputs)
+        halves |= {A: found.A, B: found.B}
+    dtypes = {key: stored.dtype for key, stored in plan.spec.items()}
+    spec = {
+        key: Stored(dtypes[key], halves[key].shape) if key in halves else stored
+        for key, stored in plan.spec.items()
+    }
+    everything = sum(stored.size for stored in spec.values())
+    with open_shards(directory, spec, everything) as [shard]:
+        for key, numbers in halves.items():
+            write_numbers(shard, key, 0, np.ascontiguousarray(numbers))
+        for name, key in plan.inputs[-1].replaced.items():
+            _average(plan, name, key, spec[key], shard)
+    (directory / SINGLE).rename(directory / WEIGHTS)
+
+
+def _average(plan: AdapterPlan, name: str, key: str, stored: Stored, shard: Shard) -> None:
+    """Average a tensor that the adapters hold whole: as the method averages, else plainly."""
+    params = plan.settings.params
+    own = params.method in AVERAGES and params.weights not in ("nan", "metagpt")
+    settings = replace(plan.settings, shapes={name: stored.shape}, has_base=False)
+    if not own:
+        plain = MergeParams(method="average")
+        settings = replace(settings, params=plain, at=lambda tensor: plain)
+    finish: Finish = run(METHODS[settings.params.method].program(settings), [], _no_block)
+    compute = compute_dtype(stored.dtype)
+    for piece in cut(name, stored.shape, whole=False):
+        rows, columns = piece.rows, piece.columns
+        thetas = [
+            adapter.read(adapter.replaced[name], piece.start, rows * columns, compute).reshape(rows, columns)
+            for adapter in plan.inputs
+        ]
+        average, _ = finish(Block(name, piece.matrix, piece.start, thetas, None))
+        numbers = encode(average.reshape(-1), stored.dtype)
+        if not all_finite(numbers, stored.dtype):
+            raise BadInput(f"tensor {name}: the merge overflows {stored.dtype}; choose a wider merge.dtype")
+        write_numbers(shard, key, piece.start * numbers.itemsize, numbers)
+
+
+def _no_block(tensor: str) -> Block:
+    raise AssertionError(f"{tensor}: averages measure nothing")

@@ -1,0 +1,183 @@
+"""Merging LoRA adapters into one adapter: plan, computation, directory."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.checkpoints.adapters import Adapter
+from tasks.checkpoints.numbers import Numbers, all_finite, encode
+from tasks.checkpoints.weights import NotFinite
+from tasks.engine.devices import cores
+from tasks.engine.plan import Plan, check_method, make_settings, written_dtype
+from tasks.engine.shards import Stored
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+from tasks.merging.block import Block
+from tasks.merging.deviation import describe, deviation
+from tasks.merging.layers import Layers
+from tasks.merging.low_rank import Span, check_invariant, factored, span, within_span
+from tasks.merging.program import Facts, Program
+
+ROUNDING = {"F64": 1e-14}
+"""Share of σ_1 below which a singular value is rounding, by dtype; for the others, that of float32."""
+ROUNDING_SINGLE = 1e-7
+
+
+@dataclass(frozen=True)
+class AdapterPlan(Plan):
+    """A merge of adapters that is an adapter again; its spec has the largest ranks that can come out."""
+
+    inputs: Sequence[Adapter]
+    dtypes: Mapping[str, str]
+    """Of the merged factors, by the tensor that they change."""
+
+    def products(self, tensor: str) -> list[tuple[Numbers, Numbers]]:
+        """Return every adapter's factors of one tensor's change; those that leave it alone have rank 0."""
+        rows, columns = self.settings.shapes[tensor]
+        nothing = np.empty((rows, 0)), np.empty((0, columns))
+        found = [
+            adapter.product(tensor, np.float64) if tensor in adapter.factors else nothing
+            for adapter in self.inputs
+        ]
+        for adapter, (B, A) in zip(self.inputs, found, strict=True):
+            if not (np.isfinite(B).all() and np.isfinite(A).all()):
+                raise NotFinite(adapter.label, tensor)
+        return found
+
+    @property
+    def bytes_held(self) -> int:
+        """Estimate of the memory that one thread's arrays take at most."""
+        ranks = Counter[str]()
+        for adapter in self.inputs:
+            ranks.update({name: found.rank for name, found in adapter.factors.items()})
+        sides = {name: sum(shape) for name, shape in self.settings.shapes.items()}
+        return max(8 * (3 * sides[name] * k + (len(self.inputs) + 4) * k * k) for name, k in ranks.items())
+
+
+class Merged(NamedTuple):
+    """One tensor's merged change."""
+
+    B: Numbers
+    """out × r, as it is stored."""
+    A: Numbers
+    """r × in, as it is stored."""
+    facts: Facts
+
+
+def plan_adapters(params: MergeParams, adapters: Sequence[Adapter], steps: Sequence[int]) -> AdapterPlan:
+    """Check that these adapters can be merged by this method into an adapter.
+
+    Raises BadInput naming what does not fit.
+    """
+    method = check_method(params, len(adapters))
+    check_invariant(params)
+    _check_agreement(adapters)
+    shapes = {name: found.shape for adapter in adapters for name, found in adapter.factors.items()}
+    shapes = dict(sorted(shapes.items()))
+    dtypes = {name: written_dtype(_dtypes(name, adapters), params) for name in shapes}
+    settings = make_settings(params, steps, shapes, Layers.of(shapes), has_base=True)
+    method.check(settings)
+    spec = dict[str, Stored]()
+    for name, (rows, columns) in shapes.items():
+        rank = min(rows, columns, sum(a.factors[name].rank for a in adapters if name in a.factors))
+        A, B = factor_names(name, adapters)
+        spec |= {A: Stored(dtypes[name], (rank, columns)), B: Stored(dtypes[name], (rows, rank))}
+    for key in adapters[-1].replaced.values():
+        dtype = written_dtype({adapter.tensors[key].dtype for adapter in adapters}, params)
+        spec[key] = Stored(dtype, adapters[-1].tensors[key].shape)
+    return AdapterPlan(adapters, None, settings, dict(sorted(spec.items())), dtypes)
+
+
+def factor_names(tensor: str, adapters: Sequence[Adapter]) -> tuple[str, str]:
+    """Return what a file calls the factors A and B of one tensor's change."""
+    found = next(adapter.factors[tensor] for adapter in adapters if tensor in adapter.factors)
+    return found.A, found.B
+
+
+def merge_factors(plan: AdapterPlan, on_merged: Callable[[str], None]) -> dict[str, Merged]:
+    """Merge the changes of all tensors within the spans of their factors, on every core."""
+    shapes = plan.settings.shapes
+    spans = lru_cache(2 * cores())(lambda tensor: span(plan.products(tensor)))
+
+    def at(tensor: str) -> MergeParams:
+        rows, columns = shapes[tensor]
+        return within_span(plan.settings.at(tensor), spans(tensor).cores, (rows, columns))
+
+    def merge(names: Sequence[str]) -> dict[str, Merged]:
+        own = replace(plan.settings, at=at, shapes={name: shapes[name] for name in names})
+        finish = run(plan.method.program(own), names, lambda name: _block(name, spans(name)))
+        return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
+
+    merged: dict[str, Merged] = {}
+    with ThreadPoolExecutor(cores()) as pool:
+        for found in pool.map(merge, plan.groups):
+            merged |= found
+            on_merged(next(reversed(found)))
+    return merged
+
+
+def run(program: Program, names: Sequence[str], block: Callable[[str], Block]) -> Any:
+    """Take a program through its measurements, one block for each tensor; return what it returns."""
+    try:
+        measure = next(program)
+        while True:
+            measure = program.send({name: [measure(block(name))] for name in names})
+    except StopIteration as stop:
+        return stop.value
+
+
+def _block(tensor: str, within: Span) -> Block:
+    return Block(tensor, 0, 0, within.cores, np.zeros_like(within.cores[0]))  # the base is where ΔW = 0
+
+
+def _merged(tensor: str, within: Span, finish: Any, dtype: str) -> Merged:
+    block = _block(tensor, within)
+    core, facts = finish(block)
+    B, A = factored(within, core, ROUNDING.get(dtype, ROUNDING_SINGLE))
+    known = describe(deviation(block))
+    stored = [encode(half.reshape(-1), dtype) for half in (B, A)]
+    if not all(all_finite(half, dtype) for half in stored):
+        raise BadInput(f"tensor {tensor}: the merge overflows {dtype}; choose a wider merge.dtype")
+    facts = {**facts, "norms": known["norms"], "cosines": known["cosines"], "rank": A.shape[0]}
+    return Merged(stored[0].reshape(B.shape), stored[1].reshape(A.shape), facts)
+
+
+def _dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:
+    own = [(adapter, adapter.factors[tensor]) for adapter in adapters if tensor in adapter.factors]
+    return {adapter.tensors[key].dtype for adapter, found in own for key in (found.A, found.B)}
+
+
+def _check_agreement(adapters: Sequence[Adapter]) -> None:
+    """Raise BadInput unless all adapters change one model in one way; they may change different layers."""
+    newest = adapters[-1]
+    for other in adapters[:-1]:
+        if other.config.fan_in_fan_out != newest.config.fan_in_fan_out:
+            raise BadInput(
+                f"{newest.label}: fan_in_fan_out differs from that of {other.label}; "
+                "adapters of one merge must share one base"
+            )
+        if missing := other.replaced.keys() ^ newest.replaced.keys():
+            lacker = other if min(missing) in newest.replaced else newest
+            raise BadInput(
+                f"{lacker.label}: tensor {min(missing)} is missing, but others replace it whole; "
+                "give merge.base to merge these adapters into full models"
+            )
+        for name in other.factors.keys() & newest.factors.keys():
+            _check_same(name, other, newest, other.factors[name].shape, newest.factors[name].shape)
+        for name, key in newest.replaced.items():
+            _check_same(name, other, newest, other.tensors[key].shape, newest.tensors[key].shape)
+
+
+def _check_same(
+    name: str, other: Adapter, newest: Adapter, left: tuple[int, ...], right: tuple[int, ...]
+) -> None:
+    if left != right:
+        raise BadInput(
+            f"{newest.label}: {name} is {right}, but {left} in {other.label}; "
+            "adapters of one merge must share one base"
+        )

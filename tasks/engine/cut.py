@@ -1,0 +1,41 @@
+"""Cutting tensors into blocks of rows, always in the same places."""
+
+import math
+from typing import NamedTuple
+
+BLOCK = 2**18
+"""Elements of a block: a megabyte of float32, so that the arrays of one block stay in the second-level cache.
+
+Fixed, because sums are taken block by block: the places of the cuts decide the last bits of a result.
+"""
+
+
+class Piece(NamedTuple):
+    """Some rows of a tensor seen as a stack of matrices."""
+
+    tensor: str
+    matrix: int
+    start: int
+    """Flat position of the first element in the tensor."""
+    rows: int
+    columns: int
+
+
+def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
+    """Cut a tensor into pieces of at most BLOCK elements, or into its whole matrices."""
+    stack, rows, columns = as_stack(shape)
+    step = max(rows, 1) if whole else max(1, BLOCK // max(columns, 1))
+    return [
+        Piece(tensor, matrix, (matrix * rows + row) * columns, min(step, rows - row), columns)
+        for matrix in range(stack)
+        for row in range(0, max(rows, 1), step)
+    ]
+
+
+def as_stack(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """See a shape as (matrices, rows, columns): a vector is one column, a convolution out × (in · k)."""
+    if len(shape) == 3:
+        return shape[0], shape[1], shape[2]
+    if len(shape) < 2:
+        return 1, math.prod(shape), 1
+    return 1, shape[0], math.prod(shape[1:])

@@ -1,0 +1,52 @@
+"""Where a merge computes."""
+
+import os
+from pathlib import Path
+
+import psutil
+
+from tasks.errors import BadInput
+
+CPU = "cpu"
+
+
+def choose_devices(wanted: str, decomposes: bool) -> list[str]:
+    """Return the devices that share the tensors: ["cpu"], or GPUs.
+
+    auto takes every GPU for methods that decompose matrices; the others wait for files, and numpy keeps up.
+    Raises BadInput for a GPU that is not there.
+    """
+    if wanted == CPU or (wanted == "auto" and not (decomposes and Path("/dev/nvidiactl").exists())):
+        return [CPU]
+    import torch
+
+    found = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if wanted == "auto":
+        return found or [CPU]
+    if wanted == "cuda" and found:
+        return found
+    if wanted not in found:
+        raise BadInput(
+            f"--device {wanted}: there is {', '.join(found) or 'no CUDA device'}; take cpu or auto"
+        )
+    return [wanted]
+
+
+def threads_for(bytes_held: int) -> int:
+    """Return how many threads compute: one a core, as long as memory lasts for what each holds.
+
+    Raises BadInput when it does not last for one.
+    """
+    fitting = psutil.virtual_memory().available // max(bytes_held, 1)
+    if not fitting:
+        raise BadInput(
+            f"this merge needs about {bytes_held / 1e9:.1f} GB of memory for its largest matrix, and "
+            f"{psutil.virtual_memory().available / 1e9:.1f} GB are free; free some, or choose a method "
+            "that does not decompose matrices"
+        )
+    return int(min(cores(), fitting))
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

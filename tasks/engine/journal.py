@@ -1,0 +1,92 @@
+"""Which tensors of a merge are finished, so that a killed one resumes where it stopped.
+
+One line for each tensor, in the order of the weight files, with the SHA-256 of its file up to the tensor's
+end: one pass of hashing serves to believe what an earlier process wrote, and to know the whole file's.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tasks.engine.shards import Shard, Spec
+from tasks.merging.program import Facts
+
+NAME = ".journal"
+CHUNK = 2**22
+
+
+class Entry(NamedTuple):
+    """A finished tensor."""
+
+    tensor: str
+    sha256: str
+    """Of the weight file, up to and including this tensor."""
+    facts: Facts
+
+
+class Journal:
+    """Hashes finished tensors in order and notes them down."""
+
+    def __init__(self, directory: Path, shards: Sequence[Shard], spec: Spec) -> None:
+        self._spec = spec
+        self._places = {name: shard for shard in shards for name in shard.offsets}
+        self._hashes = {shard.path: hashlib.sha256(shard.header) for shard in shards}
+        self._path = directory / NAME
+        self.finished = self._believed()
+        self._rewrite()
+
+    def finish(self, tensor: str, facts: Facts) -> None:
+        """Note that a tensor, the next in order, is written."""
+        entry = Entry(tensor, self._hashed(tensor), facts)
+        self.finished[tensor] = facts
+        self._write("a", [entry])
+
+    def close(self) -> dict[Path, str]:
+        """Remove the journal; return the SHA-256 of every weight file."""
+        self._path.unlink()
+        return {path: hash_.hexdigest() for path, hash_ in self._hashes.items()}
+
+    def _believed(self) -> dict[str, Facts]:
+        """Take over an earlier process's tensors as long as the files hold what it wrote."""
+        found: dict[str, Facts] = {}
+        for name, entry in zip(self._places, _entries(self._path), strict=False):
+            before = self._hashes[self._places[name].path].copy()
+            if entry.tensor != name or entry.sha256 != self._hashed(name):
+                self._hashes[self._places[name].path] = before
+                break
+            found[name] = entry.facts
+        return found
+
+    def _rewrite(self) -> None:
+        """Drop the lines that were not believed."""
+        self._write("w", list(_entries(self._path))[: len(self.finished)])
+
+    def _write(self, mode: Literal["a", "w"], entries: Sequence[Entry]) -> None:
+        with self._path.open(mode, encoding="utf-8") as file:
+            file.writelines(json.dumps(entry._asdict()) + "\n" for entry in entries)
+
+    def _hashed(self, tensor: str) -> str:
+        shard = self._places[tensor]
+        hash_ = self._hashes[shard.path]
+        for chunk in _chunks(shard.handle, shard.offsets[tensor], self._spec[tensor].size):
+            hash_.update(chunk)
+        return hash_.hexdigest()
+
+
+def _chunks(handle: int, start: int, size: int) -> Iterator[bytes]:
+    for offset in range(start, start + size, CHUNK):
+        yield os.pread(handle, min(CHUNK, start + size - offset), offset)
+
+
+def _entries(path: Path) -> Iterator[Entry]:
+    """Read lines up to the first that is not whole."""
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                values: dict[str, Any] = json.loads(line)
+                yield Entry(**values)
+            except (ValueError, TypeError, RecursionError):
+                return

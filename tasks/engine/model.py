@@ -1,0 +1,56 @@
+"""Writing a merge as a complete Hugging Face model directory."""
+
+import json
+import shutil
+from collections.abc import Set
+from pathlib import Path
+
+from tasks.checkpoints.hashing import remember
+from tasks.checkpoints.layout import read_json, side_files
+from tasks.engine.devices import choose_devices
+from tasks.engine.execute import OnTensor, execute
+from tasks.engine.journal import NAME as JOURNAL
+from tasks.engine.plan import DTYPES, Plan
+from tasks.engine.shards import parse_size, plan_shards
+from tasks.merging.program import Facts
+
+NAMES = {stored: name for name, stored in DTYPES.items()}
+
+
+def write_merge(
+    plan: Plan, directory: Path, on_tensor: OnTensor = lambda name, done, total: None
+) -> dict[str, Facts]:
+    """Write a merge as a model directory: weights, and the newest input's configuration and tokenizer.
+
+    Return what was measured of each tensor.
+    """
+    params = plan.settings.params
+    devices, shard_bytes = choose_devices(params.device, plan.method.whole), parse_size(params.max_shard_size)
+    _clear(directory, keep={JOURNAL, *plan_shards(plan.spec, shard_bytes)})
+    for path in side_files(plan.inputs[-1].directory):
+        shutil.copyfile(path, directory / path.name)  # no link: these files will have another life
+    _set_dtype(directory / "config.json", plan)
+    merged = execute(plan, directory, shard_bytes, devices, on_tensor)
+    for path, sha256 in merged.digests.items():
+        remember(path, sha256)
+    return merged.facts
+
+
+def _clear(directory: Path, keep: Set[str]) -> None:
+    """Drop what a killed process left beside weights and journal: it was written for its own report."""
+    for path in directory.iterdir():
+        if path.name not in keep:
+            path.unlink()
+
+
+def _set_dtype(config_file: Path, plan: Plan) -> None:
+    """Have the configuration name the dtype that is written, where the newest input has another."""
+    written, own = (
+        {info.dtype for info in tensors.values()} & NAMES.keys()
+        for tensors in (plan.spec, plan.inputs[-1].tensors)
+    )
+    if written == own or len(written) > 1:
+        return
+    config = read_json(config_file)
+    named = {key: NAMES[dtype] for key in ("dtype", "torch_dtype") for dtype in written if key in config}
+    config_file.write_text(json.dumps(config | named, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,42 @@
+"""Output heads that are stored although they are the embedding under another name."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from tasks.checkpoints.layout import read_json
+from tasks.checkpoints.weights import Source
+from tasks.errors import BadInput
+from tasks.merging.roles import is_embedding, is_head
+
+CHUNK = 2**22
+
+
+def stored_twice(inputs: Sequence[Source]) -> set[str]:
+    """Return the heads that config.json ties to an embedding and that need not be merged a second time.
+
+    Merged by themselves they could come to differ (DARE draws by name). Raises BadInput where they differ.
+    """
+    newest = inputs[-1]
+    if read_json(newest.directory / "config.json").get("tie_word_embeddings") is not True:
+        return set()
+    shapes = {name: info.shape for name, info in newest.tensors.items()}
+    tables = [name for name, shape in shapes.items() if is_embedding(name, shape)]
+    heads = [name for name, shape in shapes.items() if is_head(name, shape)]
+    pairs = {head: table for head in heads for table in tables if shapes[head] == shapes[table]}
+    for head, table in pairs.items():
+        for source in inputs:
+            _check_same(source, head, table)
+    return set(pairs)
+
+
+def _check_same(source: Source, head: str, table: str) -> None:
+    count = math.prod(source.tensors[head].shape)
+    for first in range(0, count, CHUNK):
+        some = min(CHUNK, count - first)
+        if not np.array_equal(source.stored(head, first, some), source.stored(table, first, some)):
+            raise BadInput(
+                f"{source.label}: {head} differs from {table}, but config.json ties them; "
+                "set tie_word_embeddings to false there if they are meant to differ"
+            )

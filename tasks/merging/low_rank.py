@@ -1,0 +1,95 @@
+"""Merging low-rank matrices in the span of their factors, without ever making one of them.
+
+With U and V orthonormal bases of all columns and all rows, ΔW_i = U C_i Vᵀ with small cores C_i. A method
+that is linear in the ΔW_i, or weighs them by norms and angles, does to the ΔW_i what it does to the cores; so
+does LoRE, whose problem is unitarily invariant and loses nothing outside the span.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+
+Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+INVARIANT = ("lore", "average", "ema", "wma", "lawa", "task_arithmetic", "metagpt", "model_stock")
+"""Methods that commute with a change of basis and stay in the span."""
+
+
+class Span(NamedTuple):
+    """N low-rank matrices m × n, ΔW_i = U C_i Vᵀ."""
+
+    U: Matrix
+    """m × k, orthonormal columns."""
+    V: Matrix
+    """n × l, orthonormal columns."""
+    cores: list[Matrix]
+    """C_i, k × l"""
+
+
+def span(products: Sequence[tuple[Matrix, Matrix]]) -> Span:
+    """Find the joint span of products B_i A_i (m × r_i times r_i × n), exactly: two QR decompositions."""
+    U, left = np.linalg.qr(np.hstack([B for B, _ in products]))
+    V, right = np.linalg.qr(np.hstack([A.T for _, A in products]))
+    ends = np.cumsum([B.shape[1] for B, _ in products])
+    parts = [slice(end - B.shape[1], end) for end, (B, _) in zip(ends, products, strict=True)]
+    return Span(U, V, [left[:, part] @ right[:, part].T for part in parts])
+
+
+def factored(within: Span, core: Matrix, rounding: float) -> tuple[Matrix, Matrix]:
+    """Return U·core·Vᵀ as B (m × r) times A (r × n), r its numerical rank, at least 1.
+
+    Singular values up to `rounding` · σ_1 are left out; the others are shared evenly by the two factors.
+    """
+    P, sigma, Qt = np.linalg.svd(core, full_matrices=False)
+    rank = max(1, int((sigma > rounding * sigma[0]).sum()))
+    root = np.sqrt(sigma[:rank])
+    return within.U @ (P[:, :rank] * root), (root[:, None] * Qt[:rank]) @ within.V.T
+
+
+def check_invariant(params: MergeParams) -> None:
+    """Raise BadInput for a method that needs the elements of the matrices, or the base beneath them."""
+    advice = "give merge.base to merge these adapters into full models"
+    if params.method not in INVARIANT:
+        raise BadInput(f"merge.method: {params.method} works on elements, not on low-rank factors; {advice}")
+    if params.method == "lore" and params.lore.combine == "ties":
+        raise BadInput(f"merge.lore.combine: ties works on elements, not on low-rank factors; {advice}")
+    if params.weights == "nan" and params.nan.of == "weights":
+        raise BadInput(
+            f"merge.nan.of: weights are unknown where adapters are merged; set task_vectors, or {advice}"
+        )
+
+
+def within_span(params: MergeParams, cores: Sequence[Matrix], shape: tuple[int, int]) -> MergeParams:
+    """Return LoRE's parameters such that the cores give what the full matrices (m × n) would."""
+    if params.method != "lore":
+        return params
+    kept, small = max(1, round(params.lore.rank_ratio * min(shape))), min(cores[0].shape)
+    changed = {
+        "mu": absolute_mu(params.lore.mu, params.lore.mu_scale, cores, shape),
+        "mu_scale": "absolute",
+        "rank_ratio": min(kept / small, 1.0),
+    }
+    return params.model_copy(update={"lore": params.lore.model_copy(update=changed)})
+
+
+def absolute_mu(mu: float, mu_scale: str, cores: Sequence[Matrix], shape: tuple[int, int]) -> float:
+    """Turn μ in units of `mu_scale` into a singular value.
+
+    Low-rank matrices have no noise floor: once their spikes are taken out (methods.md § 2, fact 7) nothing is
+    left, and a noise edge of 0 would ask LoRE for the spectral median. So none is taken out (k = 0): the edge
+    is where the whole energy of the deviations would end, were it noise on all m × n elements.
+    """
+    if mu_scale == "absolute":
+        return mu
+    mean = sum(cores[1:], cores[0]) / len(cores)
+    deviations = np.stack([core - mean for core in cores])
+    if mu_scale == "sigma1":
+        return mu * float(np.linalg.norm(deviations, 2, axis=(1, 2)).max())
+    m, n = shape
+    rms = float(np.linalg.norm(deviations)) / math.sqrt(len(cores) * m * n)
+    return mu * rms * (math.sqrt(m) + math.sqrt(n))

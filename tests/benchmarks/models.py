@@ -1,0 +1,105 @@
+"""Llama-like checkpoints to merge: a base, and checkpoints as if trained from it; bf16, random, always the same."""
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+DEVIATION = 0.02
+"""Of the base's matrices; the noise and the low-rank part of a task vector have 0.2 % of it each."""
+CHANGE = 0.002 * DEVIATION
+RANK = 16
+CHECKPOINTS = ("checkpoint-1", "checkpoint-2", "checkpoint-3")
+
+
+@dataclass(frozen=True)
+class Llama:
+    """A shape; as it stands, 220 million parameters."""
+
+    layers: int = 12
+    hidden: int = 1024
+    intermediate: int = 2816
+    vocabulary: int = 32_000
+
+    def __str__(self) -> str:
+        return f"llama-{self.layers}x{self.hidden}-{self.intermediate}-{self.vocabulary}"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Tensor name → shape; embeddings and head are untied."""
+        shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (self.vocabulary, self.hidden)}
+        for i in range(self.layers):
+            layer = f"model.layers.{i}"
+            shapes |= {f"{layer}.self_attn.{x}_proj.weight": (self.hidden, self.hidden) for x in "qkvo"}
+            shapes |= {
+                f"{layer}.mlp.{x}_proj.weight": (self.intermediate, self.hidden) for x in ("gate", "up")
+            }
+            shapes[f"{layer}.mlp.down_proj.weight"] = (self.hidden, self.intermediate)
+            shapes |= {f"{layer}.{x}_layernorm.weight": (self.hidden,) for x in ("input", "post_attention")}
+        return shapes | {
+            "model.norm.weight": (self.hidden,),
+            "lm_head.weight": (self.vocabulary, self.hidden),
+        }
+
+    @property
+    def parameters(self) -> int:
+        """How many."""
+        return sum(math.prod(shape) for shape in self.shapes.values())
+
+    @property
+    def config(self) -> dict[str, object]:
+        """config.json."""
+        heads = max(1, self.hidden // 64)
+        return {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": self.hidden,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": self.layers,
+            "num_attention_heads": heads,
+            "num_key_value_heads": heads,
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": 2048,
+            "hidden_act": "silu",
+            "rms_norm_eps": 1e-5,
+            "tie_word_embeddings": False,
+            "torch_dtype": "bfloat16",
+        }
+
+
+SCALES = {1: Llama(layers=6, vocabulary=16_000), 2: Llama(), 4: Llama(layers=24, vocabulary=64_000)}
+"""Layers and vocabulary grow together, so that parameters do: 110, 220 and 439 million."""
+
+
+def models(root: Path, llama: Llama) -> Path:
+    """Return the directory that holds `base` and CHECKPOINTS; write what is not there yet."""
+    directory = root / str(llama)
+    for k, name in enumerate(("base", *CHECKPOINTS)):
+        if not (directory / name).is_dir():
+            unfinished = directory / f"{name}.unfinished"
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            tensors = {tensor: _tensor(shape, i, k) for i, (tensor, shape) in enumerate(llama.shapes.items())}
+            save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
+            (unfinished / "config.json").write_text(json.dumps(llama.config, indent=2))
+            unfinished.rename(directory / name)
+    return directory
+
+
+def _tensor(shape: tuple[int, ...], i: int, k: int) -> torch.Tensor:
+    """Return the i-th tensor of the base (k = 0) or of the k-th checkpoint."""
+    random = torch.Generator().manual_seed(i)
+    theta = DEVIATION * torch.randn(shape, generator=random) if len(shape) == 2 else torch.ones(shape)
+    if k:
+        random.manual_seed(10_000 * k + i)
+        theta += CHANGE * torch.randn(shape, generator=random)
+        if len(shape) == 2:
+            left, right = (
+                torch.randn(size, generator=random) for size in ((shape[0], RANK), (RANK, shape[1]))
+            )
+            theta += (CHANGE / RANK**0.5) * (left @ right)
+    return theta.bfloat16()

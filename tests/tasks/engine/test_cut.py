@@ -1,0 +1,74 @@
+"""The pieces of a tensor are its elements, each once, in order."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.engine import cut as module
+from tasks.engine.cut import BLOCK, as_stack, cut
+
+shapes = st.lists(st.integers(0, 9), max_size=5).map(tuple)
+
+
+@given(shape=shapes, block=st.integers(1, 40), whole=st.booleans())
+@settings(max_examples=300)
+def test_pieces_tile_a_tensor_in_order(shape: tuple[int, ...], block: int, whole: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        pieces = cut("w", shape, whole)
+    reached = 0
+    for piece in pieces:
+        assert piece.tensor == "w"
+        assert piece.start == reached
+        reached += piece.rows * piece.columns
+    assert reached == math.prod(shape)
+
+
+@given(shape=shapes.filter(lambda shape: math.prod(shape) > 0), block=st.integers(1, 40))
+@settings(max_examples=300)
+def test_no_piece_is_empty_or_larger_than_a_block_unless_it_is_one_row(
+    shape: tuple[int, ...], block: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "BLOCK", block)
+        pieces = cut("w", shape, whole=False)
+    for piece in pieces:
+        assert piece.rows * piece.columns > 0
+        assert piece.rows == 1 or piece.rows * piece.columns <= block
+
+
+@given(shape=shapes.filter(lambda shape: math.prod(shape) > 0))
+def test_whole_pieces_are_the_matrices(shape: tuple[int, ...]) -> None:
+    stack, rows, columns = as_stack(shape)
+    assert [(piece.matrix, piece.rows, piece.columns) for piece in cut("w", shape, whole=True)] == [
+        (matrix, rows, columns) for matrix in range(stack)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shape", "stack"),
+    [
+        ((), (1, 1, 1)),
+        ((7,), (1, 7, 1)),
+        ((4, 5), (1, 4, 5)),
+        ((8, 4, 5), (8, 4, 5)),
+        ((8, 4, 3, 3), (1, 8, 36)),
+        ((8, 4, 2, 3, 3), (1, 8, 72)),
+    ],
+)
+def test_shapes_are_seen_as_matrices(shape: tuple[int, ...], stack: tuple[int, int, int]) -> None:
+    """A vector is one column, a 3-D tensor a stack of experts, a convolution out × (in · k)."""
+    assert as_stack(shape) == stack
+
+
+def test_a_piece_never_crosses_from_one_matrix_into_the_next() -> None:
+    for piece in cut("experts", (5, 1000, 300), whole=False):
+        assert piece.start // 300_000 == (piece.start + piece.rows * piece.columns - 1) // 300_000
+        assert piece.matrix == piece.start // 300_000
+
+
+def test_memory_does_not_grow_with_the_tensor() -> None:
+    for shape in ((2**28,), (2**18, 2**12)):
+        assert max(piece.rows * piece.columns for piece in cut("w", shape, whole=False)) <= BLOCK

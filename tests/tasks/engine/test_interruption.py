@@ -1,0 +1,152 @@
+"""An execution that stops says where, leaves no thread behind, and goes on where it stopped."""
+
+import gc
+import math
+import threading
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from engine_runs import (
+    equal,
+    last_places,
+    open_files,
+    params_for,
+    plan_for,
+    run,
+    write_all,
+    write_models,
+)
+from safetensors.torch import load_file, save_file
+
+from tasks.checkpoints.weights import NotFinite
+from tasks.engine import cut, devices, execute
+from tasks.errors import BadInput
+from tasks.merge_params import LoreParams, MergeParams
+from tasks.merging import robust_base
+from tasks.merging.block import Block
+from tasks.merging.methods import METHODS
+
+SMALL_BLOCK = 20
+"""Several blocks to each tensor of the tiny checkpoints."""
+
+on_all_methods = pytest.mark.parametrize("method", METHODS)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(count: int) -> Callable[[str, int, int], None]:
+    seen: list[str] = []
+
+    def stop(name: str, done: int, total: int) -> None:
+        seen.append(name)
+        if len(seen) == count:
+            raise Stopped
+
+    return stop
+
+
+@on_all_methods
+@pytest.mark.parametrize("finished", [1, 3, 5])
+def test_an_execution_goes_on_where_it_stopped(
+    method: str, finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tensors that are written are believed, not written again; tensors and facts are the same."""
+    plan = plan_for(params_for(method), write_models(tmp_path / "training"))
+    undisturbed, facts = run(plan, tmp_path / "undisturbed", shard_bytes=300)
+    with pytest.raises(Stopped):
+        run(plan, tmp_path / "stopped", shard_bytes=300, on_tensor=stop_after(finished))
+    written, write = set[str](), execute.write_numbers
+
+    def note(shard: Any, tensor: str, first_byte: int, numbers: Any) -> None:
+        written.add(tensor)
+        write(shard, tensor, first_byte, numbers)
+
+    monkeypatch.setattr(execute, "write_numbers", note)
+    tensors, resumed_facts = run(plan, tmp_path / "stopped", shard_bytes=300)
+    assert written == set(sorted(plan.spec)[finished:])
+    assert equal(tensors, undisturbed)
+    assert resumed_facts == facts
+
+
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", "ties"])
+def test_a_full_gpu_falls_back_to_the_cpu(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_for(params_for(method), write_models(tmp_path / "training"))
+    moved = Block.to
+
+    def full(block: Block, device: str) -> Block:
+        if block.tensor == "tall":
+            raise torch.OutOfMemoryError
+        return moved(block, device)
+
+    expected, _ = run(plan, tmp_path / "cpu")
+    monkeypatch.setattr(Block, "to", full)
+    with pytest.warns(UserWarning, match="cpu:0: out of memory at tensor tall; computed on the CPU"):
+        found, _ = run(plan, tmp_path / "gpu", ["cpu:0"])
+    assert last_places(found, expected) <= 1
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_of_several_faults_the_first_in_order_is_named(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cut, "BLOCK", SMALL_BLOCK)
+    monkeypatch.setattr(devices, "cores", lambda: workers)
+    models = write_models(tmp_path / "training")
+    for directory, name in ((models[3], "experts"), (models[2], "tall"), (models[1], "wide")):
+        tensors = load_file(directory / "model.safetensors")
+        tensors[name].view(-1)[-1] = math.nan
+        save_file(tensors, directory / "model.safetensors")
+    with pytest.raises(NotFinite, match="checkpoint-3: tensor experts holds NaN or Inf"):
+        run(plan_for(params_for("average"), models), tmp_path / "out")
+
+
+def test_nan_in_the_base_is_named(tmp_path: Path) -> None:
+    models = write_models(tmp_path / "training")
+    tensors = load_file(models[0] / "model.safetensors")
+    tensors["norm"][0] = math.inf
+    save_file(tensors, models[0] / "model.safetensors")
+    with pytest.raises(NotFinite, match="base: tensor norm holds NaN or Inf"):
+        run(plan_for(params_for("task_arithmetic"), models), tmp_path / "out")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_overflow_of_the_output_dtype_stops_the_merge(device: str, tmp_path: Path) -> None:
+    values = (0.0, 60000.0, 60000.0, 60000.0)
+    models = write_all(tmp_path, [{"w": torch.full((2, 2), value).half()} for value in values])
+    with pytest.raises(BadInput, match="tensor w: the merge overflows F16; choose a smaller merge.lam"):
+        run(plan_for(params_for("task_arithmetic"), models), tmp_path / "out", [device])
+    wide = params_for("task_arithmetic", dtype="float32")
+    assert run(plan_for(wide, models), tmp_path / "wide", [device])[0]["w"].tolist() == [[180000.0] * 2] * 2
+
+
+def test_a_solver_that_fails_names_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(robust_base, "MAX_PASSES", 1)
+    plan = plan_for(
+        MergeParams(lore=LoreParams(mu=0.2, mu_scale="sigma1")), write_models(tmp_path / "training")
+    )
+    with pytest.raises(robust_base.NotConverged, match=r"tensor conv: LoRE: relative duality gap"):
+        run(plan, tmp_path / "out")
+
+
+def test_no_thread_and_no_file_outlives_a_failure(tmp_path: Path) -> None:
+    models = write_models(tmp_path / "training")
+    tensors = load_file(models[3] / "model.safetensors")
+    tensors["wide"][0, 0] = math.nan
+    save_file(tensors, models[3] / "model.safetensors")
+    gc.collect()  # what earlier tests left to it
+    threads, files = threading.active_count(), len(open_files())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(NotFinite):
+            run(plan_for(params_for("average"), models), tmp_path / "out")
+        gc.collect()
+    assert threading.active_count() == threads
+    assert len(open_files()) == files

@@ -1,0 +1,98 @@
+"""A merge changes its output and nothing else: not its sources, not what lies beside (P1, P2)."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from engine_runs import visible
+from tiny import write_checkpoint
+
+from tasks.checkpoints.layout import SINGLE
+from tasks.errors import BadInput, LorelineError
+from tasks.merge_checkpoints import merge_directories
+from tasks.merge_params import MergeParams
+from tasks.publish import is_intact
+from tasks.records import MergeReport
+
+AVERAGE = MergeParams(method="average")
+
+
+@pytest.fixture
+def three(tmp_path: Path) -> list[Path]:
+    return [write_checkpoint(tmp_path / "training", step) for step in (100, 200, 300)]
+
+
+def test_sources_are_never_modified(three: list[Path], tmp_path: Path) -> None:
+    """P1, in success and failure: not a byte, not an mtime, not a new file in a training directory."""
+    before = visible(tmp_path / "training")
+    merge_directories(AVERAGE, three[:2], tmp_path / "out")
+    merge_directories(
+        MergeParams(method="task_arithmetic", base=str(three[0]), max_shard_size="100B"),
+        three[1:],
+        tmp_path / "out",
+    )
+    with pytest.raises(LorelineError):
+        merge_directories(MergeParams(method="slerp"), three, tmp_path / "out")
+    assert visible(tmp_path / "training") == before
+
+
+def test_a_merge_of_merges_says_what_it_is(three: list[Path], tmp_path: Path) -> None:
+    """The inputs' own manifest and merge.json belong to them."""
+    merge_directories(AVERAGE, three[:2], tmp_path / "one")
+    merge_directories(AVERAGE, three[1:], tmp_path / "two")
+    report = merge_directories(AVERAGE, [tmp_path / "one", tmp_path / "two"], tmp_path / "both")
+    assert {file.name for file in report.outputs} == {SINGLE, "config.json", "tokenizer.json"}
+    assert MergeReport.read(tmp_path / "both" / "merge.json") == report
+    assert is_intact(tmp_path / "both")
+
+
+def test_what_a_killed_merge_left_does_not_get_into_the_next(three: list[Path], tmp_path: Path) -> None:
+    """Between the last shard and the manifest there are a report and a card already."""
+    expected = merge_directories(AVERAGE, three, tmp_path / "undisturbed")
+    scratches: list[Path] = []
+    merge_directories(AVERAGE, three, tmp_path / "out", lambda *_: scratches.extend(tmp_path.glob(".out.*")))
+    shutil.rmtree(tmp_path / "out")
+    shutil.copytree(tmp_path / "undisturbed", scratches[0])
+    (scratches[0] / "model-00001-of-00002.safetensors").write_bytes(b"of another sharding")
+    report = merge_directories(AVERAGE, three, tmp_path / "out")
+    assert report == expected
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
+        path.name for path in (tmp_path / "undisturbed").iterdir()
+    )
+
+
+@pytest.mark.parametrize("place", ["", "merged", ".."])
+def test_an_output_inside_or_around_a_checkpoint_is_refused(
+    three: list[Path], tmp_path: Path, place: str
+) -> None:
+    """Publishing replaces a directory whole: the source would be gone with it, or change (P1)."""
+    merge_directories(AVERAGE, three[:2], tmp_path / "out")
+    shutil.move(three[2], tmp_path / "out" / "checkpoint-300")
+    inside = [*three[:2], tmp_path / "out" / "checkpoint-300"]
+    before = visible(tmp_path / "out")
+    with pytest.raises(BadInput, match="name another directory with --out"):
+        merge_directories(AVERAGE, inside, inside[2] / place)
+    assert visible(tmp_path / "out") == before
+
+
+def test_the_base_is_not_overwritten(three: list[Path], tmp_path: Path) -> None:
+    merge_directories(AVERAGE, three[:2], tmp_path / "base")
+    before = visible(tmp_path / "base")
+    again = MergeParams(method="task_arithmetic", base=str(tmp_path / "base"))
+    with pytest.raises(BadInput, match="name another directory with --out"):
+        merge_directories(again, three, tmp_path / "base")
+    assert visible(tmp_path / "base") == before
+
+
+def test_files_of_others_beside_the_output_are_left_alone(three: list[Path], tmp_path: Path) -> None:
+    (tmp_path / ".out.swp").write_text("an editor's")
+    (tmp_path / ".out.backup").mkdir()
+    merge_directories(AVERAGE, three, tmp_path / "out")
+    assert (tmp_path / ".out.swp").exists()
+    assert (tmp_path / ".out.backup").exists()
+
+
+def test_a_file_in_place_of_the_parent_is_named(three: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(LorelineError, match="file"):
+        merge_directories(AVERAGE, three, tmp_path / "file" / "out")
