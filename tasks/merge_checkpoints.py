@@ -110,9 +110,12 @@ def _plan(params: MergeParams, inputs: Sequence[Source], base: Source | None, st
 
 
 def _merge(plan: Plan, job: Job, on_tensor: OnTensor) -> MergeReport:
-    """Publish a merge of each checkpoint once, without those with NaN or Inf if merge.on_nan is drop."""
+    """Publish a merge of each checkpoint once, without those with NaN or Inf if merge.on_nan is drop.
+
+    Whoever gives every checkpoint its own weight may name one twice.
+    """
     params, steps, inputs = plan.settings.params, plan.settings.steps, plan.inputs
-    twins = find_twins(inputs, job.digest)
+    twins = find_twins(inputs, job.digest) if isinstance(params.weights, str) else {}
     notes = [f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in twins.items()]
     kept = [i for i in range(len(inputs)) if i not in twins]
     while True:

@@ -15,17 +15,19 @@ UNIMPORTANT = {"_name_or_path", "transformers_version", "use_cache", "dtype", "t
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model")
 
 
-def check_agreement(inputs: Sequence[Source]) -> None:
+def check_agreement(inputs: Sequence[Source], base: Source | None = None) -> None:
     """Raise BadInput unless all inputs are of one architecture: tensors, configuration, tokenizer.
 
-    Floating dtypes may differ; the tokenizer may be absent in some.
+    Floating dtypes may differ; the tokenizer may be absent in some. Of the base only the tensors
+    count: fine-tuning changes special tokens and the like.
     """
+    if base is not None:
+        _check_alone(base)
+        _check_tensors(base, inputs[0])
     for source in inputs:
         _check_alone(source)
     for one, other in itertools.pairwise(inputs):
-        _check_names(one, other)
-        for name in one.tensors:
-            _check_tensor(name, one, other)
+        _check_tensors(one, other)
         _check_config(one, other)
         _check_tokenizer(one, other)
 
@@ -44,6 +46,12 @@ def _check_alone(source: Source) -> None:
     generation = source.directory / "generation_config.json"
     if generation.exists():
         read_json(generation)  # transformers would refuse the merged model
+
+
+def _check_tensors(one: Source, other: Source) -> None:
+    _check_names(one, other)
+    for name in one.tensors:
+        _check_tensor(name, one, other)
 
 
 def _check_names(one: Source, other: Source) -> None:

@@ -16,8 +16,8 @@ STORED = {
 }  # fmt: skip
 """What each safetensors dtype is read as; others are quantised and cannot be merged."""
 
-FIRST_INFINITY = {"BF16": np.uint16(0x7F80 << 1), "F16": np.uint16(0x7C00 << 1)}
-"""A 16-bit pattern, its sign shifted out, from which on it is infinite or NaN."""
+FIRST_INFINITY = {"BF16": 0x7F80, "F16": 0x7C00}
+"""The 16-bit pattern, without its sign, from which on a number is infinite or NaN."""
 
 
 def compute_dtype(dtype: str) -> type[np.floating[Any]]:
@@ -67,5 +67,6 @@ def _single(values: Numbers) -> Numbers:
 def all_finite(raw: Numbers, dtype: str) -> bool:
     """Tell whether stored numbers hold neither NaN nor infinity."""
     if dtype in FIRST_INFINITY:
-        return not bool((raw.view(np.uint16) << 1 >= FIRST_INFINITY[dtype]).any())
+        magnitudes = raw.view(np.uint16) & np.uint16(0x7FFF)
+        return not magnitudes.size or bool(magnitudes.max() < FIRST_INFINITY[dtype])
     return bool(np.isfinite(raw).all())

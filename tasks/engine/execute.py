@@ -30,6 +30,9 @@ from tasks.threads import one_thread_each
 OnTensor = Callable[[str, int, int], None]
 """Called with a tensor's name once it is merged, the bytes merged so far, and all bytes."""
 
+HELD = 2**26
+"""Bytes up to which a tensor that is measured first is kept in memory, instead of being read again."""
+
 THREADS_PER_GPU = 2
 """One reads and writes while the other computes."""
 
@@ -94,6 +97,7 @@ class _Workers:
         self._shards = {name: shard for shard in shards for name in shard.offsets}
         count = threads_for(plan.bytes_held) if list(devices) == [CPU] else THREADS_PER_GPU * len(devices)
         self._here = threading.local()
+        self._held: dict[Piece, Block] = {}
         waiting: SimpleQueue[str] = SimpleQueue()
         for i in range(count):
             waiting.put(devices[i % len(devices)])
@@ -144,10 +148,10 @@ class _Workers:
     def _pieces(self, name: str) -> list[Piece]:
         return cut(name, self._plan.spec[name].shape, self._plan.method.whole)
 
-    def round(self, measure: Measure, names: Sequence[str]) -> dict[str, Sequence[Any]]:
-        """Measure every block of some tensors."""
+    def round(self, measure: Measure, names: Sequence[str], keep: bool = False) -> dict[str, Sequence[Any]]:
+        """Measure every block of some tensors; with `keep`, hold the blocks for what follows."""
         running = {
-            name: [self._blocks.submit(self._compute, measure, piece) for piece in self._pieces(name)]
+            name: [self._blocks.submit(self._compute, measure, piece, keep) for piece in self._pieces(name)]
             for name in names
         }
         return {name: [part.result() for part in parts] for name, parts in running.items()}
@@ -158,25 +162,34 @@ class _Workers:
         try:
             measure = next(program)
             while True:
-                measure = program.send(self.round(measure, names))
+                measure = program.send(self.round(measure, names, keep=self._is_small(names)))
         except StopIteration as stop:
             finish: Finish = stop.value
             return finish
 
-    def _compute(self, function: Callable[[Block], Any], piece: Piece) -> Any:
+    def _is_small(self, names: Sequence[str]) -> bool:
+        elements = sum(math.prod(self._plan.spec[name].shape) for name in names)
+        return elements * len(self._plan.sources) * np.dtype(self._dtype(names[0])).itemsize <= HELD
+
+    def _compute(self, function: Callable[[Block], Any], piece: Piece, keep: bool = False) -> Any:
         """Call a function of a block where this thread computes; on the CPU when a GPU's memory is full."""
         device = self._here.device
+        block = self._held.pop(piece, None) or self._read(piece)
+        if keep:
+            self._held[piece] = block
         try:
-            if device == CPU:
-                return function(self._read(piece))
-            return _on_gpu(function, self._read(piece), device)
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found when it is written
+                return function(block) if device == CPU else _on_gpu(function, block, device)
         except LorelineError as error:
             if isinstance(error, NotFinite):
                 raise
             raise type(error)(f"tensor {piece.tensor}: {error}") from None
 
+    def _dtype(self, name: str) -> type[np.floating[Any]]:
+        return np.float64 if self._plan.method.whole else compute_dtype(self._plan.spec[name].dtype)
+
     def _read(self, piece: Piece) -> Block:
-        dtype = np.float64 if self._plan.method.whole else compute_dtype(self._plan.spec[piece.tensor].dtype)
+        dtype = self._dtype(piece.tensor)
         count = piece.rows * piece.columns
         arrays = [
             source.read(piece.tensor, piece.start, count, dtype).reshape(piece.rows, piece.columns)

@@ -16,6 +16,8 @@ from tasks.merging.program import Facts
 
 NAME = ".journal"
 CHUNK = 2**22
+SYNC_EVERY = 2**26
+"""Bytes after which a file is sent to the disk: while others compute, instead of all at the end."""
 
 
 class Entry(NamedTuple):
@@ -35,6 +37,7 @@ class Journal:
         self._places = {name: shard for shard in shards for name in shard.offsets}
         self._hashes = {shard.path: hashlib.sha256(shard.header) for shard in shards}
         self._path = directory / NAME
+        self._unsynced = 0
         self.finished = self._believed()
         self._rewrite()
 
@@ -43,6 +46,10 @@ class Journal:
         entry = Entry(tensor, self._hashed(tensor), facts)
         self.finished[tensor] = facts
         self._write("a", [entry])
+        self._unsynced += self._spec[tensor].size
+        if self._unsynced >= SYNC_EVERY:
+            os.fsync(self._places[tensor].handle)
+            self._unsynced = 0
 
     def close(self) -> dict[Path, str]:
         """Remove the journal; return the SHA-256 of every weight file."""

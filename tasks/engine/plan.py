@@ -84,7 +84,7 @@ def make_plan(
     method = check_method(params, len(inputs))
     if method.base == "required" and base is None:
         raise BadInput(f"merge.base: {params.method} needs the model the checkpoints started from; name it")
-    check_agreement([*([base] if base else []), *inputs])
+    check_agreement(inputs, base)
     names = sorted(inputs[-1].tensors.keys() - stored_twice([*([base] if base else []), *inputs]))
     spec = {
         name: Stored(

@@ -1,5 +1,6 @@
 """The few functions on which numpy arrays and torch tensors differ."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -20,7 +21,13 @@ def dot(a: Array, b: Array) -> float:
     a, b = a.reshape(-1), b.reshape(-1)
     if not isinstance(a, np.ndarray):
         return float(a.double() @ b.double())
-    return sum(float(a[i : i + PIECE] @ b[i : i + PIECE]) for i in range(0, a.size, PIECE))
+    even = a.size - a.size % PIECE
+    with np.errstate(over="ignore", invalid="ignore"):
+        pieces = np.vecdot(a[:even].reshape(-1, PIECE), b[:even].reshape(-1, PIECE))
+        total = float(pieces.sum(dtype=np.float64)) + float(a[even:] @ b[even:])
+    if math.isfinite(total) or a.dtype == np.float64:
+        return total
+    return dot(a.astype(np.float64), b.astype(np.float64))  # squares beyond float32, of numbers within
 
 
 def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:

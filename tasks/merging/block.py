@@ -37,7 +37,12 @@ class Block:
     @cached_property
     def mean(self) -> Array:
         """The plain average; dividing the sum, not weighting by 1/N, keeps exact ties exact."""
-        return sum(self.thetas[1:], self.thetas[0]) / len(self.thetas)
+        first, *others = self.thetas
+        total = first * 1.0 if not others else first + others[0]
+        for theta in others[1:]:
+            total += theta
+        total /= len(self.thetas)
+        return total
 
     @cached_property
     def anchor(self) -> Array:

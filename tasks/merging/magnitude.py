@@ -57,7 +57,7 @@ def leading(groups: Sequence[Group], count: int, deltas: Deltas) -> Generator[Me
         places.update(dict.fromkeys(group.tensors, found))
 
     fine = yield lambda block: (block.start, [
-        [_under(arrays.bits(delta), place) for place in places[block.tensor][i]]
+        _under(delta, places[block.tensor][i])
         for i, delta in enumerate(deltas(block))
     ])  # fmt: skip
     cuts: dict[tuple[str, int, int], list[Cut]] = {}
@@ -89,9 +89,11 @@ def _locate(tallies: Sequence[Tally], rank: int, size: int) -> Place:
     return Place(size - 1 - steps, rank - larger)
 
 
-def _under(bits: Array, place: Place) -> Tally:
-    """Count the lower halves of the bit patterns that have this upper half."""
-    return arrays.tally(bits[bits >> 16 == place.value] & LOWER - 1)
+def _under(delta: Array, places: Sequence[Place]) -> list[Tally]:
+    """Count the lower halves of the bit patterns that have the upper half of each place."""
+    bits = arrays.bits(delta)
+    upper = bits >> 16
+    return [arrays.tally(bits[upper == place.value] & LOWER - 1) for place in places]
 
 
 def _cut(tallies: Sequence[Tally], upper: Place) -> list[Cut]:

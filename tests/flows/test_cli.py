@@ -10,6 +10,8 @@ import yaml
 from safetensors.torch import load_file
 from tiny import write_checkpoint
 
+from tasks.merging.methods import METHODS
+
 ROOT = Path(__file__).parents[2]
 PARAMS = {
     "fetch": {"source": "training", "settle": 0},
@@ -147,4 +149,7 @@ def test_help_and_methods_start_like_a_small_program() -> None:
 
 def test_methods_lists_every_method() -> None:
     result = loreline(ROOT, "methods")
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["lore", "average", "ema"]
+    entries = [line for line in result.stdout.splitlines() if not line.startswith(" ")]
+    assert [entry.split()[0] for entry in entries] == list(METHODS)
+    assert "needs a base and 1 or more checkpoints; reads ties.density=0.2" in result.stdout
+    assert "Yadav et al. 2023, arXiv 2306.01708" in result.stdout

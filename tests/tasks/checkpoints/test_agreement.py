@@ -118,3 +118,14 @@ def test_no_field_of_a_nested_configuration_is_overlooked(three: list[Path]) -> 
         put(directory, "config.json", {**CONFIG, "text_config": {"num_hidden_layers": layers}})
     with pytest.raises(BadInput, match="text_config in config.json is .*4.*, but .*2.* in checkpoint-2"):
         check_agreement(opened(three))
+
+
+def test_a_base_may_differ_in_its_special_tokens_but_not_in_its_tensors(three: list[Path]) -> None:
+    put(three[0], "config.json", {**CONFIG, "eos_token_id": 7})
+    base, *checkpoints = opened(three)
+    check_agreement(checkpoints, base)
+    save_file({**random_tensors(1), "tall": torch.ones(2, 5)}, three[0] / "model.safetensors")
+    with pytest.raises(
+        BadInput, match=r"checkpoint-2: tensor tall is \(12, 5\), but \(2, 5\) in checkpoint-1"
+    ):
+        check_agreement(checkpoints, open_weights(three[0], "checkpoint-1"))
