@@ -106,9 +106,10 @@ def ordinals(tensor: torch.Tensor) -> np.ndarray:
     return np.where(bits < 0, least - bits, bits)
 
 
-def open_files() -> set[Path]:
-    """Return the descriptors of this process."""
-    return set(Path("/proc/self/fd").iterdir())
+def open_files(below: Path) -> list[str]:
+    """Return what this process holds open below a directory; elsewhere earlier tests may still be collected."""
+    links = (handle.readlink() for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink())
+    return sorted(str(target) for target in links if target.is_relative_to(below))
 
 
 def visible(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:

@@ -13,21 +13,21 @@ Tally: TypeAlias = tuple[np.ndarray[Any, np.dtype[np.uint16]], np.ndarray[Any, n
 
 
 PIECE = 2**14
-"""Elements whose products are added up in their own precision: longer sums cost Model Stock's t a digit."""
+"""Elements whose products are added up in their own precision; longer float32 sums lose a digit."""
 
 
 def dot(a: Array, b: Array) -> float:
     """Return Σ a·b over two arrays of one shape."""
     a, b = a.reshape(-1), b.reshape(-1)
     if not isinstance(a, np.ndarray):
-        return float(a.double() @ b.double())
+        return float(double(a) @ double(b))
     even = a.size - a.size % PIECE
     with np.errstate(over="ignore", invalid="ignore"):
         pieces = np.vecdot(a[:even].reshape(-1, PIECE), b[:even].reshape(-1, PIECE))
         total = float(pieces.sum(dtype=np.float64)) + float(a[even:] @ b[even:])
     if math.isfinite(total) or a.dtype == np.float64:
         return total
-    return dot(a.astype(np.float64), b.astype(np.float64))  # squares beyond float32, of numbers within
+    return dot(double(a), double(b))  # squares beyond float32, of numbers within
 
 
 def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -42,6 +42,11 @@ def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
         for j, b in enumerate(arrays[: i + 1]):  # numpy's matmul is ten times slower on so few long rows
             products[i, j] = products[j, i] = dot(a, b)
     return products
+
+
+def double(array: Array) -> Array:
+    """Return the numbers in float64."""
+    return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
 
 
 def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
