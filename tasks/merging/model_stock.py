@@ -6,7 +6,7 @@
 
 import numpy as np
 
-from tasks.merging.arrays import double, gram
+from tasks.merging.arrays import gram
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
@@ -14,7 +14,7 @@ from tasks.merging.program import Settings
 
 def model_stock(settings: Settings) -> Weighing:
     """t/N for every checkpoint, tensor by tensor."""
-    results = yield lambda block: gram([double(delta) for delta in block.deltas])  # t decides last places
+    results = yield lambda block: gram(block.deltas)
     cosines = {tensor: mean_cosine(np.sum(parts, axis=0)) for tensor, parts in results.items()}
 
     def weigh(block: Block) -> Weighed:
