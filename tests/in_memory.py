@@ -26,13 +26,13 @@ def merge(
     """Merge whole models; `rows` a block, computing in `dtype`. Return tensors and facts."""
     shapes = {name: tensor.shape for name, tensor in checkpoints[0].items()}
     steps = steps or range(1, len(checkpoints) + 1)
-    settings = Settings(params, lambda name: params, steps, shapes, base is not None)
+    settings = Settings(params, lambda name: params, steps, shapes)
     method = METHODS[params.method]
     groups = [list(shapes)] if method.spans_model(params) else [[name] for name in shapes]
     merged: dict[str, np.ndarray] = {}
     facts: dict[str, dict[str, Any]] = {}
     for names in groups:
-        own = Settings(params, lambda name: params, steps, {n: shapes[n] for n in names}, base is not None)
+        own = Settings(params, lambda name: params, steps, {n: shapes[n] for n in names})
         blocks = {
             name: cut(name, [c[name] for c in checkpoints], base and base[name],
                       None if method.whole else rows, np.float64 if method.whole else dtype)

@@ -92,7 +92,7 @@ def _average(plan: AdapterPlan, name: str, key: str, stored: Stored, shard: Shar
     """Average a tensor that the adapters hold whole: as the method averages, else plainly."""
     params = plan.settings.params
     own = params.method in AVERAGES and params.weights not in ("nan", "metagpt")
-    settings = replace(plan.settings, shapes={name: stored.shape}, has_base=False)
+    settings = replace(plan.settings, shapes={name: stored.shape})
     if not own:
         plain = MergeParams(method="average")
         settings = replace(settings, params=plain, at=lambda tensor: plain)

@@ -80,7 +80,7 @@ def plan_adapters(params: MergeParams, adapters: Sequence[Adapter], steps: Seque
     shapes = {name: found.shape for adapter in adapters for name, found in adapter.factors.items()}
     shapes = dict(sorted(shapes.items()))
     dtypes = {name: written_dtype(_dtypes(name, adapters), params) for name in shapes}
-    settings = make_settings(params, steps, shapes, Layers.of(shapes), has_base=True)
+    settings = make_settings(params, steps, shapes, Layers.of(shapes))
     method.check(settings)
     spec = dict[str, Stored]()
     for name, (rows, columns) in shapes.items():

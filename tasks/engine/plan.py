@@ -96,21 +96,17 @@ def make_plan(
     floating = {
         name: stored.shape for name, stored in spec.items() if stored.dtype in FLOATING and stored.size
     }
-    settings = make_settings(params, steps, floating, Layers.of(names), base is not None)
+    settings = make_settings(params, steps, floating, Layers.of(names))
     method.check(settings)
     return Plan(inputs, base, settings, spec)
 
 
 def make_settings(
-    params: MergeParams,
-    steps: Sequence[int],
-    shapes: Mapping[str, tuple[int, ...]],
-    layers: Layers,
-    has_base: bool,
+    params: MergeParams, steps: Sequence[int], shapes: Mapping[str, tuple[int, ...]], layers: Layers
 ) -> Settings:
     """Return the settings of a merge, parameters that vary over the layers resolved for each tensor."""
     at = cache(lambda tensor: resolve(params, tensor, layers))
-    return Settings(params, at, steps, shapes, has_base)
+    return Settings(params, at, steps, shapes)
 
 
 def check_method(params: MergeParams, count: int) -> Method:

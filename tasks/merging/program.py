@@ -34,7 +34,6 @@ class Settings:
     """Training steps of the checkpoints, oldest first."""
     shapes: Mapping[str, tuple[int, ...]]
     """The tensors to merge, in the order in which they are written."""
-    has_base: bool = False
 
     @property
     def count(self) -> int:

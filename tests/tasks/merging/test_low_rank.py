@@ -154,6 +154,6 @@ def merged(
     params: MergeParams, matrices: list[np.ndarray], shape: tuple[int, int]
 ) -> tuple[np.ndarray, dict]:
     block = Block("w", 0, 0, matrices, np.zeros_like(matrices[0]))
-    given_settings = Settings(params, lambda tensor: params, range(1, len(matrices) + 1), {"w": shape}, True)
+    given_settings = Settings(params, lambda tensor: params, range(1, len(matrices) + 1), {"w": shape})
     matrix, facts = merge_matrix(block, given_settings)
     return matrix, dict(facts)

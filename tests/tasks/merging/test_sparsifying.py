@@ -211,7 +211,7 @@ def test_parameters_may_differ_from_tensor_to_tensor(
     }
     blocks = {name: cut(name, [c[name] for c in checkpoints], base[name], 2, np.float64) for name in own}
     shapes = {name: SHAPES[name] for name in own}
-    program = METHODS[method].program(Settings(own["norm"], own.__getitem__, (1, 2, 3), shapes, True))
+    program = METHODS[method].program(Settings(own["norm"], own.__getitem__, (1, 2, 3), shapes))
     finish, _ = drive(program, blocks)
     for name, params in own.items():
         merged = np.concatenate([finish(block)[0] for block in blocks[name]]).reshape(SHAPES[name])
@@ -223,7 +223,7 @@ def test_breadcrumbs_refuses_to_keep_and_drop_more_than_all() -> None:
         {"method": "breadcrumbs", "breadcrumbs": {"density": 0.9, "gamma": 0.2}}
     )
     with pytest.raises(BadInput, match=r"merge.breadcrumbs.density 0.9 and merge.breadcrumbs.gamma 0.2"):
-        METHODS["breadcrumbs"].check(Settings(params, lambda name: params, (1, 2), {"w": (3,)}, True))
+        METHODS["breadcrumbs"].check(Settings(params, lambda name: params, (1, 2), {"w": (3,)}))
 
 
 def test_breadcrumbs_may_drop_the_top_and_keep_the_rest() -> None:
@@ -231,6 +231,6 @@ def test_breadcrumbs_may_drop_the_top_and_keep_the_rest() -> None:
     params = MergeParams.model_validate(
         {"method": "breadcrumbs", "breadcrumbs": {"density": 0.7, "gamma": 0.3}}
     )
-    METHODS["breadcrumbs"].check(Settings(params, lambda name: params, (1,), {"w": (5,)}, True))
+    METHODS["breadcrumbs"].check(Settings(params, lambda name: params, (1,), {"w": (5,)}))
     merged, _ = merge(params, [{"w": np.arange(5.0)}], {"w": np.zeros(5)})
     np.testing.assert_array_equal(merged["w"], [0, 1, 2, 0, 0])
