@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tasks.checkpoints.staging import staged
 from tasks.checkpoints.weights import open_weights
-from tasks.engine.model import write_merge
+from tasks.engine.model import write_models
 from tasks.engine.plan import make_plan
 from tasks.errors import BadInput
 from tasks.evaluation.gate import appraise
@@ -25,6 +25,8 @@ from tasks.registry.versions import champion, files_of
 from tasks.reporting.deviation_figure import draw_deviation
 from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import html_report
+from tasks.reporting.lore_figure import draw_lore
+from tasks.reporting.lore_summary import summarise
 
 OnModel = Callable[[str], None]
 
@@ -114,7 +116,7 @@ def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
     sources = [open_weights(staged(c, artifacts), c.name) for c in selection.chosen]
     steps = [checkpoint.step for checkpoint in selection.chosen]
     scratch.mkdir()
-    write_merge(make_plan(MergeParams(method="average"), sources, None, steps), scratch)
+    write_models(make_plan([MergeParams(method="average")], sources, None, steps), [scratch])
     return scratch
 
 
@@ -146,7 +148,11 @@ def _write(
     deviation = out / "figures" / "deviation.png"
     labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
     draw_deviation(deviation, labels, merge.tensors, has_base)
-    report = html_report(selection, merge, evaluation, figures, deviation)
+    found = summarise(merge)
+    lore = out / "figures" / "lore.png" if found and found.matrices else None
+    if lore:
+        draw_lore(lore, merge)
+    report = html_report(selection, merge, evaluation, figures, deviation, lore)
     (out / "report.html").write_text(report, encoding="utf-8")
 
 

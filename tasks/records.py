@@ -125,7 +125,7 @@ class MergeReport(Record):
     inputs: tuple[MergeInput, ...]
     outputs: tuple[FileDigest, ...]
     notes: tuple[str, ...]
-    tensors: dict[str, dict[str, float | int | str | bool | list[int] | list[float]]]
+    tensors: dict[str, dict[str, float | int | str | bool | list[int] | list[float] | list[list[float]]]]
     """Per tensor, what the method measured."""
 
     @property

@@ -9,14 +9,11 @@ import numpy as np
 
 from tasks.merging.deviation import Deviation, cosines, describe, join
 from tasks.merging.program import Facts
-from tasks.reporting.figures import save
+from tasks.reporting.figures import name_layers, save
 from tasks.reporting.model_parts import Parts, by_layer, tensor_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-TICKS = 16
-"""How many layers are named at most, beside the end."""
 
 
 def draw_deviation(path: Path, labels: Sequence[str], tensors: Mapping[str, Facts], has_base: bool) -> None:
@@ -57,7 +54,7 @@ def _draw_norms(axes: "Axes", labels: Sequence[str], layers: Parts) -> None:
         axes.plot(relative, ".-", color=colour, linewidth=1, label=f"{i + 1} {label}")
     axes.set(title="Task vectors' norm over the anchor's, by layer", ylabel="‖δ‖ / ‖θ₀‖", ylim=(0, None))
     axes.legend(frameon=False, fontsize="small")
-    _name_layers(axes, layers)
+    name_layers(axes, list(layers))
 
 
 def _draw_conflict(axes: "Axes", layers: Parts) -> None:
@@ -65,7 +62,7 @@ def _draw_conflict(axes: "Axes", layers: Parts) -> None:
         [100 * describe(part)["conflict"] for part in layers.values()], ".-", color="tab:red", linewidth=1
     )
     axes.set(title="Sign conflict, by layer", ylabel="% of elements", ylim=(0, None))
-    _name_layers(axes, layers)
+    name_layers(axes, list(layers))
 
 
 def _draw_cosines(axes: "Axes", whole: Deviation) -> None:
@@ -79,12 +76,3 @@ def _draw_cosines(axes: "Axes", whole: Deviation) -> None:
     axes.set_xticks(numbers, numbers + 1)
     axes.set_yticks(numbers, numbers + 1)
     axes.set(title="Cosines, whole model", xlabel="checkpoint", ylabel="checkpoint")
-
-
-def _name_layers(axes: "Axes", layers: Parts) -> None:
-    """Name layers by number, or in full where a model has several stacks of them."""
-    full = list(layers)
-    short = [name.rpartition(".")[2] for name in full]
-    names = short if len(set(short)) == len(short) else full
-    shown = [*range(0, len(names) - 1, math.ceil(len(names) / TICKS)), len(names) - 1]
-    axes.set_xticks(shown, [names[i] for i in shown], rotation=30, ha="right", rotation_mode="anchor")

@@ -1,5 +1,6 @@
 """Pictures of a run: its trajectory, and what the merge gains."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,7 +8,11 @@ from typing import TYPE_CHECKING
 from tasks.records import Checkpoint, Evaluation, Selection
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+TICKS = 16
+"""How many layers are named at most, beside the end."""
 
 
 def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
@@ -51,6 +56,15 @@ def draw_gains(path: Path, evaluation: Evaluation) -> None:
 
 def _points(checkpoints: Sequence[Checkpoint], metric: str) -> tuple[list[int], list[float]]:
     return [c.step for c in checkpoints], [c.metrics[metric] for c in checkpoints]
+
+
+def name_layers(axes: "Axes", layers: Sequence[str]) -> None:
+    """Name layers along the x axis by number, or in full where a model has several stacks of them."""
+    short = [name.rpartition(".")[2] for name in layers]
+    names = short if len(set(short)) == len(short) else layers
+    step = math.ceil(len(names) / TICKS)
+    shown = [*range(0, len(names) - step, step), len(names) - 1]
+    axes.set_xticks(shown, [names[i] for i in shown], rotation=30, ha="right", rotation_mode="anchor")
 
 
 def save(figure: "Figure", path: Path) -> None:

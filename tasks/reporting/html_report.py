@@ -3,8 +3,12 @@
 import base64
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tasks.records import Evaluation, MergeReport, Selection
+from tasks.reporting.lore_summary import summarise
+from tasks.reporting.lore_table import HEADER as LORE_HEADER
+from tasks.reporting.lore_table import LEGEND, lore_rows
 from tasks.reporting.table import HEADER, evaluation_tables
 
 TEMPLATE = """<!doctype html>
@@ -35,6 +39,17 @@ better.</p>
 {% if selection.left_out %}<details><summary>Left out</summary><ul>
 {% for left in selection.left_out %}<li>{{ left.name }}: {{ left.reason }}</li>
 {% endfor %}</ul></details>{% endif %}
+{% if lore %}<h2>What LoRE found</h2>
+<ul>{% for sentence in lore.sentences %}<li>{{ sentence }}</li>
+{% endfor %}</ul>
+{% if lore.picture %}<p><img alt="" src="data:image/png;base64,{{ lore.picture }}"></p>
+<p>Left: how the checkpoints differ from their common base θ₀ in the matrix where the result lies farthest
+from averaging. LoRE lowers every singular value by the threshold μ: what remains is the low-rank task vector
+δᵢ, what lies below μ is taken for noise. Right: how many singular values remain, in every matrix.</p>
+<table><tr>{% for cell in lore.header %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in lore.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p>{{ lore.legend }}</p>{% endif %}{% endif %}
 <h2>How the checkpoints lie to each other</h2>
 <p>{% if merge.parameters.base %}Task vectors are differences from the base; in sign conflict is what one
 checkpoint raises and another lowers.{% else %}Task vectors are differences from the checkpoints' mean:
@@ -51,8 +66,12 @@ def html_report(
     evaluation: Evaluation,
     figures: Sequence[Path],
     deviation: Path,
+    lore: Path | None,
 ) -> str:
-    """Render verdict, table, figures and provenance; everything from the run is escaped."""
+    """Render verdict, table, figures and provenance; everything from the run is escaped.
+
+    `lore` is the picture of what LoRE found; None where it decomposed nothing.
+    """
     import jinja2
 
     return (
@@ -66,9 +85,24 @@ def html_report(
             header=HEADER,
             pictures=[_embedded(path) for path in figures],
             deviation=_embedded(deviation),
+            lore=_lore(merge, lore),
             colour=COLOURS[evaluation.verdict.decision],
         )
     )
+
+
+def _lore(merge: MergeReport, picture: Path | None) -> dict[str, Any] | None:
+    """Return what the section on LoRE says; None for other methods."""
+    summary = summarise(merge)
+    if summary is None:
+        return None
+    return {
+        "sentences": summary.sentences,
+        "picture": picture and _embedded(picture),
+        "header": LORE_HEADER,
+        "rows": lore_rows(merge.tensors),
+        "legend": LEGEND,
+    }
 
 
 def _embedded(picture: Path) -> str:

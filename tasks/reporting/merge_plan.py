@@ -12,11 +12,11 @@ from tasks.engine.shards import parse_size, plan_shards
 
 def merge_plan(plan: Plan, out: Path) -> str:
     """Say what is read, computed and written, and what it takes."""
-    params = plan.settings.params
+    params = plan.params
     devices = choose_devices(params.device, plan.method.whole)
     parameters = sum(math.prod(stored.shape) for stored in plan.spec.values())
     dtypes = Counter(stored.dtype for stored in plan.spec.values())
-    files = plan_shards(plan.spec, parse_size(params.max_shard_size))
+    files = len(plan.variants) * len(plan_shards(plan.spec, parse_size(params.max_shard_size)))
     parent = next(path for path in out.absolute().parents if path.is_dir())
     rows = {
         "method": f"{params.method}: {plan.method.summary} ({plan.method.reference})",
@@ -25,10 +25,12 @@ def merge_plan(plan: Plan, out: Path) -> str:
         "tensors": f"{len(plan.spec)}, {parameters / 1e6:,.1f} M parameters",
         "dtypes": ", ".join(f"{dtype} × {count}" for dtype, count in dtypes.most_common()),
         "read": f"{plan.bytes_read / 1e9:.2f} GB a pass",
-        "write": f"{plan.bytes_written / 1e9:.2f} GB in {len(files)} file{'s' * (len(files) > 1)} to {out}",
+        "write": f"{plan.bytes_written / 1e9:.2f} GB in {files} file{'s' * (files > 1)} to {out}",
         "free": f"{shutil.disk_usage(parent).free / 1e9:.1f} GB",
         "compute": f"{threads_for(plan.bytes_held)} threads" if devices == ["cpu"] else ", ".join(devices),
         "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread",
     }
-    notes = [f"note: {note}" for note in plan.method.notes(plan.settings)]
+    if len(plan.variants) > 1:
+        rows["variants"] = f"{len(plan.variants)}, from one read"
+    notes = dict.fromkeys(f"note: {note}" for own in plan.variants for note in plan.method.notes(own))
     return "\n".join([*(f"{key:12}{value}" for key, value in rows.items()), *notes])

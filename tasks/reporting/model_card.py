@@ -3,6 +3,9 @@
 import json
 
 from tasks.records import MergeReport
+from tasks.reporting.lore_summary import summarise
+from tasks.reporting.lore_table import HEADER, LEGEND, lore_rows
+from tasks.reporting.table import markdown_table
 
 
 def model_card(report: MergeReport) -> str:
@@ -16,4 +19,16 @@ def model_card(report: MergeReport) -> str:
         "Made by Loreline; `merge.json` holds what was measured, tensor by tensor, and every digest.\n\n"
         f"## Checkpoints\n\n{sources}\n\n## Parameters\n\n```json\n{parameters}\n```\n"
         + (f"\n## Notes\n\n{notes}\n" if notes else "")
+        + _lore(report)
     )
+
+
+def _lore(report: MergeReport) -> str:
+    """Say what LoRE found; nothing for other methods."""
+    summary = summarise(report)
+    if summary is None:
+        return ""
+    sentences = "\n".join(f"- {sentence}" for sentence in summary.sentences)
+    rows = [[f"`{kind}`", *cells] for kind, *cells in lore_rows(report.tensors)]
+    table = f"\n{markdown_table(HEADER, rows)}\n\n{LEGEND}\n" if rows else ""
+    return f"\n## What LoRE found\n\n{sentences}\n{table}"

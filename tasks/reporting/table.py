@@ -32,11 +32,13 @@ def metric_order(evaluation: Evaluation) -> list[str]:
 
 def markdown_tables(evaluation: Evaluation) -> str:
     """Render every metric's table as Markdown."""
-    parts = []
-    for metric, rows in evaluation_tables(evaluation).items():
-        lines = [_markdown_row(row) for row in [HEADER, ["---"] * len(HEADER), *rows]]
-        parts.append(f"**{metric}**\n\n" + "\n".join(lines))
-    return "\n\n".join(parts)
+    tables = evaluation_tables(evaluation)
+    return "\n\n".join(f"**{metric}**\n\n{markdown_table(HEADER, rows)}" for metric, rows in tables.items())
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Render rows of text as Markdown."""
+    return "\n".join(_markdown_row(row) for row in [header, ["---"] * len(header), *rows])
 
 
 def interval_text(interval: Interval) -> str:

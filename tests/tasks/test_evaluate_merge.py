@@ -80,7 +80,7 @@ def test_last_best_average_and_merge_are_measured_once(
         ("merge", "lore merge"),
     ]
     figures = {path.name for path in (artifacts / "evaluation" / "figures").iterdir()}
-    assert figures == {"trajectory.png", "gains.png", "deviation.png"}
+    assert figures == {"trajectory.png", "gains.png", "deviation.png", "lore.png"}
     assert len(loaded) == 4
     assert evaluate_merge(params, store, artifacts) == evaluation
     shutil.rmtree(artifacts / "evaluation")

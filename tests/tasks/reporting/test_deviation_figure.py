@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from deviation_reference import each_tensor, reference
 
-from tasks.reporting import deviation_figure
+from tasks.reporting import deviation_figure, figures
 from tasks.reporting.deviation_figure import draw_deviation
 
 NAMES = ["wte.weight", *(f"h.{i}.mlp" for i in range(40)), "ln_f.weight"]
@@ -23,12 +23,12 @@ BASE, CHECKPOINTS, LABELS = model(0), [model(1), model(2), model(3)], ["one", "t
 @pytest.fixture
 def panels(monkeypatch: pytest.MonkeyPatch):
     """Draw, and return the panels by title instead of a file."""
-    figures: list = []
-    monkeypatch.setattr(deviation_figure, "save", lambda figure, path: figures.append(figure))
+    drawn: list = []
+    monkeypatch.setattr(deviation_figure, "save", lambda figure, path: drawn.append(figure))
 
     def draw(labels: list[str], tensors, has_base: bool):
         draw_deviation(Path("unused"), labels, tensors, has_base)
-        return {axes.get_title(): axes for axes in figures.pop().axes}
+        return {axes.get_title(): axes for axes in drawn.pop().axes}
 
     return draw
 
@@ -67,7 +67,7 @@ def test_everything_is_labelled_and_a_deep_model_stays_readable(panels) -> None:
     ]
     ticks = [label.get_text() for label in drawn[NORMS].get_xticklabels()]
     assert (ticks[0], ticks[1], ticks[-1]) == ("embeddings", "2", "rest")
-    assert len(ticks) <= deviation_figure.TICKS + 1
+    assert len(ticks) <= figures.TICKS + 1
 
 
 def test_layers_of_two_stacks_are_named_in_full(panels) -> None:

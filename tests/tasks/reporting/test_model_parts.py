@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.reporting.model_parts import by_kind, by_layer, tensor_parts
+from tasks.reporting.model_parts import along_the_model, by_kind, by_layer, grouped, role_of, tensor_parts
 
 
 def parts(*names: str):
@@ -45,3 +45,27 @@ def test_two_stacks_are_not_mixed() -> None:
 
 def test_integers_are_no_part() -> None:
     assert list(tensor_parts({"position_ids": {}})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        ("model.layers.3.self_attn.q_proj.weight", "self_attn.q_proj"),
+        ("decoder.block.0.layer.1.EncDecAttention.q.weight", "layer.*.EncDecAttention.q"),
+        ("model.layers.3.mlp.experts.7.up_proj.weight", "mlp.experts.*.up_proj"),
+        ("lm_head.weight", "lm_head"),
+        ("h.0.attn.bias", "attn.bias"),
+        ("blocks.0", "blocks.*"),
+    ],
+)
+def test_a_role_is_the_same_in_every_layer(name: str, role: str) -> None:
+    assert role_of(name) == role
+
+
+def test_names_follow_the_model_and_keep_their_order_within_a_layer() -> None:
+    names = ["lm_head.weight", "h.10.a", "h.2.b", "h.2.a", "wte.weight"]
+    assert along_the_model(names) == ["wte.weight", "h.2.b", "h.2.a", "h.10.a", "lm_head.weight"]
+
+
+def test_groups_hold_what_belongs_to_them_in_order() -> None:
+    assert grouped({"a1": 1, "b1": 2, "a2": 3}, lambda name: name[0]) == {"a": [1, 3], "b": [2]}

@@ -1,7 +1,10 @@
 """What people read says what was measured, and nothing from a run can break the page."""
 
 from base64 import b64encode
+from html import unescape
 from pathlib import Path
+
+from lore_facts_reference import EDGE, facts, spiked
 
 from tasks.records import (
     Checkpoint,
@@ -19,6 +22,8 @@ from tasks.records import (
 )
 from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import html_report
+from tasks.reporting.lore_summary import summarise
+from tasks.reporting.lore_table import LEGEND, lore_rows
 from tasks.reporting.model_card import model_card
 from tasks.reporting.table import HEADER, evaluation_tables, markdown_tables
 
@@ -78,7 +83,10 @@ def test_markdown_has_a_row_for_every_model_and_metric() -> None:
 def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
     draw_gains(tmp_path / "gains.png", EVALUATION)
     (tmp_path / "deviation.png").write_bytes(b"how they lie")
-    page = html_report(SELECTION, MERGE, EVALUATION, [tmp_path / "gains.png"], tmp_path / "deviation.png")
+    ties = MERGE.model_copy(update={"method": "ties"})
+    page = html_report(
+        SELECTION, ties, EVALUATION, [tmp_path / "gains.png"], tmp_path / "deviation.png", None
+    )
     for text in (
         "PROMOTE: better.",
         "+1 [+0.875, +1.12]",
@@ -91,6 +99,34 @@ def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path)
         assert text in page
     assert "<script>" not in page
     assert "http" not in page  # nothing is fetched from elsewhere
+    assert "LoRE" not in page
+
+
+def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found(tmp_path: Path) -> None:
+    """Figure, sentences and a row for each kind of matrix."""
+    merge = MERGE.model_copy(
+        update={"tensors": {"h.<i>.q": facts(spiked(0), EDGE), "h.<i>.up": facts(spiked(1), EDGE)}}
+    )
+    (tmp_path / "deviation.png").write_bytes(b"how they lie")
+    (tmp_path / "lore.png").write_bytes(b"what was found")
+    page = html_report(SELECTION, merge, EVALUATION, [], tmp_path / "deviation.png", tmp_path / "lore.png")
+    card = model_card(merge)
+    assert f"data:image/png;base64,{b64encode(b'what was found').decode()}" in page
+    assert "<i>" not in page
+    summary = summarise(merge)
+    assert summary is not None
+    for found in [*summary.sentences, LEGEND, *lore_rows(merge.tensors)[0][1:]]:
+        assert found in unescape(page)
+        assert found in card
+    assert "| `h.<i>.q` | " in card
+
+
+def test_a_lore_merge_that_decomposed_nothing_needs_no_figure(tmp_path: Path) -> None:
+    (tmp_path / "deviation.png").write_bytes(b"how they lie")
+    page = html_report(SELECTION, MERGE, EVALUATION, [], tmp_path / "deviation.png", None)
+    for text in (page, model_card(MERGE)):
+        assert "No matrix was decomposed" in text
+        assert LEGEND[:20] not in text
 
 
 def test_figures_are_pictures_with_the_same_bytes_every_time(tmp_path: Path) -> None:

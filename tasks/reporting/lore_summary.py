@@ -1,0 +1,145 @@
+"""What LoRE found in the whole model, in numbers and in plain sentences: decided here, shown everywhere."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+
+from tasks.merging.program import Facts
+from tasks.records import MergeReport, Record
+from tasks.reporting.lore_matrices import FAINT, active_rank, decomposed, doubt, rank_share
+
+NEAR = 0.1
+"""Within this share of a checkpoint's own distance a merge is nearly the mean. Around the mean the loss is
+about quadratic, so that a tenth of the way is a hundredth of the difference."""
+SAME = 1e-9
+"""Below this share it is the mean but for rounding."""
+
+
+class LoreSummary(Record):
+    """What LoRE found; medians are over the matrices that it decomposed."""
+
+    matrices: int
+    """How many were decomposed."""
+    averaged: int
+    """Those of them where no singular value rises above μ: there LoRE is averaging."""
+    cut: int
+    """Those where rank_ratio took some of the active rank."""
+    dense: int
+    noise: int
+    faint: int
+    """Those where the low-rank assumption does not hold, by reason (see `doubt`)."""
+    rank: float
+    """Median active rank of a task vector."""
+    rank_share: float
+    """Median of the active rank over min(m, n)."""
+    explained: float
+    """Median share of the deviations' energy that is low-rank."""
+    from_mean: float
+    """Median distance of the merge from averaging, over that of a checkpoint."""
+    farthest: float
+    """The largest such distance."""
+    passes: int
+    """The most that any matrix took."""
+    gap: float
+    """The worst relative duality gap."""
+    tolerance: float | None
+    """The gap that was asked for."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Say what was found without formulas, what matters most first."""
+        if self.matrices == 0:
+            return ("No matrix was decomposed: this merge is plain averaging.",)
+        if self.averaged == self.matrices:
+            nothing = "No singular value rises above μ in any matrix: this merge is plain averaging."
+            return nothing, *self._doubts()
+        return self._found(), self._distance(), *self._doubts(), *self._partly(), self._certificate()
+
+    def _found(self) -> str:
+        return (
+            f"In the median of {self.matrices} matrices a task vector has rank {self.rank:.3g} "
+            f"({_percent(self.rank_share)} of full rank), and the task vectors hold "
+            f"{_percent(self.explained)} of the energy by which the checkpoints differ."
+        )
+
+    def _distance(self) -> str:
+        if self.farthest < SAME:
+            return "The result is the plain average."
+        nearly = "is nearly the plain average: it " if self.farthest < NEAR else ""
+        return (
+            f"The result {nearly}lies {_percent(self.from_mean)} of a checkpoint's own distance from the "
+            f"plain average in the median matrix, {_percent(self.farthest)} at most."
+        )
+
+    def _doubts(self) -> list[str]:
+        dense = (
+            "In {} the low-rank assumption fails: at this μ, factors of the active rank would be no smaller "
+            "than the matrix; raise merge.lore.mu."
+        )
+        noise = (
+            "In {} the low-rank assumption fails: no singular value rises above the noise edge, so that "
+            "nothing low-rank stands out."
+        )
+        faint = (
+            f"In {{}} the low-rank assumption is doubtful: the task vectors hold less than {_percent(FAINT)} "
+            "of the energy by which the checkpoints differ; the rest is not low-rank, or μ hides that it is."
+        )
+        return self._filled({dense: self.dense, noise: self.noise, faint: self.faint})
+
+    def _partly(self) -> list[str]:
+        said = {
+            "In {} no singular value rises above μ: there the result is the plain average.": self.averaged,
+            "In {} merge.lore.rank_ratio cuts the task vectors.": self.cut,
+        }
+        return self._filled(said)
+
+    def _certificate(self) -> str:
+        if self.gap == 0:
+            return "Every matrix is solved exactly."
+        passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
+        if self.tolerance is not None and self.gap > self.tolerance:
+            return (
+                f"Not converged: after {passes} the worst relative duality gap is {self.gap:.1e}, above "
+                f"merge.lore.tolerance {self.tolerance:.1e}; the result depends on the number of passes."
+            )
+        return f"Solved to a relative duality gap of {self.gap:.1e} or less everywhere, in {passes} at most."
+
+    def _filled(self, said: Mapping[str, int]) -> list[str]:
+        """Name the matrices in each sentence that holds for any."""
+        return [sentence.format(self._of(count)) for sentence, count in said.items() if count]
+
+    def _of(self, count: int) -> str:
+        whole = f"{self.matrices} {'matrix' if self.matrices == 1 else 'matrices'}"
+        return f"all {whole}" if count == self.matrices > 1 else f"{count} of {whole}"
+
+
+def summarise(report: MergeReport) -> LoreSummary | None:
+    """Sum up the facts of a LoRE merge; None for other methods."""
+    if report.method != "lore":
+        return None
+    matrices = list(decomposed(report.tensors).values())
+    doubts = Counter(map(doubt, matrices))
+    return LoreSummary(
+        matrices=len(matrices),
+        averaged=sum(not any(facts["active"]) for facts in matrices),
+        cut=sum(facts["ranks"] != facts["active"] for facts in matrices),
+        dense=doubts["dense"],
+        noise=doubts["noise"],
+        faint=doubts["faint"],
+        rank=_median(matrices, active_rank),
+        rank_share=_median(matrices, rank_share),
+        explained=_median(matrices, lambda facts: facts["explained"]),
+        from_mean=_median(matrices, lambda facts: facts["from_mean"]),
+        farthest=max((facts["from_mean"] for facts in matrices), default=0.0),
+        passes=max((facts["passes"] for facts in matrices), default=0),
+        gap=max((facts["gap"] for facts in matrices), default=0.0),
+        tolerance=report.parameters.get("lore", {}).get("tolerance"),
+    )
+
+
+def _median(matrices: Sequence[Facts], value: Callable[[Facts], float]) -> float:
+    return median(map(value, matrices)) if matrices else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2g} %" if share < 0.1 else f"{100 * share:.0f} %"

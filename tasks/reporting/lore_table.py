@@ -1,0 +1,51 @@
+"""What LoRE found, by kind of matrix."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, median
+
+from tasks.merging.program import Facts
+from tasks.reporting.lore_matrices import active_rank, decomposed, rank_share
+from tasks.reporting.model_parts import grouped, kind_of
+
+HEADER = [
+    "kind of matrix",
+    "μ / edge",
+    "active rank",
+    "effective rank",
+    "explained",
+    "surviving",
+    "from mean",
+    "gap",
+    "passes",
+]
+LEGEND = (
+    "Medians over the matrices of a kind; gap and passes are the largest. μ / edge: the threshold over the "
+    "noise edge, the largest singular value that noise alone would have. Active rank: how many singular "
+    "values of a task vector lie above μ, and their share of full rank; effective rank: how many equal ones "
+    "they amount to. Explained: the task vectors' share of the energy by which the checkpoints differ. "
+    "Surviving: how much of the task vectors' length is left in their sum. From mean: how far the result "
+    "lies from plain averaging, over the mean distance of a checkpoint."
+)
+
+
+def lore_rows(tensors: Mapping[str, Facts]) -> list[list[str]]:
+    """Return rows of text under `HEADER`, one for each kind of matrix that was decomposed."""
+    kinds = grouped(decomposed(tensors), kind_of)
+    return [[kind, *_cells(matrices)] for kind, matrices in kinds.items()]
+
+
+def _cells(matrices: Sequence[Facts]) -> list[str]:
+    def middle(value: Callable[[Facts], float]) -> float:
+        return median(map(value, matrices))
+
+    edges = [facts["mu"] / facts["edge"] for facts in matrices if facts["edge"]]
+    return [
+        f"{median(edges):.3g}" if edges else "-",
+        f"{middle(active_rank):.3g} ({middle(rank_share):.0%})",
+        f"{middle(lambda facts: fmean(facts['effective_ranks'])):.3g}",
+        f"{middle(lambda facts: facts['explained']):.1%}",
+        f"{middle(lambda facts: facts['share']):.1%}",
+        f"{middle(lambda facts: facts['from_mean']):.1%}",
+        f"{max(facts['gap'] for facts in matrices):.1e}",
+        f"{max(facts['passes'] for facts in matrices)}",
+    ]

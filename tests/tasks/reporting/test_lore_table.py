@@ -1,0 +1,40 @@
+"""A row for each kind of matrix, its medians and worst values."""
+
+import numpy as np
+import pytest
+from lore_facts_reference import COLUMNS, EDGE, facts, spiked
+
+from tasks.reporting.lore_table import HEADER, lore_rows
+
+Q = [facts(spiked(seed), EDGE, 0.5, passes=seed, gap=seed / 1e6) for seed in (4, 9, 7)]
+UP = facts(spiked(5), 2 * EDGE)
+TENSORS = {f"model.layers.{i}.q.weight": found for i, found in enumerate(Q)} | {
+    "model.layers.0.up.weight": UP, "model.norm.weight": {"averaged": True},
+}  # fmt: skip
+
+
+def test_kinds_have_the_medians_of_their_matrices() -> None:
+    q, up = lore_rows(TENSORS)
+    assert q[0] == "model.layers.*.q.weight"
+    assert up[0] == "model.layers.*.up.weight"
+    rank = np.median([np.mean(f["active"]) for f in Q])
+    assert q[2] == f"{rank:.3g} ({rank / COLUMNS:.0%})"
+    expected = {
+        "μ / edge": EDGE / (EDGE * np.sqrt(2 / 3)),
+        "effective rank": np.median([np.mean(f["effective_ranks"]) for f in Q]),
+        "explained": 100 * np.median([f["explained"] for f in Q]),
+        "surviving": 100 * np.median([f["share"] for f in Q]),
+        "from mean": 100 * np.median([f["from_mean"] for f in Q]),
+    }
+    for column, value in expected.items():
+        assert float(q[HEADER.index(column)].rstrip("%")) == pytest.approx(value, rel=5e-3, abs=0.05)
+    assert q[-2:] == ["9.0e-06", "9"]
+
+
+def test_every_row_fills_the_header() -> None:
+    assert {len(row) for row in lore_rows(TENSORS)} == {len(HEADER)}
+
+
+def test_what_is_exactly_low_rank_has_no_edge_to_compare_with() -> None:
+    (row,) = lore_rows({"w": facts(spiked(0), EDGE, edge=0.0)})
+    assert row[HEADER.index("μ / edge")] == "-"
