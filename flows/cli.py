@@ -76,6 +76,14 @@ def merge(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, stop.")
     ] = False,
+    sweep: Annotated[
+        list[str],
+        typer.Option(
+            "--sweep",
+            metavar="merge.KEY=VALUE,...",
+            help="One merge in --out for each value, from one read; repeatable: for each combination.",
+        ),
+    ] = [],
     set_: Set = [],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
@@ -84,10 +92,12 @@ def merge(
 
     if bool(checkpoints) != (out is not None):
         raise typer.BadParameter("CHECKPOINT... and --out belong together")
+    if sweep and out is None:
+        raise typer.BadParameter("--sweep is for CHECKPOINT... and --out: a pipeline has one merge")
     named = {"base": base, "device": device}
     settings = [*set_, *(f"merge.{key}={value}" for key, value in named.items() if value)]
     if checkpoints and out:
-        merge_named(checkpoints, settings, out, dry_run)
+        merge_named(checkpoints, settings, sweep, out, dry_run)
     else:
         merge_selection(read_params(params, settings).merge, ARTIFACTS, dry_run)
 

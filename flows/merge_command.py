@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.progress import merging, say
-from tasks.merge_checkpoints import merge_checkpoints, merge_directories, plan_directories, plan_selection
+from tasks.merge_checkpoints import merge_checkpoints, plan_directories, plan_selection, sweep_directories
 from tasks.merge_params import MergeParams
 from tasks.recipes.recipe import recipe_of
 from tasks.records import MergeReport
+from tasks.reporting.lore_summary import summarise
 from tasks.reporting.merge_plan import merge_plan
+from tasks.sweep import grid
 
 
 def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None:
@@ -22,20 +24,29 @@ def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None
     _tell(report, out)
 
 
-def merge_named(named: Sequence[Path], settings: Sequence[str], out: Path, dry_run: bool) -> None:
-    """Merge checkpoints, or those of a recipe, into a directory, or show the plan."""
+def merge_named(
+    named: Sequence[Path], settings: Sequence[str], sweeps: Sequence[str], out: Path, dry_run: bool
+) -> None:
+    """Merge checkpoints, or those of a recipe, into a directory, or show the plan.
+
+    With sweeps, into one directory below it for each combination of their values.
+    """
     recipe = recipe_of(named, settings)
+    variants = grid(recipe.params, sweeps, out)
     for note in recipe.notes:
         say(f"note: {note}")
     if dry_run:
-        print(merge_plan(plan_directories(recipe.params, recipe.checkpoints, out), out))
+        print(merge_plan(plan_directories(variants, recipe.checkpoints), out))
         return
     with merging() as on_tensor:
-        report = merge_directories(recipe.params, recipe.checkpoints, out, on_tensor)
-    _tell(report, out)
+        reports = sweep_directories(variants, recipe.checkpoints, on_tensor)
+    for directory, report in reports.items():
+        _tell(report, directory)
 
 
 def _tell(report: MergeReport, out: Path) -> None:
     for note in report.notes:
         say(f"note: {note}")
+    for sentence in found.sentences if (found := summarise(report)) else ():
+        say(f"lore: {sentence}")
     print(f"{out}: {report.method} of {len(report.inputs)} checkpoints")

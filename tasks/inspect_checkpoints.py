@@ -75,7 +75,7 @@ def _plan(directories: Sequence[Path], base: Path | None) -> Plan:
     # The one merge of task vectors that a single checkpoint is enough for, and the one that needs no base.
     params = MergeParams(method="task_arithmetic" if base else "average")
     opened = open_weights(base, f"the base {base}") if base else None
-    plan = make_plan(params, sources, opened, [step_of(directory) for directory in directories])
-    if not plan.settings.shapes:
+    plan = make_plan([params], sources, opened, [step_of(directory) for directory in directories])
+    if not plan.shapes:
         raise BadInput(f"{directories[0]}: holds no floating-point tensor; name a directory with a model")
     return plan

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.errors import BadInput
 from tasks.section import Section, override, parse
@@ -18,13 +18,21 @@ Weights = Annotated[
 ]
 
 
+PAPER = {"mu": 0.01, "mu_scale": "absolute", "rank_ratio": 0.2}
+"""Of Liu et al. 2025; λ = 1 goes with it."""
+
+
 class LoreParams(Section):
     """LoRE merging: an approximate base plus low-rank task vectors (Liu et al. 2025)."""
 
-    mu: Annotated[float, Field(gt=0, allow_inf_nan=False), VARYING] = 1.0
+    preset: Literal["paper"] | None = None
+    """paper: what is not given is as in the paper: λ = 1, μ = 0.01 absolute, rank_ratio 0.2."""
+    mu: Annotated[float, Field(gt=0, allow_inf_nan=False), VARYING] = 1.05
     """Singular value threshold, in units of `mu_scale`."""
     mu_scale: Literal["absolute", "sigma1", "noise_edge"] = "noise_edge"
     """absolute: μ itself; sigma1: × the largest singular value; noise_edge: × the edge of the noise."""
+    penalty: Literal["nuclear", "squared"] = "nuclear"
+    """nuclear: μ‖δ‖_*, whose update the paper prints; squared: ½μ‖δ‖_*², as it writes the objective."""
     rank_ratio: Share = 1.0
     """Each task vector keeps at most this share of min(rows, columns) singular values."""
     anchor: Literal["mean"] | int = "mean"
@@ -33,8 +41,17 @@ class LoreParams(Section):
     """How the task vectors δ_i become τ: their sum, their mean, or the sign-elected mean of TIES."""
     embeddings: Literal["solve", "average"] = "solve"
     """average: embeddings and output heads are averaged, not decomposed."""
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-6
-    """Relative duality gap at which a matrix counts as solved."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """Relative duality gap that is proven for every matrix; 1e-4 leaves S exact to about 5e-4."""
+    passes: Annotated[int, Field(ge=1)] | None = None
+    """Run the paper's Algorithm 1 so many times instead of solving the problem."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """Fill what is not given from the preset."""
+        paper = isinstance(given, Mapping) and given.get("preset") == "paper"
+        return {**PAPER, **given} if paper else given
 
 
 class EmaParams(Section):
@@ -141,7 +158,7 @@ class MergeParams(Section):
     base: str | None = None
     """The model the checkpoints started from: a directory. Task vectors are differences from it."""
     lam: Number | None = None
-    """λ of θ* = θ_0 + λ·τ; unset: 1, for the sum of LoRE 1.25/N: a quarter as far past the mean as θ_0 is."""
+    """λ of θ* = θ_0 + λ·τ; unset: 1; for the sum of LoRE 0.75/N, a quarter of the way from the mean to θ_0."""
     weights: Weights = "uniform"
     """Weight of each checkpoint, or one for each, oldest first."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

@@ -28,12 +28,13 @@ def one_thread_each(torch_too: bool) -> Iterator[None]:
     """
     from threadpoolctl import threadpool_limits
 
+    if torch_too:
+        import scipy.linalg  # noqa: F401  # a pool that is loaded later is not limited
+        import torch
     with threadpool_limits(1, user_api="blas"):
         if not torch_too:
             yield
             return
-        import torch
-
         before = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

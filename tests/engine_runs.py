@@ -54,7 +54,7 @@ def plan_for(params: MergeParams, models: Sequence[Path]) -> Plan:
     base, *checkpoints = models
     checkpoints = checkpoints[: method.at_most or len(checkpoints)]
     return make_plan(
-        params,
+        [params],
         [open_weights(directory, directory.name) for directory in checkpoints],
         open_weights(base, "base") if method.base == "required" else None,
         list(range(1, len(checkpoints) + 1)),
@@ -70,9 +70,9 @@ def run(
 ) -> tuple[Tensors, dict[str, Any]]:
     """Execute a plan; return tensors and facts as merge.json would hold them."""
     directory.mkdir(parents=True, exist_ok=True)
-    merged = execute(plan, directory, shard_bytes, list(devices), on_tensor)
+    [written] = execute(plan, [directory], shard_bytes, list(devices), on_tensor)
     return read(directory), json.loads(
-        json.dumps({name: dict(merged.facts[name]) for name in sorted(merged.facts)})
+        json.dumps({name: dict(written.facts[name]) for name in sorted(written.facts)})
     )
 
 

@@ -35,10 +35,10 @@ def merge(
         own = Settings(params, lambda name: params, steps, {n: shapes[n] for n in names})
         blocks = {
             name: cut(name, [c[name] for c in checkpoints], base and base[name],
-                      None if method.whole else rows, np.float64 if method.whole else dtype)
+                      None if method.whole else rows, dtype)
             for name in names
         }  # fmt: skip
-        program = method.program(own)
+        program = method.run([own])
         try:
             measure = next(program)
             while True:
@@ -46,7 +46,7 @@ def merge(
         except StopIteration as stop:
             finish = stop.value
         for name in names:
-            parts, found = zip(*(finish(block) for block in blocks[name]), strict=True)
+            parts, found = zip(*(one for block in blocks[name] for one in finish(block)), strict=True)
             merged[name] = np.concatenate([part.reshape(-1) for part in parts]).reshape(shapes[name])
             facts[name] = worst(found)
     assert settings.count == len(checkpoints)

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,20 +21,21 @@ from tasks.errors import BadInput
 from tasks.merge_params import MergeParams
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS
-from tasks.merging.program import Facts, Finish
+from tasks.merging.program import Facts, Finish, Settings
 from tasks.threads import one_thread_each
 
 AVERAGES = ("average", "ema", "wma", "lawa")
 
 
 def merge_adapters(
-    plan: AdapterPlan, directory: Path, on_tensor: OnTensor = lambda name, done, total: None
-) -> dict[str, Facts]:
-    """Write a merge of adapters as an adapter directory: factors, configuration, the newest's other files.
+    plan: AdapterPlan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
+) -> list[dict[str, Facts]]:
+    """Write each variant as an adapter directory: factors, configuration, the newest's other files.
 
-    Return what was measured of each tensor. Raises BadInput for NaN and overflow.
+    Adapters are small: every variant reads them again. Return what was measured of each tensor, variant by
+    variant. Raises BadInput for NaN and overflow.
     """
-    total, done = len(plan.groups), 0
+    total, done = len(plan.groups) * len(plan.variants), 0
 
     def hear(tensor: str) -> None:
         nonlocal done
@@ -42,8 +43,15 @@ def merge_adapters(
         on_tensor(tensor, done * plan.bytes_written // total, plan.bytes_written)
 
     with one_thread_each(plan.method.whole):
-        merged = merge_factors(plan, hear)
-        _write_tensors(plan, merged, directory)
+        variants = zip(plan.variants, directories, strict=True)
+        return [_write(plan, settings, directory, hear) for settings, directory in variants]
+
+
+def _write(
+    plan: AdapterPlan, settings: Settings, directory: Path, hear: Callable[[str], None]
+) -> dict[str, Facts]:
+    merged = merge_factors(plan, settings, hear)
+    _write_tensors(plan, settings, merged, directory)
     newest = plan.inputs[-1]
     for path in side_files(newest.directory):
         shutil.copyfile(path, directory / path.name)
@@ -69,7 +77,9 @@ def _config(ranks: Mapping[str, int]) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _write_tensors(plan: AdapterPlan, merged: Mapping[str, Merged], directory: Path) -> None:
+def _write_tensors(
+    plan: AdapterPlan, settings: Settings, merged: Mapping[str, Merged], directory: Path
+) -> None:
     halves = dict[str, Numbers]()
     for name, found in merged.items():
         A, B = factor_names(name, plan.inputs)
@@ -84,15 +94,14 @@ def _write_tensors(plan: AdapterPlan, merged: Mapping[str, Merged], directory: P
         for key, numbers in halves.items():
             write_numbers(shard, key, 0, np.ascontiguousarray(numbers))
         for name, key in plan.inputs[-1].replaced.items():
-            _average(plan, name, key, spec[key], shard)
+            _average(plan, replace(settings, shapes={name: spec[key].shape}), key, spec[key], shard)
     (directory / SINGLE).rename(directory / WEIGHTS)
 
 
-def _average(plan: AdapterPlan, name: str, key: str, stored: Stored, shard: Shard) -> None:
-    """Average a tensor that the adapters hold whole: as the method averages, else plainly."""
-    params = plan.settings.params
+def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, shard: Shard) -> None:
+    """Average the tensor of `settings`, which adapters hold whole: as the method averages, else plainly."""
+    [name], params = settings.shapes, settings.params
     own = params.method in AVERAGES and params.weights not in ("nan", "metagpt")
-    settings = replace(plan.settings, shapes={name: stored.shape})
     if not own:
         plain = MergeParams(method="average")
         settings = replace(settings, params=plain, at=lambda tensor: plain)

@@ -20,8 +20,8 @@ from tasks.merge_params import MergeParams
 from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation
 from tasks.merging.layers import Layers
-from tasks.merging.low_rank import Span, check_invariant, factored, span, within_span
-from tasks.merging.program import Facts, Program
+from tasks.merging.low_rank import Span, check_invariant, factored, span
+from tasks.merging.program import Facts, Program, Settings
 
 ROUNDING = {"F64": 1e-14}
 """Share of σ_1 below which a singular value is rounding, by dtype; for the others, that of float32."""
@@ -38,7 +38,7 @@ class AdapterPlan(Plan):
 
     def products(self, tensor: str) -> list[tuple[Numbers, Numbers]]:
         """Return every adapter's factors of one tensor's change; those that leave it alone have rank 0."""
-        rows, columns = self.settings.shapes[tensor]
+        rows, columns = self.shapes[tensor]
         nothing = np.empty((rows, 0)), np.empty((0, columns))
         found = [
             adapter.product(tensor, np.float64) if tensor in adapter.factors else nothing
@@ -55,7 +55,7 @@ class AdapterPlan(Plan):
         ranks = Counter[str]()
         for adapter in self.inputs:
             ranks.update({name: found.rank for name, found in adapter.factors.items()})
-        sides = {name: sum(shape) for name, shape in self.settings.shapes.items()}
+        sides = {name: sum(shape) for name, shape in self.shapes.items()}
         return max(8 * (3 * sides[name] * k + (len(self.inputs) + 4) * k * k) for name, k in ranks.items())
 
 
@@ -69,19 +69,22 @@ class Merged(NamedTuple):
     facts: Facts
 
 
-def plan_adapters(params: MergeParams, adapters: Sequence[Adapter], steps: Sequence[int]) -> AdapterPlan:
+def plan_adapters(
+    variants: Sequence[MergeParams], adapters: Sequence[Adapter], steps: Sequence[int]
+) -> AdapterPlan:
     """Check that these adapters can be merged by this method into an adapter.
 
     Raises BadInput naming what does not fit.
     """
-    method = check_method(params, len(adapters))
-    check_invariant(params)
+    params = variants[0]
+    check_method(variants, len(adapters))
+    for own in variants:
+        check_invariant(own)
     _check_agreement(adapters)
     shapes = {name: found.shape for adapter in adapters for name, found in adapter.factors.items()}
     shapes = dict(sorted(shapes.items()))
     dtypes = {name: written_dtype(_dtypes(name, adapters), params) for name in shapes}
-    settings = make_settings(params, steps, shapes, Layers.of(shapes))
-    method.check(settings)
+    settings = make_settings(variants, steps, shapes, Layers.of(shapes))
     spec = dict[str, Stored]()
     for name, (rows, columns) in shapes.items():
         rank = min(rows, columns, sum(a.factors[name].rank for a in adapters if name in a.factors))
@@ -99,17 +102,15 @@ def factor_names(tensor: str, adapters: Sequence[Adapter]) -> tuple[str, str]:
     return found.A, found.B
 
 
-def merge_factors(plan: AdapterPlan, on_merged: Callable[[str], None]) -> dict[str, Merged]:
+def merge_factors(
+    plan: AdapterPlan, settings: Settings, on_merged: Callable[[str], None]
+) -> dict[str, Merged]:
     """Merge the changes of all tensors within the spans of their factors, on every core."""
-    shapes = plan.settings.shapes
+    shapes = plan.shapes
     spans = lru_cache(2 * cores())(lambda tensor: span(plan.products(tensor)))
 
-    def at(tensor: str) -> MergeParams:
-        rows, columns = shapes[tensor]
-        return within_span(plan.settings.at(tensor), spans(tensor).cores, (rows, columns))
-
     def merge(names: Sequence[str]) -> dict[str, Merged]:
-        own = replace(plan.settings, at=at, shapes={name: shapes[name] for name in names})
+        own = replace(settings, shapes={name: shapes[name] for name in names})
         finish = run(plan.method.program(own), names, lambda name: _block(name, spans(name)))
         return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
 

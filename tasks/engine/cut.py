@@ -1,7 +1,10 @@
 """Cutting tensors into blocks of rows, always in the same places."""
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
+
+from tasks.merging.block import Block
 
 BLOCK = 2**18
 """Elements of a block: a megabyte of float32, so that the arrays of one block stay in the second-level cache.
@@ -24,12 +27,24 @@ class Piece(NamedTuple):
 def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
     """Cut a tensor into pieces of at most BLOCK elements, or into its whole matrices."""
     stack, rows, columns = as_stack(shape)
-    step = max(rows, 1) if whole else max(1, BLOCK // max(columns, 1))
+    step = max(rows, 1) if whole else _rows(columns)
     return [
         Piece(tensor, matrix, (matrix * rows + row) * columns, min(step, rows - row), columns)
         for matrix in range(stack)
         for row in range(0, max(rows, 1), step)
     ]
+
+
+def parts(block: Block) -> Iterator[Block]:
+    """Cut a block of a whole matrix as `cut` would have cut the matrix, in float64."""
+    rows, columns = block.thetas[0].shape
+    step = _rows(columns)
+    for first in range(0, max(rows, 1), step):
+        yield block.part(first, first + step).double()
+
+
+def _rows(columns: int) -> int:
+    return max(1, BLOCK // max(columns, 1))
 
 
 def as_stack(shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -1,8 +1,8 @@
-"""Writing a merge as a complete Hugging Face model directory."""
+"""Writing the variants of a merge, each as a complete Hugging Face model directory."""
 
 import json
 import shutil
-from collections.abc import Set
+from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from tasks.checkpoints.hashing import remember
@@ -17,23 +17,30 @@ from tasks.merging.program import Facts
 NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
-def write_merge(
-    plan: Plan, directory: Path, on_tensor: OnTensor = lambda name, done, total: None
-) -> dict[str, Facts]:
-    """Write a merge as a model directory: weights, and the newest input's configuration and tokenizer.
+def write_models(
+    plan: Plan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
+) -> list[dict[str, Facts]]:
+    """Write each variant as a model directory: weights, and the newest input's configuration and tokenizer.
 
-    Return what was measured of each tensor.
+    Return what was measured of each tensor, variant by variant.
     """
-    params = plan.settings.params
+    params = plan.params
     devices, shard_bytes = choose_devices(params.device, plan.method.whole), parse_size(params.max_shard_size)
-    _clear(directory, keep={JOURNAL, *plan_shards(plan.spec, shard_bytes)})
+    for directory in directories:
+        _prepare(plan, directory, plan_shards(plan.spec, shard_bytes))
+    written = execute(plan, directories, shard_bytes, devices, on_tensor)
+    for found in written:
+        for path, sha256 in found.digests.items():
+            remember(path, sha256)
+    return [found.facts for found in written]
+
+
+def _prepare(plan: Plan, directory: Path, weight_files: Iterable[str]) -> None:
+    """Write everything but the weights."""
+    _clear(directory, keep={JOURNAL, *weight_files})
     for path in side_files(plan.inputs[-1].directory):
         shutil.copyfile(path, directory / path.name)  # no link: these files will have another life
     _set_dtype(directory / "config.json", plan)
-    merged = execute(plan, directory, shard_bytes, devices, on_tensor)
-    for path, sha256 in merged.digests.items():
-        remember(path, sha256)
-    return merged.facts
 
 
 def _clear(directory: Path, keep: Set[str]) -> None:

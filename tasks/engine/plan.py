@@ -3,18 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
 
 from tasks.checkpoints.agreement import check_agreement
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.numbers import compute_dtype
-from tasks.checkpoints.weights import Source
+from tasks.checkpoints.weights import Source, Weights
 from tasks.engine.cut import BLOCK, as_stack
 from tasks.engine.shards import Spec, Stored
 from tasks.engine.tied import stored_twice
 from tasks.errors import BadInput
 from tasks.merge_params import MergeParams
 from tasks.merging.layers import Layers
-from tasks.merging.methods import METHODS, Method
+from tasks.merging.methods import METHODS, Method, method_of
 from tasks.merging.program import Settings
 from tasks.varying import resolve
 
@@ -23,24 +26,35 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge that nothing is known to stand in the way of."""
+    """A merge, or several variants of one, that nothing is known to stand in the way of."""
 
     inputs: Sequence[Source]
     base: Source | None
-    settings: Settings
+    variants: Sequence[Settings]
+    """One for each model that is written; they differ in parameters that only the method reads."""
     spec: Spec
-    """What is written, in the order of the files."""
+    """What is written of each variant, in the order of the files."""
 
     @property
+    def params(self) -> MergeParams:
+        """The first variant's parameters, for those that all variants share."""
+        return self.variants[0].params
+
+    @cached_property
     def method(self) -> Method:
         """The row of the table."""
-        return METHODS[self.settings.params.method]
+        return method_of(self.variants)
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """The tensors that are merged: all floating ones that hold something."""
+        return self.variants[0].shapes
 
     @cached_property
     def groups(self) -> list[list[str]]:
         """Names of floating tensors that are measured together: each alone, or all."""
-        floating = list(self.settings.shapes)
-        return [floating] if self.method.spans_model(self.settings.params) else [[name] for name in floating]
+        spans_model = any(self.method.spans_model(settings.params) for settings in self.variants)
+        return [list(self.shapes)] if spans_model else [[name] for name in self.shapes]
 
     @property
     def bytes_read(self) -> int:
@@ -49,8 +63,8 @@ class Plan:
 
     @property
     def bytes_written(self) -> int:
-        """Of the weight files, without their headers."""
-        return sum(stored.size for stored in self.spec.values())
+        """Of all variants' weight files, without their headers."""
+        return len(self.variants) * sum(stored.size for stored in self.spec.values())
 
     @property
     def sources(self) -> list[Source]:
@@ -62,26 +76,37 @@ class Plan:
         """Estimate of the memory that one thread's arrays take at most."""
         return max(self._held(name) for group in self.groups for name in group) if self.groups else 0
 
+    def dtype(self, name: str) -> type[np.floating[Any]]:
+        """Return what a floating tensor is read as, so that it is rounded once, when it is written.
+
+        Whole matrices, which take the most memory, come as narrow as holds the files' numbers exactly; the
+        numbers of an adapter on a base are computed, and lie in no file.
+        """
+        if not self.method.whole:
+            return compute_dtype(self.spec[name].dtype)
+        single = (isinstance(s, Weights) and s.tensors[name].dtype != "F64" for s in self.sources)
+        return np.float32 if all(single) else np.float64
+
     def _held(self, name: str) -> int:
         _, rows, columns = as_stack(self.spec[name].shape)
-        whole = self.method.whole
-        elements = rows * columns if whole else min(rows * columns, max(BLOCK, columns))
-        width = 8 if whole else compute_dtype(self.spec[name].dtype)().itemsize
-        return elements * width * (ARRAYS_WHOLE if whole else ARRAYS) * len(self.sources)
+        if self.method.whole:
+            return rows * columns * (20 * len(self.sources) + 48)  # decompositions in float64
+        elements = min(rows * columns, max(BLOCK, columns))
+        return elements * self.dtype(name)().itemsize * ARRAYS * len(self.sources)
 
 
-ARRAYS, ARRAYS_WHOLE = 4, 6
+ARRAYS = 4
 """Arrays of a block's size that a method holds for each checkpoint, measured generously."""
 
 
 def make_plan(
-    params: MergeParams, inputs: Sequence[Source], base: Source | None, steps: Sequence[int]
+    variants: Sequence[MergeParams], inputs: Sequence[Source], base: Source | None, steps: Sequence[int]
 ) -> Plan:
     """Check that these models can be merged by this method, and say what will be written.
 
-    Raises BadInput naming what does not fit.
+    Variants differ in what the method reads. Raises BadInput naming what does not fit.
     """
-    method = check_method(params, len(inputs))
+    params, method = variants[0], check_method(variants, len(inputs))
     if method.base == "required" and base is None:
         raise BadInput(f"merge.base: {params.method} needs the model the checkpoints started from; name it")
     check_agreement(inputs, base)
@@ -96,24 +121,35 @@ def make_plan(
     floating = {
         name: stored.shape for name, stored in spec.items() if stored.dtype in FLOATING and stored.size
     }
-    settings = make_settings(params, steps, floating, Layers.of(names))
-    method.check(settings)
-    return Plan(inputs, base, settings, spec)
+    return Plan(inputs, base, make_settings(variants, steps, floating, Layers.of(names)), spec)
 
 
 def make_settings(
+    variants: Sequence[MergeParams],
+    steps: Sequence[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Layers,
+) -> list[Settings]:
+    """Return each variant's settings, values that vary over layers resolved, once the method has agreed."""
+    found = [_settings(params, steps, shapes, layers) for params in variants]
+    for settings in found:
+        METHODS[settings.params.method].check(settings)
+    return found
+
+
+def _settings(
     params: MergeParams, steps: Sequence[int], shapes: Mapping[str, tuple[int, ...]], layers: Layers
 ) -> Settings:
-    """Return the settings of a merge, parameters that vary over the layers resolved for each tensor."""
-    at = cache(lambda tensor: resolve(params, tensor, layers))
-    return Settings(params, at, steps, shapes)
+    return Settings(params, cache(lambda tensor: resolve(params, tensor, layers)), steps, shapes)
 
 
-def check_method(params: MergeParams, count: int) -> Method:
+def check_method(variants: Sequence[MergeParams], count: int) -> Method:
     """Return the method, once its parameters fit it and so many checkpoints (BadInput otherwise)."""
-    method = METHODS[params.method]
-    _check_count(params.method, method, count)
-    _check_parameters(params, method)
+    name = variants[0].method
+    method = METHODS[name]
+    _check_count(name, method, count)
+    for params in variants:
+        _check_parameters(params, method)
     return method
 
 

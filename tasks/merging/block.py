@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
+import numpy as np
+
 Array: TypeAlias = Any
 """A numpy array, or a torch tensor on a GPU: methods keep to the operators and functions that both have."""
 
@@ -22,7 +24,7 @@ class Block:
     start: int
     """Flat position of the block's first element in its tensor."""
     thetas: Sequence[Array]
-    """One array for each checkpoint, oldest first."""
+    """One array for each checkpoint, oldest first; of a whole matrix one array N × rows × columns."""
     base: Array | None
     """The model they started from, where the merge has one."""
 
@@ -30,9 +32,27 @@ class Block:
         """Return the same block as torch tensors on a device."""
         import torch
 
-        moved = [torch.from_numpy(theta).to(device) for theta in self.thetas]
+        moved = (
+            torch.from_numpy(self.thetas).to(device)
+            if isinstance(self.thetas, np.ndarray)
+            else [torch.from_numpy(theta).to(device) for theta in self.thetas]
+        )
         base = None if self.base is None else torch.from_numpy(self.base).to(device)
         return replace(self, thetas=moved, base=base)
+
+    def double(self) -> "Block":
+        """Return the same block in float64."""
+        from tasks.merging.arrays import double
+
+        base = None if self.base is None else double(self.base)
+        return replace(self, thetas=[double(theta) for theta in self.thetas], base=base)
+
+    def part(self, first: int, last: int) -> "Block":
+        """Return the rows from `first` up to `last`, without copying."""
+        columns = self.thetas[0].shape[1]
+        thetas = [theta[first:last] for theta in self.thetas]
+        base = None if self.base is None else self.base[first:last]
+        return replace(self, start=self.start + first * columns, thetas=thetas, base=base)
 
     @cached_property
     def mean(self) -> Array:

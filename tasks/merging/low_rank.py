@@ -5,7 +5,6 @@ that is linear in the ΔW_i, or weighs them by norms and angles, does to the ΔW
 does LoRE, whose problem is unitarily invariant and loses nothing outside the span.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -62,34 +61,3 @@ def check_invariant(params: MergeParams) -> None:
         raise BadInput(
             f"merge.nan.of: weights are unknown where adapters are merged; set task_vectors, or {advice}"
         )
-
-
-def within_span(params: MergeParams, cores: Sequence[Matrix], shape: tuple[int, int]) -> MergeParams:
-    """Return LoRE's parameters such that the cores give what the full matrices (m × n) would."""
-    if params.method != "lore":
-        return params
-    kept, small = max(1, round(params.lore.rank_ratio * min(shape))), min(cores[0].shape)
-    changed = {
-        "mu": absolute_mu(params.lore.mu, params.lore.mu_scale, cores, shape),
-        "mu_scale": "absolute",
-        "rank_ratio": min(kept / small, 1.0),
-    }
-    return params.model_copy(update={"lore": params.lore.model_copy(update=changed)})
-
-
-def absolute_mu(mu: float, mu_scale: str, cores: Sequence[Matrix], shape: tuple[int, int]) -> float:
-    """Turn μ in units of `mu_scale` into a singular value.
-
-    Low-rank matrices have no noise floor: once their spikes are taken out (methods.md § 2, fact 7) nothing is
-    left, and a noise edge of 0 would ask LoRE for the spectral median. So none is taken out (k = 0): the edge
-    is where the whole energy of the deviations would end, were it noise on all m × n elements.
-    """
-    if mu_scale == "absolute":
-        return mu
-    mean = sum(cores[1:], cores[0]) / len(cores)
-    deviations = np.stack([core - mean for core in cores])
-    if mu_scale == "sigma1":
-        return mu * float(np.linalg.norm(deviations, 2, axis=(1, 2)).max())
-    m, n = shape
-    rms = float(np.linalg.norm(deviations)) / math.sqrt(len(cores) * m * n)
-    return mu * rms * (math.sqrt(m) + math.sqrt(n))

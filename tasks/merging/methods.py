@@ -1,13 +1,24 @@
 """The table of merge methods."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from tasks.merge_params import MergeParams
-from tasks.merging import anchor, combine, deltas, lore, norms, reductions, spectral, trajectory, weights
+from tasks.merging import (
+    anchor,
+    combine,
+    deltas,
+    lore,
+    lore_notes,
+    norms,
+    reductions,
+    spectral,
+    trajectory,
+    weights,
+)
 from tasks.merging.compose import Row, compose
 from tasks.merging.model_stock import model_stock
-from tasks.merging.program import Program, Settings
+from tasks.merging.program import FamilyProgram, Program, Settings, together
 from tasks.merging.slerp import slerp
 from tasks.merging.widen import widen
 
@@ -26,13 +37,22 @@ class Method(NamedTuple):
     sections: tuple[str, ...] = ()
     """The keys of the merge section that it reads, beside those that every method reads."""
     whole: bool = False
-    """Whether it takes whole matrices in float64 (decompositions) instead of rows in any number."""
+    """Whether it takes whole matrices (decompositions), in the files' precision, instead of rows."""
     spans_model: Callable[[MergeParams], bool] = lambda params: False
     """Whether its measurements have to see the whole model before any tensor can be merged."""
     check: Callable[[Settings], None] = lambda settings: None
     """Raises BadInput for settings that do not fit the checkpoints."""
     notes: Callable[[Settings], list[str]] = lambda settings: []
     """What a reader must know about these settings, such as that they reduce to averaging."""
+    averages: Callable[[Settings], bool] = lambda settings: False
+    """Whether these settings make it a plain average, which needs no decomposition."""
+    family: Callable[[Sequence[Settings]], FamilyProgram] | None = None
+    """Merges several variants over the same blocks; none: their programs side by side."""
+
+    def run(self, variants: Sequence[Settings]) -> FamilyProgram:
+        """Return the program of these variants; their settings differ in parameters only."""
+        family = self.family or (lambda variants: together([self.program(own) for own in variants]))
+        return family(variants)
 
 
 def _row(row: Row) -> Callable[[Settings], Program]:
@@ -58,8 +78,10 @@ METHODS = {
         lore.program,
         sections=("lore", "lam", "ties"),
         whole=True,
-        check=lore.check,
-        notes=lore.notes,
+        check=lore_notes.check,
+        notes=lore_notes.notes,
+        averages=lore_notes.averages,
+        family=lore.family,
     ),
     "average": Method(
         "plain average",
@@ -187,3 +209,11 @@ METHODS = {
         whole=True,
     ),
 }
+
+
+def method_of(variants: Sequence[Settings]) -> Method:
+    """Return the row of the table; where all variants are plain averages, at an average's price."""
+    row = METHODS[variants[0].params.method]
+    if not all(row.averages(settings) for settings in variants):
+        return row
+    return row._replace(program=METHODS["average"].program, family=None, whole=False)

@@ -4,9 +4,12 @@ A program is a generator. It yields a function of one block; the engine calls it
 program's tensors, in any order and in parallel, and sends back the results by tensor, in the order of the
 blocks. In the end the program returns the function that merges a block. So no method holds a whole tensor,
 reads a file or knows about threads, and the same program runs on blocks of any size.
+
+A family is a program for several variants of one merge: they share the blocks, and its last function yields
+one merged array for each. The engine knows families only; a single merge is a family of one.
 """
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -20,6 +23,9 @@ Measure: TypeAlias = Callable[[Block], Any]
 Results: TypeAlias = Mapping[str, Sequence[Any]]
 Finish: TypeAlias = Callable[[Block], tuple[Array, Facts]]
 Program: TypeAlias = Generator[Measure, Results, Finish]
+FamilyFinish: TypeAlias = Callable[[Block], Iterable[tuple[Array, Facts]]]
+"""Yields one merged block after the other, in the order of the variants: only one need be held at a time."""
+FamilyProgram: TypeAlias = Generator[Measure, Results, FamilyFinish]
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,36 @@ def without_measuring(finish: Finish) -> Program:
     yield  # makes this a generator
 
 
+def together(programs: Sequence[Program]) -> FamilyProgram:
+    """Advance programs in lock-step over the same blocks; those that have measured enough wait."""
+    measures: dict[int, Measure] = {}
+    finishes: dict[int, Finish] = {}
+
+    def advance(i: int, results: Results | None) -> None:
+        try:
+            measures[i] = programs[i].send(results)  # type: ignore[arg-type]  # None starts a generator
+        except StopIteration as stop:
+            measures.pop(i, None)
+            finishes[i] = stop.value
+
+    for i in range(len(programs)):
+        advance(i, None)
+    while measures:
+        results = yield _all_of(dict(measures))
+        for i in list(measures):
+            advance(i, {tensor: [part[i] for part in parts] for tensor, parts in results.items()})
+    return lambda block: (finishes[i](block) for i in range(len(programs)))
+
+
+def _all_of(measures: Mapping[int, Measure]) -> Measure:
+    return lambda block: {i: measure(block) for i, measure in measures.items()}
+
+
 def worst(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Join the facts of a tensor's blocks: the largest of each, element by element for lists."""
+    """Join the facts of a tensor's blocks: the largest of each, element by element for lists.
+
+    Of lists of lists, such as spectra, that with the largest first element.
+    """
     joined: dict[str, Any] = {}
     for part in facts:
         for key, value in part.items():

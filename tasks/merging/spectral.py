@@ -58,6 +58,7 @@ def _merge(
 ) -> tuple[Array, Facts]:
     import torch
 
+    block = block.double()
     given = settings.at(block.tensor).lam
     lam = 1.0 if given is None else given
     if len(settings.shapes[block.tensor]) < 2:
@@ -71,9 +72,10 @@ def _merge(
 
 def _leading(matrix: "Tensor", count: int) -> tuple["Tensor", "Tensor", "Tensor"]:
     """Return U, σ and V of the `count` largest singular values, fewer where the rank is lower."""
-    from tasks.merging.svt import spectrum
+    import torch
 
-    V, sigma = spectrum(matrix)
+    squares, V = torch.linalg.eigh(matrix.T @ matrix)
+    V, sigma = V.flip(-1), squares.flip(-1).clamp(min=0).sqrt()
     rank = min(count, int((sigma > RANK * sigma[:1]).sum()))
     V, sigma = V[:, :rank], sigma[:rank]
     return matrix @ V / sigma, sigma, V

@@ -60,6 +60,25 @@ def test_two_checkpoints_are_averaged_with_a_warning(here: Path) -> None:
     assert "note: equal to averaging" in result.stderr
 
 
+def test_a_sweep_writes_a_merge_for_each_combination(here: Path) -> None:
+    inputs = [f"training/checkpoint-{step}" for step in (100, 200, 300)]
+    sweep = ["--sweep", "merge.ema.decay=0.2,0.5", "--set", "merge.method=ema"]
+    planned = loreline(here, "merge", *inputs, "--out", "out", *sweep, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "variants    2, from one read" in planned.stdout
+    assert "GB in 2 files to out" in planned.stdout
+    assert not (here / "out").exists()
+    result = loreline(here, "merge", *inputs, "--out", "out", *sweep)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == [
+        f"out/ema.decay={decay}: ema of 3 checkpoints" for decay in (0.2, 0.5)
+    ]
+    single = ["--set", "merge.method=ema", "--set", "merge.ema.decay=0.5"]
+    assert loreline(here, "merge", *inputs, "--out", "single", *single).returncode == 0
+    for path in (here / "single").iterdir():
+        assert path.read_bytes() == (here / "out" / "ema.decay=0.5" / path.name).read_bytes()
+
+
 def damage_params(here: Path) -> None:
     (here / "params.yaml").write_text(yaml.safe_dump({**PARAMS, "merge": {"lore": {"mu_": 1}}}))
 
@@ -97,6 +116,20 @@ def only_one(here: Path) -> None:
         (pickle_only, ["fetch"], "training/checkpoint-200: holds pickled weights only"),
         (lambda here: None, ["merge", "training/checkpoint-100", "--out", "out"], "nothing to merge"),
         (lambda here: None, ["merge", "--out", "out"], "belong together"),
+        (lambda here: None, ["merge", "--sweep", "merge.lam=1,2"], "--sweep is for"),
+        (
+            lambda here: None,
+            [
+                "merge",
+                "training/checkpoint-100",
+                "training/checkpoint-200",
+                "--out",
+                "out",
+                "--sweep",
+                "merge.lam=1,1",
+            ],
+            "--sweep merge.lam: 1 is there twice; give each value once",
+        ),
         (lambda here: None, ["merge", "training", "--out", "out", "--params", "x"], "no model.safetensors"),
         (lambda here: (here / "params.yaml").unlink(), ["run"], "params.yaml: no such file"),
     ],

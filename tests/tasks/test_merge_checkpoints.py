@@ -16,10 +16,10 @@ from tiny import CONFIG, random_tensors, write_checkpoint
 
 from tasks.errors import BadInput
 from tasks.fetch_run import fetch_run
+from tasks.lore import dense
+from tasks.lore.problem import NotConverged
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 from tasks.merge_params import LoreParams, MergeParams
-from tasks.merging import robust_base
-from tasks.merging.robust_base import NotConverged
 from tasks.params import FetchParams, SelectParams
 from tasks.publish import MANIFEST
 from tasks.records import MergeReport
@@ -60,7 +60,7 @@ def test_merge_json_says_what_was_done(artifacts: Path) -> None:
     assert report.tensors["norm"]["averaged"] is True
     assert len(report.tensors["tall"]["norms"]) == len(report.tensors["tall"]["cosines"]) == 3
     assert 0 < report.tensors["tall"]["conflict"] <= 1
-    assert report.tensors["tall"]["gap"] <= 1e-6
+    assert report.tensors["tall"]["gap"] <= 1e-4
     assert len(report.tensors["tall"]["ranks"]) == 3
     assert "λ = 0.5" in report.notes[0]
     assert "checkpoint-300" in (artifacts / "merged" / "README.md").read_text()
@@ -101,7 +101,7 @@ def test_progress_ends_at_the_whole(artifacts: Path) -> None:
 
 
 def test_a_tensor_that_does_not_converge_is_named(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robust_base, "MAX_PASSES", 1)
+    monkeypatch.setattr(dense, "MAX_PASSES", 1)
     with pytest.raises(NotConverged, match=r"tensor \w+: LoRE: relative duality gap .* after 1 passes"):
         merge_checkpoints(MergeParams(), artifacts)
     assert not (artifacts / "merged").exists()

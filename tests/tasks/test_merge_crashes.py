@@ -14,7 +14,7 @@ import pytest
 import torch
 from tiny import write_checkpoint
 
-from tasks.engine import execute
+from tasks.engine import output
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 from tasks.merge_params import MergeParams
@@ -111,9 +111,9 @@ def test_a_resumed_merge_computes_only_what_was_not_finished(
     child.kill()
     end(child)
     finished = journal[0].read_text().count("\n")
-    written, write = set[str](), execute.write_numbers
+    written, write = set[str](), output.write_numbers
     monkeypatch.setattr(
-        execute,
+        output,
         "write_numbers",
         lambda shard, tensor, *rest: (written.add(tensor), write(shard, tensor, *rest)),
     )

@@ -1,5 +1,9 @@
 """Small things on one thread, large ones as torch is set, and always as before afterwards."""
 
+import json
+import subprocess
+import sys
+
 import torch
 
 from tasks.threads import SMALL, threads_for
@@ -16,3 +20,22 @@ def test_threads_follow_the_size_and_are_restored() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+POOLS = """
+import json
+from tasks.threads import one_thread_each
+with one_thread_each(True):
+    import numpy, scipy.linalg, torch
+    from threadpoolctl import threadpool_info
+    print(json.dumps([pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]))
+    print(torch.get_num_threads())
+"""
+
+
+def test_one_thread_each_holds_for_libraries_that_are_loaded_within() -> None:
+    """Every BLAS has a pool of its own; one that was left alone made a merge four times as slow."""
+    found = subprocess.run([sys.executable, "-c", POOLS], capture_output=True, text=True, check=True)
+    pools, torch_threads = map(json.loads, found.stdout.splitlines())
+    assert len(pools) >= 2
+    assert {*pools, torch_threads} == {1}

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.engine import cut as module
-from tasks.engine.cut import BLOCK, as_stack, cut
+from tasks.engine.cut import BLOCK, as_stack, cut, parts
+from tasks.merging.block import Block
 
 shapes = st.lists(st.integers(0, 9), max_size=5).map(tuple)
 
@@ -72,3 +74,15 @@ def test_a_piece_never_crosses_from_one_matrix_into_the_next() -> None:
 def test_memory_does_not_grow_with_the_tensor() -> None:
     for shape in ((2**28,), (2**18, 2**12)):
         assert max(piece.rows * piece.columns for piece in cut("w", shape, whole=False)) <= BLOCK
+
+
+def test_the_parts_of_a_whole_matrix_are_its_rows_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BLOCK", 20)
+    theta, base = (np.random.default_rng(i).normal(size=(7, 6)).astype(np.float32) for i in range(2))
+    block = Block("w", 2, 84, [theta], base)
+    found = list(parts(block))
+    assert [part.start for part in found] == [84, 102, 120]
+    assert {part.matrix for part in found} == {2}
+    for whole, again in ((theta, [part.thetas[0] for part in found]), (base, [part.base for part in found])):
+        assert {part.dtype for part in again} == {np.dtype(np.float64)}
+        assert np.array_equal(np.concatenate(again), whole)

@@ -23,10 +23,11 @@ from engine_runs import (
 from safetensors.torch import load_file, save_file
 
 from tasks.checkpoints.weights import NotFinite
-from tasks.engine import cut, devices, execute
+from tasks.engine import cut, devices, output
 from tasks.errors import BadInput
+from tasks.lore import dense
+from tasks.lore.problem import NotConverged
 from tasks.merge_params import LoreParams, MergeParams
-from tasks.merging import robust_base
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS
 
@@ -61,13 +62,13 @@ def test_an_execution_goes_on_where_it_stopped(
     undisturbed, facts = run(plan, tmp_path / "undisturbed", shard_bytes=300)
     with pytest.raises(Stopped):
         run(plan, tmp_path / "stopped", shard_bytes=300, on_tensor=stop_after(finished))
-    written, write = set[str](), execute.write_numbers
+    written, write = set[str](), output.write_numbers
 
     def note(shard: Any, tensor: str, first_byte: int, numbers: Any) -> None:
         written.add(tensor)
         write(shard, tensor, first_byte, numbers)
 
-    monkeypatch.setattr(execute, "write_numbers", note)
+    monkeypatch.setattr(output, "write_numbers", note)
     tensors, resumed_facts = run(plan, tmp_path / "stopped", shard_bytes=300)
     assert written == set(sorted(plan.spec)[finished:])
     assert equal(tensors, undisturbed)
@@ -128,11 +129,11 @@ def test_overflow_of_the_output_dtype_stops_the_merge(device: str, tmp_path: Pat
 
 
 def test_a_solver_that_fails_names_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(robust_base, "MAX_PASSES", 1)
+    monkeypatch.setattr(dense, "MAX_PASSES", 1)
     plan = plan_for(
         MergeParams(lore=LoreParams(mu=0.2, mu_scale="sigma1")), write_models(tmp_path / "training")
     )
-    with pytest.raises(robust_base.NotConverged, match=r"tensor conv: LoRE: relative duality gap"):
+    with pytest.raises(NotConverged, match=r"tensor conv: LoRE: relative duality gap"):
         run(plan, tmp_path / "out")
 
 

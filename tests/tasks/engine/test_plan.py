@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from engine_runs import params_for, plan_for, write_all, write_models
@@ -16,7 +17,7 @@ from tasks.checkpoints.weights import Weights
 from tasks.engine.plan import Plan
 from tasks.errors import BadInput
 from tasks.merge_checkpoints import plan_directories
-from tasks.merge_params import LoreParams, MergeParams
+from tasks.merge_params import EmaParams, LoreParams, MergeParams
 from tasks.merging.methods import METHODS
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -29,6 +30,10 @@ def no_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Weights, "read", read)
     monkeypatch.setattr(Weights, "stored", read)
+
+
+def plan_merge(params: MergeParams, checkpoints: Sequence[Path], out: Path) -> Plan:
+    return plan_directories({out: params}, checkpoints)
 
 
 def change(name: str, tensor: torch.Tensor | None) -> Callable[[Path], None]:
@@ -69,7 +74,7 @@ def test_checkpoints_that_do_not_fit_are_refused(
     models = write_models(tmp_path / "training")
     damage(models[2])
     with pytest.raises(BadInput, match=sentence) as caught:
-        plan_directories(params_for("average"), models[1:], tmp_path / "out")
+        plan_merge(params_for("average"), models[1:], tmp_path / "out")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -85,9 +90,7 @@ def test_the_base_has_to_fit_too(tmp_path: Path) -> None:
 def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path: Path) -> None:
     row, models = METHODS[method], write_models(tmp_path / "training")
     base = str(models[0]) if row.base == "required" else None
-    plan = plan_directories(
-        params_for(method, base=base), models[1 : 1 + (row.at_most or 3)], tmp_path / "out"
-    )
+    plan = plan_merge(params_for(method, base=base), models[1 : 1 + (row.at_most or 3)], tmp_path / "out")
     assert plan.method is row
     assert sorted(name for group in plan.groups for name in group) == sorted(random_tensors(0))
     assert plan.bytes_held > 0
@@ -95,19 +98,19 @@ def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path:
         with pytest.raises(
             BadInput, match=f"merge.base: {method} needs the model the checkpoints started from"
         ):
-            plan_directories(params_for(method), models[1:], tmp_path / "out")
+            plan_merge(params_for(method), models[1:], tmp_path / "out")
     if row.at_least > 1:
         with pytest.raises(BadInput, match=f"nothing to merge: 1 checkpoint is named, and {method} needs 2"):
-            plan_directories(params_for(method, base=base), models[1:2], tmp_path / "out")
+            plan_merge(params_for(method, base=base), models[1:2], tmp_path / "out")
     if row.at_most:
         with pytest.raises(BadInput, match=f"merge.method: {method} takes 2 checkpoints, but 3 are named"):
-            plan_directories(params_for(method, base=base), models[1:], tmp_path / "out")
+            plan_merge(params_for(method, base=base), models[1:], tmp_path / "out")
     for key, value in (("lam", 0.5), ("weights", (1.0, 1.0, 1.0))):
         if key not in row.sections:
             with pytest.raises(
                 BadInput, match=f"merge.{key}: method {method} does not read it; leave it out"
             ):
-                plan_directories(
+                plan_merge(
                     params_for(method, base=base, **{key: value}),
                     models[1 : 1 + (row.at_most or 3)],
                     tmp_path / "out",
@@ -125,7 +128,7 @@ def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path:
 )  # fmt: skip
 def test_parameters_that_do_not_fit_are_refused(tmp_path: Path, params: MergeParams, sentence: str) -> None:
     with pytest.raises(BadInput, match=sentence):
-        plan_directories(params, write_models(tmp_path / "training")[1:], tmp_path / "out")
+        plan_merge(params, write_models(tmp_path / "training")[1:], tmp_path / "out")
 
 
 def planned(tmp_path: Path, dtypes: tuple[str, ...], dtype: str = "auto") -> Plan:
@@ -179,3 +182,38 @@ def test_memory_held_does_not_grow_with_the_tensor_unless_it_is_decomposed(tmp_p
     assert held["average", 2**10] == held["average", 2**12]
     assert held["lore", 2**12] == 4 * held["lore", 2**10]
     assert math.isfinite(held["lore", 2**12])
+
+
+@pytest.mark.parametrize(
+    ("dtypes", "method", "read"),
+    [
+        (("BF16", "BF16"), "average", np.float32),
+        (("F32", "F32"), "average", np.float64),
+        (("BF16", "F16"), "lore", np.float32),
+        (("F32", "F32"), "lore", np.float32),
+        (("F32", "F64"), "lore", np.float64),
+    ],
+)
+def test_whole_matrices_are_read_in_the_precision_of_the_files_others_in_that_of_one_rounding(
+    dtypes: tuple[str, ...], method: str, read: type, tmp_path: Path
+) -> None:
+    models = write_all(tmp_path, [{"w": torch.ones(2, 3, dtype=FLOATS[d])} for d in ("F32", *dtypes)])
+    assert plan_for(params_for(method), models).dtype("w") is read
+
+
+def test_variants_share_the_files_and_only_their_writing_adds_up(tmp_path: Path) -> None:
+    models = write_models(tmp_path)
+    params = [MergeParams(method="ema", ema=EmaParams(decay=decay)) for decay in (0.2, 0.4, 0.6)]
+    one, three = (
+        plan_directories({tmp_path / f"{i}": own for i, own in enumerate(some)}, models[1:])
+        for some in (params[:1], params)
+    )
+    assert three.bytes_written == 3 * one.bytes_written
+    assert (three.bytes_read, three.bytes_held) == (one.bytes_read, one.bytes_held)
+    assert (three.groups, three.spec) == (one.groups, one.spec)
+
+
+def test_every_variant_is_checked(tmp_path: Path) -> None:
+    params = [MergeParams(), MergeParams(lore=LoreParams(anchor=7))]
+    with pytest.raises(BadInput, match="merge.lore.anchor: step 7 is not merged"):
+        plan_directories({tmp_path / f"{i}": own for i, own in enumerate(params)}, write_models(tmp_path)[1:])

@@ -1,5 +1,8 @@
 """LoRE's combinations and exceptions, against the independent solver of lore_reference."""
 
+from collections.abc import Callable
+from typing import Any
+
 import lore_reference
 import numpy as np
 import pytest
@@ -10,11 +13,13 @@ from hypothesis import strategies as st
 from in_memory import merge
 from trajectory_models import trajectory
 
-from tasks.errors import BadInput
+from tasks.lore.problem import NotConverged
+from tasks.lore.scale import Scale
+from tasks.lore.solve import solve
 from tasks.merge_params import MergeParams
-from tasks.merging.lore import check, lam_of, notes, trim
+from tasks.merging.block import Block
+from tasks.merging.lore import family, lam_of, program, trim
 from tasks.merging.program import Settings
-from tasks.merging.robust_base import solve
 
 LORE = {"mu": 0.2, "mu_scale": "absolute", "tolerance": 1e-10}
 MODELS = trajectory(3)[1]
@@ -59,8 +64,9 @@ def test_the_mean_with_lambda_one_is_averaging(name: str) -> None:
 @pytest.mark.parametrize("lam", [0.0, 0.7])
 def test_ties_trims_elects_and_averages_the_task_vectors(name: str, lam: float) -> None:
     """The trim is made on the δ_i that the solver found: theirs agree only as far as both converged."""
-    thetas = [torch.from_numpy(model[name]) for model in MODELS]
-    deltas = [delta.numpy() for delta in solve(thetas, 0.2, "absolute", 1.0, None, 1e-10).deltas]
+    B = torch.from_numpy(lore_reference.deviations([model[name] for model in MODELS]))
+    found = solve(B, Scale(0.2, "absolute", "nuclear", (B.shape[1], B.shape[2])), 1e-10)
+    deltas = [delta.matrix().numpy() for delta in found.deltas]
     theta_0, exact = fixed_point(name)
     np.testing.assert_allclose(deltas, exact, atol=2e-5)
     trimmed = [sparsifying_reference.trim(delta, 0.5) for delta in deltas]
@@ -74,25 +80,6 @@ def test_two_checkpoints_from_the_mean_are_averaged_by_every_combination(combine
     """δ_1 = −δ_2: a sum of zero elects nobody."""
     result = merged(params(3.0, combine=combine), ["tall"], 2)["tall"]
     np.testing.assert_allclose(result, mean("tall", 2), atol=1e-12)
-
-
-@pytest.mark.parametrize("anchor", [0, 1])
-def test_each_task_vector_belongs_to_its_checkpoint(anchor: int) -> None:
-    """With two checkpoints the anchor's own δ is zero."""
-    thetas = [torch.from_numpy(model["tall"]) for model in MODELS[:2]]
-    solution = solve(thetas, 0.1, "absolute", 1.0, anchor, 1e-8)
-    assert not solution.deltas[anchor].any()
-    assert solution.ranks[anchor] == 0
-    torch.testing.assert_close(solution.deltas[1 - anchor], solution.total)
-    assert solution.ranks[1 - anchor] > 0
-
-
-@pytest.mark.parametrize("shape", [(12, 5), (4, 9)])
-def test_the_task_vectors_add_up_to_their_total(shape: tuple[int, int]) -> None:
-    thetas = [torch.from_numpy(np.random.default_rng(seed).standard_normal(shape)) for seed in range(3)]
-    solution = solve(thetas, 0.5, "absolute", 1.0, None, 1e-8)
-    assert [delta.shape for delta in solution.deltas] == [shape] * 3
-    torch.testing.assert_close(torch.stack(solution.deltas).sum(0), solution.total)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=1, max_size=24), st.floats(0.05, 1))
@@ -114,58 +101,156 @@ def test_embeddings_and_heads_are_averaged_when_asked() -> None:
         assert not np.allclose(result["tall"], mean("tall"), atol=1e-6)
 
 
-def noted(given: MergeParams, steps: tuple[int, ...]) -> list[str]:
-    return notes(Settings(given, lambda name: given, steps, {}))
-
-
-@pytest.mark.parametrize(
-    ("given", "steps", "note"),
-    [
-        (params(), (1, 2), "equal to averaging"),
-        (params(0.25), (1, 2, 3, 4), "equal to averaging: λ = 1/N"),
-        (params(1.0), (1, 2, 3), "λ extrapolates: 2 times"),
-        (params(), (1, 2, 3), "θ* = mean + 0.25 · (mean − θ_0)"),
-        (params(anchor=2), (1, 2), "anchored at step 2: θ* = mean + 0.125 · SVT"),
-        (params(0.5, anchor=2), (1, 2), "equal to averaging: λ = 1/N"),
-        (params(anchor=2), (1, 2, 3), "changes nothing"),
-        (params(combine="mean"), (1, 2, 3), "equal to averaging: λ = 1"),
-        (params(1.5, combine="mean"), (1, 2, 3), "θ* = mean + 0.5 · (mean − θ_0)"),
-        (params(2.0, combine="mean", anchor=1), (1, 2), "θ* = mean + 0.5 · SVT"),
-        (params(combine="ties"), (1, 2), "equal to averaging"),
-        (params(combine="ties"), (1, 2, 3), "θ* = θ_0 + 1 · the sign-elected mean"),
-    ],
-)
-def test_the_notes_say_what_the_settings_amount_to(
-    given: MergeParams, steps: tuple[int, ...], note: str
-) -> None:
-    assert any(note in line for line in noted(given, steps))
-
-
-def test_a_lambda_that_varies_is_not_read_as_one_number() -> None:
-    varying = MergeParams.model_validate({"lam": {"gradient": [0.2, 0.5]}})
-    assert noted(varying, (1, 2, 3)) == []
-
-
 def test_default_lambda() -> None:
-    assert lam_of(params(), 5) == pytest.approx(0.25)
+    assert lam_of(params(), 5) == pytest.approx(0.15)
     assert lam_of(params(combine="mean"), 5) == lam_of(params(combine="ties"), 5) == 1
     assert lam_of(params(0.0), 5) == 0.0
+    assert lam_of(params(preset="paper"), 5) == 1
+    assert lam_of(params(0.3, preset="paper"), 5) == 0.3
 
 
-@pytest.mark.parametrize(
-    ("refused", "key"),
-    [
-        (params(anchor=7), "merge.lore.anchor"),
-        (params(scope="model", combine="ties"), "merge.ties.scope"),
-    ],
-)
-def test_an_anchor_that_is_not_merged_and_a_trim_over_the_model_are_refused(
-    refused: MergeParams, key: str
-) -> None:
-    with pytest.raises(BadInput, match=key):
-        check(Settings(refused, lambda name: refused, (1, 2, 3), {}))
+@pytest.mark.parametrize("N", [3, 5])
+@pytest.mark.parametrize("name", ["tall", "experts"])
+def test_lambda_of_one_nth_is_averaging(N: int, name: str) -> None:
+    models = trajectory(N)[1]
+    found = merge(params(1 / N), [{name: model[name]} for model in models])[0][name]
+    np.testing.assert_allclose(found, np.mean([model[name] for model in models], axis=0), atol=1e-12)
 
 
-@pytest.mark.parametrize("accepted", [params(anchor=3), params(scope="model"), params(combine="ties")])
-def test_what_fits_is_accepted(accepted: MergeParams) -> None:
-    check(Settings(accepted, lambda name: accepted, (1, 2, 3), {}))
+@pytest.mark.parametrize("lam", [0.0, 0.4, 1.0])
+def test_all_lambdas_lie_on_one_line(lam: float) -> None:
+    """θ* = mean + (Nλ − 1)(mean − θ_0)."""
+    theta_0, found = merged(params(0.0), ["tall"])["tall"], merged(params(lam), ["tall"])["tall"]
+    expected = mean("tall") + (3 * lam - 1) * (mean("tall") - theta_0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert not np.allclose(theta_0, mean("tall"), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["tall", "wide"])
+def test_moving_all_checkpoints_moves_the_merge_as_far(name: str) -> None:
+    """Whatever the move: no task vector notices even a wild one of low rank."""
+    rng = np.random.default_rng(0)
+    rows, columns = MODELS[0][name].shape
+    wild = np.round(1e3 * np.outer(rng.standard_normal(rows), rng.standard_normal(columns)))
+    moved, _ = merge(params(1.0), [{name: model[name] + wild} for model in MODELS])
+    np.testing.assert_allclose(moved[name] - wild, merged(params(1.0), [name])[name], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["tall", "wide"])
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_truncation_cuts_the_task_vectors_and_refreshes_the_base(name: str, lam: float) -> None:
+    """θ* = mean + (λ − 1/N)·S of the cut δ_i, for every rank."""
+    ratio, shape = 0.4, MODELS[0][name].shape
+    rank = round(ratio * min(shape))
+    theta_0, total = lore_reference.solve([model[name] for model in MODELS], 0.2, rank)
+    found, facts = merge(params(lam, rank_ratio=ratio), [{name: model[name]} for model in MODELS])
+    np.testing.assert_allclose(found[name], theta_0 + lam * total, atol=2e-5)
+    np.testing.assert_allclose(found[name], mean(name) + (lam - 1 / 3) * total, atol=2e-5)
+    assert max(facts[name]["ranks"]) == rank < max(facts[name]["active"])
+
+
+def test_the_least_rank_ratio_keeps_one_singular_value() -> None:
+    _, facts = merge(params(rank_ratio=1e-9), [{"tall": model["tall"]} for model in MODELS])
+    assert facts["tall"]["ranks"] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("anchor", [0, 1])
+@pytest.mark.parametrize("lam", [0.0, 1.0])
+def test_two_anchored_checkpoints_have_a_closed_form(anchor: int, lam: float) -> None:
+    """θ* = mean + (λ − ½)·SVT(θ_other − θ_anchor; 2μ), the anchor named by its step."""
+    models = [{"wide": model["wide"]} for model in MODELS[:2]]
+    found, facts = merge(params(lam, anchor=(100, 200)[anchor]), models, steps=(100, 200))
+    moved = lore_reference.svt(MODELS[1 - anchor]["wide"] - MODELS[anchor]["wide"], 0.4)
+    np.testing.assert_allclose(found["wide"], mean("wide", 2) + (lam - 0.5) * moved, atol=1e-9)
+    assert facts["wide"]["ranks"][anchor] == 0 < facts["wide"]["ranks"][1 - anchor]
+
+
+@pytest.mark.parametrize("K", [1, 3])
+def test_passes_are_those_of_algorithm_1(K: int) -> None:
+    deltas = lore_reference.algorithm_1(
+        lore_reference.deviations([model["tall"] for model in MODELS]), 0.2, K
+    )
+    found, facts = merge(params(1.0, passes=K), [{"tall": model["tall"]} for model in MODELS])
+    np.testing.assert_allclose(found["tall"], mean("tall") + (1 - 1 / 3) * deltas.sum(axis=0), atol=1e-8)
+    assert (facts["tall"]["solver"], facts["tall"]["passes"]) == ("passes", K)
+
+
+def test_the_squared_penalty_is_its_own_problem() -> None:
+    B = lore_reference.deviations([model["tall"] for model in MODELS])
+    total = lore_reference.minimise(B, 0.05, "squared", gap=1e-13).deltas.sum(axis=0)
+    found = merged(params(1.0, penalty="squared", mu=0.05), ["tall"])["tall"]
+    np.testing.assert_allclose(found, mean("tall") + (1 - 1 / 3) * total, atol=1e-5)
+
+
+@pytest.mark.parametrize("N", [2, 3, 5])
+def test_identical_checkpoints_are_returned_and_reported_as_averaged(N: int) -> None:
+    found, facts = merge(params(5.0), [MODELS[0]] * N)
+    for name, tensor in MODELS[0].items():
+        np.testing.assert_array_equal(found[name], tensor)
+        assert facts[name] == {"averaged": True}
+
+
+def test_a_variant_of_a_family_is_the_merge_by_itself_bit_for_bit() -> None:
+    """λ, rank_ratio, combination and density from one solution; μ, penalty and passes from their own."""
+    variants = [
+        params(0.0), params(1.0), params(1.0, rank_ratio=0.4), params(0.7, combine="mean"), params(combine="ties"),
+        params(combine="ties", density=0.2), params(mu=0.4), params(penalty="squared", mu=0.05), params(passes=2),
+        params(embeddings="average"), params(mu=1.0, mu_scale="noise_edge"), params(1.0, tolerance=1e-3),
+    ]  # fmt: skip
+    for name in ("tall", "wide", "model.embed_tokens.weight", "norm"):
+        shapes = {name: MODELS[0][name].shape}
+        own = [Settings(one, lambda tensor, one=one: one, (1, 2, 3), shapes) for one in variants]
+        together = finish(family(own))(block(name))
+        for of_variant, (array, facts) in zip(own, together, strict=True):
+            alone, own_facts = finish(program(of_variant))(block(name))
+            np.testing.assert_array_equal(array, alone)
+            assert facts == own_facts
+
+
+def test_a_family_solves_once_for_all_that_ask_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("tasks.lore.solve.solve", lambda *given: asked.append(given) or solve(*given))
+    variants = [params(0.0), params(1.0), params(1.0, rank_ratio=0.4), params(combine="ties"), params(mu=0.4)]
+    own = [Settings(one, lambda tensor, one=one: one, (1, 2, 3), {"tall": (12, 5)}) for one in variants]
+    list(finish(family(own))(block("tall")))
+    assert len(asked) == 2
+
+
+def test_what_no_solver_reaches_is_refused_with_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.lore.dense.MAX_PASSES", 4)
+    with pytest.raises(NotConverged, match=r"relative duality gap .* above merge\.lore\.tolerance 1\.0e-10"):
+        merged(params(), ["wide"])
+
+
+def test_the_facts_are_those_of_the_task_vectors() -> None:
+    theta_0, deltas = fixed_point("tall")
+    [facts] = merge(params(1.0), [{"tall": model["tall"]} for model in MODELS])[1].values()
+    lengths = [np.linalg.norm(delta) for delta in deltas]
+    energy = sum(np.linalg.norm(model["tall"] - theta_0) ** 2 for model in MODELS)
+    apart = np.mean([np.linalg.norm(model["tall"] - mean("tall")) for model in MODELS])
+    total = np.linalg.norm(np.sum(deltas, axis=0))
+    expected = {"mu": 0.2, "share": total / sum(lengths), "explained": np.sum(np.square(lengths)) / energy,
+                "from_mean": (1 - 1 / 3) * total / apart}  # fmt: skip
+    assert {key: facts[key] for key in expected} == pytest.approx(expected, rel=1e-4)
+    assert facts["active"] == facts["ranks"] == [np.linalg.matrix_rank(delta, tol=1e-4) for delta in deltas]
+    for model, spectrum in zip(MODELS, facts["spectra"], strict=True):
+        exact = np.linalg.svd(model["tall"] - theta_0, compute_uv=False)
+        np.testing.assert_allclose(spectrum, exact, rtol=1e-3)
+    for delta, effective in zip(deltas, facts["effective_ranks"], strict=True):
+        sigma = np.linalg.svd(delta, compute_uv=False)
+        shares = sigma[sigma > 1e-9] / sigma.sum()
+        assert effective == pytest.approx(np.exp(-np.sum(shares * np.log(shares))), abs=0.02)
+    assert facts["gap"] <= 1e-10
+
+
+def block(name: str) -> Block:
+    return Block(name, 0, 0, [model[name].reshape(len(model[name]), -1).copy() for model in MODELS], None)
+
+
+def finish(steps: Any) -> Callable[[Block], Any]:
+    """Return the last function of a program that measures nothing."""
+    try:
+        next(steps)
+    except StopIteration as stop:
+        return stop.value
+    raise AssertionError("LoRE measures nothing")

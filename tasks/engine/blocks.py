@@ -1,0 +1,107 @@
+"""Threads that read blocks and compute on them: one for every core, or two for every GPU."""
+
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from tasks.checkpoints.numbers import Numbers
+from tasks.checkpoints.weights import NotFinite, Source
+from tasks.engine.cut import Piece, cut
+from tasks.engine.devices import CPU, threads_for
+from tasks.engine.plan import Plan
+from tasks.errors import LorelineError
+from tasks.merging.block import Block
+from tasks.merging.program import Measure
+
+HELD = 2**26
+"""Bytes up to which a tensor that is measured first is kept in memory, instead of being read again."""
+
+THREADS_PER_GPU = 2
+"""One reads and writes while the other computes."""
+
+
+class Blocks:
+    """Calls functions of a plan's blocks."""
+
+    def __init__(self, plan: Plan, devices: Sequence[str]) -> None:
+        self._plan = plan
+        on_cpu = list(devices) == [CPU]
+        self.threads = threads_for(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
+        self._here = threading.local()
+        self._held: dict[Piece, Block] = {}
+        waiting: SimpleQueue[str] = SimpleQueue()
+        for i in range(self.threads):
+            waiting.put(devices[i % len(devices)])
+        self._pool = ThreadPoolExecutor(self.threads, initializer=self._begin, initargs=(waiting,))
+
+    def __enter__(self) -> "Blocks":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, function: Callable[[Block], Any], name: str, keep: bool = False) -> list[Future[Any]]:
+        """Begin to call a function of all blocks of a tensor; with `keep`, hold them for what follows."""
+        pieces = cut(name, self._plan.spec[name].shape, self._plan.method.whole)
+        return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
+
+    def measure(self, measure: Measure, names: Sequence[str], keep: bool = False) -> dict[str, list[Any]]:
+        """Measure every block of some tensors; return results by tensor, in order."""
+        running = {name: self.start(measure, name, keep) for name in names}
+        return {name: [part.result() for part in parts] for name, parts in running.items()}
+
+    def are_small(self, names: Sequence[str]) -> bool:
+        """Say whether all blocks of some tensors may be held in memory."""
+        elements = sum(math.prod(self._plan.spec[name].shape) for name in names)
+        width = np.dtype(self._plan.dtype(names[0])).itemsize
+        return elements * len(self._plan.sources) * width <= HELD
+
+    def _begin(self, devices: "SimpleQueue[str]") -> None:
+        self._here.device = devices.get()
+
+    def _compute(self, function: Callable[[Block], Any], piece: Piece, keep: bool) -> Any:
+        """Call a function of a block where this thread computes; on the CPU when a GPU's memory is full."""
+        device = self._here.device
+        block = self._held.pop(piece, None) or self._read(piece)
+        if keep:
+            self._held[piece] = block
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found when it is written
+                return function(block) if device == CPU else _on_gpu(function, block, device)
+        except LorelineError as error:
+            if isinstance(error, NotFinite):
+                raise
+            raise type(error)(f"tensor {piece.tensor}: {error}") from None
+
+    def _read(self, piece: Piece) -> Block:
+        thetas = (self._read_from(source, piece) for source in self._plan.inputs)
+        base = self._read_from(self._plan.base, piece) if self._plan.base else None
+        lying = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
+        return Block(piece.tensor, piece.matrix, piece.start, lying, base)
+
+    def _read_from(self, source: Source, piece: Piece) -> Numbers:
+        dtype = self._plan.dtype(piece.tensor)
+        numbers = source.read(piece.tensor, piece.start, piece.rows * piece.columns, dtype)
+        return numbers.reshape(piece.rows, piece.columns)
+
+    def _side_by_side(self, thetas: Iterable[Numbers], piece: Piece) -> Any:
+        stack = np.empty((len(self._plan.inputs), piece.rows, piece.columns), self._plan.dtype(piece.tensor))
+        for place, theta in zip(stack, thetas, strict=True):
+            place[...] = theta
+        return stack
+
+
+def _on_gpu(function: Callable[[Block], Any], block: Block, device: str) -> Any:
+    import torch
+
+    try:
+        return function(block.to(device))
+    except torch.OutOfMemoryError:
+        warnings.warn(f"{device}: out of memory at tensor {block.tensor}; computed on the CPU", stacklevel=2)
+        return function(block)

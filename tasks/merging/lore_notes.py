@@ -1,0 +1,69 @@
+"""What LoRE's settings amount to, and those that cannot be."""
+
+from tasks.errors import BadInput
+from tasks.merge_params import MergeParams
+from tasks.merging.lore import beyond, lam_of
+from tasks.merging.program import Settings
+from tasks.varying import varies
+
+
+def check(settings: Settings) -> None:
+    """Refuse settings that contradict each other, and an anchor that is not among the checkpoints."""
+    params, steps = settings.params, list(settings.steps)
+    lore = params.lore
+    if lore.anchor != "mean" and lore.anchor not in steps:
+        raise BadInput(f"merge.lore.anchor: step {lore.anchor} is not merged; the steps are {steps}")
+    if lore.combine == "ties" and params.ties.scope == "model":
+        raise BadInput("merge.ties.scope: lore trims matrix by matrix; set it to tensor")
+    if lore.penalty == "squared" and lore.mu_scale != "absolute":
+        raise BadInput(
+            "merge.lore.mu_scale: with penalty squared μ has no unit; set it to absolute, and μ to, say, 0.01"
+        )
+    if lore.passes is not None and lore.anchor != "mean":
+        raise BadInput("merge.lore.passes: Algorithm 1 starts at the mean; leave merge.lore.anchor out")
+
+
+def averages(settings: Settings) -> bool:
+    """Tell whether the task vectors of two checkpoints cancel (methods.md § 2, fact 3)."""
+    return settings.count == 2 and settings.params.lore.anchor == "mean"
+
+
+def notes(settings: Settings) -> list[str]:
+    """Say what these settings amount to."""
+    params, N = settings.params, settings.count
+    if averages(settings):
+        return [
+            "equal to averaging: with two checkpoints and anchor mean the task vectors cancel "
+            "for every λ and μ; set merge.lore.anchor to one of the steps, or merge more checkpoints"
+        ]
+    lines = [] if varies(params.lam) else _readings(params, N)
+    if N > 2 and params.lore.anchor != "mean":
+        lines.append(
+            "merge.lore.anchor changes nothing for three checkpoints or more: there is one minimiser"
+        )
+    if params.lore.passes is not None:
+        lines.append(
+            f"Algorithm 1 stopped after {params.lore.passes} passes, converged or not: how many there are "
+            "decides the result, and gap says how far from the minimum it is"
+        )
+    return lines
+
+
+def _readings(params: MergeParams, N: int) -> list[str]:
+    """Read λ: as a place on the line through θ_0 and the mean, where τ lies on it."""
+    lam = lam_of(params, N)
+    if params.lore.combine == "ties":
+        return [f"λ = {lam:.4g} with N = {N}: θ* = θ_0 + {lam:.4g} · the sign-elected mean of the δ_i"]
+    reading = N * beyond(params, N)
+    if N == 2:
+        line = (
+            f"anchored at step {params.lore.anchor}: "
+            f"θ* = mean + {beyond(params, N):.4g} · SVT(θ_other − θ_anchor; 2μ)"
+        )
+    else:
+        line = f"λ = {lam:.4g} with N = {N}: θ* = mean + {reading:.4g} · (mean − θ_0)"
+    if abs(reading) < 1e-9:
+        return [line, f"equal to averaging: λ = {'1/N' if params.lore.combine == 'sum' else '1'}"]
+    if reading > 1:
+        return [line, f"λ extrapolates: {reading:.3g} times as far beyond the mean as θ_0 lies before it"]
+    return [line]
