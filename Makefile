@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test check bench ui clean
+.PHONY: setup demo test check bench study ui clean
 
 setup: $(STAMP)
 
@@ -29,6 +29,9 @@ check: setup
 
 bench: setup
 	$(BIN)/python tests/benchmarks/bench_merge.py
+
+study: setup
+	$(BIN)/python tests/benchmarks/study_lore.py
 
 ui: setup
 	@echo "MLflow  http://127.0.0.1:5000    Prefect  http://127.0.0.1:4200    (Ctrl-C stops both)"

@@ -1,8 +1,8 @@
 """Measure whole merges and print Markdown tables (`make bench`).
 
-bench_merge.py [table cat fidelity scaling startup lore] [--runs 5] [--methods average ties] [--layers 12]
+bench_merge.py [PART...] [--runs 5] [--methods average ties] [--layers 12] [--side 1024]
 
-Without an argument, all of them: half an hour. The checkpoints, 7 GB, are written below $LORELINE_BENCH and found
+Without a part, all of them: three quarters of an hour. The checkpoints, 7 GB, are written below $LORELINE_BENCH and found
 there again; without it, in a temporary place.
 """
 
@@ -16,12 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fidelity import fidelity
+from lore_adapters import adapters
+from lore_merges import beside_ties, memory, sweep, symmetric
+from lore_solver import anchored, converged, small_mu, thresholding
 from models import Llama
 from naive import against_naive
 from programs import METHODS
 from speed import against_copying, against_mergekit, scaling
 from startup import startup
 
+FEW = 2
+"""Runs of what takes long."""
 Part = Callable[[Path, argparse.Namespace], str]
 PARTS: dict[str, tuple[str, Part]] = {
     "table": (
@@ -32,7 +37,34 @@ PARTS: dict[str, tuple[str, Part]] = {
     "fidelity": ("Fidelity", lambda root, given: fidelity(root, shape(given), given.methods)),
     "scaling": ("Scaling", lambda root, given: scaling(root, ("average", "ties"), given.runs)),
     "startup": ("Start-up", lambda root, given: startup(root, given.runs)),
-    "lore": ("LoRE beside the naive way", lambda root, given: against_naive(root, given.runs)),
+    "naive": ("Beside the naive way", lambda root, given: against_naive(root, given.runs)),
+    "svt": (
+        "LoRE: one warm thresholding beside gesdd",
+        lambda root, given: thresholding(given.side, given.runs),
+    ),
+    "lore": (
+        "LoRE: converged, beside ten naive passes",
+        lambda root, given: converged(given.side, few(given)),
+    ),
+    "dense": ("LoRE: small μ", lambda root, given: small_mu(given.side, few(given))),
+    "anchored": (
+        "LoRE: two checkpoints, anchored",
+        lambda root, given: anchored(given.side, few(given)),
+    ),
+    "symmetric": (
+        "LoRE: two checkpoints, beside their average",
+        lambda root, given: symmetric(root, shape(given), given.runs),
+    ),
+    "adapters": (
+        "LoRE: adapters, beside reading and writing them",
+        lambda root, given: adapters(root, 4 * given.side, few(given)),
+    ),
+    "model": (
+        "LoRE: whole merge beside mergekit's TIES",
+        lambda root, given: beside_ties(root, shape(given), few(given)),
+    ),
+    "sweep": ("LoRE: ten λ at once", lambda root, given: sweep(root, shape(given), 1)),
+    "memory": ("LoRE: memory of one matrix", lambda root, given: memory(root, few(given))),
 }
 
 
@@ -59,7 +91,18 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--layers", type=int, default=Llama.layers, help="fewer, to try the benchmark itself"
     )
+    options.add_argument(
+        "--side",
+        type=int,
+        default=1024,
+        help="of the smallest matrix solved; less, to try the benchmark itself",
+    )
     return options
+
+
+def few(given: argparse.Namespace) -> int:
+    """Return how often to run what takes long."""
+    return min(given.runs, FEW)
 
 
 def shape(given: argparse.Namespace) -> Llama:

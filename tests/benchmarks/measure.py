@@ -87,6 +87,12 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows))
 
 
+def judged(value: float, sign: str, goal: float, count: int = 2) -> list[str]:
+    """Return a value, its goal (sign ≥ or ≤) and whether it is met, as cells of a table."""
+    met = value >= goal if sign == "≥" else value <= goal
+    return [f"{value:.{count}f}", f"{sign} {goal:g}", "yes" if met else "no"]
+
+
 def say(line: str) -> None:
     """Tell the user how far things are."""
     print(line, file=sys.stderr, flush=True)
