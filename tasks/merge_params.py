@@ -42,7 +42,8 @@ class LoreParams(Section):
     embeddings: Literal["solve", "average"] = "solve"
     """average: embeddings and output heads are averaged, not decomposed."""
     tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    """Relative duality gap that is proven for every matrix; 1e-4 leaves S exact to about 5e-4."""
+    """Relative duality gap that is proven for every matrix; 1e-4 leaves Σδ_i exact to 1e-3 of itself, unless
+    next to nothing rises above μ."""
     passes: Annotated[int, Field(ge=1)] | None = None
     """Run the paper's Algorithm 1 so many times instead of solving the problem."""
 
@@ -158,7 +159,7 @@ class MergeParams(Section):
     base: str | None = None
     """The model the checkpoints started from: a directory. Task vectors are differences from it."""
     lam: Number | None = None
-    """λ of θ* = θ_0 + λ·τ; unset: 1; for the sum of LoRE 0.75/N, a quarter of the way from the mean to θ_0."""
+    """λ of θ* = θ_0 + λ·τ; unset: 1; for the sum of LoRE 0.75/N, a quarter of the way from mean to θ_0."""
     weights: Weights = "uniform"
     """Weight of each checkpoint, or one for each, oldest first."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"

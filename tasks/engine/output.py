@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.checkpoints.numbers import Numbers, all_finite, encode
+from tasks.engine.cut import BLOCK
 from tasks.engine.journal import Journal
 from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
 from tasks.errors import BadInput
@@ -39,14 +40,16 @@ class Output:
 
     def write(self, name: str, first: int, values: Numbers) -> None:
         """Write part of a tensor, from its element `first` on, rounded once (BadInput on overflow)."""
-        if self.lacks(name):
-            dtype = self._spec[name].dtype
-            numbers = encode(values, dtype)
+        if not self.lacks(name):
+            return
+        dtype = self._spec[name].dtype
+        for start in range(0, values.size, BLOCK):  # rounding a whole matrix would take as much memory again
+            numbers = encode(values[start : start + BLOCK], dtype)
             if not all_finite(numbers, dtype):
                 raise BadInput(
                     f"the merge overflows {dtype}; choose a smaller merge.lam, or a wider merge.dtype"
                 )
-            write_numbers(self._shards[name], name, first * numbers.itemsize, numbers)
+            write_numbers(self._shards[name], name, (first + start) * numbers.itemsize, numbers)
 
     def copy(self, name: str, stored: Numbers) -> None:
         """Write a whole tensor as it is stored."""

@@ -47,7 +47,9 @@ def solve(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) 
     for taken in range(1, limit + 1):
         current = penalty if passes else penalty.coming_down(found.largest, taken)
         shrunk = [shrink(b - z, current, tolerance) for b in B]
-        S = torch.stack([delta.matrix() for delta, _, _ in shrunk]).sum(0)
+        S = torch.zeros_like(z)
+        for delta, _, _ in shrunk:
+            S.addmm_(delta.U * delta.sigma, delta.V.T)
         step = -z - S / N
         accounts = _accounts(total_energy, z, S, shrunk, current)
         gap = accounts.gap(_excess(step, accounts, tolerance))
@@ -62,12 +64,14 @@ def solve(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) 
                 gap,
                 "passes" if passes else "dense",
             )
+        if passes is None and current == penalty and accounts.rounding > tolerance * accounts.primal:
+            break  # no number of passes will prove it
         moved = z + step
         beta = 0.0 if passes else momentum.after(uphill=float((step * (moved - previous)).sum()) < 0)
         z = moved + beta * (moved - previous)
         previous = moved
     raise NotConverged(
-        f"LoRE: relative duality gap {gap:.1e} after {limit} passes, above merge.lore.tolerance "
+        f"LoRE: relative duality gap {gap:.1e} after {taken} passes, above merge.lore.tolerance "
         f"{tolerance:.1e}; raise merge.lore.mu or the tolerance"
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 Kind = Literal["nuclear", "squared"]
 
 
-DECAY = 0.6
+DECAY = 0.7
 """Of μ from pass to pass, until it is there."""
 
 

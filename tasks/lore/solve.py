@@ -35,7 +35,7 @@ def solve(
     if len(B) == 2 and anchor is not None:
         return pair.anchored(B, anchor, scale, tolerance)
     if passes is not None:
-        return dense.solve(B.double(), scale, tolerance, passes)
+        return dense.solve(_precise(B), scale, tolerance, passes)
     return _by_shrinking(B, scale, tolerance) or _solve(B, scale, tolerance)
 
 

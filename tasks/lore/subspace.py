@@ -25,7 +25,7 @@ MISSED = 6
 """Krylov blocks to look for triplets that the subspaces missed."""
 ROUNDING = 8
 """What products and factors lose of σ_1, in units of its last place; beside μ it must not matter."""
-CAUTION = 0.7
+CAUTION = 0.8
 """Share of the tolerance at which the proof is tried: it knows what the estimate leaves out."""
 
 

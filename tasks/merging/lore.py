@@ -69,6 +69,9 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
         if _averaged(block, settings, params):
             yield block.mean, {"averaged": True}
             continue
+        if B is None and _identical(block):
+            yield block.thetas[0], {"averaged": True, "identical": True}  # the mean of equals may be rounded
+            continue
         if B is None:
             B = deviations(block)
             energies = [energy(b) for b in B]
@@ -78,6 +81,12 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
             solutions[question] = _solve(B, params.lore, settings.steps, shape)
         merged, facts = _finish(torch.as_tensor(block.mean), energies, solutions[question], params, shape)
         yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), facts
+
+
+def _identical(block: Block) -> bool:
+    """Tell whether the checkpoints share this matrix, as they do where a layer is frozen."""
+    first, *others = block.thetas
+    return all(bool((theta[0] == first[0]).all()) and bool((theta == first).all()) for theta in others)
 
 
 def deviations(block: Block) -> "Tensor":

@@ -24,10 +24,13 @@ class Duel(NamedTuple):
 
 @contextmanager
 def two_threads() -> Iterator[None]:
-    """Let torch and BLAS compute on two threads, as many as the goals were set for."""
+    """Let torch compute on two threads, as many as the goals were set for.
+
+    scipy's BLAS has a pool of its own, and two pools that spin on two cores take each other's time.
+    """
     before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    with threadpool_limits(THREADS):
+    with threadpool_limits(1, user_api="blas"):
+        torch.set_num_threads(THREADS)
         yield
     torch.set_num_threads(before)
 
