@@ -66,6 +66,8 @@ def _in_single(B: Tensor, scale: Scale, tolerance: float) -> Solution:
 
 
 def _precise(B: Tensor) -> Tensor:
-    """Return float32 deviations in float64, where they sum to zero as nearly as float64 can tell."""
+    """Return deviations in float64; those in float32 sum to zero only as nearly as that can tell."""
+    if B.dtype == torch.float64:
+        return B
     doubled = B.double()
     return doubled.sub_(doubled.mean(0))

@@ -66,11 +66,11 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
     B: Tensor | None = None
     for settings in variants:
         params = settings.at(block.tensor)
-        if _averaged(block, settings, params):
-            yield block.mean, {"averaged": True}
-            continue
         if B is None and _identical(block):
             yield block.thetas[0], {"averaged": True, "identical": True}  # the mean of equals may be rounded
+            continue
+        if _averaged(block, settings, params):
+            yield block.mean, {"averaged": True}
             continue
         if B is None:
             B = deviations(block)
@@ -84,9 +84,9 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
 
 
 def _identical(block: Block) -> bool:
-    """Tell whether the checkpoints share this matrix, as they do where a layer is frozen."""
+    """Tell whether the checkpoints share this tensor, as they do where a layer is frozen."""
     first, *others = block.thetas
-    return all(bool((theta[0] == first[0]).all()) and bool((theta == first).all()) for theta in others)
+    return all(bool((theta[:1] == first[:1]).all()) and bool((theta == first).all()) for theta in others)
 
 
 def deviations(block: Block) -> "Tensor":

@@ -58,12 +58,16 @@ def _readings(params: MergeParams, N: int) -> list[str]:
     if N == 2:
         line = (
             f"anchored at step {params.lore.anchor}: "
-            f"θ* = mean + {beyond(params, N):.4g} · SVT(θ_other − θ_anchor; 2μ)"
+            f"θ* = mean {_signed(beyond(params, N))} · SVT(θ_other − θ_anchor; 2μ)"
         )
     else:
-        line = f"λ = {lam:.4g} with N = {N}: θ* = mean + {reading:.4g} · (mean − θ_0)"
+        line = f"λ = {lam:.4g} with N = {N}: θ* = mean {_signed(reading)} · (mean − θ_0)"
     if abs(reading) < 1e-9:
         return [line, f"equal to averaging: λ = {'1/N' if params.lore.combine == 'sum' else '1'}"]
-    if reading > 1:
+    if reading > 0:
         return [line, f"λ extrapolates: {reading:.3g} times as far beyond the mean as θ_0 lies before it"]
     return [line]
+
+
+def _signed(number: float) -> str:
+    return f"{'−' if number < 0 else '+'} {abs(number):.4g}"

@@ -47,7 +47,7 @@ def test_values_below_the_threshold_do_not_matter() -> None:
 
 def test_mu_comes_down_from_the_largest_singular_value_to_itself() -> None:
     penalty = Penalty("nuclear", 1.0)
-    path = [penalty.coming_down(20.0, passes).mu for passes in range(1, 9)]
+    path = [penalty.coming_down(20.0, passes).mu for passes in range(1, 13)]
     assert path == sorted(path, reverse=True)
     assert 1.0 < path[0] <= 20.0
     assert path[-1] == 1.0

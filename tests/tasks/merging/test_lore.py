@@ -182,12 +182,15 @@ def test_the_squared_penalty_is_its_own_problem() -> None:
     np.testing.assert_allclose(found, mean("tall") + (1 - 1 / 3) * total, atol=1e-5)
 
 
-@pytest.mark.parametrize("N", [2, 3, 5])
-def test_identical_checkpoints_are_returned_and_reported_as_averaged(N: int) -> None:
-    found, facts = merge(params(5.0), [MODELS[0]] * N)
-    for name, tensor in MODELS[0].items():
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("N", [2, 3, 5, 10])
+def test_identical_checkpoints_are_returned_exactly_and_reported(N: int, dtype: type) -> None:
+    """Also where Σθ/N would be rounded."""
+    model = {name: tensor.astype(dtype) for name, tensor in MODELS[0].items()}
+    found, facts = merge(params(5.0), [{name: tensor.copy() for name, tensor in model.items()}] * N)
+    for name, tensor in model.items():
         np.testing.assert_array_equal(found[name], tensor)
-        assert facts[name] == {"averaged": True}
+        assert facts[name] == {"averaged": True, "identical": True}
 
 
 def test_a_variant_of_a_family_is_the_merge_by_itself_bit_for_bit() -> None:
