@@ -41,3 +41,13 @@ def one_thread_each(torch_too: bool) -> Iterator[None]:
             yield
         finally:
             torch.set_num_threads(before)
+
+
+def compute_alone() -> None:
+    """Keep torch to the calling thread, which must be told by itself: MKL counts threads for each.
+
+    Until torch is asked, a new thread's first decompositions would run on all cores, with other last places.
+    """
+    import torch
+
+    torch.set_num_threads(1)

@@ -22,6 +22,7 @@ from tasks.merging.deviation import describe, deviation
 from tasks.merging.layers import Layers
 from tasks.merging.low_rank import Span, check_invariant, factored, span
 from tasks.merging.program import Facts, Program, Settings
+from tasks.threads import compute_alone
 
 ROUNDING = {"F64": 1e-14}
 """Share of σ_1 below which a singular value is rounding, by dtype; for the others, that of float32."""
@@ -115,7 +116,7 @@ def merge_factors(
         return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
 
     merged: dict[str, Merged] = {}
-    with ThreadPoolExecutor(cores()) as pool:
+    with ThreadPoolExecutor(cores(), initializer=compute_alone if plan.method.whole else None) as pool:
         for found in pool.map(merge, plan.groups):
             merged |= found
             on_merged(next(reversed(found)))

@@ -18,6 +18,7 @@ from tasks.engine.plan import Plan
 from tasks.errors import LorelineError
 from tasks.merging.block import Block
 from tasks.merging.program import Measure
+from tasks.threads import compute_alone
 
 HELD = 2**26
 """Bytes up to which a tensor that is measured first is kept in memory, instead of being read again."""
@@ -64,6 +65,8 @@ class Blocks:
 
     def _begin(self, devices: "SimpleQueue[str]") -> None:
         self._here.device = devices.get()
+        if self._plan.method.whole:
+            compute_alone()
 
     def _compute(self, function: Callable[[Block], Any], piece: Piece, keep: bool) -> Any:
         """Call a function of a block where this thread computes; on the CPU when a GPU's memory is full."""

@@ -6,7 +6,7 @@ from tasks.params import SelectParams
 
 def test_code_files_follow_imports_and_stop_at_other_stages() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in code_files("tasks.merge_checkpoints")]
-    assert "tasks/merging/svt.py" in names  # two imports away
+    assert "tasks/lore/dense.py" in names  # two imports away
     assert "tasks/evaluate_merge.py" not in names
 
 

@@ -39,3 +39,21 @@ def test_one_thread_each_holds_for_libraries_that_are_loaded_within() -> None:
     pools, torch_threads = map(json.loads, found.stdout.splitlines())
     assert len(pools) >= 2
     assert {*pools, torch_threads} == {1}
+
+
+FIRST = """
+from concurrent.futures import ThreadPoolExecutor
+from tasks.threads import compute_alone, one_thread_each
+with one_thread_each(True):
+    import torch
+    A = torch.randn(300, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    decompose = lambda: torch.linalg.eigh(A.T @ A)[1].numpy().tobytes()
+    with ThreadPoolExecutor(1, initializer=compute_alone) as pool:
+        print(int(pool.submit(decompose).result() == decompose()))
+"""
+
+
+def test_a_new_thread_s_first_decomposition_is_that_of_any_other() -> None:
+    """MKL took all cores for it, and a merge's last places depended on which thread got a tensor first."""
+    found = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "1"

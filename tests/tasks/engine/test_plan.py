@@ -189,9 +189,9 @@ def test_memory_held_does_not_grow_with_the_tensor_unless_it_is_decomposed(tmp_p
     [
         (("BF16", "BF16"), "average", np.float32),
         (("F32", "F32"), "average", np.float64),
-        (("BF16", "F16"), "lore", np.float32),
-        (("F32", "F32"), "lore", np.float32),
-        (("F32", "F64"), "lore", np.float64),
+        (("BF16", "F16"), "iso_c", np.float32),
+        (("F32", "F32"), "iso_c", np.float32),
+        (("F32", "F64"), "iso_c", np.float64),
     ],
 )
 def test_whole_matrices_are_read_in_the_precision_of_the_files_others_in_that_of_one_rounding(
