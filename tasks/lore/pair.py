@@ -14,7 +14,7 @@ POLISHES = 6
 
 def symmetric(B: Tensor) -> Solution:
     """Solve from the mean: thresholding is odd, δ_1 = −δ_2 for every μ, so only S = 0 is known and needed."""
-    return nothing(B, 0.0, "symmetric")
+    return nothing(B, "symmetric")
 
 
 def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float) -> Solution:
@@ -25,7 +25,7 @@ def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float) -> Solution
     D = (B[1 - anchor] - B[anchor])[None]
     doubled = scale if scale.unit != "absolute" else scale._replace(mu=2 * scale.mu)
     one = _by_subspace(D, doubled, tolerance) or _by_decomposition(D.double(), doubled, tolerance)
-    (still,) = nothing(D, 0.0, "").deltas
+    (still,) = nothing(D, "").deltas
     moved = {1 - anchor: one.deltas[0], anchor: still}
     return one._replace(
         deltas=[moved[0], moved[1]],
@@ -34,11 +34,11 @@ def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float) -> Solution
     )
 
 
-def nothing(B: Tensor, edge: float, solver: str) -> Solution:
+def nothing(B: Tensor, solver: str) -> Solution:
     """Return task vectors that are zero, for N × m × n deviations."""
     N, m, n = B.shape
     zero = Factors(B.new_zeros(m, 0), B.new_zeros(0), B.new_zeros(n, 0))
-    return Solution([zero] * N, [[]] * N, Penalty("nuclear", 0.0), [0.0] * N, edge, 0, 0.0, solver)
+    return Solution([zero] * N, [[]] * N, Penalty("nuclear", 0.0), [0.0] * N, 0.0, 0, 0.0, solver)
 
 
 def _by_subspace(D: Tensor, scale: Scale, tolerance: float) -> Solution | None:

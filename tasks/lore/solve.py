@@ -31,7 +31,7 @@ def solve(
     if len(B) == 2 and anchor is None:
         return pair.symmetric(B)
     if energy(B) == 0.0:
-        return pair.nothing(B, 0.0, "zero")
+        return pair.nothing(B, "zero")
     if len(B) == 2 and anchor is not None:
         return pair.anchored(B, anchor, scale, tolerance)
     if passes is not None:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 import torch
 
 from tasks.lore.certificate import certify, energy, gram
-from tasks.lore.problem import Factors, Solution, Tensor
+from tasks.lore.problem import Factors, NotConverged, Solution, Tensor
 from tasks.lore.scale import Scale
 
 Solver: TypeAlias = Callable[[Tensor, Scale, float], Solution]
@@ -38,7 +38,10 @@ def solve(B: Tensor, scale: Scale, tolerance: float, solve_small: Solver) -> Sol
     small = shrunk(B)
     if small is None:
         return None
-    found = solve_small(small, scale, SHARE * tolerance)
+    try:
+        found = solve_small(small, scale, SHARE * tolerance)
+    except NotConverged:
+        return None  # squares may have lost what the matrices themselves still show
     found = found._replace(deltas=[delta.to(B.dtype) for delta in found.deltas])  # narrow: solved in float64
     largest = max((spectrum[0] for spectrum in found.spectra if spectrum), default=0.0)
     if torch.finfo(B.dtype).eps * largest**2 > PRECISE * tolerance * max(found.thresholds) ** 2:

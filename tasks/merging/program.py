@@ -81,11 +81,13 @@ def _all_of(measures: Mapping[int, Measure]) -> Measure:
 def worst(facts: Sequence[Facts]) -> dict[str, Any]:
     """Join the facts of a tensor's blocks: the largest of each, element by element for lists.
 
-    Of lists of lists, such as spectra, that with the largest first element.
+    Of lists of lists, such as spectra, that with the largest first element; a flag has to hold for all.
     """
     joined: dict[str, Any] = {}
     for part in facts:
         for key, value in part.items():
+            if value is True and not all(other.get(key) for other in facts):
+                continue
             if key not in joined:
                 joined[key] = value
             elif isinstance(value, list):

@@ -89,7 +89,7 @@ def test_many_active_values_take_a_decomposition_and_few_do_not(monkeypatch: pyt
 
 
 def test_nothing_has_empty_factors_of_the_right_shape() -> None:
-    solution = pair.nothing(torch.zeros(3, 7, 5), 0.5, "zero")
+    solution = pair.nothing(torch.zeros(3, 7, 5), "zero")
     assert [delta.matrix().shape for delta in solution.deltas] == [(7, 5)] * 3
     assert not matrices(solution).any()
-    assert (solution.edge, solution.solver) == (0.5, "zero")
+    assert (solution.edge, solution.solver) == (0.0, "zero")

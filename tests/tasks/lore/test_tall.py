@@ -13,7 +13,7 @@ from lore_reference import Array, minimise, noise_edge
 from tasks.lore import dense, tall
 from tasks.lore.pair import nothing
 from tasks.lore.penalty import Penalty
-from tasks.lore.problem import Solution
+from tasks.lore.problem import NotConverged, Solution, Tensor
 from tasks.lore.scale import Scale
 from tasks.lore.solve import solve
 
@@ -41,7 +41,7 @@ def optimum(B: Array, mu: float) -> Solution:
     """Return the minimum as a solver would give it."""
     z = minimise(B, mu, gap=1e-12).z
     deltas = [factors(b - z, mu) for b in B]
-    empty = nothing(torch.from_numpy(B), 0.0, "reference")
+    empty = nothing(torch.from_numpy(B), "reference")
     return empty._replace(deltas=deltas, thresholds=[mu] * len(B), penalty=Penalty("nuclear", mu))
 
 
@@ -107,3 +107,19 @@ def test_where_squares_lose_the_small_the_whole_matrices_are_solved(height: floa
 )
 def test_tall_is_four_times_the_rows_of_the_triangular_factor(N: int, m: int, n: int, worth: bool) -> None:
     assert tall.is_tall(torch.zeros(N, m, n)) == worth
+
+
+def test_what_does_not_converge_when_shrunk_is_solved_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Gram matrix squares the condition number: its failure says nothing of the matrices."""
+    B = family("spikes", 3, 90, 6, 0)
+    direct = dense.solve
+
+    def only_tall(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
+        if B.shape[1] == 12:
+            raise NotConverged("shrunk")
+        return direct(B, scale, tolerance, passes)
+
+    monkeypatch.setattr(dense, "solve", only_tall)
+    solution = solve(torch.from_numpy(B), Scale(1.0, "noise_edge", "nuclear", (90, 6)), 1e-8)
+    assert solution.solver == "dense"
+    check(solution, B, 1e-8)

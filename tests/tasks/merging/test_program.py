@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.block import Block
-from tasks.merging.program import FamilyProgram, Program, together
+from tasks.merging.program import FamilyProgram, Program, together, worst
 
 Lists = dict[str, list[Block]]
 
@@ -70,3 +70,10 @@ def test_each_variant_is_computed_when_it_is_asked_for() -> None:
         assert computed == list(range(i))
         next(merged)
     assert computed == [0, 1, 2]
+
+
+def test_a_flag_holds_for_a_tensor_if_it_holds_for_all_its_blocks() -> None:
+    """One frozen expert of a stack does not make the stack identical."""
+    assert worst([{"identical": True}, {"identical": True}]) == {"identical": True}
+    assert worst([{"identical": True}, {"gap": 0.1}]) == {"gap": 0.1}
+    assert worst([{"gap": 0.1, "ranks": [3, 1]}, {"identical": True}]) == {"gap": 0.1, "ranks": [3, 1]}
