@@ -10,13 +10,15 @@ from typing import NamedTuple
 from tasks.checkpoints.hashing import file_digests
 from tasks.checkpoints.hub import download_run
 from tasks.checkpoints.layout import STATE, numbered_checkpoints
+from tasks.checkpoints.mlflow_run import download_mlflow_run
 from tasks.checkpoints.readiness import NotReady, check_ready, check_whole, logged_metrics, look
 from tasks.checkpoints.staging import STAGED, prune_staged, put_staged, stage_files
 from tasks.errors import BadInput
 from tasks.fingerprint import fingerprint
-from tasks.params import FetchParams
+from tasks.params import FetchParams, RegisterParams
 from tasks.publish import is_published, publishing
 from tasks.records import Checkpoint, Left, Run
+from tasks.runs.source import HUB, MLFLOW, checkpoints_in, name_of
 
 LOOK_AGAIN_S = 2.0
 
@@ -32,10 +34,13 @@ class Candidate(NamedTuple):
     source: str
 
 
-def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Run:
+def fetch_run(
+    params: FetchParams, artifacts: Path, refresh: bool = False, registry: RegisterParams = RegisterParams()
+) -> Run:
     """Publish artifacts/run: the usable checkpoints of `params.source`, their files staged as hard links.
 
-    A finished run does not change, so a published run is returned as it is unless `refresh`.
+    A finished run does not change, so a published run is returned as it is unless `refresh`. `registry` says
+    in which MLflow an mlflow:/ source is.
     Raises BadInput for a source without usable checkpoints or with a damaged one, Unavailable for a network
     that does not answer.
     """
@@ -43,13 +48,15 @@ def fetch_run(params: FetchParams, artifacts: Path, refresh: bool = False) -> Ru
     made_from = fingerprint(__name__, params)
     if not refresh and is_published(published, made_from):
         return _as_fetched(Run.read(published / "run.json"))
-    on_hub = params.source.startswith("hf://")
-    ready, left_out = _ready_on_hub(params) if on_hub else _ready_locally(params)
+    if params.source.startswith((HUB, MLFLOW)):
+        ready, left_out = _ready_remotely(params.source, registry), list[Left]()
+    else:
+        ready, left_out = _ready_locally(params)
     if not ready:
         reasons = "; ".join(f"{left.name} {left.reason}" for left in left_out)
         raise BadInput(f"fetch.source: {params.source}: no usable checkpoint ({reasons})")
     run = Run(
-        name=_name(params.source),
+        name=name_of(params.source),
         source=params.source,
         checkpoints=tuple(_stage(candidate, artifacts) for candidate in ready),
         left_out=tuple(left_out),
@@ -71,9 +78,10 @@ def _as_fetched(run: Run) -> Run:
     return run
 
 
-def _ready_on_hub(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
-    """Take every checkpoint of the repository; those that bring a trainer_state.json have to match it."""
-    ready = [Candidate(*remote) for remote in download_run(params.source)]
+def _ready_remotely(source: str, registry: RegisterParams) -> list[Candidate]:
+    """Take every checkpoint of the run; those that bring a trainer_state.json have to match it."""
+    remote = download_run(source) if source.startswith(HUB) else download_mlflow_run(source, registry)
+    ready = [Candidate(*checkpoint) for checkpoint in remote]
     for candidate in ready:
         check_whole(candidate.directory)
         if (candidate.directory / STATE).exists():
@@ -81,7 +89,7 @@ def _ready_on_hub(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
                 check_ready(candidate.directory, candidate.step)
             except NotReady as reason:
                 raise BadInput(f"{candidate.source}: {reason}; its upload is incomplete") from None
-    return ready, []
+    return ready
 
 
 def _ready_locally(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
@@ -111,17 +119,10 @@ def _look_twice(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
 
 
 def _local_candidates(source: str) -> list[Candidate]:
-    root = Path(source)
-    if not root.is_dir():
-        raise BadInput(
-            f"fetch.source: {source}: no such directory; name a Trainer's output directory or hf://…"
-        )
-    found = numbered_checkpoints(root)
-    if not found:
-        raise BadInput(
-            f"fetch.source: {source}: holds no checkpoint-N directory; is it a Trainer's output_dir?"
-        )
-    return [Candidate(step, path.name, path, f"{source.rstrip('/')}/{path.name}") for step, path in found]
+    return [
+        Candidate(step, path.name, path, f"{source.rstrip('/')}/{path.name}")
+        for step, path in checkpoints_in(source)
+    ]
 
 
 def _stage(candidate: Candidate, artifacts: Path) -> Checkpoint:
@@ -142,7 +143,3 @@ def _stage(candidate: Candidate, artifacts: Path) -> Checkpoint:
     finally:
         shutil.rmtree(scratch)
     return checkpoint
-
-
-def _name(source: str) -> str:
-    return source.removeprefix("hf://").partition("@")[0].rstrip("/").rpartition("/")[2]

@@ -15,7 +15,8 @@ class FetchParams(Section):
     """Which training run, and when it counts as finished."""
 
     source: str
-    """A Trainer output directory, hf://org/name (checkpoint-* folders) or hf://org/name@step* (revisions)."""
+    """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions), or
+    mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts)."""
     wait: Annotated[float, Field(ge=0)] = 0.0
     """Seconds to wait for checkpoints that are still being written before leaving them out."""
     settle: Annotated[float, Field(ge=0)] = 1.0
@@ -92,10 +93,19 @@ class RegisterParams(Section):
 class VersionParams(Section):
     """How the outputs are versioned."""
 
-    git_commit: bool = False
-    """Commit dvc.lock after the run."""
+    branch: Annotated[str, Field(pattern=r"^[\w][\w./-]*$")] = "merges"
+    """The git branch that gets a commit of dvc.lock and params.yaml for every merged run; made when missing."""
     push: bool = False
-    """dvc push to the default remote after the run."""
+    """dvc push to the default remote after the run; until it succeeds, the merge cannot be promoted."""
+
+
+class WatchParams(Section):
+    """Where training runs appear, and when one counts as ended."""
+
+    roots: tuple[str, ...] = ()
+    """Globs of output directories (runs/*), hf://org/name[@step*], mlflow:/experiments/NAME[/PATH]."""
+    quiet_for: Annotated[float, Field(ge=0)] = 1800.0
+    """Seconds without a change after which a run has ended although its training state does not say so."""
 
 
 class Params(Section):
@@ -107,6 +117,7 @@ class Params(Section):
     evaluate: EvaluateParams
     register_: Annotated[RegisterParams, Field(alias="register")] = RegisterParams()
     version: VersionParams = VersionParams()
+    watch: WatchParams = WatchParams()
 
 
 def read_params(path: Path, overrides: Iterable[str] = ()) -> Params:

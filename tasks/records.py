@@ -59,7 +59,7 @@ class Checkpoint(Record):
     name: str
     step: int
     source: str
-    """Where it came from: a directory, or hf://org/name@commit[/folder]."""
+    """Where it came from: a directory, hf://org/name@commit[/folder], or mlflow:/runs/RUN_ID/PATH/folder."""
     metrics: dict[str, float]
     """What the Trainer logged at this step."""
     files: tuple[FileDigest, ...]

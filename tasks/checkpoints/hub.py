@@ -26,15 +26,15 @@ RETRIES, FIRST_WAIT = 5, 1.0
 
 
 class RemoteCheckpoint(NamedTuple):
-    """A checkpoint of a Hub repository, on this machine."""
+    """A checkpoint of a Hub repository or an MLflow run, on this machine."""
 
     step: int
     name: str
     """checkpoint-N, or the branch or tag."""
     directory: Path
-    """Where it lies in the Hub's cache."""
+    """Where it lies in a cache."""
     source: str
-    """hf://org/name@commit[/checkpoint-N]: enough to get the same bytes again."""
+    """hf://org/name@commit[/checkpoint-N], say: enough to get the same bytes again."""
 
 
 def download_run(source: str) -> list[RemoteCheckpoint]:
@@ -42,12 +42,9 @@ def download_run(source: str) -> list[RemoteCheckpoint]:
 
     Raises BadInput when there is no such thing to read, Unavailable when the Hub does not answer.
     """
-    match = SOURCE.fullmatch(source)
-    if not match:  # not quoted: it could hold a password
-        raise BadInput("fetch.source: not a Hub address; write hf://org/name or hf://org/name@step*")
-    repo, revision = match["repo"], match["revision"] or "main"
+    repo, revision = parts_of(source)
     with plain_errors(f"hf://{repo}@{revision}"):
-        return _revisions(repo, revision) if set("*?[") & set(revision) else _folders(repo, revision)
+        return _revisions(repo, revision) if is_pattern(revision) else _folders(repo, revision)
 
 
 def download_checkpoint(source: str) -> Path:
@@ -63,7 +60,21 @@ def download_checkpoint(source: str) -> Path:
         return _snapshot(match["repo"], match["commit"], folder) / folder
 
 
-def _revisions(repo: str, pattern: str) -> list[RemoteCheckpoint]:
+def parts_of(source: str) -> tuple[str, str]:
+    """Return repository and revision (or pattern) of hf://org/name[@…]; BadInput for anything else."""
+    match = SOURCE.fullmatch(source)
+    if not match:  # not quoted: it could hold a password
+        raise BadInput("fetch.source: not a Hub address; write hf://org/name or hf://org/name@step*")
+    return match["repo"], match["revision"] or "main"
+
+
+def is_pattern(revision: str) -> bool:
+    """Tell whether a revision names many."""
+    return bool(set("*?[") & set(revision))
+
+
+def pinned(repo: str, pattern: str) -> list[tuple[int, str, str]]:
+    """Return step, name and commit of every branch and tag that matches, by step."""
     names = _ref_names(repo)
     steps = {name: re.search(r"[0-9]+$", name) for name in names if fnmatchcase(name, pattern)}
     numbered = sorted((int(match[0]), name) for name, match in steps.items() if match)
@@ -72,16 +83,19 @@ def _revisions(repo: str, pattern: str) -> list[RemoteCheckpoint]:
             f"hf://{repo}@{pattern}: no branch or tag matches that and ends in a number; "
             f"there is {_some(names)}"
         )
+    return [(step, name, resolve(repo, name)) for step, name in numbered]
+
+
+def _revisions(repo: str, pattern: str) -> list[RemoteCheckpoint]:
     # All are pinned before the first download: what moves meanwhile changes nothing.
-    pinned = [(step, name, _resolve(repo, name)) for step, name in numbered]
     return [
         RemoteCheckpoint(step, name, _snapshot(repo, commit), f"hf://{repo}@{commit}")
-        for step, name, commit in pinned
+        for step, name, commit in pinned(repo, pattern)
     ]
 
 
 def _folders(repo: str, revision: str) -> list[RemoteCheckpoint]:
-    commit = _resolve(repo, revision)
+    commit = resolve(repo, revision)
     snapshot = _snapshot(repo, commit, FOLDERS)
     names = {name.partition("/")[0] for name in _listing(repo, commit, FOLDERS) or ()}
     numbers = {name: name.removeprefix("checkpoint-") for name in names}
@@ -98,24 +112,24 @@ def _folders(repo: str, revision: str) -> list[RemoteCheckpoint]:
 
 
 def _ref_names(repo: str) -> list[str]:
-    if _offline():
+    if offline():
         refs = _cache(repo) / "refs"
         return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
-    listed = _ask(f"{repo}/refs")
+    listed = ask(f"{repo}/refs")
     names = {str(ref["name"]) for kind in ("branches", "tags") for ref in listed[kind]}
     return sorted(name for name in names if REF.fullmatch(name))
 
 
-def _resolve(repo: str, revision: str) -> str:
+def resolve(repo: str, revision: str) -> str:
     """Return the commit that a revision points at now; offline, when the cache last heard of it."""
     if COMMIT.fullmatch(revision):
         return revision
     note = _cache(repo) / "refs" / revision
-    if _offline() and not note.is_file():
+    if offline() and not note.is_file():
         raise Unavailable(f"hf://{repo}@{revision}: is not in the cache; unset HF_HUB_OFFLINE to look it up")
-    if _offline():
+    if offline():
         return note.read_text().strip()
-    commit = str(_ask(f"{repo}/revision/{quote(revision, safe='')}")["sha"])
+    commit = str(ask(f"{repo}/revision/{quote(revision, safe='')}")["sha"])
     if not COMMIT.fullmatch(commit):
         raise ValueError("not a commit")
     with suppress(OSError):  # noted for a look without a network; a read-only cache is fine
@@ -131,19 +145,19 @@ def _snapshot(repo: str, commit: str, folder: str = "") -> Path:
     from huggingface_hub import snapshot_download
 
     root = _cache(repo) / "snapshots" / commit
-    if (lacking := _lacking(root, _listing(repo, commit, folder))) and _offline():
+    if (lacking := _lacking(root, _listing(repo, commit, folder))) and offline():
         raise Unavailable(
             f"hf://{repo}@{commit}: the cache lacks {lacking}; unset HF_HUB_OFFLINE to download it"
         )
     if lacking:
         prefix = f"{folder}/" if folder else ""
-        _patiently(
+        patiently(
             lambda: snapshot_download(
                 repo,
                 revision=commit,
                 allow_patterns=[prefix + kind for kind in KINDS],
                 ignore_patterns=[f"{prefix}*/*"],
-                endpoint=_endpoint(),
+                endpoint=endpoint(),
             )
         )
     listing = _listing(repo, commit, folder)
@@ -206,23 +220,24 @@ def _cache(repo: str) -> Path:
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
 
 
-def _offline() -> bool:
+def offline() -> bool:
+    """Tell whether huggingface_hub was told to use its cache alone."""
     from huggingface_hub import is_offline_mode
 
     return is_offline_mode()
 
 
-def _endpoint() -> str:
+def endpoint() -> str:
     """Return the Hub's address as it is set now; huggingface_hub itself reads it once, when imported."""
     from huggingface_hub import constants
 
-    endpoint = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    if "@" in urlsplit(endpoint).netloc:  # huggingface_hub logs every URL that fails
+    address = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if "@" in urlsplit(address).netloc:  # huggingface_hub logs every URL that fails
         raise BadInput("HF_ENDPOINT: holds a user name or password; leave it out and set HF_TOKEN instead")
-    return endpoint
+    return address
 
 
-def _ask(path: str) -> Any:
+def ask(path: str) -> Any:
     """Ask the Hub's API; the calls of HfApi for this never try again, and may wait without end."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -233,7 +248,7 @@ def _ask(path: str) -> Any:
 
     response = http_backoff(
         "GET",
-        f"{_endpoint()}/api/models/{path}",
+        f"{endpoint()}/api/models/{path}",
         headers=build_hf_headers(),
         timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
         max_retries=RETRIES,
@@ -243,7 +258,7 @@ def _ask(path: str) -> Any:
     return response.json()
 
 
-def _patiently(download: Callable[[], str]) -> str:
+def patiently(download: Callable[[], str]) -> str:
     """Try again after what huggingface_hub lets through; what it has waited for itself comes wrapped."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError

@@ -7,6 +7,7 @@ from pathlib import Path
 from tasks.checkpoints.hashing import file_digests
 from tasks.checkpoints.hub import download_checkpoint
 from tasks.checkpoints.layout import INDEX, STATE, side_files, weight_files
+from tasks.checkpoints.mlflow_address import kept
 from tasks.errors import BadInput
 from tasks.publish import link_or_copy
 from tasks.records import Checkpoint
@@ -14,10 +15,18 @@ from tasks.records import Checkpoint
 STAGED = "checkpoints"
 
 
+def wanted_files(source: Path) -> list[Path]:
+    """List what a merge needs of a checkpoint: weights, configuration, tokenizer and training state.
+
+    Raises BadInput for a directory without weights that can be read.
+    """
+    wanted = [*weight_files(source), *side_files(source)]
+    return wanted + [source / name for name in (INDEX, STATE) if (source / name).is_file()]
+
+
 def stage_files(source: Path, target: Path) -> None:
     """Link what a merge needs of a checkpoint into `target`; the source is only read."""
-    wanted = [*weight_files(source), *side_files(source)]
-    wanted += [source / name for name in (INDEX, STATE) if (source / name).is_file()]
+    wanted = wanted_files(source)
     target.mkdir(parents=True)
     for path in wanted:
         link_or_copy(path, target / path.name)
@@ -70,8 +79,13 @@ def _restage(checkpoint: Checkpoint, directory: Path) -> None:
 
 
 def source_directory(source: str) -> Path:
-    """Return where a checkpoint's source lies on this machine, downloading a Hub checkpoint if need be."""
-    return download_checkpoint(source) if source.startswith("hf://") else Path(source)
+    """Return where a checkpoint's source lies on this machine, downloading a Hub checkpoint if need be.
+
+    Raises BadInput for one of an MLflow run that is no longer kept here.
+    """
+    if source.startswith("hf://"):
+        return download_checkpoint(source)
+    return kept(source) if source.startswith("mlflow:/") else Path(source)
 
 
 def _matches(checkpoint: Checkpoint, directory: Path) -> bool:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from mlflow_runs import log_run
 from tiny import write_checkpoint
 
 from tasks import fetch_run as module
+from tasks.checkpoints.mlflow_address import address_of
 from tasks.checkpoints.staging import staged
 from tasks.errors import BadInput
 from tasks.fetch_run import fetch_run
-from tasks.params import FetchParams
+from tasks.params import FetchParams, RegisterParams
 
 
 @pytest.fixture
@@ -175,3 +177,50 @@ def test_metrics_that_are_not_numbers_are_ignored(
     state = {"global_step": 1, "log_history": [{"step": 1, "note": "x", "eval_acc": 1}]}
     (directory / "trainer_state.json").write_text(json.dumps(state))
     assert fetch_run(params(directory.parent), artifacts).checkpoints[0].metrics == {"eval_acc": 1.0}
+
+
+def test_a_run_in_mlflow_gives_what_its_directory_gives(
+    training: Path, artifacts: Path, tmp_path: Path, store: RegisterParams
+) -> None:
+    """The same checkpoints under another name; and the training directory and MLflow's copy stay as they are."""
+    source = f"mlflow:/runs/{log_run(store, training)}/checkpoints"
+    before = snapshot(training), snapshot(Path(os.environ["LORELINE_HOME"]) / "mlartifacts")
+    run = fetch_run(FetchParams(source=source), artifacts, registry=store)
+    local = fetch_run(params(training), tmp_path / "local")
+    assert run.digest == local.digest
+    assert run.name == source.split("/")[2][:8]
+    assert [checkpoint.source for checkpoint in run.checkpoints] == [
+        f"{source}/checkpoint-{step}" for step in (20, 100, 200, 300)
+    ]
+    assert [checkpoint.metrics for checkpoint in run.checkpoints] == [c.metrics for c in local.checkpoints]
+    assert (snapshot(training), snapshot(Path(os.environ["LORELINE_HOME"]) / "mlartifacts")) == before
+
+
+def test_lost_staged_files_of_a_run_in_mlflow_come_back_from_the_cache(
+    training: Path, artifacts: Path, store: RegisterParams
+) -> None:
+    """Without asking MLflow; and when the cache is gone too, what to do is said, and helps."""
+    source = f"mlflow:/runs/{log_run(store, training)}/checkpoints"
+    run = fetch_run(FetchParams(source=source), artifacts, registry=store)
+    shutil.rmtree(artifacts / "checkpoints")
+    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
+    shutil.rmtree(artifacts / "checkpoints")
+    shutil.rmtree(address_of(source).place)
+    with pytest.raises(BadInput, match="checkpoint-20: is not kept here any more; loreline fetch --refresh"):
+        staged(run.checkpoints[0], artifacts)
+    assert fetch_run(FetchParams(source=source), artifacts, refresh=True, registry=store) == run
+    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
+
+
+def test_a_checkpoint_whose_upload_is_incomplete_stops_the_fetch(
+    training: Path, artifacts: Path, store: RegisterParams
+) -> None:
+    (training / "checkpoint-200" / "trainer_state.json").write_text('{"global_step": 199}')
+    source = f"mlflow:/runs/{log_run(store, training)}/checkpoints"
+    with pytest.raises(
+        BadInput, match=f"{source}/checkpoint-200: .* is of step 199; its upload is incomplete"
+    ):
+        fetch_run(FetchParams(source=source), artifacts, registry=store)
+    (training / "checkpoint-200" / "trainer_state.json").unlink()
+    source = f"mlflow:/runs/{log_run(store, training)}/checkpoints"  # logged without its state, as on the Hub
+    assert len(fetch_run(FetchParams(source=source), artifacts, registry=store).checkpoints) == 4
