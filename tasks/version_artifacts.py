@@ -1,73 +1,151 @@
-"""Stage version: tell DVC what the flow produced, so that `dvc repro` has nothing left to do."""
+"""Stage version: a merged run becomes a commit and a tag that give its model back, byte for byte."""
 
-import subprocess
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from tasks.errors import BadInput, LorelineError, Unavailable
-from tasks.params import Params, read_params
+from tasks.params import Params, RegisterParams, read_params
+from tasks.records import Evaluation, MergeReport, Record, Registration, Run
+from tasks.registry.store import asking, connect, exclusive
+from tasks.registry.versions import PUSH, version_of
+from tasks.versioning.commit import IDENTITY, MODEL, Message, changed_files, check_branch, commit_files, tag
+from tasks.versioning.dvc import dvc, needed_files, stages
+from tasks.versioning.git import asked, unusable
+from tasks.versioning.shared_cache import default_remote
 
-LOCK_TRIES, LOCK_PAUSE_S = 10, 3.0
+GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
+COMMITTED = ("dvc.lock", "params.yaml")
 
-
-def version_artifacts(params: Params, artifacts: Path) -> str:
-    """Record the outputs in dvc.lock and the DVC cache; return what was done, in a sentence.
-
-    dvc.lock says that params.yaml made these outputs, so a run with other parameters is not recorded.
-    Commits dvc.lock to git and pushes to the DVC remote when asked to; everything stays when that fails.
-    """
-    root = artifacts.absolute().parent
-    if not (root / "dvc.yaml").is_file() or read_params(root / "params.yaml") != params:
-        return "not versioned: the parameters of this run are not those of params.yaml"
-    if not (root / ".dvc").is_dir():
-        return "not versioned: not a DVC repository; run dvc init"
-    _dvc(root, "commit", "--force")  # --quiet would silence its errors too
-    done = ["recorded in dvc.lock"]
-    if params.version.git_commit and _commit_lock(root):
-        done.append("committed to git")
-    if params.version.push:
-        done.append(_push(root))
-    return ", ".join(done)
+Pushed = Literal["off", "done", "pending"]
 
 
-def _dvc(root: Path, *arguments: str) -> None:
-    """Run DVC; a busy lock is waited for, because its holder is about to finish."""
-    for attempt in range(LOCK_TRIES):
-        result = subprocess.run(
-            [sys.executable, "-m", "dvc", *arguments], cwd=root, capture_output=True, text=True, check=False
-        )
-        if result.returncode == 0:
-            return
-        message = " ".join(result.stderr.rpartition("ERROR: ")[2].split())
-        busy = "Unable to acquire lock" in message or "is busy" in message
-        if not busy or attempt == LOCK_TRIES - 1:
-            raise LorelineError(f"dvc {' '.join(arguments)} failed: {message or 'no message'}")
-        time.sleep(LOCK_PAUSE_S)
+class Versioned(Record):
+    """What became of the outputs in git and DVC."""
+
+    sentence: str
+    tag: str | None = None
+    revision: str | None = None
+    pushed: Pushed = "off"
 
 
-def _push(root: Path) -> str:
-    try:
-        _dvc(root, "push")
-    except LorelineError as error:
-        raise Unavailable(f"{error}; everything is kept, run dvc push when the remote answers") from None
-    return "pushed to the DVC remote"
-
-
-def _commit_lock(root: Path) -> bool:
-    """Commit dvc.lock alone, whatever else is staged; False when it is as committed."""
-    if not _git(root, "status", "--porcelain", "--", "dvc.lock"):
-        return False
-    _git(root, "add", "--", "dvc.lock")
-    _git(root, "commit", "--quiet", "--message", "Record a merged run", "--only", "--", "dvc.lock")
-    return True
-
-
-def _git(root: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
-    if result.returncode:
-        message = " ".join(result.stderr.split())
+def check_version(params: Params, root: Path) -> None:
+    """Make sure before any work that what comes of it can be versioned as `version` says (BadInput)."""
+    if params.version.push and (root / ".dvc").is_dir() and default_remote(root) is None:
         raise BadInput(
-            f"version.git_commit: git {arguments[0]} failed ({message}); mend it or set it to false"
+            "version.push: no DVC remote is set; run dvc remote add --default NAME URL, or set it to false"
         )
-    return result.stdout
+    if unusable(root) is None:
+        check_branch(root, params.version.branch)
+
+
+def version_artifacts(
+    params: Params, artifacts: Path, identity: str, confirm: Callable[[], None] = lambda: None
+) -> Versioned:
+    """Record the outputs in DVC, commit dvc.lock and params.yaml to `version.branch`, tag that, and push.
+
+    `artifacts` lies in a workspace (tasks.versioning.worktree) or in the user's checkout, and was registered.
+    The same identity again is the same commit and tag. `confirm` is asked before anything others see.
+    Raises BadInput as check_version does, Unavailable when the registry or the remote does not answer.
+    """
+    workspace = artifacts.absolute().parent
+    check_version(params, workspace)
+    if reason := _unversioned(params, workspace):
+        return Versioned(sentence=f"not versioned: {reason}")
+    dvc(workspace, "commit", "--force", *stages(workspace))  # --quiet would silence its errors too
+    if reason := _uncommitted(workspace):
+        return Versioned(sentence=f"recorded in dvc.lock, not versioned: {reason}")
+    registration = Registration.read(artifacts / "registration" / "registration.json")
+    run = Run.read(artifacts / "run" / "run.json")
+    files = {name: workspace / name for name in COMMITTED}
+    confirm()
+    revision = commit_files(
+        workspace, params.version.branch, files, _message(workspace, run, registration, identity)
+    )
+    name = tag(workspace, run.name, identity, revision)
+    sentence = f"committed to {params.version.branch} as {revision[:10]}, tagged {name}"
+    pushed = _publish(params, workspace, registration, {GIT_TAG: name, GIT_REVISION: revision}, confirm)
+    if pushed == "done":
+        sentence += ", pushed to the DVC remote"
+    return Versioned(sentence=sentence, tag=name, revision=revision, pushed=pushed)
+
+
+def _unversioned(params: Params, workspace: Path) -> str | None:
+    """Return why DVC cannot record the outputs."""
+    if not (workspace / "dvc.yaml").is_file() or not stages(workspace):
+        return "no dvc.yaml with stages that write to artifacts/; run where Loreline's is"
+    if not (workspace / ".dvc").is_dir():
+        return "not a DVC repository; run dvc init"
+    if read_params(workspace / "params.yaml") != params:
+        return "params.yaml was changed during the run; set it back and run again, or go on with the new one"
+    return None
+
+
+def _uncommitted(workspace: Path) -> str | None:
+    """Return why a commit would not give the outputs back."""
+    if reason := unusable(workspace):
+        return reason
+    for name in ("dvc.yaml", ".dvc/config"):
+        if asked(workspace, "cat-file", "-e", f"HEAD:./{name}") is None:
+            return f"{name} is not committed to git; commit it"
+    return None
+
+
+def _message(workspace: Path, run: Run, registration: Registration, identity: str) -> Message:
+    artifacts = workspace / "artifacts"
+    verdict = Evaluation.read(artifacts / "evaluation" / "evaluation.json").verdict
+    method = MergeReport.read(artifacts / "merged" / "merge.json").method
+    changed = changed_files(workspace, ["dvc.yaml", *needed_files(workspace)])
+    body = verdict.sentence
+    if changed:
+        body += f"\n\nRan with changes that are not committed: {', '.join(changed)}"
+    return Message(
+        subject=f"Merge {run.name} by {method}: {verdict.decision}",
+        body=body,
+        trailers={
+            "Loreline-Run": run.name,
+            IDENTITY: identity,
+            MODEL: f"models:/{registration.name}/{registration.version}",
+        },
+    )
+
+
+def _publish(
+    params: Params,
+    workspace: Path,
+    registration: Registration,
+    tags: dict[str, str],
+    confirm: Callable[[], None],
+) -> Pushed:
+    """Let the model version name its commit, and push the data; what was pushed once is not pushed again."""
+    if not params.version.push:
+        _tell(params.register_, registration, tags | {PUSH: "off"}, confirm)
+        return "off"
+    if _said(params.register_, registration, tags | {PUSH: "done"}):
+        return "done"
+    _tell(params.register_, registration, tags | {PUSH: "pending"}, confirm)
+    try:
+        dvc(workspace, "push", *stages(workspace))
+    except LorelineError as error:
+        raise Unavailable(
+            f"{error}; everything is kept, as {tags[GIT_TAG]}, and the push is pending: "
+            "run the same command again when the remote answers"
+        ) from None
+    _tell(params.register_, registration, {PUSH: "done"}, confirm)
+    return "done"
+
+
+def _said(params: RegisterParams, registration: Registration, tags: dict[str, str]) -> bool:
+    client = connect(params)
+    with asking(client.tracking_uri):
+        return tags.items() <= version_of(client, registration.name, registration.version).tags.items()
+
+
+def _tell(
+    params: RegisterParams, registration: Registration, tags: dict[str, str], confirm: Callable[[], None]
+) -> None:
+    client = connect(params)
+    with asking(client.tracking_uri), exclusive(client.tracking_uri, registration.name):
+        confirm()
+        for key, value in tags.items():
+            client.set_model_version_tag(registration.name, str(registration.version), key, value)

@@ -1,0 +1,111 @@
+"""The merged runs that a registry knows, newest first."""
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from tasks.params import RegisterParams
+from tasks.records import Record
+from tasks.registry.runs import MERGE, mlflow_name
+from tasks.registry.store import asking, connect
+from tasks.registry.versions import PUSH, VERDICT, aliases
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+PAGE = 500
+
+
+class MergedRun(Record):
+    """A merged run as its model version tells it; None is what that does not say."""
+
+    when: float
+    """When it was registered, in seconds since 1970."""
+    model: str
+    """models:/name/version"""
+    aliases: tuple[str, ...]
+    run: str | None
+    method: str | None
+    verdict: str | None
+    primary: str | None
+    """The metric that decided, as task/metric."""
+    merge: float | None
+    """The merge's value of it."""
+    against: str | None
+    """The role of the model that it was weighed against."""
+    weighed: float | None
+    """That model's value of it."""
+    tag: str | None
+    """The git tag."""
+    revision: str | None
+    """The git commit."""
+    push: str | None
+    """off, pending or done"""
+
+
+def history(params: RegisterParams, limit: int | None = None) -> list[MergedRun]:
+    """Return the merged runs of the registered model, the newest first, at most `limit`.
+
+    A handful of queries, however many there are. Raises Unavailable when MLflow does not answer.
+    """
+    client = connect(params)
+    with asking(client.tracking_uri):
+        versions = list(islice(_versions(client, params.name), limit))
+        named: dict[int, list[str]] = {}
+        for alias, number in sorted(aliases(client, params.name).items()):
+            named.setdefault(number, []).append(alias)
+        metrics = _metrics(client, params.name, [version.run_id for version in versions if version.run_id])
+    return [
+        _merged_run(version, named.get(int(version.version), []), metrics.get(version.run_id, {}))
+        for version in versions
+    ]
+
+
+def _versions(client: "MlflowClient", name: str) -> Iterator[Any]:
+    """Yield the versions that Loreline registered, the newest first."""
+    quote, token = '"' if "'" in name else "'", None
+    while True:
+        page = client.search_model_versions(
+            f"name = {quote}{name}{quote}",
+            max_results=PAGE,
+            order_by=["creation_timestamp DESC", "version_number DESC"],
+            page_token=token,
+        )
+        yield from (version for version in page if MERGE in version.tags)
+        token = page.token
+        if not token:
+            return
+
+
+def _metrics(client: "MlflowClient", name: str, run_ids: list[str]) -> dict[str, dict[str, float]]:
+    """Return the metrics of MLflow runs of the model's experiment, by their ids."""
+    found: dict[str, dict[str, float]] = {}
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return found
+    for first in range(0, len(run_ids), PAGE):
+        listed = ", ".join(f"'{run_id}'" for run_id in run_ids[first : first + PAGE])
+        wanted = f"attributes.run_id IN ({listed})"
+        runs = client.search_runs([experiment.experiment_id], wanted, max_results=PAGE)
+        found |= {run.info.run_id: run.data.metrics for run in runs}
+    return found
+
+
+def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) -> MergedRun:
+    tags = version.tags
+    primary, against = tags.get("loreline.primary"), tags.get("loreline.against")
+    return MergedRun(
+        when=version.creation_timestamp / 1000,
+        model=f"models:/{version.name}/{version.version}",
+        aliases=tuple(named),
+        run=tags.get("loreline.run"),
+        method=tags.get("loreline.method"),
+        verdict=tags.get(VERDICT),
+        primary=primary,
+        merge=metrics.get(mlflow_name(f"merge/{primary}")),
+        against=against,
+        weighed=metrics.get(mlflow_name(f"{against}/{primary}")),
+        tag=tags.get("loreline.git_tag"),
+        revision=tags.get("loreline.git_revision"),
+        push=tags.get(PUSH),
+    )

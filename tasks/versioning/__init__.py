@@ -1,0 +1,1 @@
+"""Versions of merged runs in git and DVC, without touching what the user works on."""

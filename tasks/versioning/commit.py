@@ -1,0 +1,168 @@
+"""Commits and tags by git's plumbing: no index, work tree or checked-out branch of the user's is touched."""
+
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.errors import BadInput, Unavailable
+from tasks.versioning.git import GitRefused, asked, git, head, prefix, signature, top
+
+TRIES, PAUSE_S = 30, 0.1
+STALE_S = 60.0
+"""For so long a lock of git's is respected: it is held for milliseconds, but a killed git leaves it."""
+IDENTITY, MODEL = "Loreline-Identity", "Loreline-Model"
+
+
+class Message(NamedTuple):
+    """What a commit says."""
+
+    subject: str
+    body: str
+    trailers: Mapping[str, str]
+    """Loreline-Identity and Loreline-Model, among others: one commit for the two of them."""
+
+    def text(self) -> str:
+        """Return the message as git keeps it."""
+        trailers = "\n".join(f"{key}: {_line(value)}" for key, value in self.trailers.items())
+        return f"{_line(self.subject)}\n\n{self.body.strip()}\n\n{trailers}\n"
+
+
+def check_branch(directory: Path, branch: str) -> None:
+    """Make sure that a branch can get commits: BadInput when it is checked out anywhere, or no name."""
+    if asked(directory, "check-ref-format", "--branch", branch) is None:
+        raise BadInput(f"version.branch: {branch} is not a name that git accepts; choose another")
+    place = ""
+    for line in git(directory, "worktree", "list", "--porcelain").splitlines():
+        key, _, value = line.partition(" ")
+        if key == "worktree":
+            place = value
+        if (key, value) == ("branch", f"refs/heads/{branch}"):
+            raise BadInput(
+                f"version.branch: {branch} is checked out in {place}, whose files would no longer match it; "
+                "check out another branch there, or name another here"
+            )
+
+
+def commit_files(directory: Path, branch: str, files: Mapping[str, Path], message: Message) -> str:
+    """Commit what is checked out in `directory`, with `files` in it, to a branch; return the revision.
+
+    Names of files are relative to `directory`. The branch is made when there is none; its tip and what is
+    checked out are the parents. The same identity and model again give the commit that is there.
+    Raises BadInput for a branch that is checked out, Unavailable when it cannot be moved.
+    """
+    base, reference = head(directory), f"refs/heads/{branch}"
+    tree = _tree(directory, base, files)
+    refusal: GitRefused | None = None
+    for _ in range(TRIES):
+        check_branch(directory, branch)
+        tip = asked(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
+        if known := _find(directory, tip, message):
+            return known
+        revision = _commit(directory, tree, _parents(directory, tip, base), message)
+        try:
+            _move(directory, reference, revision, tip or "")
+            return revision
+        except GitRefused as error:  # Another run was faster.
+            refusal = error
+            time.sleep(PAUSE_S)
+    raise Unavailable(f"version.branch: {refusal}; mend that, or run the same command again")
+
+
+def tag(directory: Path, name: str, identity: str, revision: str) -> str:
+    """Tag a revision merge/NAME, or a longer name when that is another's, and return it; tags never move."""
+    short = f"merge/{_part(name)}"
+    refusal: GitRefused | None = None
+    for full in (short, f"{short}-{identity[:8]}", f"{short}-{identity[:8]}-{revision[:8]}"):
+        reference = f"refs/tags/{full}"
+        try:
+            _move(directory, reference, revision, "")
+            return full
+        except GitRefused as error:
+            if asked(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
+                return full
+            refusal = error
+    raise Unavailable(f"{refusal}; mend that, or run the same command again")
+
+
+def changed_files(directory: Path, names: Iterable[str]) -> list[str]:
+    """Return which of these files, or files below these directories, are not as committed."""
+    root, here = top(directory), prefix(directory)
+    paths = [path for name in names for path in [directory / name, *(directory / name).rglob("*")]]
+    present = [here + path.relative_to(directory).as_posix() for path in paths if path.is_file()]
+    digests = git(root, "hash-object", "--stdin-paths", stdin="".join(f"{name}\n" for name in present))
+    now = dict(zip(present, digests.splitlines(), strict=True))
+    listed = git(root, "ls-tree", "-r", "-z", "HEAD", "--", *(here + name for name in names)).split("\0")
+    committed = {
+        path: entry.split()[2] for entry, _, path in (line.partition("\t") for line in listed) if path
+    }
+    differ = {name for name in now.keys() | committed.keys() if now.get(name) != committed.get(name)}
+    return sorted(name.removeprefix(here) for name in differ)
+
+
+def _tree(directory: Path, base: str, files: Mapping[str, Path]) -> str:
+    root, here = top(directory), prefix(directory)
+    with tempfile.TemporaryDirectory() as scratch:
+        index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
+        git(root, "read-tree", base, env=index)
+        for name, path in files.items():
+            # Through the filters for that name, as git add would: a checkout applies their inverse.
+            blob = git(root, "hash-object", "-w", f"--path={here}{name}", str(path.absolute()))
+            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{here}{name}", env=index)
+        return git(root, "write-tree", env=index)
+
+
+def _find(directory: Path, tip: str | None, message: Message) -> str | None:
+    """Return the commit of this identity and model: on the branch, or tagged if the branch was removed."""
+    wanted = [_line(message.trailers[key]) for key in (IDENTITY, MODEL)]
+    values = "%x00".join(f"%(trailers:key={key},valueonly,separator=%x2C)" for key in (IDENTITY, MODEL))
+    matching = (
+        "--fixed-strings",
+        f"--grep={IDENTITY}: {wanted[0]}",
+        f"--format=%H%x00{values}",
+        "--no-show-signature",
+    )
+    starts = [tip, "--tags=merge/*"] if tip else ["--tags=merge/*"]
+    for line in git(directory, "log", *matching, *starts, "--").splitlines():
+        revision, *found = line.split("\0")
+        if found == wanted:
+            return revision
+    return None
+
+
+def _parents(directory: Path, tip: str | None, base: str) -> list[str]:
+    if tip is None:
+        return [base]
+    known = asked(directory, "merge-base", "--is-ancestor", base, tip) is not None
+    return [tip] if known else [tip, base]
+
+
+def _commit(directory: Path, tree: str, parents: Iterable[str], message: Message) -> str:
+    options = [option for parent in parents for option in ("-p", parent)]
+    return git(directory, "commit-tree", tree, *options, env=signature(directory), stdin=message.text())
+
+
+def _move(directory: Path, reference: str, revision: str, expected: str) -> None:
+    """Compare and set: an empty `expected` means that there must be no such reference yet."""
+    _break_stale_lock(Path(git(directory, "rev-parse", "--git-path", f"{reference}.lock")), directory)
+    command = ("update-ref", "--no-deref", "-m", "loreline version", reference, revision, expected)
+    git(directory, *command, env=signature(directory))
+
+
+def _break_stale_lock(lock: Path, directory: Path) -> None:
+    with suppress(FileNotFoundError):
+        if time.time() - (directory / lock).stat().st_mtime > STALE_S:
+            (directory / lock).unlink()
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _part(name: str) -> str:
+    """Return a run's name as part of a tag."""
+    part = re.sub(r"\.\.+|[^\w.+=-]+", "-", name).strip(".-") or "run"
+    return f"{part}-" if part.endswith(".lock") else part

@@ -1,0 +1,80 @@
+"""Running DVC, and which of its stages are Loreline's."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tasks.errors import BadInput, LorelineError, Unavailable
+from tasks.registry.store import without_secrets
+from tasks.versioning.git import environment
+
+LOCK_TRIES, LOCK_PAUSE_S = 10, 3.0
+MADE = "artifacts/"
+
+
+def dvc(root: Path, *arguments: str) -> None:
+    """Run DVC; a busy lock is waited for, because its holder is about to finish.
+
+    Raises LorelineError with DVC's words, Unavailable when the lock stays busy.
+    """
+    for attempt in range(LOCK_TRIES):
+        if attempt:
+            time.sleep(LOCK_PAUSE_S)
+        result = subprocess.run(
+            [sys.executable, "-m", "dvc", *arguments],
+            cwd=root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if result.returncode == 0:
+            return
+        message = _said(result.stderr)
+        if "Unable to acquire lock" not in message and "is busy" not in message:
+            raise LorelineError(f"{root}: dvc {arguments[0]} failed: {message or 'no message'}")
+    raise Unavailable(f"{root}: dvc {arguments[0]} failed: {message}; run the same command again later")
+
+
+def stages(root: Path) -> dict[str, Mapping[str, Any]]:
+    """Return the stages of dvc.yaml whose outputs are the flow's: all of them under artifacts/.
+
+    What else a user's pipeline has is not made by the flow, so it is neither committed nor pushed.
+    Raises BadInput for a file that is not YAML.
+    """
+    path = root / "dvc.yaml"
+    try:
+        found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
+    except (OSError, UnicodeDecodeError, AttributeError, yaml.YAMLError) as error:
+        raise BadInput(f"{path}: not readable as a pipeline: {' '.join(str(error).split())}") from None
+    return {name: stage for name, stage in found.items() if _is_ours(stage)}
+
+
+def needed_files(root: Path) -> list[str]:
+    """Return what the stages read that is not made by them: code, and parameters beside params.yaml."""
+    ours = stages(root).values()
+    deps = {_path(dep) for stage in ours for dep in stage.get("deps", ())}
+    params = {_path(param) for stage in ours for param in stage.get("params", ()) if isinstance(param, dict)}
+    return sorted(name for name in deps | params if name != "params.yaml" and not name.startswith(MADE))
+
+
+def _said(stderr: str) -> str:
+    """Return DVC's first error, which has the cause, and its last, which says what came of it."""
+    before, *marked = stderr.replace("Having any troubles?", "ERROR: \0").split("ERROR: ")
+    errors = [" ".join(error.split()).rstrip(".") for error in marked or [before] if error[:1] != "\0"]
+    return without_secrets("; ".join(dict.fromkeys(errors[:1] + errors[-1:])))
+
+
+def _is_ours(stage: Mapping[str, Any]) -> bool:
+    outs = [_path(out) for out in stage.get("outs", ())]
+    return bool(outs) and all(out.startswith(MADE) for out in outs)
+
+
+def _path(item: str | Mapping[str, Any]) -> str:
+    """Return the path of an item of dvc.yaml, which options may follow."""
+    return item if isinstance(item, str) else str(next(iter(item)))

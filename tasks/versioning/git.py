@@ -1,0 +1,106 @@
+"""Running git: its plumbing, without hooks, and without locking what the user works on."""
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tasks.errors import LorelineError
+from tasks.registry.store import without_secrets
+
+FALLBACK = {"NAME": "Loreline", "EMAIL": "loreline@localhost"}
+# Set by a git that runs this program (rebase --exec, an alias): they would name another repository.
+INHERITED = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_NAMESPACE",
+)
+
+
+class GitRefused(LorelineError):
+    """Git ran and said no; the message has its words."""
+
+
+def git(
+    directory: Path, *arguments: str, env: Mapping[str, str] | None = None, stdin: str | None = None
+) -> str:
+    """Run git in a directory and return what it prints, without the last line's end.
+
+    Raises GitRefused with git's own words.
+    """
+    result = subprocess.run(
+        ["git", "-c", f"core.hooksPath={os.devnull}", *arguments],
+        cwd=directory,
+        env={**environment(), **(env or {})},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        check=False,
+    )
+    if result.returncode:
+        said = without_secrets(" ".join(result.stderr.split())) or f"exit code {result.returncode}"
+        raise GitRefused(f"{directory}: git {arguments[0]} says: {said}")
+    return result.stdout.rstrip("\n")
+
+
+def asked(directory: Path, *arguments: str) -> str | None:
+    """Run git for an answer that may not exist: None when git says no."""
+    try:
+        return git(directory, *arguments)
+    except GitRefused:
+        return None
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for git, and for DVC, which runs git too: English, no questions, no locks."""
+    kept = {key: value for key, value in os.environ.items() if key not in INHERITED}
+    return kept | {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
+
+
+def unusable(directory: Path) -> str | None:
+    """Return why there is nothing to commit to, with what would change that; None for a usable repository."""
+    try:
+        if git(directory, "rev-parse", "--is-inside-work-tree") != "true":
+            return "not in a git work tree; run it in a checkout"
+    except FileNotFoundError:
+        return "git is not installed; install it"
+    except GitRefused as error:
+        if "not a git repository" in str(error):
+            return "not a git repository; run git init and commit"
+        return str(error)
+    if asked(directory, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
+        return "the git repository has no commit yet; make one"
+    return None
+
+
+def head(directory: Path) -> str:
+    """Return the commit that is checked out in a directory."""
+    return git(directory, "rev-parse", "--verify", "HEAD^{commit}")
+
+
+def prefix(directory: Path) -> str:
+    """Return where a directory lies in its work tree: empty at the top, else a path that ends in a slash."""
+    return git(directory, "rev-parse", "--show-prefix")
+
+
+def top(directory: Path) -> Path:
+    """Return the top of the work tree around a directory."""
+    return Path(git(directory, "rev-parse", "--show-toplevel"))
+
+
+def signature(directory: Path) -> dict[str, str]:
+    """Return what git needs in its environment to commit: nothing where the user has an identity."""
+    roles = ("AUTHOR", "COMMITTER")
+    if all(asked(directory, "-c", "user.useConfigOnly=true", "var", f"GIT_{role}_IDENT") for role in roles):
+        return {}
+    return {
+        key: os.environ.get(key) or value
+        for role in roles
+        for key, value in ((f"GIT_{role}_{part}", default) for part, default in FALLBACK.items())
+    }

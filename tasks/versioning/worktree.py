@@ -1,0 +1,109 @@
+"""A place of its own for one run: a git worktree that holds what decides a result, and nothing else."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from tasks.errors import LorelineError
+from tasks.params import Params, read_params
+from tasks.versioning.dvc import needed_files
+from tasks.versioning.git import asked, git, head, prefix, unusable
+from tasks.versioning.shared_cache import share_cache
+
+ALWAYS = ("dvc.yaml", ".dvcignore", ".gitattributes", ".gitignore")
+
+
+def open_workspace(place: Path, root: Path, params: Params) -> Path:
+    """Make or reopen the workspace of a run at `place`; return its project directory, where artifacts/ goes.
+
+    It is a detached worktree of the commit that is checked out in `root`, with `params` as params.yaml, and
+    with dvc.yaml, the code it names and DVC's settings as they are in `root` now, committed or not: that is
+    what runs. No other file is checked out. What an earlier opening left under artifacts/ stays. Without git
+    or without a commit it is a plain directory. Raises LorelineError when git refuses.
+    """
+    place, root = place.absolute(), root.resolve()
+    if unusable(root):
+        place.mkdir(parents=True, exist_ok=True)
+        _write_params(place, params)
+        return place
+    _add(place, root)
+    workspace = place / prefix(root)
+    workspace.mkdir(parents=True, exist_ok=True)
+    _write_params(workspace, params)
+    if (root / "dvc.yaml").is_file():
+        for name in (*ALWAYS, *needed_files(root)):
+            _take(root, workspace, name)
+    if (root / ".dvc").is_dir():
+        share_cache(root, workspace)
+        _committed_lock(workspace)
+    return workspace
+
+
+def close_workspace(place: Path, root: Path) -> None:
+    """Remove a workspace, also one that is half made or half removed; anything else of git's stays."""
+    shutil.rmtree(place, ignore_errors=True)
+    if place.exists():
+        raise LorelineError(f"{place}: cannot be removed; remove it by hand")
+    if not unusable(root) and _registered(place, root):
+        git(root, "worktree", "remove", "--force", "--force", str(place.absolute()))
+
+
+def _add(place: Path, root: Path) -> None:
+    commit = head(root)
+    if _whole(place, root):
+        if head(place) != commit:
+            git(place, "update-ref", "--no-deref", "HEAD", commit)
+        return
+    shutil.rmtree(place, ignore_errors=True)
+    # Forced twice: what a killed process left registered at this place is replaced, even if it was locked.
+    options = ("--force", "--force", "--detach", "--no-checkout")
+    git(root, "worktree", "add", *options, str(place), commit)
+
+
+def _whole(place: Path, root: Path) -> bool:
+    """Tell whether a worktree of this repository is at `place`, made to its end."""
+    if not (place / ".git").is_file():
+        return False
+    question = ("rev-parse", "--path-format=absolute", "--git-common-dir")
+    ours = asked(place, *question) == git(root, *question)
+    return ours and asked(place, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is not None
+
+
+def _registered(place: Path, root: Path) -> bool:
+    listed = git(root, "worktree", "list", "--porcelain").splitlines()
+    return f"worktree {place.absolute().resolve()}" in listed
+
+
+def _write_params(directory: Path, params: Params) -> None:
+    """Write parameters so that reading them gives equal ones."""
+    tree = yaml.safe_dump(params.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path = directory / "params.yaml"
+    path.write_text(f"# The parameters of this run, with every default.\n{tree}", encoding="utf-8")
+    if read_params(path) != params:
+        raise LorelineError(f"{path}: does not read back as the parameters of this run; report this")
+
+
+def _take(root: Path, workspace: Path, name: str) -> None:
+    """Make a file or directory what it is in `root`: a copy, so that a later edit is not what ran."""
+    parts = Path(name).parts
+    if not parts or ".." in parts or Path(name).is_absolute():  # not below the project
+        return
+    source, target = root / name, workspace / name
+    if target.is_dir():
+        shutil.rmtree(target)
+    target.unlink(missing_ok=True)
+    if source.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        copy = partial(shutil.copytree, ignore_dangling_symlinks=True) if source.is_dir() else shutil.copyfile
+        copy(source, target)
+
+
+def _committed_lock(workspace: Path) -> None:
+    """Start from the dvc.lock that is committed: what the user's own stages made is not this run's."""
+    lock = asked(workspace, "show", "HEAD:./dvc.lock")
+    if lock is None:
+        (workspace / "dvc.lock").unlink(missing_ok=True)
+    else:
+        (workspace / "dvc.lock").write_text(lock + "\n", encoding="utf-8")
