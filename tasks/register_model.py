@@ -1,6 +1,6 @@
 """Stage register: the merge becomes one version in MLflow, with its evidence, however often this runs."""
 
-import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ from tasks.fingerprint import fingerprint
 from tasks.params import RegisterParams
 from tasks.publish import is_published, publishing
 from tasks.records import Evaluation, MergeReport, Registration, Run, Selection
+from tasks.registry.evidence import EVALUATION, EVALUATION_FILE
 from tasks.registry.facts import (
     Merged,
     description,
@@ -24,33 +25,25 @@ from tasks.registry.files import put, verify
 from tasks.registry.lineage import lineage
 from tasks.registry.runs import find_model, find_run, record
 from tasks.registry.store import asking, connect, exclusive, experiment
-from tasks.registry.versions import (
-    CHALLENGER,
-    CHAMPION,
-    PREVIOUS,
-    ModelVersion,
-    aliases,
-    crown,
-    find_version,
-    point,
-    version_of,
-)
+from tasks.registry.versions import CHALLENGER, find_version, point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-log = logging.getLogger(__name__)
 
-
-def register_model(params: RegisterParams, artifacts: Path) -> Registration:
-    """Register the merge in MLflow and publish artifacts/registration.
+def register_model(
+    params: RegisterParams, artifacts: Path, confirm: Callable[[], None] = lambda: None
+) -> Registration:
+    """Register the merge in MLflow as its challenger and publish artifacts/registration.
 
     The same merge is always the same version, brought up to date; the registry is asked every time.
+    `confirm` is called before the first change there, and raises when somebody else does this now.
     Raises BadInput for records that do not belong together, Unavailable when MLflow does not answer.
     """
     merged = _read(artifacts)
     client = connect(params)
     with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name):
+        confirm()
         registration = _register(client, params, merged, artifacts)
     made_from = fingerprint(__name__, registration)
     if not is_published(artifacts / "registration", made_from):
@@ -89,38 +82,20 @@ def _register(
     put(client, model, artifacts / "merged", merged.manifest)
     if model.status != "READY":
         client.finalize_logged_model(model.model_id, "READY")
-    figures = sorted((artifacts / "evaluation" / "figures").glob("*.png"))
-    record(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), figures)
+    evaluation = artifacts / "evaluation"
+    files = {
+        EVALUATION: [evaluation / EVALUATION_FILE, *evaluation.glob("report.html")],
+        "figures": sorted((evaluation / "figures").glob("*.png")),
+    }
+    record(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
     tags = version_tags(merged) | lineage(artifacts / "merged")
     version = find_version(client, params.name, model, tags, description(merged))
     point(client, params.name, CHALLENGER, version.version)
-    held = [CHALLENGER]
-    if params.promote == "auto" and _may_reign(client, version, merged.evaluation):
-        crown(client, version)
-        held.append(CHAMPION)
     return Registration(
         name=params.name,
         version=version.version,
         model_id=model.model_id,
         run_id=run.info.run_id,
         digest=merge,
-        aliases=tuple(held),
+        aliases=(CHALLENGER,),
     )
-
-
-def _may_reign(client: "MlflowClient", version: ModelVersion, evaluation: Evaluation) -> bool:
-    """Tell whether the verdict is PROMOTE and still stands: against who is champion now, and not undone."""
-    if evaluation.verdict.decision != "PROMOTE":
-        return False
-    now = aliases(client, version.name)
-    reigning = now.get(CHAMPION)
-    if reigning in (None, version.version):
-        return True
-    if now.get(PREVIOUS) == version.version:
-        log.warning("%s version %s was champion before and was replaced", version.name, version.version)
-        return False
-    judged = {model.digest for model in evaluation.models}
-    if version_of(client, version.name, reigning).digest not in judged:
-        log.warning("%s: the champion changed since the evaluation; evaluate again", version.name)
-        return False
-    return True

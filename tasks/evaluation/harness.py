@@ -5,7 +5,7 @@ import logging
 import os
 import random
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
@@ -38,9 +38,8 @@ def evaluate_model(
     loaded, Unavailable when a data set's server does not answer.
     """
     check_asked(tasks, params)
-    settings = _settings(params)
-    paths = {task.name: cache_path(digest_of([model_digest, task.digest, settings])) for task in tasks}
-    results = {name: result for name, path in paths.items() if (result := load(path))}
+    paths = result_paths(model_digest, tasks, params)
+    results = _kept(paths)
     missing = [task for task in tasks if task.name not in results]
     for name, result in _measure(locate, missing, params):
         store(paths[name], result)
@@ -48,6 +47,25 @@ def evaluate_model(
     for key, metric in asked(params):
         full_name(results, metric, key)
     return {task.name: results[task.name] for task in tasks}
+
+
+def known_results(
+    model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateParams
+) -> dict[str, TaskResult] | None:
+    """Return what evaluate_model would without measuring anything; None when a task was not measured here."""
+    paths = result_paths(model_digest, tasks, params)
+    results = _kept(paths)
+    return results if results.keys() == paths.keys() else None
+
+
+def result_paths(model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateParams) -> dict[str, Path]:
+    """Return where each task's result of a model is kept."""
+    settings = _settings(params)
+    return {task.name: cache_path(digest_of([model_digest, task.digest, settings])) for task in tasks}
+
+
+def _kept(paths: Mapping[str, Path]) -> dict[str, TaskResult]:
+    return {name: result for name, path in paths.items() if (result := load(path))}
 
 
 def _settings(params: EvaluateParams) -> dict[str, Any]:

@@ -52,6 +52,8 @@ def version_tags(merged: Merged) -> dict[str, str]:
         MERGE: report.digest,
         FILES: digest(merged.manifest),
         VERDICT: merged.evaluation.verdict.decision,
+        "loreline.primary": merged.evaluation.primary,
+        "loreline.against": merged.evaluation.verdict.against,
         "loreline.run": merged.run.name,
         "loreline.run_digest": merged.run.digest,
         "loreline.steps": json.dumps([checkpoint.step for checkpoint in chosen]),

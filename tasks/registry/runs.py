@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MERGE = "loreline.merge"
-FIGURES = "loreline.figures"
 OLDEST_FIRST = ["attributes.start_time ASC"]
 
 Thing = TypeVar("Thing")
@@ -65,9 +64,9 @@ def record(
     metrics: Mapping[str, float],
     params: Mapping[str, str],
     tags: Mapping[str, str],
-    figures: list[Path],
+    files: Mapping[str, Sequence[Path]],
 ) -> None:
-    """Bring a run up to date and finish it; what it already says is not said again.
+    """Bring a run up to date, with `files` by artifact directory, and finish it; nothing is said twice.
 
     MLflow never changes a parameter: when other parameters gave the same merge, those of the first stay.
     """
@@ -86,7 +85,8 @@ def record(
     )
     if model_id not in [output.model_id for output in (run.outputs.model_outputs if run.outputs else [])]:
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
-    _draw(client, run, figures)
+    for directory, paths in files.items():
+        _attach(client, run, directory, paths)
     if run.info.status != "FINISHED":
         client.set_terminated(run_id)
 
@@ -97,14 +97,15 @@ def mlflow_name(text: str) -> str:
     return "/".join(part for part in parts if part.strip("."))[:250].rstrip("/")
 
 
-def _draw(client: "MlflowClient", run: Any, figures: list[Path]) -> None:
+def _attach(client: "MlflowClient", run: Any, directory: str, paths: Sequence[Path]) -> None:
+    """Upload what changed since the tag that is set after the last byte has arrived."""
     state = digest_of(
-        [(file.name, file.sha256) for path in figures for file in file_digests(path.parent, [path])]
+        [(file.name, file.sha256) for path in paths for file in file_digests(path.parent, [path])]
     )
-    if run.data.tags.get(FIGURES) != state:
-        for path in figures:
-            client.log_artifact(run.info.run_id, str(path), "figures")
-        client.set_tag(run.info.run_id, FIGURES, state)
+    if run.data.tags.get(f"loreline.{directory}") != state:
+        for path in paths:
+            client.log_artifact(run.info.run_id, str(path), directory)
+        client.set_tag(run.info.run_id, f"loreline.{directory}", state)
 
 
 def _tagged(merge: str) -> str:

@@ -1,7 +1,7 @@
 """Versions of the registered model: finding or creating the one of a merge, and who is champion."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,12 @@ from tasks.records import Record, digest_of
 from tasks.registry.files import FILES, check, download, local
 from tasks.registry.lineage import COMMIT
 from tasks.registry.runs import MERGE, only
-from tasks.registry.store import asking, connect, exclusive
+from tasks.registry.store import asking
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-VERDICT = "loreline.verdict"
+VERDICT, PUSH = "loreline.verdict", "loreline.push"
 SHOWN = "mlflow.modelVersions"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
 
@@ -32,7 +32,13 @@ class ModelVersion(Record):
     """The digest of the merge; name/version when something other than Loreline registered it."""
     uri: str
     """Where its files are."""
+    run_id: str | None
+    """The MLflow run that recorded it."""
     tags: dict[str, str]
+
+
+class Contended(Unavailable):
+    """Another writer moved the aliases meanwhile."""
 
 
 def champion(
@@ -58,38 +64,6 @@ def files_of(client: "MlflowClient", version: ModelVersion) -> Path:
     if directory is not None:
         return directory
     return kept if is_intact(kept) else _fetch(client, version)
-
-
-def promote(params: RegisterParams, version: int | None = None) -> ModelVersion:
-    """Make a version (unset: what challenger points at) the champion, after checking every one of its files.
-
-    Raises BadInput for a version without a PROMOTE verdict or with files that changed; no alias moves then.
-    """
-    client = connect(params)
-    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name):
-        number = version or aliases(client, params.name).get(CHALLENGER)
-        if number is None:
-            raise BadInput(
-                f"{params.name}: no version has the alias {CHALLENGER}; run loreline register first"
-            )
-        return crown(client, version_of(client, params.name, number))
-
-
-def crown(client: "MlflowClient", version: ModelVersion) -> ModelVersion:
-    """Move the alias champion to a version, for a caller that holds the lock; raises as promote does."""
-    verdict = version.tags.get(VERDICT, "missing")
-    if verdict != "PROMOTE":
-        raise BadInput(
-            f"{version.name} version {version.version}: its verdict is {verdict}, not PROMOTE; "
-            "promote a version that was shown to be better"
-        )
-    _verify(client, version)
-    former = aliases(client, version.name).get(CHAMPION)
-    if former != version.version:
-        if former is not None:
-            point(client, version.name, PREVIOUS, former)
-        point(client, version.name, CHAMPION, version.version)
-    return version
 
 
 def find_version(
@@ -125,7 +99,7 @@ def find_version(
 
 def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
     """Return a version by its number; raises BadInput when there is no such version."""
-    found = _unless_missing(lambda: client.get_model_version(name, str(number)))
+    found = unless_missing(lambda: client.get_model_version(name, str(number)))
     if found is None:
         raise BadInput(f"{name} version {number}: not in the registry; choose one that is, or register it")
     return ModelVersion(
@@ -133,30 +107,58 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
         version=number,
         digest=found.tags.get(MERGE, f"{name}/{number}"),
         uri=client.get_model_version_download_uri(name, str(number)),
+        run_id=found.run_id or None,
         tags=found.tags,
     )
 
 
 def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
     """Return where the aliases of the registered model point; none when it does not exist."""
-    found = _unless_missing(lambda: client.get_registered_model(name))
+    found = unless_missing(lambda: client.get_registered_model(name))
     return {alias: int(number) for alias, number in (found.aliases if found else {}).items()}
 
 
 def point(client: "MlflowClient", name: str, alias: str, number: int) -> None:
-    """Point an alias at a version and read it back; raises Unavailable when another writer came between."""
+    """Point an alias at a version and read it back; raises Contended when another writer came between."""
     if aliases(client, name).get(alias) != number:
         client.set_registered_model_alias(name, alias, str(number))
         if (now := aliases(client, name).get(alias)) != number:
-            raise Unavailable(
-                f"{name}: the alias {alias} went to version {now} meanwhile, not {number}; judge again"
+            raise Contended(
+                f"{name}: the alias {alias} went to version {now} meanwhile, not {number}; "
+                "run the same command again"
             )
+
+
+def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
+    """Check every file of a version, as its store has it now, against the digests that were registered.
+
+    Raises BadInput naming the file that differs, or the version when it has no digests.
+    """
+    recorded, directory = version.tags.get(FILES), local(version.uri)
+    if recorded is None:
+        raise BadInput(f"{version.name} version {version.version}: has no digests; register it with Loreline")
+    if directory is None:
+        _fetch(client, version)  # What the server holds now counts, not an earlier download.
+    else:
+        check(directory, recorded)
+
+
+def unless_missing(ask: Callable[[], Any]) -> Any:
+    """Return what `ask` returns; None when MLflow does not know the thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
 
 
 def _ensure_registered(client: "MlflowClient", name: str) -> None:
     from mlflow.exceptions import MlflowException
 
-    if _unless_missing(lambda: client.get_registered_model(name)) is None:
+    if unless_missing(lambda: client.get_registered_model(name)) is None:
         try:
             client.create_registered_model(name)
         except MlflowException as error:
@@ -176,27 +178,6 @@ def _search(client: "MlflowClient", name: str, merge: str, location: str) -> lis
     tagged = client.search_model_versions(f"tags.`{MERGE}` = '{merge}'")
     ours = [version for version in tagged if version.name == name and version.source == location]
     return sorted(ours, key=lambda version: int(version.version))
-
-
-def _unless_missing(ask: Any) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
-def _verify(client: "MlflowClient", version: ModelVersion) -> None:
-    recorded, directory = version.tags.get(FILES), local(version.uri)
-    if recorded is None:
-        raise BadInput(f"{version.name} version {version.version}: has no digests; register it with Loreline")
-    if directory is None:
-        _fetch(client, version)  # What the server holds now counts, not an earlier download.
-    else:
-        check(directory, recorded)
 
 
 def _fetch(client: "MlflowClient", version: ModelVersion) -> Path:

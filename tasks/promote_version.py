@@ -1,0 +1,201 @@
+"""Stage promote (never part of a pipeline): who is champion, changed by a judgement, by force, or back."""
+
+import json
+import random
+import time
+import uuid
+
+from tasks.errors import BadInput
+from tasks.params import Params, RegisterParams
+from tasks.records import Record, Registration
+from tasks.registry.judgement import Judgement, judge_again
+from tasks.registry.moves import STORY, TEXT_LIMIT, Move, here, utc_now
+from tasks.registry.promotion import carry_out, mend, reconcile
+from tasks.registry.store import asking, connect, exclusive
+from tasks.registry.versions import (
+    CHAMPION,
+    PREVIOUS,
+    PUSH,
+    VERDICT,
+    Contended,
+    ModelVersion,
+    aliases,
+    verify_files,
+    version_of,
+)
+
+REFUSED = "loreline.refused"
+AUTO = "register.promote: auto"
+ATTEMPTS = 5
+NAME_LIMIT = 200
+PAUSE_S = (0.2, 1.0)  # between attempts, at random, so that two machines do not meet for ever
+
+
+class Promotion(Record):
+    """Who is champion after a promotion or a rollback."""
+
+    name: str
+    version: int
+    over: int | None
+    """Who was champion before; None when nobody was, or nothing moved."""
+    moved: bool
+    sentence: str
+
+
+class Declined(BadInput):
+    """A promotion that the evidence, or a push that is pending, speaks against; nothing moved."""
+
+
+def promote_version(params: Params, version: int | None, by: str, why: str, force: bool = False) -> Promotion:
+    """Make a version (unset: the challenger) champion: judged again, and verified file by file.
+
+    When another one becomes champion meanwhile, it is judged against that one. The former champion becomes
+    previous-champion; who, when, why and the evidence become tags of the version. With `force` the verdict
+    may say what it likes: it is recorded, and the tag loreline.forced says so for ever.
+    Raises Declined when the verdict is not PROMOTE or the DVC push is pending, BadInput when a file changed
+    or nothing is known about the version, Contended when others kept moving the champion.
+    """
+    _require(by=by, **({"why": why} if force else {}))
+    reconcile(params.register_)
+    for left in reversed(range(ATTEMPTS)):
+        judgement = judge_again(params, version)
+        version = judgement.candidate.version  # The challenger may be another by the next attempt.
+        if judgement.reigns:
+            return _nothing(judgement.candidate, judgement.sentence)
+        _decide(judgement, force)
+        try:
+            return _promote(params.register_, judgement, by, why, force)
+        except Contended:
+            if not left:
+                raise
+            time.sleep(random.uniform(*PAUSE_S))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def promote_if_auto(params: Params, registration: Registration) -> Promotion | None:
+    """Promote a registered version where register.promote is auto; None where it is manual.
+
+    Never one that was champion before and was replaced, or that somebody refused: people decide about those.
+    """
+    if params.register_.promote != "auto":
+        return None
+    reconcile(params.register_)
+    client = connect(params.register_)
+    with asking(client.tracking_uri):
+        version = version_of(client, registration.name, registration.version)
+        reason = _held_back(version, aliases(client, registration.name))
+    if reason:
+        return _nothing(version, f"not promoted: {reason}")
+    try:
+        return promote_version(params, version.version, by=AUTO, why="the verdict is PROMOTE")
+    except Declined as declined:
+        return _nothing(version, f"not promoted: {declined}")
+
+
+def rollback(params: RegisterParams, by: str, why: str) -> Promotion:
+    """Make previous-champion champion again, verified file by file; the two change places.
+
+    So a second rollback returns to where the first one began. Raises BadInput when there is no previous
+    champion or one of its files changed.
+    """
+    _require(by=by)
+    reconcile(params)
+    client = connect(params)
+    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name) as lock:
+        now = aliases(client, params.name)
+        if PREVIOUS not in now or now.get(CHAMPION) == now[PREVIOUS]:
+            raise BadInput(
+                f"{params.name}: no other version has the alias {PREVIOUS}, nothing to go back to; "
+                "name a version: loreline promote --version N"
+            )
+        version = version_of(client, params.name, now[PREVIOUS])
+        verify_files(client, version)
+        move = _move("rollback", version, now, by, why, here(lock.lock_file))
+        carry_out(client, params.name, move)
+    return _told(move, version, "rolled back")
+
+
+def refuse(params: RegisterParams, version: int, by: str, why: str) -> str:
+    """Record that somebody decided against a version, and return it as a sentence; no alias moves."""
+    _require(by=by)
+    client = connect(params)
+    with asking(client.tracking_uri):
+        said = json.dumps({"by": by, "when": utc_now(), "why": why[:TEXT_LIMIT]})
+        client.set_model_version_tag(params.name, str(version), REFUSED, said)
+    return f"models:/{params.name}/{version} refused by {by}" + (f": {why}" if why else "")
+
+
+def _promote(params: RegisterParams, judgement: Judgement, by: str, why: str, force: bool) -> Promotion:
+    client = connect(params)
+    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name) as lock:
+        mend(client, params.name, here(lock.lock_file))
+        now = aliases(client, params.name)
+        judged_against = judgement.champion.version if judgement.champion else None
+        if now.get(CHAMPION) != judged_against:
+            raise Contended(f"{params.name}: the champion changed meanwhile; run the same command again")
+        version = version_of(client, params.name, judgement.candidate.version)
+        if version.tags.get(PUSH) == "pending":
+            raise Declined(
+                f"models:/{params.name}/{version.version}: its DVC push is pending; "
+                "run loreline run again when the remote answers"
+            )
+        verify_files(client, version)
+        move = _move("promotion", version, now, by, why, here(lock.lock_file))
+        evidence = {"evidence": judgement.evidence, "forced": force and judgement.decision != "PROMOTE"}
+        move = move.model_copy(update=evidence)
+        carry_out(client, params.name, move)
+    return _told(move, version, f"FORCED, {judgement.sentence}" if move.forced else judgement.sentence)
+
+
+def _decide(judgement: Judgement, force: bool) -> None:
+    if judgement.decision != "PROMOTE" and not force:
+        version = judgement.candidate
+        raise Declined(
+            f"models:/{version.name}/{version.version}: {judgement.sentence.rstrip('.')}; promote a version "
+            "that was shown to be better, or force it with a reason"
+        )
+
+
+def _held_back(version: ModelVersion, now: dict[str, int]) -> str | None:
+    verdict = version.tags.get(VERDICT)
+    if now.get(CHAMPION) == version.version:
+        return "it is champion already"
+    if verdict != "PROMOTE":
+        return f"its verdict is {verdict}"
+    if STORY in version.tags or now.get(PREVIOUS) == version.version:
+        return "it was champion before and was replaced"
+    return "it was refused" if REFUSED in version.tags else None
+
+
+def _move(kind: str, version: ModelVersion, now: dict[str, int], by: str, why: str, place: str) -> Move:
+    return Move(
+        kind=kind,
+        token=uuid.uuid4().hex,
+        version=version.version,
+        over=now.get(CHAMPION),
+        previous=now.get(PREVIOUS),
+        by=by[:NAME_LIMIT],
+        when=utc_now(),
+        why=why[:TEXT_LIMIT],
+        evidence="",
+        forced=False,
+        place=place,
+    )
+
+
+def _require(**needed: str) -> None:
+    for key, value in needed.items():
+        if not value.strip():
+            raise BadInput(f"--{key}: empty; say {'who you are' if key == 'by' else 'why'} for the record")
+
+
+def _told(move: Move, version: ModelVersion, why: str) -> Promotion:
+    was = "there was none before" if move.over is None else f"was {move.over}"
+    sentence = f"champion: models:/{version.name}/{version.version} ({was}), {why}"
+    return Promotion(
+        name=version.name, version=version.version, over=move.over, moved=True, sentence=sentence
+    )
+
+
+def _nothing(version: ModelVersion, sentence: str) -> Promotion:
+    return Promotion(name=version.name, version=version.version, over=None, moved=False, sentence=sentence)

@@ -1,0 +1,30 @@
+"""What a version was judged by when it was registered, read back from its MLflow run."""
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tasks.errors import BadInput
+from tasks.records import Evaluation
+from tasks.registry.versions import ModelVersion
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EVALUATION, EVALUATION_FILE = "evaluation", "evaluation.json"
+
+
+def recorded_evaluation(client: "MlflowClient", version: ModelVersion) -> Evaluation:
+    """Return the evaluation that a version was registered with.
+
+    Raises BadInput when there is none, or it judges another merge.
+    """
+    what = f"{version.name} version {version.version}"
+    if version.run_id is None or not client.list_artifacts(version.run_id, EVALUATION):
+        raise BadInput(f"{what}: has no recorded evaluation; register it with Loreline")
+    with tempfile.TemporaryDirectory() as scratch:
+        path = client.download_artifacts(version.run_id, f"{EVALUATION}/{EVALUATION_FILE}", scratch)
+        evaluation = Evaluation.read(Path(path))
+    if version.digest not in [model.digest for model in evaluation.models if model.role == "merge"]:
+        raise BadInput(f"{what}: its recorded evaluation judges another merge; run loreline register again")
+    return evaluation
