@@ -1,0 +1,145 @@
+"""`loreline doctor`: look at everything that a run will need, and say what to do."""
+
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from tasks.doctor.clock import check_file_times
+from tasks.doctor.disk import check_disk
+from tasks.doctor.finding import Finding, Level
+from tasks.doctor.gpu import check_gpu
+from tasks.doctor.knocking import WAIT_S, clock_of, knock
+from tasks.doctor.parameters import check_source, check_tasks
+from tasks.doctor.prefect_server import (
+    Deployment,
+    Limit,
+    Running,
+    judge_deployments,
+    judge_limits,
+    judge_running,
+    judge_version,
+)
+from tasks.doctor.registry import check_registry
+from tasks.doctor.side_by_side import Check, side_by_side
+from tasks.doctor.training_runs import check_training_runs
+from tasks.doctor.versioning import check_remote, check_versioning
+from tasks.doctor.versions import check_versions
+from tasks.errors import BadInput
+from tasks.params import Params, read_params
+from tasks.registry.store import without_secrets
+from tasks.reporting.findings_table import findings_text
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+DEADLINE_S = 13.0
+FLOWS = ["watch", "after-training", "promote"]
+
+
+def doctor(params_file: Path) -> int:
+    """Run every check, print what was found, and return the exit code: 2 when something is a problem."""
+    found, params = _parameters(params_file)
+    with Console(stderr=True).status("looking"):
+        found += side_by_side(_lanes(params, Path.cwd()), DEADLINE_S)
+    Console(file=sys.stdout).print(findings_text(found), soft_wrap=True)
+    return 2 if any(finding.level == "problem" for finding in found) else 0
+
+
+def _parameters(path: Path) -> tuple[list[Finding], Params | None]:
+    try:
+        return [Finding("Parameters", path.name, "can be read")], read_params(path)
+    except BadInput as error:
+        return [Finding("Parameters", path.name, str(error), "problem")], None
+
+
+def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
+    """Lay out the checks, slow ones and those that may hang apart; without parameters, what needs none."""
+    here = [Check("versions", check_versions), Check("file times", check_file_times)]
+    computing = [Check("GPU", partial(check_gpu, params))]
+    lanes = [here, computing, [Check("Prefect", check_prefect)]]
+    if params:
+        here += [
+            Check("source", partial(check_source, params)),
+            Check("git and DVC", partial(check_versioning, params.version, root)),
+            Check("training runs", partial(check_training_runs, params, root)),
+            Check("disk", partial(check_disk, params, root)),
+        ]
+        computing.insert(0, Check("evaluation tasks", partial(check_tasks, params)))
+        lanes.append([Check("registry", partial(check_registry, params.register_))])
+        needed: Level = "problem" if params.version.push else "warning"
+        lanes.append([Check("DVC remote", partial(check_remote, params.version, root), needed)])
+    return lanes
+
+
+def check_prefect() -> list[Finding]:
+    """Look at the Prefect server that is configured; none is started."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    url = PREFECT_API_URL.value()
+    if not url:
+        told = "PREFECT_API_URL is not set: runs by hand work, nothing runs by itself"
+        remedy = "loreline serve; or prefect server start, then prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
+        return [Finding("Prefect", "server", told, "warning", remedy)]
+    server, remedy = without_secrets(url), "prefect server start, or correct PREFECT_API_URL"
+    if (answer := knock(f"{url.rstrip('/')}/health")) is None:
+        return [Finding("Prefect", "server", f"{server} does not answer", "problem", remedy)]
+    found = [Finding("Prefect", "server", server), *clock_of("Prefect server", answer)]
+    try:
+        settings = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+        with settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:
+            return found + list(_ask(client))
+    except (httpx.HTTPError, PrefectHTTPStatusError, ValueError) as error:
+        told = f"{server} is no Prefect server, or refuses: {without_secrets(str(error).splitlines()[0])}"
+        return [Finding("Prefect", "server", told, "problem", remedy), *found[1:]]
+
+
+def _ask(client: "SyncPrefectClient") -> Iterator[Finding]:
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
+    from prefect.settings import get_current_settings
+
+    yield judge_version(client.api_version(), client.client_version())
+    named = FlowFilter(name=FlowFilterName(any_=FLOWS[:1]))
+    yield from judge_deployments([_deployment(each) for each in client.read_deployments(flow_filter=named)])
+    ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    going = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
+    runs = client.read_flow_runs(flow_filter=ours, flow_run_filter=going, limit=50)
+    every = get_current_settings().flows.heartbeat_frequency
+    if every:
+        yield from judge_running([_running(client, run) for run in runs], every)
+    limits = [
+        Limit(each.name, each.limit, each.active_slots)
+        for each in client.read_global_concurrency_limits(limit=200)
+    ]
+    yield from judge_limits(limits, len(runs))
+
+
+def _deployment(each: Any) -> Deployment:
+    """Reduce Prefect's record; the status says whether somebody polls."""
+    on = [] if each.paused else [entry.schedule for entry in each.schedules if entry.active]
+    when = tuple(
+        f"{getattr(schedule, 'cron', None) or type(schedule).__name__} {schedule.timezone or 'UTC'}"
+        for schedule in on
+    )
+    return Deployment(f"watch/{each.name}", str(each.status) == "READY", each.work_pool_name, when)
+
+
+def _running(client: "SyncPrefectClient", run: "FlowRun") -> Running:
+    """Ask when a flow run last gave a sign of life: its newest heartbeat, or its start."""
+    wanted = {
+        "event": {"name": ["prefect.flow-run.heartbeat"]},
+        "resource": {"id": [f"prefect.flow-run.{run.id}"]},
+    }
+    said = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1}).json()["events"]
+    signs = [datetime.fromisoformat(event["occurred"]) for event in said]
+    signs += [run.start_time] if run.start_time else []
+    now = datetime.now(UTC)
+    return Running(run.name, str(run.id), (now - max(signs, default=now)).total_seconds())

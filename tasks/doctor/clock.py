@@ -1,0 +1,28 @@
+"""Whether files get the time that this machine has: a network file system may have another."""
+
+import tempfile
+import time
+from pathlib import Path
+
+from tasks.doctor.finding import Finding
+from tasks.home import home
+
+FILE_SKEW_S = 2.0
+
+
+def check_file_times() -> list[Finding]:
+    """Compare the time of a file just made in the state directory (and removed) with the clock."""
+    if not home().is_dir():
+        return [Finding("Clock", "file times", f"not compared: {home()} will be made by the first run")]
+    try:
+        with tempfile.NamedTemporaryFile(dir=home(), prefix=".doctor-") as file:
+            file.write(b".")
+            file.flush()
+            ahead = Path(file.name).stat().st_mtime - time.time()
+    except OSError:
+        return []  # Disk says that it is not writable.
+    if abs(ahead) <= FILE_SKEW_S:
+        return [Finding("Clock", "file times", f"as this machine's, {time.strftime('%H:%M %Z')}")]
+    told = f"a new file in {home()} is {abs(ahead):.0f} s in the {'future' if ahead > 0 else 'past'}"
+    remedy = "synchronise this machine and its file server with NTP: runs end when files stop changing"
+    return [Finding("Clock", "file times", told, "warning", remedy)]

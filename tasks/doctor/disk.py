@@ -1,0 +1,129 @@
+"""Whether the next merge fits on the disks it will be written to, and what dead runs left there."""
+
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.checkpoints.layout import numbered_checkpoints
+from tasks.checkpoints.staging import wanted_files
+from tasks.doctor.finding import Finding, Level, gigabytes
+from tasks.doctor.training_runs import local_runs
+from tasks.doctor.versioning import cache_directory, nearest, size_of, writable
+from tasks.errors import BadInput
+from tasks.home import home
+from tasks.params import Params
+from tasks.runs.ledger import Ledger
+from tasks.runs.owner import lives
+
+COUNT_S = 3.0
+
+
+class Need(NamedTuple):
+    """What the next merge will write in a place."""
+
+    place: Path
+    size: int
+    what: str
+
+
+class Disk(NamedTuple):
+    """A file system."""
+
+    place: Path
+    free: int
+
+
+def check_disk(params: Params, root: Path) -> list[Finding]:
+    """Look at the state directory, at free space, and at what dead runs left."""
+    state = _state_directory()
+    if state.level == "problem":
+        return [state]
+    wanted = needs(params, root, *_newest_run(params, root))
+    return [state, *judge_space(wanted, disk_of), *_leftovers()]
+
+
+def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, int]) -> list[Need]:
+    """List what a merge of a run writes; `sizes`: bytes that are taken of each checkpoint, oldest first."""
+    by_hand = source is None or source == (root / params.fetch.source).resolve()
+    artifacts = root / "artifacts" if by_hand else home() / "runs"
+    model = [*sizes.values()][-1] if sizes else 0
+    found = [Need(artifacts, 2 * model, "the merge, and the average it is compared with")]
+    if source and not _together(source, artifacts):
+        found.append(Need(artifacts, sum(sizes.values()), f"copies of {len(sizes)} checkpoints"))
+    if (root / ".dvc").is_dir():
+        found.append(Need(cache_directory(root), model, "DVC's copy"))
+    if not params.register_.tracking_uri and not _together(home(), artifacts):
+        found.append(Need(home() / "mlartifacts", model, "MLflow's copy"))
+    return found
+
+
+def disk_of(place: Path) -> Disk:
+    """Return the file system that a directory lies on, or will."""
+    there = nearest(place.absolute())
+    mount = next(path for path in (there, *there.parents) if path.is_mount())
+    return Disk(mount, shutil.disk_usage(there).free)
+
+
+def judge_space(wanted: Iterable[Need], disk_of: Callable[[Path], Disk]) -> list[Finding]:
+    """Compare what is free on each file system with what will be written there."""
+    disks: dict[Disk, list[Need]] = {}
+    for need in wanted:
+        disks.setdefault(disk_of(need.place), []).append(need)
+    return [_space(disk, there) for disk, there in disks.items()]
+
+
+def _space(disk: Disk, there: list[Need]) -> Finding:
+    total, free = sum(need.size for need in there), f"{gigabytes(disk.free)} free"
+    if not total:
+        return Finding("Disk", str(disk.place), f"{free}; there is no run yet to tell what a merge needs")
+    what = " + ".join(f"{gigabytes(need.size)} {need.what}" for need in there)
+    told = f"{free}, the next merge needs {gigabytes(total)} ({what})"
+    level: Level = "problem" if disk.free < total else "warning" if disk.free < 2 * total else "ok"
+    remedy = "" if level == "ok" else "free some space: dvc gc --workspace --all-tags drops what no tag names"
+    return Finding("Disk", str(disk.place), told, level, remedy)
+
+
+def _state_directory() -> Finding:
+    if not writable(home()):
+        remedy = "allow it, or name another directory in LORELINE_HOME"
+        return Finding("Disk", "state", f"{home()} is not writable", "problem", remedy)
+    return Finding("Disk", "state", f"{home()}{'' if home().is_dir() else ' will be made by the first run'}")
+
+
+def _newest_run(params: Params, root: Path) -> tuple[Path | None, dict[str, int]]:
+    """Return the run that changed last, with the bytes of its checkpoints that can be used."""
+    runs = [(root / source).resolve() for source in local_runs(params, root)]
+    if not runs:
+        return None, {}
+    newest = max(runs, key=lambda run: run.stat().st_mtime)
+    return newest, {path.name: _size(path) for _, path in numbered_checkpoints(newest)}
+
+
+def _size(checkpoint: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in wanted_files(checkpoint))
+    except (BadInput, OSError):  # fetch says why
+        return 0
+
+
+def _together(one: Path, other: Path) -> bool:
+    """Tell whether two places are on one file system, so that files can be linked."""
+    return nearest(one.absolute()).stat().st_dev == nearest(other.absolute()).stat().st_dev
+
+
+def _leftovers() -> list[Finding]:
+    """Name what stands in the workspaces that nobody is working in."""
+    place = home() / "runs"
+    if not place.is_dir():
+        return []
+    known = Ledger().entries() if (home() / "ledger.db").is_file() else []
+    at_work = [entry for entry in known if entry.state == "merging" and lives(entry.owner) is not False]
+    working = {entry.workspace for entry in at_work}
+    left = sorted(path for path in place.iterdir() if path.is_dir() and path.name not in working)
+    if not left:
+        return []
+    total = sum(size_of(path, COUNT_S / len(left))[0] for path in left)
+    told = f"{len(left)} in {place} hold {gigabytes(total)}, and nobody works in them: {left[0].name}, …"
+    remedy = "run loreline watch, which takes up what failed; rm -r removes one whose run is not wanted"
+    return [Finding("Disk", "workspaces", told, "warning", remedy)]

@@ -1,0 +1,43 @@
+"""Whether what params.yaml names is there: the training run, the evaluation tasks."""
+
+from pathlib import Path
+
+from tasks.doctor.finding import Finding
+from tasks.errors import BadInput
+from tasks.params import Params
+from tasks.runs.source import HUB, MLFLOW, checkpoints_in
+
+
+def check_source(params: Params) -> list[Finding]:
+    """Look whether fetch.source is a training run; one that is elsewhere is left to fetch."""
+    source = params.fetch.source
+    if source.startswith((HUB, MLFLOW)):
+        return [Finding("Parameters", "fetch.source", f"{source} (not asked)")]
+    try:
+        count = len(checkpoints_in(source))
+    except BadInput as error:
+        told = str(error).removeprefix("fetch.source: ").partition(";")[0]
+        remedy = "set it to a Trainer's output_dir, or make that run: make demo makes runs/demo"
+        return [Finding("Parameters", "fetch.source", told, "warning", remedy)]
+    return [Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")]
+
+
+def check_tasks(params: Params) -> list[Finding]:
+    """Look whether the evaluation tasks can be found, with their data files and metrics."""
+    from tasks.evaluation.task_files import check_asked, load_tasks
+
+    asked, place = params.evaluate, params.evaluate.include_path
+    if place and not Path(place).is_dir() and _comes_with(Path(place), params.fetch.source):
+        told = f"{place} comes with {params.fetch.source}, which is not there"
+        return [Finding("Parameters", "evaluate.tasks", told, "warning", "make that run first")]
+    try:
+        check_asked(load_tasks(asked.tasks, Path(place) if place else None), asked)
+    except BadInput as error:
+        return [
+            Finding("Parameters", "evaluate.tasks", str(error).removeprefix("evaluate.tasks: "), "problem")
+        ]
+    return [Finding("Parameters", "evaluate.tasks", ", ".join(asked.tasks))]
+
+
+def _comes_with(place: Path, source: str) -> bool:
+    return place.is_relative_to(source) and not Path(source).is_dir()

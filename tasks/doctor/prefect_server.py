@@ -1,0 +1,101 @@
+"""What a Prefect server's answers mean: who serves, who holds a device, who has fallen silent."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tasks.doctor.finding import Finding
+
+DEVICES = "loreline-"
+"""What the names of the concurrency limits of devices begin with."""
+MISSED = 3
+"""So many heartbeats are not missed by accident."""
+
+
+class Deployment(NamedTuple):
+    """A deployment of the flow `watch`."""
+
+    name: str
+    ready: bool
+    """Whether a process has asked the server for its runs within the last minute."""
+    pool: str | None
+    schedules: tuple[str, ...]
+    """Of those that are on, in the schedule's own terms with its time zone."""
+
+
+class Limit(NamedTuple):
+    """A concurrency limit."""
+
+    name: str
+    limit: int
+    held: int
+
+
+class Running(NamedTuple):
+    """A flow run in the state Running, and the seconds since it last showed that it lives."""
+
+    name: str
+    id: str
+    silent: float
+
+
+def judge_version(server: str, client: str) -> Finding:
+    """Compare the server's release with the client's."""
+    if server == client:
+        return Finding("Prefect", "version", client)
+    told = f"the server is {server}, this client {client}"
+    return Finding("Prefect", "version", told, "warning", "install the same release on both sides")
+
+
+def judge_deployments(deployments: Sequence[Deployment]) -> list[Finding]:
+    """Say whether anything looks for ended runs, and when."""
+    if not deployments:
+        remedy = "loreline serve; for a team: prefect deploy --all"
+        return [
+            Finding(
+                "Prefect", "watch", "there is no such deployment: nothing merges by itself", "warning", remedy
+            )
+        ]
+    return [_deployment(each) for each in deployments]
+
+
+def judge_limits(limits: Sequence[Limit], running: int) -> list[Finding]:
+    """Name devices that are out of service, or held although no flow run of ours is running."""
+    found = []
+    for each in limits:
+        if not each.name.startswith(DEVICES):
+            continue
+        if each.limit == 0:
+            remedy = f"prefect gcl update {each.name} --limit 1"
+            found.append(
+                Finding("Prefect", each.name, "is set to 0: no merge starts there", "warning", remedy)
+            )
+        elif each.held and not running:
+            told = f"{each.held} of {each.limit} slots are held, but no flow run is running"
+            remedy = f"prefect gcl update {each.name} --active-slots 0"
+            found.append(Finding("Prefect", each.name, told, "warning", remedy))
+    return found
+
+
+def judge_running(runs: Sequence[Running], every: float) -> list[Finding]:
+    """Name flow runs that have given no sign of life; `every`: seconds between heartbeats."""
+    silent = [run for run in runs if run.silent > MISSED * every]
+    found = [
+        Finding(
+            "Prefect",
+            run.name,
+            f"is Running, but gave no sign of life for {run.silent / 60:.0f} min",
+            "warning",
+            f"if its process is gone: prefect flow-run delete {run.id}",
+        )
+        for run in silent
+    ]
+    alive = len(runs) - len(silent)
+    return [Finding("Prefect", "flow runs", f"{alive} running" if alive else "none running"), *found]
+
+
+def _deployment(each: Deployment) -> Finding:
+    when = "; ".join(each.schedules) or "no schedule"
+    if each.ready:
+        return Finding("Prefect", each.name, f"is served ({when})")
+    remedy = f"prefect worker start --pool {each.pool}" if each.pool else "loreline serve"
+    return Finding("Prefect", each.name, f"nobody serves it now ({when})", "warning", remedy)

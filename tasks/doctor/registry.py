@@ -1,0 +1,143 @@
+"""The registry: whether its store answers, whether aliases lead to versions, and moves that were cut off."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import requests
+
+from tasks.doctor.finding import Finding
+from tasks.doctor.knocking import WAIT_S, clock_of, knock
+from tasks.errors import BadInput, LorelineError
+from tasks.home import home
+from tasks.params import RegisterParams
+from tasks.registry.moves import Move, age, standing
+from tasks.registry.store import SQLITE, asking, without_secrets
+from tasks.registry.versions import version_of
+
+if TYPE_CHECKING:
+    import sqlalchemy
+    from mlflow import MlflowClient
+
+LEASE_S = 120.0
+"""A move takes seconds; one noted so long ago was cut off."""
+_QUICK = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{WAIT_S:.0f}",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_MODEL_CODE_EXECUTION": "false",
+}
+
+
+def check_registry(params: RegisterParams) -> list[Finding]:
+    """Look at the store that the parameters name and at the registered model; no store is made."""
+    os.environ.update(_QUICK)
+    uri = params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home() / 'mlflow.db'}"
+    store, usable = _server(uri) if uri.startswith(("http:", "https:")) else _database(uri)
+    return [*store, *_model(uri, params.name)] if usable else store
+
+
+def judge_aliases(name: str, aliases: Mapping[str, int], there: Sequence[int]) -> list[Finding]:
+    """Say which versions the aliases point at, and which of them do not exist."""
+    pointing = ", ".join(f"{alias} → {number}" for alias, number in sorted(aliases.items()))
+    found = [Finding("Registry", name, pointing or "no alias is set yet")]
+    for alias, number in sorted(aliases.items()):
+        if number not in there:
+            remedy = "loreline promote --version N, or loreline rollback"
+            told = f"{alias} points at version {number}, which does not exist"
+            found.append(Finding("Registry", name, told, "problem", remedy))
+    return found
+
+
+def judge_moves(moves: Sequence[Move], ages: Sequence[float]) -> list[Finding]:
+    """Name the promotions and rollbacks that are under way, or were cut off; `ages` in seconds."""
+    found = []
+    for move, seconds in zip(moves, ages, strict=True):
+        told = f"a {move.kind} to version {move.version} by {move.by} "
+        if seconds < LEASE_S:
+            found.append(Finding("Registry", "promotion", f"{told}is under way"))
+        else:
+            told += f"was cut off {seconds / 60:.0f} min ago"
+            remedy = "loreline promote or loreline rollback completes or reverts it first"
+            found.append(Finding("Registry", "promotion", told, "warning", remedy))
+    return found
+
+
+def _server(uri: str) -> tuple[list[Finding], bool]:
+    server = without_secrets(uri).rstrip("/")
+    try:
+        answer = knock(f"{uri.rstrip('/')}/version")
+    except (requests.RequestException, ValueError):
+        told = f"{server} is not a usable address"
+        return [Finding("Registry", "store", told, "problem", "correct register.tracking_uri")], False
+    if answer is None:
+        told, remedy = (
+            f"{server} does not answer",
+            "start the MLflow server, or correct register.tracking_uri",
+        )
+        return [Finding("Registry", "store", told, "problem", remedy)], False
+    number = answer.text if answer.status == 200 and len(answer.text) < 20 else "of unknown version"
+    return [
+        Finding("Registry", "store", f"{server}, MLflow {number}"),
+        *clock_of("MLflow server", answer),
+    ], True
+
+
+def _database(uri: str) -> tuple[list[Finding], bool]:
+    """Look into a database without making one: MLflow would fill it with tables."""
+    import sqlalchemy
+    from sqlalchemy.exc import SQLAlchemyError
+
+    place = without_secrets(uri).removeprefix(SQLITE)
+    if uri.startswith(SQLITE) and not Path(place).is_file():
+        return [Finding("Registry", "store", f"{place} will be made by the first run")], False
+    try:
+        tables = sqlalchemy.inspect(_engine(uri)).get_table_names()
+    except (SQLAlchemyError, ImportError) as error:
+        told = f"{place}: {without_secrets(' '.join(str(error).split()))[:200]}"
+        remedy = "correct register.tracking_uri (or MLFLOW_TRACKING_URI), or the database"
+        return [Finding("Registry", "store", told, "problem", remedy)], False
+    if "registered_models" not in tables:
+        return [Finding("Registry", "store", f"{place}: the first run will make its tables")], False
+    return [Finding("Registry", "store", place)], True
+
+
+def _engine(uri: str) -> "sqlalchemy.Engine":
+    """Reach a database that may not answer: PostgreSQL's and MySQL's drivers would wait for minutes."""
+    import sqlalchemy
+
+    waits = uri.startswith(("postgresql", "mysql"))
+    return sqlalchemy.create_engine(uri, connect_args={"connect_timeout": int(WAIT_S)} if waits else {})
+
+
+def _model(uri: str, name: str) -> list[Finding]:
+    """Ask for the registered model."""
+    try:
+        with asking(uri):
+            from mlflow import MlflowClient
+
+            client = MlflowClient(uri, registry_uri=uri)
+            now = standing(client, name)
+            there = [number for number in set(now.aliases.values()) if _exists(client, name, number)]
+            newest = _newest(client, name)
+    except LorelineError as error:
+        return [Finding("Registry", name, str(error), "problem")]
+    if newest is None:
+        return [Finding("Registry", name, "not registered yet: the first merge does it")]
+    found = [Finding("Registry", "versions", f"the newest of {name} is {newest}")]
+    found += judge_aliases(name, now.aliases, there)
+    return found + judge_moves(now.moves, [age(move) for move in now.moves])
+
+
+def _exists(client: "MlflowClient", name: str, number: int) -> bool:
+    try:
+        version_of(client, name, number)
+    except BadInput:
+        return False
+    return True
+
+
+def _newest(client: "MlflowClient", name: str) -> int | None:
+    found = client.search_model_versions(f"name = '{name}'", max_results=1, order_by=["version_number DESC"])
+    return int(found[0].version) if found else None

@@ -1,0 +1,98 @@
+"""What training runs left to merge: save_total_limit is told from what is there, never from a pickle."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from math import gcd
+from pathlib import Path
+from typing import Any
+
+from tasks.checkpoints.layout import numbered_checkpoints
+from tasks.doctor.finding import Finding
+from tasks.errors import BadInput
+from tasks.params import Params, RegisterParams, SelectParams
+from tasks.runs.directory import read_state
+from tasks.runs.roots import sources_in
+from tasks.runs.source import HUB, MLFLOW
+
+SHOWN = 8
+
+
+def check_training_runs(params: Params, root: Path) -> list[Finding]:
+    """Look at every local training run that the parameters name."""
+    found, enough = [], 0
+    for source in local_runs(params, root):
+        there = numbered_checkpoints(root / source)
+        state = read_state(there[-1][1]) or {}
+        if judged := judge_run(source, [step for step, _ in there], state, params.select):
+            found.append(judged)
+        else:
+            enough += 1
+    if len(found) > SHOWN:
+        more = f"{len(found) - SHOWN} more training runs are short of checkpoints"
+        found = [*found[:SHOWN], Finding("Training runs", "others", more, "warning", found[0].remedy)]
+    told = f"{enough} with enough checkpoints to merge" if enough or found else "none here yet"
+    return [Finding("Training runs", "local", told), *found]
+
+
+def local_runs(params: Params, root: Path) -> list[str]:
+    """List the training runs on this machine's disks that watch.roots and fetch.source name."""
+    roots = [each for each in params.watch.roots if _is_local(each)]
+    try:
+        found = set(sources_in(roots, root, RegisterParams()))
+    except BadInput:  # Parameters says so
+        found = set()
+    source = params.fetch.source
+    if _is_local(source) and (root / source).is_dir() and numbered_checkpoints(root / source):
+        found |= set(sources_in([source], root, RegisterParams()))
+    return sorted(found)
+
+
+def judge_run(
+    source: str, steps: Sequence[int], state: Mapping[str, Any], select: SelectParams
+) -> Finding | None:
+    """Say when a run has kept too few of the checkpoints it saved; None when there are enough, or may be.
+
+    `steps`: those of the checkpoints that are left, in order; `state`: the newest one's trainer_state.json.
+    """
+    wanted = len(select.steps) if select.rule == "steps" else select.k
+    saved = saved_steps(steps, state)
+    if len(steps) >= max(wanted, 2) or steps[-1] != state.get("max_steps"):
+        return None
+    if len(saved) > len(steps):
+        are = "checkpoint is" if len(steps) == 1 else "checkpoints are"
+        told = f"{len(steps)} {are} left of about {len(saved)} that were saved; {select.rule} merges {wanted}"
+        remedy = f"in TrainingArguments set save_total_limit={max(wanted, 2)} or more, or leave it out"
+        return Finding("Training runs", source, told, "problem" if len(steps) < 2 else "warning", remedy)
+    if len(steps) == 1:
+        told = "1 checkpoint is left, and a merge needs two"
+        remedy = "in TrainingArguments set a smaller save_steps, and no save_total_limit below 2"
+        return Finding("Training runs", source, told, "problem", remedy)
+    return None
+
+
+def saved_steps(steps: Sequence[int], state: Mapping[str, Any]) -> list[int]:
+    """Estimate at which steps a run has saved until its newest checkpoint.
+
+    Where what is left shows no regular saves (as with save_strategy="best"), only that is certain.
+    """
+    every = _interval(steps, state)
+    return sorted({*range(every, steps[-1] + 1, every), *steps}) if every else list(steps)
+
+
+def _interval(steps: Sequence[int], state: Mapping[str, Any]) -> int:
+    """Return the steps between saves; 0 when what is left does not tell.
+
+    save_steps is in the state whatever the save_strategy, so it counts only where the checkpoints agree; the
+    last step of a run is saved anyway. Rotation leaves the newest, so those are one interval apart.
+    """
+    regular = steps[:-1] if len(steps) > 1 and steps[-1] == state.get("max_steps") else steps
+    every = state.get("save_steps")
+    if isinstance(every, int) and every > 0 and all(step % every == 0 for step in regular):
+        return every
+    between = gcd(*(later - earlier for earlier, later in pairwise(steps)))
+    consecutive = len(steps) > 1 and steps[-1] - steps[-2] == between
+    return between if consecutive and all(step % between == 0 for step in steps) else 0
+
+
+def _is_local(source: str) -> bool:
+    return not source.startswith((HUB, MLFLOW))

@@ -1,0 +1,36 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tiny_world import write_world
+
+from tasks.doctor.parameters import check_source, check_tasks
+from tasks.params import EvaluateParams, FetchParams, Params
+
+
+def params(source: str, task: str = "likely", include: Path | None = None) -> Params:
+    evaluate = EvaluateParams(tasks=(task,), primary=f"{task}/acc", include_path=include and str(include))
+    return Params(fetch=FetchParams(source=source), evaluate=evaluate)
+
+
+def test_the_run_that_is_named_is_looked_for(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    run = str(make_checkpoint(10).parent)
+    assert check_source(params(run))[0].found == f"{run}, checkpoints: 1"
+    (finding,) = check_source(params(str(tmp_path / "none")))
+    assert (finding.level, finding.found) == ("warning", f"{tmp_path / 'none'}: no such directory")
+
+
+def test_unknown_tasks_are_a_problem(tmp_path: Path) -> None:
+    include = write_world(tmp_path / "world")
+    assert check_tasks(params("runs/x", "likely", include))[0].level == "ok"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.evaluation.task_files._shipped", dict)  # 14 000 files, which are not in question
+        (finding,) = check_tasks(params("runs/x", "likly", include))
+    assert (finding.level, "did you mean likely?" in finding.found) == ("problem", True)
+
+
+def test_tasks_that_come_with_a_run_to_be_made_are_no_problem(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "demo"
+    assert check_tasks(params(str(run), include=run / "tasks"))[0].level == "warning"
+    run.mkdir(parents=True)
+    assert check_tasks(params(str(run), include=run / "tasks"))[0].level == "problem"
