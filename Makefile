@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test check bench study ui clean
+.PHONY: setup demo test test-postgres check bench study ui clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,15 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+# The tests run clusters of their own from these binaries, and leave the system's alone.
+POSTGRES = ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null
+SUDO = $$([ "$$(id -u)" = 0 ] || echo sudo)
+
+test-postgres: setup
+	@$(POSTGRES) || command -v apt-get >/dev/null || { echo "error: no initdb on PATH; install a PostgreSQL server"; exit 2; }
+	$(POSTGRES) || { $(SUDO) apt-get update && $(SUDO) apt-get install -y postgresql; }
+	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m servers
 
 check: setup
 	$(BIN)/ruff format --check

@@ -5,53 +5,101 @@ from typing import NamedTuple
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.progress import merging, say
-from flows.stages import check, evaluate, fetch, merge, register, select, version
+from flows.stages import check, evaluate, fetch, look, merge, promote, register, select, version
+from flows.takeover import end_dead_run
+from flows.turns import turn
 from tasks.home import home
 from tasks.params import Params, read_params
-from tasks.records import Evaluation, Registration, digest_of
+from tasks.records import Evaluation, Registration
 from tasks.reporting.table import markdown_tables
+from tasks.runs.identity import identity_of, key_of
+from tasks.runs.ledger import Claim, Entry, Ledger
+from tasks.version_artifacts import Versioned, check_version
+from tasks.versioning.worktree import close_workspace, open_workspace
 
 PARAMS = Path("params.yaml")
+ARTIFACTS = Path("artifacts")
 
 
 class Outcome(NamedTuple):
-    """What a run of the flow ends with."""
+    """What a merged run ends with."""
 
-    artifacts: Path
+    artifacts: Path | None
+    """None once they lie in git, DVC and MLflow alone."""
     evaluation: Evaluation
     registration: Registration
-    versioned: str
+    versioned: Versioned
+    promotion: str | None
 
 
-@flow(name="after-training", persist_result=False)
-def after_training(params: Params | None = None, refresh: bool = False) -> Outcome:
-    """Merge a finished training run, judge the merge, register and version it; unset: as params.yaml says.
+def _run_name() -> str:
+    params: Params | None = flow_run.parameters.get("params")
+    return (params or read_params(PARAMS)).fetch.source
 
-    A run that was fetched before is taken as it was then, unless `refresh`.
+
+@flow(name="after-training", flow_run_name=_run_name, persist_result=False)
+def after_training(
+    params: Params | None = None, in_place: bool = False, refresh: bool = False
+) -> Outcome | Entry | State[Entry]:
+    """Merge a finished training run, judge the merge, register and version it.
+
+    Args:
+        params: What to do; unset: what params.yaml says.
+        in_place: Work in artifacts/ of this checkout, as dvc repro does, instead of a git worktree.
+        refresh: Look at the run anew, and do again what was done.
     """
     params = params or read_params(PARAMS)
-    artifacts = artifacts_for(params)
+    if in_place:
+        key = identity_of(fetch(params.fetch, ARTIFACTS, refresh, params.register_), params)
+    else:
+        key = key_of(look(params.fetch.source, params.watch.quiet_for, params.register_).digest, params)
+    claimed = Ledger().claim(key, params.fetch.source, str(flow_run.id), again=in_place or refresh)
+    if isinstance(claimed, Entry):
+        return _nothing_to_do(claimed)
+    root, place = Path.cwd(), home() / "runs" / claimed.workspace
+    with claimed as claim:
+        end_dead_run(claim.predecessor)
+        artifacts = ARTIFACTS if in_place else open_workspace(place, root, params) / "artifacts"
+        done = _work(params, claim, artifacts, refresh, again=in_place or refresh)
+    if not in_place and (isinstance(done, Entry) or done.versioned.tag):
+        close_workspace(place, root)
+        done = done if isinstance(done, Entry) else done._replace(artifacts=None)
+    return _nothing_to_do(done) if isinstance(done, Entry) else done
+
+
+def _work(params: Params, claim: Claim, artifacts: Path, refresh: bool, again: bool) -> Outcome | Entry:
     check(params.evaluate)
-    fetch(params.fetch, artifacts, refresh)
+    check_version(params, Path.cwd())
+    identity = identity_of(fetch(params.fetch, artifacts, refresh, params.register_), params)
     select(params.select, artifacts)
-    with merging() as on_tensor:
-        report = merge(params.merge, artifacts, on_tensor)
-    for note in report.notes:
-        say(f"merge: {note}")
-    evaluation = evaluate(params.evaluate, params.register_, artifacts, _say_model)
+    with turn(params):
+        before = None if again else Ledger().merged_as(identity)
+        if before:  # the same checkpoints, found elsewhere
+            return claim.settle("merged", before.sentence, identity, before.version, before.tag)
+        with merging() as on_tensor:
+            report = merge(params.merge, artifacts, on_tensor)
+        for note in report.notes:
+            say(f"merge: {note}")
+        evaluation = evaluate(params.evaluate, params.register_, artifacts, _say_model)
     _show(evaluation)
-    registration = register(params.register_, artifacts)
-    versioned = version(params, artifacts)
-    return Outcome(artifacts, evaluation, registration, versioned)
+    registration = register(params.register_, artifacts, claim.confirm)
+    versioned = version(params, artifacts, identity, claim.confirm)
+    promotion = promote(params, registration)
+    model = f"models:/{registration.name}/{registration.version}"
+    claim.settle("merged", f"{model}: {evaluation.verdict.sentence}", identity, model, versioned.tag)
+    return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
 
 
-def artifacts_for(params: Params) -> Path:
-    """Return where a run's artifacts go: artifacts/ for what params.yaml says, else a place of its own."""
-    if PARAMS.is_file() and read_params(PARAMS) == params:
-        return Path("artifacts")
-    return home() / "runs" / digest_of(params)[:16]
+def _nothing_to_do(entry: Entry) -> State[Entry]:
+    """End at once, naming what was done or who is at it."""
+    at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
+    message = at_work if entry.state == "merging" else entry.sentence
+    return Completed(name="NothingToDo", message=message, data=entry)
 
 
 def _say_model(label: str) -> None:

@@ -48,7 +48,8 @@ def fetch(
     """Record a training run's checkpoints and stage their files."""
     from tasks.fetch_run import fetch_run
 
-    run = fetch_run(read_params(params, set_).fetch, ARTIFACTS, refresh)
+    p = read_params(params, set_)
+    run = fetch_run(p.fetch, ARTIFACTS, refresh, p.register_)
     print(f"{run.name}: {len(run.checkpoints)} checkpoints, {len(run.left_out)} left out")
 
 
@@ -134,11 +135,15 @@ def evaluate(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
 
 @app.command()
 def register(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
-    """Register the merge as an MLflow model version."""
+    """Register the merge as an MLflow model version; register.promote=auto promotes it if it is better."""
+    from tasks.promote_version import promote_if_auto
     from tasks.register_model import register_model
 
-    registration = register_model(read_params(params, set_).register_, ARTIFACTS)
+    p = read_params(params, set_)
+    registration = register_model(p.register_, ARTIFACTS)
     print(f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})")
+    if promotion := promote_if_auto(p, registration):
+        print(promotion.sentence)
 
 
 @app.command()
@@ -150,8 +155,10 @@ def run(
 ) -> None:
     """Run the whole flow in Prefect: fetch, select, merge, evaluate, register, version."""
     from flows.run import run_flow
+    from tasks.runs.source import normal
 
-    run_flow(read_params(params, [*([f"fetch.source={run}"] if run else []), *set_]), refresh)
+    source = [f"fetch.source={normal(run, Path.cwd())}"] if run else []
+    run_flow(read_params(params, [*source, *set_]), refresh)
 
 
 @app.command()
@@ -167,26 +174,72 @@ def demo(
 
 
 @app.command()
-def serve(
-    cron: Annotated[str, typer.Option(help="When to run, in cron syntax.")] = "0 3 * * *",
+def watch(
+    run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One training run that ended.")] = None,
 ) -> None:
-    """Serve the flow as a scheduled Prefect deployment that runs what params.yaml says."""
-    from flows.deployments import serve_scheduled
+    """Merge the training runs in watch.roots that have ended and are not merged yet, one after the other."""
+    from flows.watch import watch as watch_flow
 
-    serve_scheduled(cron)
+    watch_flow(run)
+
+
+@app.command()
+def serve(
+    cron: Annotated[str, typer.Option(help="When to look for ended runs, in cron syntax.")] = "0 3 * * *",
+) -> None:
+    """Watch from now on: now, at cron, and whenever a training run announces its end."""
+    from flows.deployments import serve as serve_deployments
+
+    serve_deployments(cron)
 
 
 @app.command()
 def promote(
     version: Annotated[int | None, typer.Option(min=1, help="Unset: what challenger points at.")] = None,
+    why: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
+    force: Annotated[bool, typer.Option("--force", help="Against the verdict; needs --why.")] = False,
     set_: Set = [],
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
-    """Move the alias champion to a version with a PROMOTE verdict."""
-    from tasks.registry.versions import promote as promote_version
+    """Judge a version against the champion of now, and move the alias champion to it."""
+    from tasks.promote_version import promote_version
+    from tasks.registry.people import whoami
 
-    promoted = promote_version(read_params(params, set_).register_, version)
-    print(f"champion: models:/{promoted.name}/{promoted.version}")
+    print(promote_version(read_params(params, set_), version, whoami(), why, force).sentence)
+
+
+@app.command()
+def rollback(
+    why: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
+    set_: Set = [],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """Move the alias champion back to previous-champion."""
+    from tasks.promote_version import rollback as roll_back
+    from tasks.registry.people import whoami
+
+    print(roll_back(read_params(params, set_).register_, whoami(), why).sentence)
+
+
+@app.command()
+def history(
+    limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
+    set_: Set = [],
+    params: ParamsFile = DEFAULT_PARAMS,
+) -> None:
+    """List the merged runs: when, verdict, metrics, registry version, git revision."""
+    from tasks.registry.history import history as merged_runs
+    from tasks.reporting.history_table import history_table
+
+    print(history_table(merged_runs(read_params(params, set_).register_, limit)))
+
+
+@app.command()
+def doctor(params: ParamsFile = DEFAULT_PARAMS) -> None:
+    """Check versions, servers, disk, GPU, DVC, registry, save_total_limit and clock; say what to do."""
+    from flows.doctor import doctor as examine
+
+    sys.exit(examine(params))
 
 
 @app.command()

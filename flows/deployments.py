@@ -1,8 +1,49 @@
-"""Prefect deployments of the flow."""
+"""The deployments, served from one process: for a laptop, or the one machine that merges."""
+
+import asyncio
+
+from prefect.client.orchestration import get_client
+from prefect.deployments.runner import RunnerDeployment
+from prefect.events import DeploymentEventTrigger
+from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
 
 from flows.after_training import after_training
+from flows.announce import EVENT
+from flows.local_server import prefect_server
+from flows.promote import promote
+from flows.watch import watch
+
+POLL_S = 1.0
+"""Between looks for flow runs to start: with Prefect's own 10, every merge would start that much later."""
+AT_ONCE = 8
+"""Processes: merges wait for their device inside them, so that duplicates and promotions need not wait."""
 
 
-def serve_scheduled(cron: str) -> None:
-    """Serve the flow from this process: it runs what params.yaml says at every `cron` time."""
-    after_training.serve(name="scheduled", cron=cron)
+def serve(cron: str) -> None:
+    """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
+    with prefect_server():
+        asyncio.run(_serve(cron))
+
+
+async def _serve(cron: str) -> None:
+    runner = Runner("loreline", query_seconds=POLL_S, limit=AT_ONCE)
+    watching, *_ = [await runner.aadd_deployment(each) for each in await _deployments(cron)]
+    async with get_client() as client:
+        await client.create_flow_run_from_deployment(watching)  # what ended while nothing was served
+    await runner.start()
+
+
+async def _deployments(cron: str) -> list[RunnerDeployment]:
+    """Return what is served; prefect.yaml says the same for work pools."""
+    ended = DeploymentEventTrigger(
+        name="training ended",
+        expect={EVENT},
+        parameters={"run": {"__prefect_kind": "jinja", "template": "{{ event.payload.run }}"}},
+    )
+    by_module = EntrypointType.MODULE_PATH
+    return [
+        await watch.ato_deployment("watch", cron=cron, triggers=[ended], entrypoint_type=by_module),
+        await after_training.ato_deployment("merge", entrypoint_type=by_module),
+        await promote.ato_deployment("promote", entrypoint_type=by_module),
+    ]

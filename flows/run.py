@@ -6,16 +6,25 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flows.after_training import Outcome, after_training
-from tasks.params import Params
+from flows.after_training import PARAMS, Outcome, after_training
+from tasks.params import Params, read_params
 from tasks.reporting.table import HEADER, evaluation_tables
+from tasks.runs.ledger import Entry
 
 PLAIN_WIDTH = 110
 
 
 def run_flow(params: Params, refresh: bool = False) -> None:
-    """Run the flow and print the table, the verdict and where to look."""
-    show(after_training(params, refresh))
+    """Run the flow and print the table, the verdict and where to look.
+
+    What params.yaml says is done in artifacts/; anything else has a place of its own.
+    """
+    in_place = PARAMS.is_file() and read_params(PARAMS) == params
+    outcome = after_training(params, in_place, refresh)
+    if isinstance(outcome, Outcome):
+        show(outcome)
+    elif isinstance(outcome, Entry):
+        print(outcome.sentence)
 
 
 def show(outcome: Outcome) -> None:
@@ -29,15 +38,19 @@ def show(outcome: Outcome) -> None:
             table.add_row(*row)
     console.print(table)
     console.print(outcome.evaluation.verdict.sentence, style="bold", highlight=False)
-    registration = outcome.registration
-    version = f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})"
-    places = {
-        "model": outcome.artifacts / "merged",
-        "registry": version,
-        "report": outcome.artifacts / "evaluation" / "report.html",
-        "DVC": outcome.versioned,
-        "look": "make ui",
-        "promote": "loreline promote",
-    }
-    for name, place in places.items():
+    for name, place in _places(outcome).items():
         console.print(f"{name:>9}: {place}", highlight=False, soft_wrap=True)
+
+
+def _places(outcome: Outcome) -> dict[str, str]:
+    registration, artifacts = outcome.registration, outcome.artifacts
+    here = (
+        {"model": f"{artifacts}/merged", "report": f"{artifacts}/evaluation/report.html"} if artifacts else {}
+    )
+    return {
+        "registry": f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})",
+        **here,
+        "DVC": outcome.versioned.sentence,
+        "look": "make ui",
+        "promote": outcome.promotion or "loreline promote",
+    }

@@ -13,7 +13,9 @@ from tasks.errors import LorelineError, Unavailable
 from tasks.evaluate_merge import check_tasks, evaluate_merge
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
+from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
+from tasks.runs.sighting import sight
 from tasks.select_checkpoints import select_checkpoints
 from tasks.version_artifacts import version_artifacts
 
@@ -49,6 +51,7 @@ def _unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     return False
 
 
+look = stage(sight, "look at {source}", network=True)
 check = stage(check_tasks, "check the evaluation tasks")
 fetch = stage(fetch_run, "fetch {params.source}", network=True)
 select = stage(select_checkpoints, "select {params.rule}")
@@ -56,6 +59,7 @@ merge = stage(merge_checkpoints, "merge by {params.method}")
 evaluate = stage(evaluate_merge, "evaluate on {params.primary}", network=True)
 register = stage(register_model, "register as {params.name}", network=True)
 version = stage(version_artifacts, "version with DVC", network=True)
+promote = stage(promote_if_auto, "promote if {params.register_.promote}", network=True)
 
 
 class _OneSentence(logging.Filter):

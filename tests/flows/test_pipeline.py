@@ -12,95 +12,23 @@ import subprocess
 import sys
 import time
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 import yaml
+from project import Project, clone
 
 from flows.demo.training import finished_run
 from tasks.publish import MANIFEST
-from tasks.records import Evaluation, MergeReport, Registration
-
-ROOT = Path(__file__).parents[2]
-
-
-class Project:
-    """A clone of the repository with a training run in it, and commands as its user types them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        scripts = root / "bin"
-        scripts.mkdir()
-        (scripts / "loreline").write_text(f"#!{sys.executable}\nfrom flows.cli import main\nmain()\n")
-        (scripts / "loreline").chmod(0o755)
-        state = root / ".loreline"
-        (state / "prefect").mkdir(parents=True)
-        self.env = {
-            **os.environ,
-            "PATH": f"{scripts}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(root),
-            "LORELINE_HOME": str(state),
-            "PREFECT_HOME": str(state / "prefect"),
-            "XDG_CACHE_HOME": str(state / "cache"),
-            "HF_HUB_OFFLINE": "1",
-        }
-        for elsewhere in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-            self.env.pop(elsewhere, None)
-
-    def run(self, *command: str, code: int = 0) -> str:
-        """Run a command, and return what it printed on both streams."""
-        result = subprocess.run(
-            command, cwd=self.root, env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
-        )  # fmt: skip
-        assert result.returncode == code, result.stdout
-        return result.stdout
-
-    def set(self, section: str, **values: object) -> None:
-        """Edit params.yaml."""
-        path = self.root / "params.yaml"
-        tree = yaml.safe_load(path.read_text())
-        for key, value in values.items():
-            *parents, leaf = key.split("__")
-            branch = tree[section]
-            for parent in parents:
-                branch = branch[parent]
-            branch[leaf] = value
-        path.write_text(yaml.safe_dump(tree))
-
-    def merge(self) -> MergeReport:
-        return MergeReport.read(self.root / "artifacts" / "merged" / "merge.json")
-
-    def registration(self) -> Registration:
-        return Registration.read(self.root / "artifacts" / "registration" / "registration.json")
-
-    def versions(self) -> int:
-        """Count the model versions in the registry."""
-        code = (
-            "from tasks.params import RegisterParams; from tasks.registry.store import connect\n"
-            "client = connect(RegisterParams(name='loreline-demo'))\n"
-            "print(len(client.search_model_versions(\"name = 'loreline-demo'\")))"
-        )
-        return int(self.run(sys.executable, "-c", code).splitlines()[-1])
+from tasks.records import Evaluation
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """Clone, train briefly, and run the flow once."""
-    root = tmp_path_factory.mktemp("project")
-    tracked = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout.split("\0")  # fmt: skip
-    for name in filter(None, tracked):
-        if (ROOT / name).is_file() and not name.startswith("tests/"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, root / name)
-    git = ["git", "-c", "user.name=t", "-c", "user.email=t@example.invalid"]
-    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "Clone"]):
-        subprocess.run([*git, *command], cwd=root, check=True)
-    project = Project(root)
+    project = clone(tmp_path_factory.mktemp("project"))
     project.set("fetch", settle=0)
     project.set("evaluate", limit=100)
-    finished_run(root / "runs" / "demo", seed=0, steps=150)
+    finished_run(project.root / "runs" / "demo", seed=0, steps=150)
     project.output = project.run("loreline", "run")
     return project
 
@@ -116,7 +44,8 @@ def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) ->
     assert evaluation.verdict.sentence in flat
     assert evaluation.verdict.decision in ("PROMOTE", "KEEP", "INCONCLUSIVE")
     assert "models:/loreline-demo/1 (challenger)" in flat
-    assert "recorded in dvc.lock" in flat
+    assert "merge/demo" in flat
+    assert project.run("git", "tag").split() == ["merge/demo"]
     assert "Traceback" not in project.output
 
 
@@ -212,10 +141,24 @@ def test_another_mu_reruns_merge_and_what_follows_and_nothing_before(project: Pr
 
 
 def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(project: Project) -> None:
+    tags = project.run("git", "tag").split()
     said = project.run("loreline", "run", "--set", "merge.method=average")
-    assert "not versioned: the parameters of this run are not those of params.yaml" in said
+    (tag,) = set(project.run("git", "tag").split()) - set(tags)
+    assert tag in said
+    assert "method: average" in project.run("git", "show", f"{tag}:params.yaml")
+    assert not list((project.state / "runs").iterdir())
     assert project.merge().method == "lore"
     assert "up to date" in project.run("dvc", "status")
+
+
+def test_a_run_that_was_merged_before_is_named_at_once(project: Project) -> None:
+    before = project.versions()
+    said = project.run("loreline", "run", "--set", "merge.method=average")
+    assert (
+        f"models:/loreline-demo/{before}: " in said.splitlines()[-1]
+        or f"models:/loreline-demo/{before}: " in said
+    )
+    assert project.versions() == before
 
 
 def test_an_unreachable_registry_is_a_failure_in_one_sentence(project: Project) -> None:

@@ -1,0 +1,28 @@
+"""What Prefect shows of a flow run whose process died."""
+
+from typing import Any
+from uuid import UUID
+
+from prefect import get_client
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Crashed
+
+from tasks.runs.ledger import Entry
+
+
+def end_dead_run(predecessor: Entry | None) -> None:
+    """Mark the flow run that this one takes over from as crashed; it would be shown as running for ever."""
+    if predecessor is None or predecessor.state != "merging" or predecessor.flow_run is None:
+        return
+    with get_client(sync_client=True) as client:
+        try:
+            dead = client.read_flow_run(UUID(predecessor.flow_run))
+        except ObjectNotFound:
+            return
+        if dead.state is None or not dead.state.is_final():
+            over: State[Any] = Crashed(
+                message=f"Its process ended; {flow_run.name} ({flow_run.id}) goes on with its work."
+            )
+            client.set_flow_run_state(dead.id, over, force=True)

@@ -1,0 +1,14 @@
+"""Fixtures shared by the tests of flows."""
+
+from collections.abc import Iterator
+
+import pytest
+from servers import Servers, both_servers
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """Prefect's and MLflow's servers, one of each for the session: use names of your own in them."""
+    soon = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5"}  # events are read back at once
+    with both_servers(tmp_path_factory.mktemp("servers"), **soon) as running:
+        yield running
