@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test test-postgres check bench study ui clean
+.PHONY: setup demo test test-long test-postgres check bench study ui clean
 
 setup: $(STAMP)
 
@@ -20,7 +20,10 @@ demo: setup
 	$(BIN)/loreline demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not (servers or slow)"
+
+test-long: setup
+	$(BIN)/python -m pytest -m "servers or slow"
 
 # The tests run clusters of their own from these binaries, and leave the system's alone.
 POSTGRES = ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null

@@ -7,18 +7,21 @@ from pathlib import Path
 from prefect import flow, get_client, get_run_logger
 from prefect.runtime import deployment, flow_run
 
-from flows.after_training import PARAMS, after_training
+from flows.after_training import PARAMS, Outcome, after_training
 from tasks.errors import LorelineError
+from tasks.home import home
 from tasks.params import Params, read_params
+from tasks.registry.promotion import reconcile
 from tasks.runs.identity import key_of
-from tasks.runs.ledger import Ledger
+from tasks.runs.ledger import Entry, Ledger
 from tasks.runs.roots import sources_in
 from tasks.runs.sighting import Sighting, sight
 from tasks.runs.source import normal
+from tasks.versioning.worktree import close_workspace
 
 
 def _run_name() -> str:
-    return str(flow_run.parameters.get("run") or "look")
+    return str(flow_run.parameters.get("run") or "look around")
 
 
 @flow(name="watch", flow_run_name=_run_name, persist_result=False)
@@ -30,38 +33,46 @@ def watch(run: str | None = None) -> None:
     """
     params = read_params(PARAMS)
     if run:
-        after_training(with_source(params, run))
+        _merge(run, params)
     else:
         _look_around(params)
 
 
-def with_source(params: Params, source: str) -> Params:
-    """Return the parameters with another training run to fetch."""
+def _merge(source: str, params: Params) -> None:
     fetch = params.fetch.model_copy(update={"source": normal(source, Path.cwd())})
-    return params.model_copy(update={"fetch": fetch})
+    outcome = after_training(params.model_copy(update={"fetch": fetch}))
+    if isinstance(outcome, Outcome):
+        get_run_logger().info("%s: %s", fetch.source, outcome.evaluation.verdict.sentence)
+    elif isinstance(outcome, Entry):
+        get_run_logger().info("%s: %s", fetch.source, outcome.sentence)
 
 
 def _look_around(params: Params) -> None:
-    failed = []
-    for sighting in _to_merge(params):
+    """Start what is to be merged; what fails keeps nothing else waiting, and is told at the end."""
+    failed: list[str] = []
+    for seen in _to_merge(params, failed):
         try:
-            _start(sighting, params)
-        except LorelineError as error:  # one bad run must not keep the others waiting
-            failed.append(f"{sighting.source}: {error}")
+            _start(seen, params)
+        except Exception as error:
+            failed.append(f"{seen.source}: {error}")
+    try:
+        _tidy(params)
+    except LorelineError as error:
+        failed.append(str(error))
     if failed:
         raise LorelineError("; ".join(failed))
 
 
-def _to_merge(params: Params) -> Iterator[Sighting]:
+def _to_merge(params: Params, failed: list[str]) -> Iterator[Sighting]:
     """Yield the runs that have ended and are not merged, refused or being merged; log the others."""
     log, ledger = get_run_logger(), Ledger()
-    for source in sources_in(params.watch.roots, Path.cwd(), params.register_):
+    for source in _sources(params, failed):
         try:
             seen = sight(source, params.watch.quiet_for, params.register_)
         except LorelineError as error:
             log.warning("%s: left alone: %s", source, error)
             continue
-        key = key_of(seen.digest, with_source(params, source))
+        key = key_of(seen.digest, params)
         known = ledger.find(key)
         if not seen.ended:
             log.info("%s: left alone: %s", source, seen.reason)
@@ -70,19 +81,29 @@ def _to_merge(params: Params) -> Iterator[Sighting]:
         elif known and known.state == "refused":
             log.warning("%s: was refused (%s); mend that and run it by hand", source, known.sentence)
         else:
-            log.info("%s: has ended (%s)", source, seen.reason)
+            log.info("%s: has ended: %s", source, seen.reason)
             yield seen
+
+
+def _sources(params: Params, failed: list[str]) -> list[str]:
+    found: set[str] = set()
+    for root in params.watch.roots:
+        try:
+            found.update(sources_in([root], Path.cwd(), params.register_))
+        except LorelineError as error:
+            failed.append(str(error))
+    return sorted(found)
 
 
 def _start(seen: Sighting, params: Params) -> None:
     """Start a flow run of this deployment; by hand, without one, do it here."""
     if deployment.id is None:
-        after_training(with_source(params, seen.source))
+        _merge(seen.source, params)
         return
-    key = key_of(seen.digest, with_source(params, seen.source))
-    entry = Ledger().find(key)
+    key = key_of(seen.digest, params)
+    known = Ledger().find(key)
     with get_client(sync_client=True) as client:
-        for attempt in count(entry.token if entry else 0):
+        for attempt in count(known.token if known else 0):
             started = client.create_flow_run_from_deployment(
                 deployment.id,
                 parameters={"run": seen.source},
@@ -90,3 +111,14 @@ def _start(seen: Sighting, params: Params) -> None:
             )
             if started.state is None or not started.state.is_final():
                 return
+
+
+def _tidy(params: Params) -> None:
+    """Finish what killed processes left: promotions half made, and workspaces whose work is done."""
+    for mended in reconcile(params.register_):
+        get_run_logger().warning("%s", mended)
+    done = {entry.key[:16] for entry in Ledger().entries() if entry.state == "merged" and entry.tag}
+    places = home() / "runs"
+    for place in places.iterdir() if places.is_dir() else ():
+        if place.name.partition("-")[0] in done:
+            close_workspace(place, Path.cwd())

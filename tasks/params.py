@@ -94,7 +94,7 @@ class VersionParams(Section):
     """How the outputs are versioned."""
 
     branch: Annotated[str, Field(pattern=r"^[\w][\w./-]*$")] = "merges"
-    """The git branch that gets a commit of dvc.lock and params.yaml for each merged run; made when missing."""
+    """The git branch that gets a commit of dvc.lock and params.yaml for each merged run; made if missing."""
     push: bool = False
     """dvc push to the default remote after the run; until it succeeds, the merge cannot be promoted."""
 

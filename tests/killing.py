@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.process import BaseProcess as Process
@@ -13,7 +14,12 @@ def spawn(function: Callable[..., object], *arguments: object) -> Process:
 
     def alone() -> None:
         os.setpgid(0, 0)
-        function(*arguments)
+        try:
+            function(*arguments)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)  # without the exit handlers of the test process, which are not its own
 
     child = multiprocessing.get_context("fork").Process(target=alone)
     child.start()

@@ -12,3 +12,12 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     soon = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.5"}  # events are read back at once
     with both_servers(tmp_path_factory.mktemp("servers"), **soon) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def prefect() -> Iterator[None]:
+    """Run flows against a temporary server of Prefect's own."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

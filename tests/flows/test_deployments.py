@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import urllib.error
 from pathlib import Path
 from typing import Any
 
@@ -59,3 +60,20 @@ def test_the_team_s_deployment_file_is_accepted(server: PrefectServer) -> None:
     prefect("work-pool", "create", "loreline", "--type", "process")
     prefect("deploy", "--all")
     assert [name for name, each in named(server).items() if each["work_pool_name"] == "loreline"] == NAMES
+
+
+def test_the_form_of_a_deployment_explains_and_checks_its_parameters(server: PrefectServer) -> None:
+    """After the deployments were made: they carry the models of params.yaml."""
+    deployment = named(server)["merge"]
+    sections = deployment["parameter_openapi_schema"]["definitions"]
+    shown = sections["SelectParams"]["properties"]["k"]
+    assert shown["description"] == "How many checkpoints last_k, top_k and spaced take."
+    assert shown["default"] == 5
+    fine = {"fetch": {"source": "runs/a"}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}}
+    for wrong in ({"select": {"k": 0}}, {"merge": {"lore": {"mu_": 1}}}, {"fetch": {}}):
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            server.post(
+                f"deployments/{deployment['id']}/create_flow_run", parameters={"params": fine | wrong}
+            )
+        assert refused.value.code == 409
+    assert server.post(f"deployments/{deployment['id']}/create_flow_run", parameters={"params": fine})["id"]

@@ -72,6 +72,7 @@ def test_unreadable_parameters_are_a_problem_and_the_rest_is_looked_at(
     assert "as in constraints.txt" in said
 
 
+@pytest.mark.servers
 def test_a_real_server_is_seen_with_what_is_wrong_there(
     project: Path, server: PrefectServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -27,6 +27,7 @@ from tasks.promote_version import promote_version, rollback
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, version_of
 
+pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[2]
 
 

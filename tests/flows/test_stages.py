@@ -1,19 +1,10 @@
 """As Prefect tasks, stages are tried again when a network may come back, and only then."""
 
-from collections.abc import Iterator
-
 import pytest
 from prefect import flow
-from prefect.testing.utilities import prefect_test_harness
 
 from flows import stages
 from tasks.errors import BadInput, Unavailable
-
-
-@pytest.fixture(scope="module")
-def prefect() -> Iterator[None]:
-    with prefect_test_harness(server_startup_timeout=120):
-        yield
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ def server(empty_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         yield running.uri
 
 
-@pytest.fixture(params=["file", "server"])
+@pytest.fixture(params=["file", pytest.param("server", marks=pytest.mark.servers)])
 def params(request: pytest.FixtureRequest) -> RegisterParams:
     """Name a store: a database file on this machine, or a server that keeps the files."""
     if request.param == "file":
@@ -97,6 +97,7 @@ def test_a_store_on_this_machine_is_linked_and_not_touched(store: RegisterParams
     assert times(artifacts) == before
 
 
+@pytest.mark.servers
 def test_what_is_there_is_not_downloaded_again_and_what_is_damaged_is(
     served: RegisterParams, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +125,7 @@ def count_downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return downloaded
 
 
+@pytest.mark.servers
 def test_a_run_that_was_resumed_is_read_anew(served: RegisterParams, output: Path) -> None:
     """MLflow tells no digests: a file of the same size may be another one once the run has another end."""
     run = log_run(served, output)
@@ -140,6 +142,7 @@ def test_a_run_that_was_resumed_is_read_anew(served: RegisterParams, output: Pat
     assert value_of(download_mlflow_run(source, served)[0].directory) == 21.0
 
 
+@pytest.mark.servers
 def test_a_killed_download_goes_on_where_it_stopped(
     served: RegisterParams, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +183,7 @@ def test_a_killed_download_goes_on_where_it_stopped(
         (None, False, "still training: the MLflow run is RUNNING"),
     ],
 )
+@pytest.mark.servers
 def test_a_served_run_has_ended_when_mlflow_says_so(
     served: RegisterParams, output: Path, status: str | None, ended: bool, reason: str
 ) -> None:
@@ -291,6 +295,7 @@ def cutting(server: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[RegisterPa
         proxy.shutdown()
 
 
+@pytest.mark.servers
 @pytest.mark.parametrize("fault", ["cut", "short"])
 def test_a_cut_download_is_tried_again_and_then_given_up(
     cutting: RegisterParams, served: RegisterParams, output: Path, fault: str, monkeypatch: pytest.MonkeyPatch

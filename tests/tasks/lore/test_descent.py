@@ -35,7 +35,7 @@ def whole_matrices(B: Array, mu: float, passes: int) -> list[Array]:
 def test_the_path_is_that_of_whole_matrices(N: int, share: float) -> None:
     B = family("spikes", N, 12, 9, 0)
     mu, passes = share * noise_edge(B), 25
-    descent, z = Descent(N, float(np.sum(B**2))), np.zeros((12, 9))
+    descent, z, tolerance = Descent(N, float(np.sum(B**2))), np.zeros((12, 9)), 1e-9
     for expected in whole_matrices(B, mu, passes):
         deltas = [factors(b - z, mu) for b in B]
         accounts = descent.take(deltas, [mu] * N, Penalty("nuclear", mu))
@@ -46,8 +46,10 @@ def test_the_path_is_that_of_whole_matrices(N: int, share: float) -> None:
         step = np.linalg.norm(-z - S / N, 2)
         assert descent.remaining(np.inf) == pytest.approx(step, rel=0.02, abs=1e-12)
         assert descent.remaining(0.0) <= step + 1e-6  # from inner products: exact to √ε
+        if step < 1e-6:  # whether to restart is the sign of a product of two steps: from here on, rounding
+            tolerance = 1e-6
         z = descent.next_z().matrix().numpy()
-        np.testing.assert_allclose(z, expected, atol=1e-9)
+        np.testing.assert_allclose(z, expected, atol=tolerance)
 
 
 @given(m=st.integers(1, 30), n=st.integers(1, 30), rank=st.integers(1, 6), seed=st.integers(0, 99))

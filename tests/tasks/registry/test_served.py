@@ -34,7 +34,7 @@ def server(directory: Path) -> Iterator[MlflowServer]:
         yield running
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_server_on_http_gives_the_same(
     server: MlflowServer, directory: Path, make_artifacts: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,7 +86,7 @@ except BadInput as declined:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.servers
 def test_two_machines_promote_at_once(server: MlflowServer, tmp_path: Path) -> None:
     """They share no lock. One wins; the other is judged again, against the winner, and stays what it is."""
     params = promotable(tmp_path, RegisterParams(name="raced", tracking_uri=server.uri))

@@ -1,0 +1,80 @@
+"""What a look around does with each run that it finds; no server but the flows' own."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from sightings import back, finished
+from tiny import write_checkpoint
+from tiny_world import write_world
+
+from flows.watch import watch
+from tasks.errors import LorelineError
+from tasks.runs.ledger import Ledger
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Be in a project with a run that goes on, and one that ended with a single checkpoint."""
+    write_checkpoint(tmp_path / "runs" / "going on", 10)
+    finished(tmp_path / "runs" / "single", 10)
+    params = {
+        "fetch": {"source": "runs/none", "settle": 0},
+        "evaluate": {
+            "tasks": ["likely"],
+            "include_path": str(write_world(tmp_path)),
+            "primary": "likely/acc",
+        },
+        "watch": {"roots": ["runs/*"], "quiet_for": 3600},
+    }
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def roots(project: Path, *roots: str) -> None:
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    (project / "params.yaml").write_text(yaml.safe_dump(tree | {"watch": {"roots": list(roots)}}))
+
+
+def test_each_run_is_named_and_what_cannot_be_merged_is_tried_once(
+    prefect: None, project: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
+        watch()
+    said = caplog.text
+    assert "runs/going on: left alone: " in said
+    assert "runs/single: has ended: " in said
+    (entry,) = Ledger().entries()
+    assert (entry.source, entry.state) == ("runs/single", "refused")
+    caplog.clear()
+    watch()
+    assert "runs/single: was refused (nothing to merge" in caplog.text
+    assert Ledger().entries() == [entry]
+
+
+def test_what_was_refused_is_tried_again_when_it_changed(prefect: None, project: Path) -> None:
+    with pytest.raises(LorelineError, match="nothing to merge"):
+        watch()
+    config = project / "runs" / "single" / "checkpoint-10" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    back(project / "runs" / "single")
+    with pytest.raises(LorelineError, match="nothing to merge"):
+        watch()
+    assert [entry.source for entry in Ledger().entries()] == ["runs/single"] * 2
+
+
+def test_a_root_that_cannot_be_used_keeps_no_other_waiting(prefect: None, project: Path) -> None:
+    roots(project, "nowhere", "runs/single")
+    with pytest.raises(LorelineError) as caught:
+        watch()
+    assert "watch.roots: nowhere: no such directory" in str(caught.value)
+    assert "runs/single: nothing to merge" in str(caught.value)
+
+
+def test_a_run_that_was_announced_is_not_asked_whether_it_ended(prefect: None, project: Path) -> None:
+    """The event comes from its Trainer; what is not ready is left to the fetch stage."""
+    with pytest.raises(LorelineError, match="nothing to merge"):
+        watch(str(project / "runs" / "going on"))
+    (entry,) = Ledger().entries()
+    assert entry.source == "runs/going on"
