@@ -10,7 +10,8 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from tasks.errors import LorelineError, Unavailable
-from tasks.evaluate_merge import check_tasks, evaluate_merge
+from tasks.evaluate_merge import evaluate_merge
+from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.promote_version import promote_if_auto

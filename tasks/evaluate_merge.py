@@ -14,7 +14,7 @@ from tasks.errors import BadInput
 from tasks.evaluation.gate import appraise
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import TaskSpec, check_asked, load_tasks
+from tasks.evaluation.task_files import TaskSpec, check_tasks
 from tasks.fingerprint import fingerprint
 from tasks.merge_params import MergeParams
 from tasks.params import EvaluateParams, RegisterParams
@@ -69,13 +69,6 @@ def evaluate_merge(
         evaluation = appraise([c.record for c in contenders], results, params)
         _write(out, evaluation, results, Run.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
-
-
-def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
-    """Find the tasks that are asked for; raises BadInput for unknown ones, within seconds."""
-    specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
-    check_asked(specs, params)
-    return specs
 
 
 def _champion(registry: RegisterParams, merge: MergeReport) -> Contender | None:

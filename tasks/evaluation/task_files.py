@@ -49,6 +49,13 @@ def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec
     return [_spec(name, _yaml_of(name, index, include_path)) for name in names]
 
 
+def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
+    """Find the tasks that are asked for; raises BadInput for unknown ones, within seconds."""
+    specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
+    check_asked(specs, params)
+    return specs
+
+
 def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
     """Raise BadInput for a metric of a task that is not evaluated, or that the task cannot report."""
     specs = {task.name: task for task in tasks}

@@ -10,7 +10,7 @@ from tasks.evaluation.comparison import MERGE
 from tasks.evaluation.gate import OPPONENTS, appraise
 from tasks.evaluation.harness import evaluate_model, known_results
 from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import TaskSpec, check_asked, load_tasks
+from tasks.evaluation.task_files import TaskSpec, check_tasks
 from tasks.params import EvaluateParams, Params, RegisterParams
 from tasks.records import EvaluatedModel, Evaluation, Verdict, digest_of
 from tasks.registry.evidence import recorded_evaluation
@@ -78,7 +78,7 @@ def judge_again(params: Params, version: int | None = None) -> Judgement:
     was measured elsewhere only cannot be weighed again: then PROMOTE also takes a recorded PROMOTE.
     Raises BadInput for unknown tasks, before any work, and for a version without a recorded evaluation.
     """
-    specs = _tasks(params.evaluate)
+    specs = check_tasks(params.evaluate)
     client = connect(params.register_)
     with asking(client.tracking_uri):
         candidate, champion = _parties(client, params.register_, version)
@@ -97,12 +97,6 @@ def judge_again(params: Params, version: int | None = None) -> Judgement:
     absent = [m.label for m in recorded.models if m.role in OPPONENTS and m.role not in (*known, REIGNS)]
     items = digest_of([(task, result.items) for task, result in known[MERGE].items()])
     return Judgement(candidate, champion, _completed(evaluation, recorded.verdict, absent), items)
-
-
-def _tasks(params: EvaluateParams) -> list[TaskSpec]:
-    specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
-    check_asked(specs, params)
-    return specs
 
 
 def _parties(

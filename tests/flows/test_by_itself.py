@@ -3,6 +3,7 @@
 The tests run in order on one project, in which the user has work that is not committed: a team's day.
 """
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,6 +107,9 @@ def test_twenty_announcements_are_one_merge_and_two_runs_together_take_turns(day
         assert model in message or worked in message
     first, second = sorted(turn(day, name) for name in ("second", "third"))
     assert first[1] <= second[0]
+    (limit,) = day.prefect.post("v2/concurrency_limits/filter")
+    assert (limit["name"], limit["limit"]) == (f"loreline-{socket.gethostname()}-cpu", 1)
+    until(lambda: not day.prefect.post("v2/concurrency_limits/filter")[0]["active_slots"])
 
 
 def turn(day: Day, name: str) -> tuple[float, float]:
