@@ -14,7 +14,7 @@ from tasks.doctor.disk import check_disk
 from tasks.doctor.finding import Finding, Level
 from tasks.doctor.gpu import check_gpu
 from tasks.doctor.knocking import WAIT_S, clock_of, knock
-from tasks.doctor.parameters import check_source, check_tasks
+from tasks.doctor.parameters import check_evaluation, check_source
 from tasks.doctor.prefect_server import (
     Deployment,
     Limit,
@@ -70,7 +70,7 @@ def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
             Check("training runs", partial(check_training_runs, params, root)),
             Check("disk", partial(check_disk, params, root)),
         ]
-        computing.insert(0, Check("evaluation tasks", partial(check_tasks, params)))
+        computing.insert(0, Check("evaluation tasks", partial(check_evaluation, params)))
         lanes.append([Check("registry", partial(check_registry, params.register_))])
         needed: Level = "problem" if params.version.push else "warning"
         lanes.append([Check("DVC remote", partial(check_remote, params.version, root), needed)])

@@ -22,16 +22,16 @@ def check_source(params: Params) -> list[Finding]:
     return [Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")]
 
 
-def check_tasks(params: Params) -> list[Finding]:
+def check_evaluation(params: Params) -> list[Finding]:
     """Look whether the evaluation tasks can be found, with their data files and metrics."""
-    from tasks.evaluation.task_files import check_asked, load_tasks
+    from tasks.evaluation.task_files import check_tasks
 
     asked, place = params.evaluate, params.evaluate.include_path
     if place and not Path(place).is_dir() and _comes_with(Path(place), params.fetch.source):
         told = f"{place} comes with {params.fetch.source}, which is not there"
         return [Finding("Parameters", "evaluate.tasks", told, "warning", "make that run first")]
     try:
-        check_asked(load_tasks(asked.tasks, Path(place) if place else None), asked)
+        check_tasks(asked)
     except BadInput as error:
         return [
             Finding("Parameters", "evaluate.tasks", str(error).removeprefix("evaluate.tasks: "), "problem")

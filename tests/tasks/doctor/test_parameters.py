@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tiny_world import write_world
 
-from tasks.doctor.parameters import check_source, check_tasks
+from tasks.doctor.parameters import check_evaluation, check_source
 from tasks.params import EvaluateParams, FetchParams, Params
 
 
@@ -22,15 +22,15 @@ def test_the_run_that_is_named_is_looked_for(tmp_path: Path, make_checkpoint: Ca
 
 def test_unknown_tasks_are_a_problem(tmp_path: Path) -> None:
     include = write_world(tmp_path / "world")
-    assert check_tasks(params("runs/x", "likely", include))[0].level == "ok"
+    assert check_evaluation(params("runs/x", "likely", include))[0].level == "ok"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.evaluation.task_files._shipped", dict)  # 14 000 files, which are not in question
-        (finding,) = check_tasks(params("runs/x", "likly", include))
+        (finding,) = check_evaluation(params("runs/x", "likly", include))
     assert (finding.level, "did you mean likely?" in finding.found) == ("problem", True)
 
 
 def test_tasks_that_come_with_a_run_to_be_made_are_no_problem(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "demo"
-    assert check_tasks(params(str(run), include=run / "tasks"))[0].level == "warning"
+    assert check_evaluation(params(str(run), include=run / "tasks"))[0].level == "warning"
     run.mkdir(parents=True)
-    assert check_tasks(params(str(run), include=run / "tasks"))[0].level == "problem"
+    assert check_evaluation(params(str(run), include=run / "tasks"))[0].level == "problem"
