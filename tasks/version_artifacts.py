@@ -8,13 +8,12 @@ from tasks.errors import BadInput, LorelineError, Unavailable
 from tasks.params import Params, RegisterParams, read_params
 from tasks.records import Evaluation, MergeReport, Record, Registration, Run
 from tasks.registry.store import asking, connect, exclusive
-from tasks.registry.versions import PUSH, version_of
+from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, version_of
 from tasks.versioning.commit import IDENTITY, MODEL, Message, changed_files, check_branch, commit_files, tag
 from tasks.versioning.dvc import dvc, needed_files, stages
 from tasks.versioning.git import asked, unusable
 from tasks.versioning.shared_cache import default_remote
 
-GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
 COMMITTED = ("dvc.lock", "params.yaml")
 
 Pushed = Literal["off", "done", "pending"]

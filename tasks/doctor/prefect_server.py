@@ -98,4 +98,4 @@ def _deployment(each: Deployment) -> Finding:
     if each.ready:
         return Finding("Prefect", each.name, f"is served ({when})")
     remedy = f"prefect worker start --pool {each.pool}" if each.pool else "loreline serve"
-    return Finding("Prefect", each.name, f"nobody serves it now ({when})", "warning", remedy)
+    return Finding("Prefect", each.name, f"nobody asked for its runs lately ({when})", "warning", remedy)

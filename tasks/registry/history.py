@@ -8,7 +8,7 @@ from tasks.params import RegisterParams
 from tasks.records import Record
 from tasks.registry.runs import MERGE, mlflow_name
 from tasks.registry.store import asking, connect
-from tasks.registry.versions import PUSH, VERDICT, aliases
+from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, VERDICT, aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -105,7 +105,7 @@ def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) ->
         merge=metrics.get(mlflow_name(f"merge/{primary}")),
         against=against,
         weighed=metrics.get(mlflow_name(f"{against}/{primary}")),
-        tag=tags.get("loreline.git_tag"),
-        revision=tags.get("loreline.git_revision"),
+        tag=tags.get(GIT_TAG),
+        revision=tags.get(GIT_REVISION),
         push=tags.get(PUSH),
     )

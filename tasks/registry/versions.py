@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VERDICT, PUSH = "loreline.verdict", "loreline.push"
+GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
 SHOWN = "mlflow.modelVersions"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
 

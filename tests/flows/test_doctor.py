@@ -90,7 +90,7 @@ def test_a_real_server_is_seen_with_what_is_wrong_there(
     server.post("deployments/", name="watch", flow_id=flow, schedules=[schedule])
     server.post("flow_runs/", flow_id=flow, name="quick-fox", state={"type": "RUNNING"})
     later = found_there(server.api_url)
-    assert ("watch/watch", "nobody serves it now (0 3 * * * Europe/Berlin)") in later
+    assert ("watch/watch", "nobody asked for its runs lately (0 3 * * * Europe/Berlin)") in later
     assert ("flow runs", "1 running") in later
     assert limit not in dict(later)
 
