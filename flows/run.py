@@ -42,15 +42,15 @@ def show(outcome: Outcome) -> None:
         console.print(f"{name:>9}: {place}", highlight=False, soft_wrap=True)
 
 
-def _places(outcome: Outcome) -> dict[str, str]:
+def _places(outcome: Outcome) -> dict[str, object]:
     registration, artifacts = outcome.registration, outcome.artifacts
-    here = (
-        {"model": f"{artifacts}/merged", "report": f"{artifacts}/evaluation/report.html"} if artifacts else {}
-    )
-    return {
-        "registry": f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})",
-        **here,
+    version = f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})"
+    places = {
+        "model": artifacts and artifacts / "merged",
+        "registry": version,
+        "report": artifacts and artifacts / "evaluation" / "report.html",
         "DVC": outcome.versioned.sentence,
         "look": "make ui",
         "promote": outcome.promotion or "loreline promote",
     }
+    return {name: place for name, place in places.items() if place}
