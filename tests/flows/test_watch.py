@@ -1,4 +1,4 @@
-"""What a look around does with each run that it finds; no server but the flows' own."""
+"""What a look around does with each run that it finds; on a temporary server of Prefect's."""
 
 from pathlib import Path
 
@@ -11,6 +11,8 @@ from tiny_world import write_world
 from flows.watch import watch
 from tasks.errors import LorelineError
 from tasks.runs.ledger import Ledger
+
+pytestmark = pytest.mark.servers
 
 
 @pytest.fixture
