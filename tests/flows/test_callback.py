@@ -96,6 +96,7 @@ def test_the_end_of_a_training_run_is_an_event_on_the_server(
     assert everything_in(run) == before
 
 
+@pytest.mark.slow
 def test_training_ends_at_once_when_the_server_never_answers(
     black_hole: socket.socket, run: Path, tmp_path: Path
 ) -> None:

@@ -104,6 +104,7 @@ def test_a_server_that_is_no_prefect_server_is_named(project: Path) -> None:
     assert "hunter2" not in told
 
 
+@pytest.mark.slow
 def test_servers_that_swallow_everything_are_named_in_time(
     project: Path, silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

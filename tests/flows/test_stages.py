@@ -6,8 +6,6 @@ from prefect import flow
 from flows import stages
 from tasks.errors import BadInput, Unavailable
 
-pytestmark = pytest.mark.servers
-
 
 @pytest.mark.parametrize(
     ("error", "network", "tries"),

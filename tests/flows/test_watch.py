@@ -12,8 +12,6 @@ from flows.watch import watch
 from tasks.errors import LorelineError
 from tasks.runs.ledger import Ledger
 
-pytestmark = pytest.mark.servers
-
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

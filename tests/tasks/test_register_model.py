@@ -53,6 +53,7 @@ def test_merge_becomes_a_version_with_its_evidence(store: RegisterParams, make_a
     assert merge_metrics == {f"merge/sums_easy/acc{end}" for end in ("", ".low", ".high")}
 
 
+@pytest.mark.slow
 def test_from_pretrained_loads_it_in_another_process(store: RegisterParams, make_artifacts: Any) -> None:
     artifacts = make_artifacts()
     register_model(store, artifacts)

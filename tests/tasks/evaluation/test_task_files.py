@@ -79,6 +79,7 @@ class TestFinding:
         (folder / "broken.yaml").write_text("task: [")
         assert digest(folder)
 
+    @pytest.mark.slow
     def test_lm_evals_own_tasks_are_found(self, monkeypatch):
         monkeypatch.undo()
         assert load_tasks(["gsm8k"], None)[0].config["dataset_path"] == "openai/gsm8k"
