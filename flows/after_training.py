@@ -65,7 +65,8 @@ def after_training(
     with claimed as claim:
         end_dead_run(claim.predecessor)
         artifacts = ARTIFACTS if in_place else open_workspace(place, root, params) / "artifacts"
-        done = _work(params, claim, artifacts, refresh, again=in_place or refresh)
+        # In place it was fetched anew already.
+        done = _work(params, claim, artifacts, refresh and not in_place, again=in_place or refresh)
     if not in_place and (isinstance(done, Entry) or done.versioned.tag):
         close_workspace(place, root)
         done = done if isinstance(done, Entry) else done._replace(artifacts=None)

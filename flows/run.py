@@ -24,7 +24,7 @@ def run_flow(params: Params, refresh: bool = False) -> None:
     if isinstance(outcome, Outcome):
         show(outcome)
     elif isinstance(outcome, Entry):
-        print(outcome.sentence)
+        print(f"{outcome.source}: {outcome.sentence}")
 
 
 def show(outcome: Outcome) -> None:

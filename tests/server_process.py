@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,7 @@ def until(condition: Callable[[], object], seconds: float = 90) -> None:
         time.sleep(0.1)
 
 
-class Server:
+class Server(ABC):
     """A process that listens on a port of 127.0.0.1 and writes one log."""
 
     ending = signal.SIGTERM
@@ -48,9 +49,9 @@ class Server:
         self.command, self.server_env, self.log = command, env, log
         self.process: subprocess.Popen[bytes] | None = None
 
+    @abstractmethod
     def answers(self) -> object:
         """Ask something that only a server that is ready answers; OSError when it does not."""
-        raise NotImplementedError
 
     def launch(self) -> Self:
         """Start the process without waiting for it."""
