@@ -14,6 +14,7 @@ from tasks.versioning.git import GitRefused, asked, git, head, prefix, signature
 TRIES, PAUSE_S = 30, 0.1
 STALE_S = 60.0
 """For so long a lock of git's is respected: it is held for milliseconds, but a killed git leaves it."""
+LOCKED = ".lock': File exists"
 IDENTITY, MODEL = "Loreline-Identity", "Loreline-Model"
 
 
@@ -75,16 +76,10 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, Path], messag
 def tag(directory: Path, name: str, identity: str, revision: str) -> str:
     """Tag a revision merge/NAME, or a longer name when that is another's, and return it; tags never move."""
     short = f"merge/{_part(name)}"
-    refusal: GitRefused | None = None
     for full in (short, f"{short}-{identity[:8]}", f"{short}-{identity[:8]}-{revision[:8]}"):
-        reference = f"refs/tags/{full}"
-        try:
-            _move(directory, reference, revision, "")
+        refusal = _tag_as(directory, full, revision)
+        if refusal is None:
             return full
-        except GitRefused as error:
-            if asked(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
-                return full
-            refusal = error
     raise Unavailable(f"{refusal}; mend that, or run the same command again")
 
 
@@ -143,6 +138,27 @@ def _parents(directory: Path, tip: str | None, base: str) -> list[str]:
 def _commit(directory: Path, tree: str, parents: Iterable[str], message: Message) -> str:
     options = [option for parent in parents for option in ("-p", parent)]
     return git(directory, "commit-tree", tree, *options, env=signature(directory), stdin=message.text())
+
+
+def _tag_as(directory: Path, name: str, revision: str) -> GitRefused | None:
+    """Make a tag, or find it made; return why when the name is another's.
+
+    A lock on it is waited for: whoever was killed holding it did not get the name.
+    Raises Unavailable when it stays locked.
+    """
+    reference = f"refs/tags/{name}"
+    for _ in range(TRIES):
+        try:
+            _move(directory, reference, revision, "")
+            return None
+        except GitRefused as error:
+            refusal = error
+        if asked(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
+            return None
+        if LOCKED not in str(refusal):
+            return refusal
+        time.sleep(PAUSE_S)
+    raise Unavailable(f"{refusal}; run the same command again")
 
 
 def _move(directory: Path, reference: str, revision: str, expected: str) -> None:

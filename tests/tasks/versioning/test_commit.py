@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -231,6 +232,20 @@ def test_a_lock_is_respected_until_its_git_must_be_dead(
     else:
         commit_files(root, "merges", lock, message())
     assert locked.exists() == respected
+
+
+def test_a_lock_on_a_tag_is_waited_for_and_no_other_name_is_taken(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    revision, locked = git(root, "rev-parse", "main"), root / ".git" / "refs" / "tags" / "merge" / "r.lock"
+    locked.parent.mkdir(parents=True)
+    locked.touch()
+    with monkeypatch.context() as hasty:
+        hasty.setattr(module, "TRIES", 2)
+        with pytest.raises(Unavailable, match=r"merge/r.lock.*; run the same command again"):
+            tag(root, "r", "a" * 64, revision)
+    threading.Timer(0.5, locked.unlink).start()
+    assert tag(root, "r", "a" * 64, revision) == "merge/r"
 
 
 def _version(root: Path, lock: dict[str, Path], name: str, identity: str) -> None:
