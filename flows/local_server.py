@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
 from prefect.settings import (
@@ -18,6 +19,7 @@ from prefect.settings import (
 from flows.progress import say
 from tasks.errors import Unavailable
 
+PROCESS = Path(__file__).with_name("local_server_process.py")
 START_S = 120.0
 
 
@@ -45,7 +47,7 @@ def prefect_server() -> Iterator[None]:
 
 def _start(url: str) -> "subprocess.Popen[bytes]":
     server = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "server", "start"],
+        [sys.executable, "-P", str(PROCESS), "server", "start"],
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )

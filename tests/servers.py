@@ -28,6 +28,8 @@ __all__ = [
     "until",
 ]
 
+ON_LAPTOPS = Path(__file__).parents[1] / "flows" / "local_server_process.py"
+"""What `loreline serve` runs when no server is configured."""
 ON_POSTGRESQL = os.environ.get("LORELINE_TEST_STORE") == "postgresql"
 
 
@@ -43,8 +45,9 @@ class PrefectServer(Server):
         self.store = _new_store("postgresql+asyncpg", f"sqlite+aiosqlite:///{home / 'prefect.db'}")
         own = {**common, "PREFECT_API_DATABASE_CONNECTION_URL": self.store, **settings}
         port = self.api_url.removesuffix("/api").rpartition(":")[2]
-        command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
-        super().__init__([sys.executable, "-m", *command], own, directory / "prefect.log")
+        prefect = ["-m", "prefect"] if ON_POSTGRESQL else ["-P", str(ON_LAPTOPS)]
+        command = [sys.executable, *prefect, "server", "start", "--host", "127.0.0.1", "--port", port]
+        super().__init__(command, own, directory / "prefect.log")
 
     def answers(self) -> object:
         """Read from the database through the API."""
