@@ -97,7 +97,7 @@ def test_twenty_announcements_are_one_merge_and_two_runs_together_take_turns(day
     for _ in range(20):
         day.announce("second")
     day.wait_for("second", "third")
-    until(lambda: len(over := day.merges("second")) == 21 and all(run["end_time"] for run in over), 150)
+    until(lambda: len(over := day.merges("second")) == 21 and all(run["end_time"] for run in over), 400)
     assert len(day.versions("second")) == len(day.versions("third")) == 1
     told = {run["id"]: (run["state_name"], run["state"]["message"]) for run in day.merges("second")}
     (worked,) = [run for run, (state, _) in told.items() if state == "Completed"]
@@ -134,6 +134,7 @@ def test_killed_in_the_middle_of_a_merge_and_served_again_it_ends_with_one_versi
     )
     states = sorted(run["state_name"] for run in day.merges("fourth"))
     assert states == ["Completed", "Crashed"]
+    until(lambda: not [run for run in day.flow_runs("watch") if run["state_type"] == "RUNNING"])
 
 
 def test_what_could_not_be_announced_is_found_by_the_schedule(day: Day) -> None:
