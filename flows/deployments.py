@@ -1,6 +1,9 @@
 """The deployments, served from one process: for a laptop, or the one machine that merges."""
 
 import asyncio
+import signal
+from contextlib import suppress
+from typing import Any
 
 from prefect.client.orchestration import get_client
 from prefect.deployments.runner import RunnerDeployment
@@ -22,12 +25,20 @@ AT_ONCE = 8
 
 def serve(cron: str) -> None:
     """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
-    with prefect_server():
+    with prefect_server(), suppress(KeyboardInterrupt):
         asyncio.run(_serve(cron))
 
 
+class _Runner(Runner):
+    """Prefect's, but stopped by SIGTERM as by Ctrl-C: its own way exits before anything is put in order."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """Stop."""
+        signal.raise_signal(signal.SIGINT)
+
+
 async def _serve(cron: str) -> None:
-    runner = Runner("loreline", query_seconds=POLL_S, limit=AT_ONCE)
+    runner = _Runner("loreline", query_seconds=POLL_S, limit=AT_ONCE)
     watching, *_ = [await runner.aadd_deployment(each) for each in await _deployments(cron)]
     async with get_client() as client:
         await client.create_flow_run_from_deployment(watching)  # what ended while nothing was served

@@ -15,6 +15,11 @@ from servers import PrefectServer, Servers, until
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[2]
 NAMES = ["merge", "promote", "watch"]
+PARAMS = {
+    "fetch": {"source": "runs/none"},
+    "evaluate": {"tasks": ["t"], "primary": "t/nll"},
+    "watch": {"roots": []},
+}
 
 
 @pytest.fixture
@@ -27,23 +32,35 @@ def named(server: PrefectServer) -> dict[str, dict[str, Any]]:
     return {each["name"]: each for each in sorted(found, key=lambda each: str(each["name"]))}
 
 
-def test_serving_schedules_runs(server: PrefectServer, tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({"watch": {"roots": []}}))
+def test_serving_schedules_runs_until_it_is_stopped_and_again_when_it_is_served_again(
+    server: PrefectServer, tmp_path: Path
+) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
     command = [sys.executable, "-c", "from flows.cli import main; main()", "serve", "--cron", "0 3 * * *"]
-    env = {**server.env, "PYTHONPATH": str(ROOT)}
-    serving = subprocess.Popen(
-        command, env=env, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )  # fmt: skip
+    env, log = {**server.env, "PYTHONPATH": str(ROOT)}, tmp_path / "log"
+
+    def serve() -> "subprocess.Popen[bytes]":
+        with log.open("ab") as said:
+            return subprocess.Popen(command, env=env, cwd=tmp_path, stdout=said, stderr=said, start_new_session=True)  # fmt: skip
 
     def scheduled() -> list[str]:
         runs = server.post("flow_runs/filter")
         return [run["expected_start_time"].replace("T", " ") for run in runs if run["auto_scheduled"]]
 
+    serving = serve()
     try:
         until(lambda: list(named(server)) == NAMES)
         assert named(server)["watch"]["schedules"][0]["schedule"]["cron"] == "0 3 * * *"
         until(lambda: len(scheduled()) > 1)
         assert all(" 03:00" in time for time in scheduled())
+        until(lambda: "Finished in state Completed" in log.read_text())
+        serving.terminate()
+        assert serving.wait(60) == 0
+        assert named(server)["watch"]["paused"]
+        assert scheduled() == []
+        assert "Traceback" not in log.read_text()
+        serving = serve()
+        until(lambda: not named(server)["watch"]["paused"] and len(scheduled()) > 1)
     finally:
         os.killpg(serving.pid, signal.SIGKILL)
         serving.wait()
