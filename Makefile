@@ -20,7 +20,7 @@ demo: setup
 	$(BIN)/loreline demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not (servers or slow)"
+	$(BIN)/python -m pytest -m "not (servers or slow)" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-long: setup
 	$(BIN)/python -m pytest -m "servers or slow"

@@ -24,7 +24,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def until(condition: Callable[[], object], seconds: float = 90) -> None:
+def until(condition: Callable[[], object], seconds: float = 240) -> None:
     """Wait until `condition` holds; an OSError (nobody answers yet) counts as not yet. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while True:

@@ -120,7 +120,7 @@ class Team:
         )
         return [version for version in found if name in (None, version.tags["loreline.run"])]
 
-    def wait_for(self, *names: str, seconds: float = 150) -> None:
+    def wait_for(self, *names: str, seconds: float = 400) -> None:
         """Wait until each training run is a version that is recorded to its end."""
         try:
             until(lambda: all(self._recorded(name) for name in names), seconds)
