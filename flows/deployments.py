@@ -39,13 +39,13 @@ class _Runner(Runner):
 
 async def _serve(cron: str) -> None:
     runner = _Runner("loreline", query_seconds=POLL_S, limit=AT_ONCE)
-    watching, *_ = [await runner.aadd_deployment(each) for each in await _deployments(cron)]
+    watching, *_ = [await runner.aadd_deployment(each) for each in await deployments(cron)]
     async with get_client() as client:
         await client.create_flow_run_from_deployment(watching)  # what ended while nothing was served
     await runner.start()
 
 
-async def _deployments(cron: str) -> list[RunnerDeployment]:
+async def deployments(cron: str) -> list[RunnerDeployment]:
     """Return what is served; prefect.yaml says the same for work pools."""
     ended = DeploymentEventTrigger(
         name="training ended",

@@ -1,5 +1,6 @@
 """A cron deployment really gets its runs from a real server: what wrong pins of Prefect's needs break silently."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from servers import PrefectServer, Servers, until
+
+from flows.deployments import deployments
 
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[2]
@@ -77,6 +80,22 @@ def test_the_team_s_deployment_file_is_accepted(server: PrefectServer) -> None:
     prefect("work-pool", "create", "loreline", "--type", "process")
     prefect("deploy", "--all")
     assert [name for name, each in named(server).items() if each["work_pool_name"] == "loreline"] == NAMES
+    assert str(named(server)["watch"]["description"]).startswith("Merge a training run that has ended")
+
+
+def test_the_team_s_deployments_are_those_that_are_served() -> None:
+    written = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
+    served = asyncio.run(deployments(cron="0 3 * * *"))
+    for ours, theirs in zip(served, written, strict=True):
+        assert ours.name == theirs["name"]
+        assert ours.entrypoint == theirs["entrypoint"].replace("/", ".").replace(".py:", ".")
+        crons = [{"cron": entry.schedule.cron, "timezone": "UTC"} for entry in ours.schedules or ()]
+        assert crons == theirs.get("schedules", [])
+        triggers = [(each.name, each.type, each.expect, each.parameters) for each in ours.triggers]
+        assert triggers == [
+            (each["name"], each["type"], set(each["expect"]), each["parameters"])
+            for each in theirs.get("triggers", ())
+        ]
 
 
 def test_the_form_of_a_deployment_explains_and_checks_its_parameters(server: PrefectServer) -> None:
