@@ -1,7 +1,6 @@
 """The deployments, served from one process: for a laptop, or the one machine that merges."""
 
 import asyncio
-import signal
 from contextlib import suppress
 from typing import Any
 
@@ -25,20 +24,26 @@ AT_ONCE = 8
 
 def serve(cron: str) -> None:
     """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
-    with prefect_server(), suppress(KeyboardInterrupt):
+    with prefect_server(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_serve(cron))
 
 
 class _Runner(Runner):
     """Prefect's, but stopped by SIGTERM as by Ctrl-C: its own way exits before anything is put in order."""
 
+    def __init__(self, serving: asyncio.Task[Any], **settings: Any) -> None:
+        super().__init__("loreline", **settings)
+        self._serving = serving
+
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
         """Stop."""
-        signal.raise_signal(signal.SIGINT)
+        self._serving.get_loop().call_soon_threadsafe(self._serving.cancel)
 
 
 async def _serve(cron: str) -> None:
-    runner = _Runner("loreline", query_seconds=POLL_S, limit=AT_ONCE)
+    serving = asyncio.current_task()
+    assert serving is not None
+    runner = _Runner(serving, query_seconds=POLL_S, limit=AT_ONCE)
     watching, *_ = [await runner.aadd_deployment(each) for each in await deployments(cron)]
     async with get_client() as client:
         await client.create_flow_run_from_deployment(watching)  # what ended while nothing was served

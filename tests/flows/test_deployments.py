@@ -39,7 +39,21 @@ def test_serving_schedules_runs_until_it_is_stopped_and_again_when_it_is_served_
     server: PrefectServer, tmp_path: Path
 ) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    command = [sys.executable, "-c", "from flows.cli import main; main()", "serve", "--cron", "0 3 * * *"]
+    serve_nightly = [
+        sys.executable,
+        "-c",
+        "from flows.cli import main; main()",
+        "serve",
+        "--cron",
+        "0 3 * * *",
+    ]
+    command = [
+        "sh",
+        "-c",
+        'trap "" INT; exec "$@"',
+        "sh",
+        *serve_nightly,
+    ]  # as `loreline serve &` in a script
     env, log = {**server.env, "PYTHONPATH": str(ROOT)}, tmp_path / "log"
 
     def serve() -> "subprocess.Popen[bytes]":
