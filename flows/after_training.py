@@ -16,6 +16,7 @@ from flows.turns import turn
 from tasks.home import home
 from tasks.params import Params, read_params
 from tasks.records import Evaluation, Registration
+from tasks.registry.store import place_of, uri_of
 from tasks.reporting.table import markdown_tables
 from tasks.runs.identity import identity_of, key_of
 from tasks.runs.ledger import Claim, Entry, Ledger
@@ -92,7 +93,9 @@ def _work(params: Params, claim: Claim, artifacts: Path, refresh: bool, again: b
     versioned = version(params, artifacts, identity, claim.confirm)
     promotion = promote(params, registration)
     model = f"models:/{registration.name}/{registration.version}"
-    claim.settle("merged", f"{model}: {evaluation.verdict.sentence}", identity, model, versioned.tag)
+    place = place_of(uri_of(params.register_))  # the next run may name another registry
+    told = f"{model} in {place}: {evaluation.verdict.sentence}"
+    claim.settle("merged", told, identity, model, versioned.tag)
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
 
 

@@ -10,10 +10,9 @@ import requests
 from tasks.doctor.finding import Finding
 from tasks.doctor.knocking import WAIT_S, clock_of, knock
 from tasks.errors import BadInput, LorelineError
-from tasks.home import home
 from tasks.params import RegisterParams
 from tasks.registry.moves import Move, age, standing
-from tasks.registry.store import SQLITE, asking, without_secrets
+from tasks.registry.store import SQLITE, asking, uri_of, without_secrets
 from tasks.registry.versions import version_of
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ _QUICK = {
 def check_registry(params: RegisterParams) -> list[Finding]:
     """Look at the store that the parameters name and at the registered model; no store is made."""
     os.environ.update(_QUICK)
-    uri = params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home() / 'mlflow.db'}"
+    uri = uri_of(params)
     store, usable = _server(uri) if uri.startswith(("http:", "https:")) else _database(uri)
     return [*store, *_model(uri, params.name)] if usable else store
 

@@ -30,7 +30,7 @@ def connect(params: RegisterParams) -> "MlflowClient":
 
     Raises Unavailable when its server does not answer, BadInput for an address that cannot be used.
     """
-    uri = params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home() / 'mlflow.db'}"
+    uri = uri_of(params)
     _settle()
     _probe(uri)
     with asking(uri), exclusive(uri):
@@ -38,6 +38,16 @@ def connect(params: RegisterParams) -> "MlflowClient":
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         return MlflowClient(uri, registry_uri=uri)
+
+
+def uri_of(params: RegisterParams) -> str:
+    """Return the address of the store, which may hold a password."""
+    return params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home() / 'mlflow.db'}"
+
+
+def place_of(uri: str) -> str:
+    """Name a store for people: its SQLite file, or its address without secrets."""
+    return str(_database(uri) or without_secrets(uri))
 
 
 def experiment(client: "MlflowClient", name: str) -> str:
@@ -78,7 +88,7 @@ def exclusive(uri: str, name: str = "") -> FileLock:
     """Return the lock that lets one process on this machine write to a store's model at a time."""
     locks = cache() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / digest_of(["registry", str(_database(uri) or without_secrets(uri)), name]))
+    return FileLock(locks / digest_of(["registry", place_of(uri), name]))
 
 
 def without_secrets(text: str) -> str:
@@ -154,11 +164,10 @@ def _artifacts(uri: str) -> str | None:
 
 def _told(kind: type[LorelineError], uri: str, error: Exception) -> LorelineError:
     """Say what MLflow said, shortly, without credentials."""
-    where = _database(uri) or without_secrets(uri)
     what = without_secrets(" ".join(str(error).split()))[:300].rstrip(". ")
     remedy = (
         "correct the register section and run again"
         if kind is BadInput
         else "run the same command again when MLflow answers; nothing is registered twice"
     )
-    return kind(f"{where}: MLflow says: {what}; {remedy}")
+    return kind(f"{place_of(uri)}: MLflow says: {what}; {remedy}")

@@ -160,7 +160,7 @@ def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(proje
 def test_a_run_that_was_merged_before_is_named_at_once(project: Project) -> None:
     before = project.versions()
     said = project.run("loreline", "run", "--set", "merge.method=average")
-    assert f"models:/loreline-demo/{before}: " in said
+    assert f"models:/loreline-demo/{before} in {project.state / 'mlflow.db'}: " in said
     assert project.versions() == before
 
 
