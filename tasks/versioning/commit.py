@@ -15,6 +15,7 @@ TRIES, PAUSE_S = 30, 0.1
 STALE_S = 60.0
 """For so long a lock of git's is respected: it is held for milliseconds, but a killed git leaves it."""
 LOCKED = ".lock': File exists"
+"""Among git's words when another git holds a reference."""
 IDENTITY, MODEL = "Loreline-Identity", "Loreline-Model"
 
 
