@@ -39,26 +39,13 @@ def test_serving_schedules_runs_until_it_is_stopped_and_again_when_it_is_served_
     server: PrefectServer, tmp_path: Path
 ) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    serve_nightly = [
-        sys.executable,
-        "-c",
-        "from flows.cli import main; main()",
-        "serve",
-        "--cron",
-        "0 3 * * *",
-    ]
-    command = [
-        "sh",
-        "-c",
-        'trap "" INT; exec "$@"',
-        "sh",
-        *serve_nightly,
-    ]  # as `loreline serve &` in a script
+    serve_nightly = [sys.executable, "-c", "from flows.cli import main; main()", "serve", "--cron", "0 3 * * *"]  # fmt: skip
+    as_a_script_does = ["sh", "-c", 'trap "" INT; exec "$@"', "sh", *serve_nightly]  # with an & behind it
     env, log = {**server.env, "PYTHONPATH": str(ROOT)}, tmp_path / "log"
 
     def serve() -> "subprocess.Popen[bytes]":
         with log.open("ab") as said:
-            return subprocess.Popen(command, env=env, cwd=tmp_path, stdout=said, stderr=said, start_new_session=True)  # fmt: skip
+            return subprocess.Popen(as_a_script_does, env=env, cwd=tmp_path, stdout=said, stderr=said, start_new_session=True)  # fmt: skip
 
     def scheduled() -> list[str]:
         runs = server.post("flow_runs/filter")

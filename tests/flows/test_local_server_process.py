@@ -11,17 +11,21 @@ PROCESS = Path(__file__).parents[2] / "flows" / "local_server_process.py"
 # One connection waits for the write of another, which the main thread is about to end. Meanwhile a collection meets
 # an abandoned cursor of the one that waits.
 WAITING = """
-import gc, runpy, sqlite3, sys, threading, time
+import gc, runpy, sqlite3, sys, threading, time, weakref
 gc.set_threshold(0)  # no collection before it is time for one
 collect_apart = runpy.run_path(sys.argv[2])["collect_apart"]
+
+class Cycle(list):
+    pass
 
 def connect():
     return sqlite3.connect(sys.argv[1], timeout=10, isolation_level=None, check_same_thread=False)
 
-writing, waiting, told = connect(), connect(), []
+writing, waiting, told, freed = connect(), connect(), [], threading.Event()
 writing.execute("CREATE TABLE rows (x)")
-abandoned = [waiting.execute("VALUES (1), (2)")]  # of which nobody reads the second
+abandoned = Cycle([waiting.execute("VALUES (1), (2)")])  # of which nobody reads the second
 abandoned.append(abandoned)
+weakref.finalize(abandoned, freed.set)
 del abandoned
 writing.execute("BEGIN IMMEDIATE")
 
@@ -42,7 +46,7 @@ for _ in range(20):
     time.sleep(0.1)
 writing.execute("COMMIT")
 thread.join()
-print(*told)
+print(*told, "and freed" if freed.wait(30) else "and kept")
 """
 
 
@@ -53,10 +57,10 @@ def outcome(place: Path, collect: str) -> str:
 
 
 def test_a_write_that_others_wait_for_ends_although_garbage_is_theirs(tmp_path: Path) -> None:
-    assert outcome(tmp_path, "collect_apart()") == "written\n"
+    assert outcome(tmp_path, "collect_apart()") == "written and freed\n"
 
 
 @pytest.mark.slow
 def test_it_would_not_if_garbage_were_collected_anywhere(tmp_path: Path) -> None:
     """CPython's own way, which this file is there for: when this fails, it can go."""
-    assert outcome(tmp_path, "") == "database is locked\n"
+    assert outcome(tmp_path, "") == "database is locked and freed\n"
