@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.errors import BadInput
+from tasks.publish import check_untouched
 
 
 def check_free(out: Path, sources: Sequence[Path], earlier: str) -> None:
-    """Raise BadInput unless `out` is new, empty or an output with the file `earlier`, and apart from sources.
+    """Raise BadInput unless `out` is new, empty or an untouched output with `earlier`, and apart from sources.
 
-    Publishing replaces a directory whole: a source inside it would be lost, and one around it changed.
+    Publishing replaces a directory whole: a source inside it would be lost, and one around it changed, and so
+    would be what a user has put or trained there since.
     """
     place = out.resolve()
     for source in sources:
@@ -20,3 +22,5 @@ def check_free(out: Path, sources: Sequence[Path], earlier: str) -> None:
         raise BadInput(f"{existing}: is a file; name a new directory with --out")
     if out.exists() and any(out.iterdir()) and not (out / earlier).is_file():
         raise BadInput(f"{out}: is not empty and holds no earlier {earlier}; name a new directory with --out")
+    if out.exists():
+        check_untouched(out)

@@ -47,6 +47,33 @@ def _manifest(directory: Path) -> Manifest | None:
         return None
 
 
+def check_untouched(directory: Path) -> None:
+    """Raise BadInput also when a file is not what its manifest says: a user may have trained on there."""
+    check_replaceable(directory)
+    manifest = _manifest(directory)
+    known = {file.name: file for file in manifest.files} if manifest else {}
+    for file in _contents(directory):
+        if known.get(file.name) != file:
+            raise BadInput(
+                f"{directory / file.name}: was changed since Loreline wrote it, and would be replaced; "
+                "move it away, or write somewhere else"
+            )
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise BadInput when a directory holds something that its manifest does not name: it is not ours to remove."""
+    if not directory.exists():
+        return
+    manifest = _manifest(directory)
+    ours = {directory / file.name for file in manifest.files} | {directory / MANIFEST} if manifest else set()
+    ours |= {parent for path in ours for parent in path.parents}
+    if others := sorted(set(directory.rglob("*")) - ours):
+        raise BadInput(
+            f"{others[0]}: is not part of what Loreline wrote to {directory}, which would be replaced; "
+            "move it away, or write somewhere else"
+        )
+
+
 @contextmanager
 def publishing(
     directory: Path, made_from: str | Callable[[], str], resume: str | None = None
@@ -54,15 +81,18 @@ def publishing(
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
     What stood there before is visible until the new output is complete and on disk; after a crash at any
-    instant the one or the other is there whole. The manifest is written last; a `made_from` that is known
+    instant the one or the other is there whole. Raises BadInput when something else lies there (see
+    `check_replaceable`), also when it came meanwhile. The manifest is written last; a `made_from` that is known
     only then may be a function. With `resume`, the identity of the work, the scratch directory still holds
     what a killed process with the same one left.
     """
     with _lock(directory), _scratch(directory, resume) as scratch:
+        check_replaceable(directory)
         yield scratch
         origin = made_from if isinstance(made_from, str) else made_from()
         Manifest(made_from=origin, files=_contents(scratch)).write(scratch / MANIFEST)
         _sync(*scratch.rglob("*"), scratch)
+        check_replaceable(directory)
         _put_in_place(scratch, directory)
 
 

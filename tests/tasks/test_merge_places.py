@@ -1,6 +1,7 @@
 """A merge changes its output and nothing else: not its sources, not what lies beside (P1, P2)."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from tasks.checkpoints.layout import SINGLE
 from tasks.errors import BadInput, LorelineError
 from tasks.merge_checkpoints import merge_directories
 from tasks.merge_params import MergeParams
-from tasks.publish import is_intact
+from tasks.publish import MANIFEST, is_intact
 from tasks.records import MergeReport
 
 AVERAGE = MergeParams(method="average")
@@ -59,6 +60,58 @@ def test_what_a_killed_merge_left_does_not_get_into_the_next(three: list[Path], 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(
         path.name for path in (tmp_path / "undisturbed").iterdir()
     )
+
+
+def train_on(out: Path) -> str:
+    (out / "checkpoint-500").mkdir()
+    (out / "checkpoint-500" / "model.safetensors").write_bytes(b"three days of training")
+    return "checkpoint-500"
+
+
+def take_notes(out: Path) -> str:
+    (out / "NOTES.md").write_text("why we like it")
+    return "NOTES.md"
+
+
+def make_room(out: Path) -> str:
+    (out / "eval").mkdir()
+    return "eval"
+
+
+def train_in_place(out: Path) -> str:
+    weights = (out / SINGLE).read_bytes()
+    (out / SINGLE).write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
+    return SINGLE
+
+
+def lose_the_manifest(out: Path) -> str:
+    (out / MANIFEST).unlink()
+    return "README.md"
+
+
+@pytest.mark.parametrize("act", [train_on, take_notes, make_room, train_in_place, lose_the_manifest])
+@pytest.mark.parametrize("other_parameters", [False, True])
+def test_what_a_user_has_put_into_an_earlier_merge_is_not_lost(
+    three: list[Path], tmp_path: Path, act: Callable[[Path], str], other_parameters: bool
+) -> None:
+    merge_directories(AVERAGE, three, tmp_path / "out")
+    name = act(tmp_path / "out")
+    before = visible(tmp_path)
+    params = MergeParams(method="ema") if other_parameters else AVERAGE
+    with pytest.raises(BadInput, match=rf"out/{name}: (is not part of what|was changed since).*move it away"):
+        merge_directories(params, three, tmp_path / "out")
+    assert visible(tmp_path) == before
+
+
+def test_what_comes_while_a_merge_runs_is_not_lost(three: list[Path], tmp_path: Path) -> None:
+    merge_directories(AVERAGE, three, tmp_path / "out")
+    model = (tmp_path / "out" / SINGLE).read_bytes()
+    with pytest.raises(BadInput, match=r"NOTES.md: is not part of what Loreline wrote"):
+        merge_directories(
+            MergeParams(method="ema"), three, tmp_path / "out", lambda *_: take_notes(tmp_path / "out")
+        )
+    assert (tmp_path / "out" / "NOTES.md").exists()
+    assert (tmp_path / "out" / SINGLE).read_bytes() == model
 
 
 @pytest.mark.parametrize("place", ["", "merged", ".."])

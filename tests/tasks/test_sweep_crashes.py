@@ -25,7 +25,7 @@ def three(tmp_path: Path) -> list[Path]:
     return [write_checkpoint(tmp_path / "training", step, own) for step, own in enumerate(tensors, 1)]
 
 
-def test_what_is_published_is_left_alone_and_what_is_damaged_is_written_again(
+def test_what_is_published_is_left_alone_and_what_is_missing_is_written_again(
     three: list[Path], tmp_path: Path
 ) -> None:
     sweep(EMA, DECAY, three, tmp_path / "out")
@@ -33,6 +33,9 @@ def test_what_is_published_is_left_alone_and_what_is_damaged_is_written_again(
     places = {path.name: path.stat().st_ino for path in (tmp_path / "out").iterdir()}
     weights = tmp_path / "out" / "ema.decay=0.5" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(BadInput, match=r"ema.decay=0.5/model.safetensors: was changed since Loreline wrote it"):
+        sweep(EMA, DECAY, three, tmp_path / "out")
+    weights.unlink()
     heard: list[int] = []
     sweep(EMA, DECAY, three, tmp_path / "out", on_tensor=lambda name, done, total: heard.append(total))
     assert set(heard) == {12 * 8 * 16 * 4}
