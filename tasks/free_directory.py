@@ -8,7 +8,7 @@ from tasks.publish import check_untouched
 
 
 def check_free(out: Path, sources: Sequence[Path], earlier: str) -> None:
-    """Raise BadInput unless `out` is new, empty or an untouched output with `earlier`, and apart from sources.
+    """Raise BadInput unless `out` is new, empty or an untouched output with `earlier`, apart from sources.
 
     Publishing replaces a directory whole: a source inside it would be lost, and one around it changed, and so
     would be what a user has put or trained there since.

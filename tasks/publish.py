@@ -61,7 +61,7 @@ def check_untouched(directory: Path) -> None:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raise BadInput when a directory holds something that its manifest does not name: it is not ours to remove."""
+    """Raise BadInput when a directory holds what its manifest does not name: that is not ours to remove."""
     if not directory.exists():
         return
     manifest = _manifest(directory)
@@ -81,8 +81,8 @@ def publishing(
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
     What stood there before is visible until the new output is complete and on disk; after a crash at any
-    instant the one or the other is there whole. Raises BadInput when something else lies there (see
-    `check_replaceable`), also when it came meanwhile. The manifest is written last; a `made_from` that is known
+    instant the one or the other is there whole. Raises BadInput when something else lies there, or came there
+    meanwhile (see `check_replaceable`). The manifest is written last; a `made_from` that is known
     only then may be a function. With `resume`, the identity of the work, the scratch directory still holds
     what a killed process with the same one left.
     """

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tasks.merge_params import MergeParams
 from tasks.merging.block import Block
-from tasks.merging.methods import METHODS
+from tasks.merging.layers import Layers
+from tasks.merging.methods import METHODS, Method
 from tasks.merging.program import Settings, worst
+from tasks.varying import resolve
 
 Tensors = Mapping[str, np.ndarray]
 
@@ -22,17 +25,22 @@ def merge(
     rows: int | None = None,
     dtype: type = np.float64,
     steps: Sequence[int] | None = None,
+    row: Method | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """Merge whole models; `rows` a block, computing in `dtype`. Return tensors and facts."""
+    """Merge whole models; `rows` a block, computing in `dtype`. Return tensors and facts.
+
+    `row`: how; unset: as the table says of params.method.
+    """
     shapes = {name: tensor.shape for name, tensor in checkpoints[0].items()}
     steps = steps or range(1, len(checkpoints) + 1)
-    settings = Settings(params, lambda name: params, steps, shapes)
-    method = METHODS[params.method]
+    at = partial(resolve, params, layers=Layers.of(shapes))
+    settings = Settings(params, at, steps, shapes)
+    method = row or METHODS[params.method]
     groups = [list(shapes)] if method.spans_model(params) else [[name] for name in shapes]
     merged: dict[str, np.ndarray] = {}
     facts: dict[str, dict[str, Any]] = {}
     for names in groups:
-        own = Settings(params, lambda name: params, steps, {n: shapes[n] for n in names})
+        own = Settings(params, at, steps, {n: shapes[n] for n in names})
         blocks = {
             name: cut(name, [c[name] for c in checkpoints], base and base[name],
                       None if method.whole else rows, dtype)

@@ -18,9 +18,8 @@ from tasks.engine.cut import cut
 from tasks.engine.execute import OnTensor
 from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
 from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
 from tasks.merging.block import Block
-from tasks.merging.methods import METHODS
+from tasks.merging.methods import METHODS, averaging
 from tasks.merging.program import Facts, Finish, Settings
 from tasks.threads import one_thread_each
 
@@ -103,8 +102,7 @@ def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, sh
     [name], params = settings.shapes, settings.params
     own = params.method in AVERAGES and params.weights not in ("nan", "metagpt")
     if not own:
-        plain = MergeParams(method="average")
-        settings = replace(settings, params=plain, at=lambda tensor: plain)
+        settings = averaging(settings)
     finish: Finish = run(METHODS[settings.params.method].program(settings), [], _no_block)
     compute = compute_dtype(stored.dtype)
     for piece in cut(name, stored.shape, whole=False):

@@ -1,6 +1,7 @@
 """The table of merge methods."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from tasks.merge_params import MergeParams
@@ -212,8 +213,20 @@ METHODS = {
 
 
 def method_of(variants: Sequence[Settings]) -> Method:
-    """Return the row of the table; where all variants are plain averages, at an average's price."""
+    """Return the row of the table; where all variants are plain averages, at an average's price.
+
+    The average gets its own defaults: it must not read what was set for the method that it stands for, whose
+    λ it would multiply the weights by.
+    """
     row = METHODS[variants[0].params.method]
     if not all(row.averages(settings) for settings in variants):
         return row
-    return row._replace(program=METHODS["average"].program, family=None, whole=False)
+    return row._replace(
+        program=lambda own: METHODS["average"].program(averaging(own)), family=None, whole=False
+    )
+
+
+def averaging(settings: Settings) -> Settings:
+    """Return the settings of a plain average of the same checkpoints and tensors."""
+    plain = MergeParams(method="average")
+    return replace(settings, params=plain, at=lambda tensor: plain)

@@ -298,3 +298,40 @@ def test_lore_by_default_gives_on_a_base_what_it_gives_alone(tmp_path: Path) -> 
         assert alone.tensors[name]["mu"] == pytest.approx(on_base.tensors[name]["mu"], rel=1e-6)
         assert max(alone.tensors[name]["ranks"]) > 0
         np.testing.assert_allclose(full[name] - before[name], change, atol=1e-6)
+
+
+SETTINGS = [
+    {"method": "average", "weights": "nan", "nan": {"of": "task_vectors"}},
+    {"method": "task_arithmetic", "weights": "nan", "nan": {"of": "task_vectors", "scale": 1.7}},
+    {"method": "average", "weights": "nan", "nan": {"of": "task_vectors", "per": "model"}},
+    {"method": "average", "weights": "metagpt", "metagpt": {"per": "tensor"}},
+    {"method": "ema", "ema": {"decay": 0.3}},
+    {"method": "lawa", "lawa": {"k": 1, "spacing": 2}},
+    {"method": "task_arithmetic", "lam": 0.0},
+    {"method": "task_arithmetic", "lam": 1.7, "weights": "metagpt"},
+    {"method": "metagpt", "lam": 1.7, "metagpt": {"per": "tensor"}},
+    {"method": "model_stock"},
+    {"method": "lore", "lam": 1.7, "lore": {"mu": 0.3, "mu_scale": "sigma1", "tolerance": 1e-9}},
+    {"method": "lore", "lore": {"mu": 0.3, "mu_scale": "sigma1", "rank_ratio": 0.1, "combine": "mean"}},
+    {"method": "lore", "lam": 1.7, "lore": {"mu": 0.02, "mu_scale": "absolute", "passes": 4}},
+    {"method": "lore", "lam": 0.0, "lore": {"embeddings": "average", "mu": 0.3, "mu_scale": "sigma1"}},
+]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_adapters_alone_merge_as_they_do_on_their_base(
+    family: tuple[Path, list[Path]], tmp_path: Path, settings: dict[str, Any], count: int
+) -> None:
+    """The way through the factors reads what the way through whole matrices reads."""
+    base, adapters = family[0], double(family[1][:count], tmp_path / "double")
+    merge_directories(MergeParams.model_validate(settings), adapters, tmp_path / "alone")
+    on_base = {**settings, "base": str(base), "dtype": "float32"}
+    merge_directories(MergeParams.model_validate(on_base), adapters, tmp_path / "whole")
+    alone = load_file(unloaded(base, tmp_path / "alone", tmp_path / "applied") / "model.safetensors")
+    whole = load_file(tmp_path / "whole" / "model.safetensors")
+    for name, tensor in whole.items():
+        if name in alone:
+            torch.testing.assert_close(
+                alone[name], tensor, rtol=0, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
+            )

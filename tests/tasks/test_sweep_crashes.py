@@ -33,7 +33,9 @@ def test_what_is_published_is_left_alone_and_what_is_missing_is_written_again(
     places = {path.name: path.stat().st_ino for path in (tmp_path / "out").iterdir()}
     weights = tmp_path / "out" / "ema.decay=0.5" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(BadInput, match=r"ema.decay=0.5/model.safetensors: was changed since Loreline wrote it"):
+    with pytest.raises(
+        BadInput, match=r"ema.decay=0.5/model.safetensors: was changed since Loreline wrote it"
+    ):
         sweep(EMA, DECAY, three, tmp_path / "out")
     weights.unlink()
     heard: list[int] = []
