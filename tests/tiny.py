@@ -25,7 +25,10 @@ def write_checkpoint(
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "tokenizer.json").write_text("{}")
-    history = [{"step": step, "loss": 1.0}, {"step": step, **(metrics or {"eval_loss": 1 / step})}]
+    history = [
+        {"step": step, "loss": 1.0},
+        {"step": step, **({"eval_loss": 1 / step} if metrics is None else metrics)},
+    ]
     state = {"global_step": step, "log_history": history}
     (directory / "trainer_state.json").write_text(json.dumps(state))
     return directory

@@ -1,0 +1,107 @@
+"""What earlier releases wrote and named stays the same: bytes of merges, identities of merged runs."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import write_checkpoint
+
+from tasks.checkpoints.layout import SINGLE
+from tasks.merge_checkpoints import merge_directories
+from tasks.merge_params import MergeParams
+from tasks.merging.methods import METHODS
+from tasks.params import Params
+from tasks.records import Checkpoint, FileDigest, Run
+from tasks.runs.identity import identity_of, key_of
+
+SHAPES = {
+    "model.embed_tokens.weight": (48, 24),
+    "model.layers.0.mlp.up_proj.weight": (40, 24),
+    "model.layers.0.mlp.down_proj.weight": (24, 40),
+    "model.layers.1.experts.weight": (3, 16, 24),
+    "model.norm.weight": (24,),
+}
+RECORDED = {
+    "lore": "7ee0930746f78102df54bdf8dd5acd9c88aae1cf886d3ca904c0426fad53c949",
+    "average": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
+    "ema": "f8e49005dcbe1816ecf9294e6c8074f3a2da474f06ef4eba4ef10d3a568bd664",
+    "wma": "aabf3fd48b8e348e6741baca54b9f023dbd6011b7e906e97e5181126a06d125c",
+    "lawa": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
+    "task_arithmetic": "f78da916324768072bef1b26a4155ce8317062f512918f45b15494af1444f24c",
+    "ties": "914f14bf2e5c952fc860e765b0ed365b072fcd9452783c11f8d0766c064e5ac8",
+    "dare": "63f8438edf1a7efece9ef02ab47896c99d41d3291380aa807d29712147a72c95",
+    "dare_ties": "223702e233119e17c5b01082273d1b19fb56ea6f7f346133019ce2d3f0936240",
+    "breadcrumbs": "e098a8436b5c5f006eea0767b1302b727e5870472b63e61ded99023c9690ae17",
+    "metagpt": "1573fe0eccc00e7159d82a7c6e24b8c9ccf0da21b7ed98a27d95acbdd17b3175",
+    "slerp": "76dc8023389f2480ad9db9ab917ecd8c3b7fea20bff62b1ba738d2b5fa66849d",
+    "model_stock": "983b993ce57915f09ecb0d723f7532421af6b8495695cf238ce3460ff3ec8351",
+    "widen": "62b84fc959329da188e0f43a860b393445d6708b29b19bac028b9ead76b6f42c",
+    "tsv_m": "c5bbd358734bac273c4714641b6419bacd45a303cb80b882600ce079ef30e62c",
+    "iso_c": "340f465346a2658a8356ca61a3746cf4126a8e9e274e766bb33c2f82d976d206",
+}
+"""Method -> SHA-256 of the weight file that e6acb12 wrote, in bfloat16: no CPU's last float32 place shows."""
+
+
+def write_run(root: Path) -> list[Path]:
+    """Write a base, which has step 1, and three checkpoints that drift from it, with a spike and noise."""
+    rng = np.random.default_rng(7)
+
+    def draw(scale: float) -> dict[str, np.ndarray]:
+        return {name: scale * rng.standard_normal(shape) for name, shape in SHAPES.items()}
+
+    base, drift = draw(1.0), draw(0.1)
+    models = [base]
+    for step in (1, 2, 3):
+        noise = draw(0.05)
+        spike = {name: np.zeros(shape) for name, shape in SHAPES.items()}
+        for name, shape in SHAPES.items():
+            if len(shape) == 2:
+                spike[name] = 0.5 * np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
+        models.append({name: base[name] + step * drift[name] + noise[name] + spike[name] for name in SHAPES})
+    return [
+        write_checkpoint(
+            root, step, {name: torch.from_numpy(t.astype(np.float32)) for name, t in own.items()}, metrics={}
+        )
+        for step, own in enumerate(models, 1)
+    ]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_merge_has_the_bytes_that_it_always_had(method: str, tmp_path: Path) -> None:
+    base, *checkpoints = write_run(tmp_path)
+    params = {"method": method, "dtype": "bfloat16"}
+    if METHODS[method].base == "required":
+        params["base"] = str(base)
+    merge_directories(
+        MergeParams.model_validate(params), checkpoints[: METHODS[method].at_most], tmp_path / "out"
+    )
+    assert hashlib.sha256((tmp_path / "out" / SINGLE).read_bytes()).hexdigest() == RECORDED[method]
+
+
+def test_a_merged_run_has_the_identity_that_it_always_had() -> None:
+    """Or every run that was merged before would be merged again."""
+    file = FileDigest(name="model.safetensors", size=1, sha256="a" * 64)
+    checkpoint = Checkpoint(
+        name="checkpoint-1", step=1, source="runs/x/checkpoint-1", metrics={}, files=(file,)
+    )
+    run = Run(name="x", source="runs/x", checkpoints=(checkpoint,), left_out=())
+    params = Params.model_validate(
+        {
+            "fetch": {"source": "runs/x"},
+            "select": {"k": 3},
+            "merge": {
+                "method": "lore",
+                "lam": 0.5,
+                "lore": {"mu": {"gradient": [1.0, 2.0]}},
+                "device": "cpu",
+            },
+            "evaluate": {"tasks": ["t"], "primary": "t/acc", "margins": {"t/nll": 0.1}, "batch_size": 8},
+            "register": {"name": "m"},
+        }
+    )
+    assert checkpoint.digest == "6932cf52351be39d6506cb3c84aba8c1ef4ca7e6a285b10bfe4add27b00e4876"
+    assert run.digest == "1cf8faf161b205fc5bcbe27b90adc99ca6bf0c7681f4b628d9e4ab7a0816a5b1"
+    assert key_of("seen", params) == "785edcc0d0575fe7c7f3e1a70926edbec9be359c5e20dd09574f0bfc33ff1ecf"
+    assert identity_of(run, params) == "6955402eb319d80eb4a8ab6b0b327cf7c2b3dfd97cf7ebf532dc2e6a73075184"
