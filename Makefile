@@ -40,10 +40,10 @@ check: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python tests/benchmarks/bench_merge.py
+	$(BIN)/python -m tests.benchmarks.bench_merge
 
 study: setup
-	$(BIN)/python tests/benchmarks/study_lore.py
+	$(BIN)/python -m tests.benchmarks.study_lore
 
 ui: setup
 	@echo "MLflow  http://127.0.0.1:5000    Prefect  http://127.0.0.1:4200    (Ctrl-C stops both)"

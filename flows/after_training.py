@@ -9,17 +9,17 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
+from flows.device_lock import device_lock
+from flows.mark_crashed import mark_crashed
 from flows.progress import merging, say
 from flows.stages import check, evaluate, fetch, look, merge, promote, register, select, version
-from flows.takeover import end_dead_run
-from flows.turns import turn
-from tasks.home import home
-from tasks.params import Params, read_params
-from tasks.records import Evaluation, Registration
+from tasks.base.directories import state_dir
+from tasks.base.records import Evaluation, Registration
+from tasks.jobs.identity import identity_of, key_of
+from tasks.jobs.ledger import Claim, Ledger, LedgerEntry
+from tasks.parameters.params import Params, read_params
 from tasks.registry.store import place_of, uri_of
 from tasks.reporting.table import markdown_tables
-from tasks.runs.identity import identity_of, key_of
-from tasks.runs.ledger import Claim, Entry, Ledger
 from tasks.version_artifacts import Versioned, check_version
 from tasks.versioning.worktree import close_workspace, open_workspace
 
@@ -46,7 +46,7 @@ def _run_name() -> str:
 @flow(name="after-training", flow_run_name=_run_name, persist_result=False)
 def after_training(
     params: Params | None = None, in_place: bool = False, refresh: bool = False
-) -> Outcome | Entry | State[Entry]:
+) -> Outcome | LedgerEntry | State[LedgerEntry]:
     """Merge a finished training run, judge the merge, register and version it.
 
     Args:
@@ -60,26 +60,26 @@ def after_training(
     else:
         key = key_of(look(params.fetch.source, params.watch.quiet_for, params.register_).digest, params)
     claimed = Ledger().claim(key, params.fetch.source, str(flow_run.id), again=in_place or refresh)
-    if isinstance(claimed, Entry):
+    if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
-    root, place = Path.cwd(), home() / "runs" / claimed.workspace
+    root, place = Path.cwd(), state_dir() / "runs" / claimed.workspace
     with claimed as claim:
-        end_dead_run(claim.predecessor)
+        mark_crashed(claim.predecessor)
         artifacts = ARTIFACTS if in_place else open_workspace(place, root, params) / "artifacts"
         # In place it was fetched anew already.
         done = _work(params, claim, artifacts, refresh and not in_place, again=in_place or refresh)
-    if not in_place and (isinstance(done, Entry) or done.versioned.tag):
+    if not in_place and (isinstance(done, LedgerEntry) or done.versioned.tag):
         close_workspace(place, root)
-        done = done if isinstance(done, Entry) else done._replace(artifacts=None)
-    return _nothing_to_do(done) if isinstance(done, Entry) else done
+        done = done if isinstance(done, LedgerEntry) else done._replace(artifacts=None)
+    return _nothing_to_do(done) if isinstance(done, LedgerEntry) else done
 
 
-def _work(params: Params, claim: Claim, artifacts: Path, refresh: bool, again: bool) -> Outcome | Entry:
+def _work(params: Params, claim: Claim, artifacts: Path, refresh: bool, again: bool) -> Outcome | LedgerEntry:
     check(params.evaluate)
     check_version(params, Path.cwd())
     identity = identity_of(fetch(params.fetch, artifacts, refresh, params.register_), params)
     select(params.select, artifacts)
-    with turn(params):
+    with device_lock(params):
         before = None if again else Ledger().merged_as(identity)
         if before:  # the same checkpoints, found elsewhere
             return claim.settle("merged", before.sentence, identity, before.version, before.tag)
@@ -99,7 +99,7 @@ def _work(params: Params, claim: Claim, artifacts: Path, refresh: bool, again: b
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
 
 
-def _nothing_to_do(entry: Entry) -> State[Entry]:
+def _nothing_to_do(entry: LedgerEntry) -> State[LedgerEntry]:
     """End at once, naming what was done or who is at it."""
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from tasks.home import cache
+from tasks.base.directories import cache_dir
 
 ANNOUNCE = Path(__file__).with_name("announce.py")
 DEADLINE_S = 60
@@ -46,7 +46,7 @@ def announce_detached(run: Path, name: str, deadline: int = DEADLINE_S) -> None:
 
     `deadline` is in seconds. Raises OSError or subprocess.SubprocessError when it cannot be started.
     """
-    outcome = cache() / "announce.log"
+    outcome = cache_dir() / "announce.log"
     command = [sys.executable, "-P", str(ANNOUNCE), str(run), name, str(deadline), str(outcome)]
     # The shell ends at once and leaves its child to init: nothing to reap, nothing for launchers to kill.
     subprocess.run(

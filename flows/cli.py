@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from tasks.errors import LorelineError
-from tasks.params import read_params
+from tasks.base.errors import LorelineError
+from tasks.parameters.params import read_params
 
 app = typer.Typer(
     help="Merge the checkpoints of every fine-tuning run, and say honestly whether the merge is better.",
@@ -114,8 +114,8 @@ def inspect(
 ) -> None:
     """Say how checkpoints lie to each other (norms, cosines, sign conflict), without merging them."""
     from flows.progress import merging
-    from tasks.inspect_checkpoints import inspect_directories
     from tasks.reporting.deviation_table import deviation_text
+    from tasks.reporting.inspection import inspect_directories
 
     with merging("inspect") as on_tensor:
         found = inspect_directories(checkpoints, base, out, on_tensor)
@@ -155,9 +155,9 @@ def run(
 ) -> None:
     """Run the whole flow in Prefect: fetch, select, merge, evaluate, register, version."""
     from flows.run import run_flow
-    from tasks.runs.source import normal
+    from tasks.sources.addresses import normal_address
 
-    source = [f"fetch.source={normal(run, Path.cwd())}"] if run else []
+    source = [f"fetch.source={normal_address(run, Path.cwd())}"] if run else []
     run_flow(read_params(params, [*source, *set_]), refresh)
 
 
@@ -188,7 +188,7 @@ def serve(
     cron: Annotated[str, typer.Option(help="When to look for ended runs, in cron syntax.")] = "0 3 * * *",
 ) -> None:
     """Watch from now on: now, at cron, and whenever a training run announces its end."""
-    from flows.deployments import serve as serve_deployments
+    from flows.deployments import serve_deployments
 
     serve_deployments(cron)
 
@@ -215,7 +215,7 @@ def rollback(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """Move the alias champion back to previous-champion."""
-    from tasks.promote_version import rollback as roll_back
+    from tasks.promote_version import roll_back
     from tasks.registry.people import whoami
 
     print(roll_back(read_params(params, set_).register_, whoami(), why).sentence)
@@ -228,7 +228,7 @@ def history(
     params: ParamsFile = DEFAULT_PARAMS,
 ) -> None:
     """List the merged runs: when, verdict, metrics, registry version, git revision."""
-    from tasks.registry.history import history as merged_runs
+    from tasks.registry.history import merged_runs
     from tasks.reporting.history_table import history_table
 
     print(history_table(merged_runs(read_params(params, set_).register_, limit)))
@@ -270,7 +270,7 @@ def main() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Unwind, so that scratch directories go; without waiting longer than that for a computation."""
-    from tasks.publish import discard_scratch
+    from tasks.base.publish import discard_scratch
 
     def end() -> None:
         discard_scratch()

@@ -22,7 +22,7 @@ AT_ONCE = 8
 """Processes: merges wait for their device inside them, so that duplicates and promotions need not wait."""
 
 
-def serve(cron: str) -> None:
+def serve_deployments(cron: str) -> None:
     """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
     with prefect_server(), suppress(KeyboardInterrupt, asyncio.CancelledError):
         asyncio.run(_serve(cron))

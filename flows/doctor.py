@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from tasks.base.errors import BadInput
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
 from tasks.doctor.finding import Finding, Level
 from tasks.doctor.gpu import check_gpu
-from tasks.doctor.knocking import WAIT_S, clock_of, knock
 from tasks.doctor.parameters import check_evaluation, check_source
 from tasks.doctor.prefect_server import (
     Deployment,
@@ -24,13 +24,13 @@ from tasks.doctor.prefect_server import (
     judge_running,
     judge_version,
 )
+from tasks.doctor.probe import WAIT_S, clock_of, probe
 from tasks.doctor.registry import check_registry
 from tasks.doctor.side_by_side import Check, side_by_side
 from tasks.doctor.training_runs import check_training_runs
 from tasks.doctor.versioning import check_remote, check_versioning
 from tasks.doctor.versions import check_versions
-from tasks.errors import BadInput
-from tasks.params import Params, read_params
+from tasks.parameters.params import Params, read_params
 from tasks.registry.store import without_secrets
 from tasks.reporting.findings_table import findings_text
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-DEADLINE_S = 13.0
+DOCTOR_DEADLINE_S = 13.0
 FLOWS = ["watch", "after-training", "promote"]
 
 
@@ -46,7 +46,7 @@ def doctor(params_file: Path) -> int:
     """Run every check, print what was found, and return the exit code: 2 when something is a problem."""
     found, params = _parameters(params_file)
     with Console(stderr=True).status("looking"):
-        found += side_by_side(_lanes(params, Path.cwd()), DEADLINE_S)
+        found += side_by_side(_lanes(params, Path.cwd()), DOCTOR_DEADLINE_S)
     Console(file=sys.stdout).print(findings_text(found), soft_wrap=True)
     return 2 if any(finding.level == "problem" for finding in found) else 0
 
@@ -90,7 +90,7 @@ def check_prefect() -> list[Finding]:
         remedy = "loreline serve; or prefect server start, then prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
         return [Finding("Prefect", "server", told, "warning", remedy)]
     server, remedy = without_secrets(url), "prefect server start, or correct PREFECT_API_URL"
-    if (answer := knock(f"{url.rstrip('/')}/health")) is None:
+    if (answer := probe(f"{url.rstrip('/')}/health")) is None:
         return [Finding("Prefect", "server", f"{server} does not answer", "problem", remedy)]
     found = [Finding("Prefect", "server", server), *clock_of("Prefect server", answer)]
     try:

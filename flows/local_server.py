@@ -17,7 +17,7 @@ from prefect.settings import (
 )
 
 from flows.progress import say
-from tasks.errors import Unavailable
+from tasks.base.errors import Unavailable
 
 PROCESS = Path(__file__).with_name("local_server_process.py")
 START_S = 120.0

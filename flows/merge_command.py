@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.progress import merging, say
+from tasks.base.records import MergeReport
 from tasks.merge_checkpoints import merge_checkpoints, plan_directories, plan_selection, sweep_directories
-from tasks.merge_params import MergeParams
+from tasks.parameters.merge import MergeParams
 from tasks.recipes.recipe import recipe_of
-from tasks.records import MergeReport
+from tasks.recipes.sweep import grid
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.merge_plan import merge_plan
-from tasks.sweep import grid
 
 
 def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None:

@@ -19,12 +19,12 @@ from pydantic import Field
 
 from flows.after_training import PARAMS
 from flows.progress import say
-from tasks.errors import BadInput
-from tasks.params import Params, read_params
+from tasks.base.errors import BadInput
+from tasks.parameters.params import Params, read_params
 from tasks.promote_version import Declined, promote_version, refuse
-from tasks.registry.judgement import Judgement, judge_again
 from tasks.registry.promotion import reconcile
 from tasks.reporting.table import markdown_tables
+from tasks.verdict.judgement import Judgement, judge_again
 
 
 class Question(NamedTuple):

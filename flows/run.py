@@ -7,9 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.after_training import PARAMS, Outcome, after_training
-from tasks.params import Params, read_params
-from tasks.reporting.table import HEADER, evaluation_tables
-from tasks.runs.ledger import Entry
+from tasks.jobs.ledger import LedgerEntry
+from tasks.parameters.params import Params, read_params
+from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
 
 PLAIN_WIDTH = 110
 
@@ -23,14 +23,16 @@ def run_flow(params: Params, refresh: bool = False) -> None:
     outcome = after_training(params, in_place, refresh)
     if isinstance(outcome, Outcome):
         show(outcome)
-    elif isinstance(outcome, Entry):
+    elif isinstance(outcome, LedgerEntry):
         print(f"{outcome.source}: {outcome.sentence}")
 
 
 def show(outcome: Outcome) -> None:
     """Print an outcome on stdout."""
     console = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH)
-    table = Table(*HEADER, box=box.SIMPLE, title="On the test items, with 95 % intervals", title_style="")
+    table = Table(
+        *EVALUATION_HEADER, box=box.SIMPLE, title="On the test items, with 95 % intervals", title_style=""
+    )
     for metric, rows in evaluation_tables(outcome.evaluation).items():
         table.add_section()
         table.add_row(metric, style="bold")

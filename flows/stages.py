@@ -9,15 +9,15 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
-from tasks.errors import LorelineError, Unavailable
+from tasks.base.errors import LorelineError, Unavailable
 from tasks.evaluate_merge import evaluate_merge
 from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
-from tasks.runs.sighting import sight
 from tasks.select_checkpoints import select_checkpoints
+from tasks.sources.sighting import sight
 from tasks.version_artifacts import version_artifacts
 
 ParamsT = ParamSpec("ParamsT")

@@ -8,15 +8,15 @@ from prefect import flow, get_client, get_run_logger
 from prefect.runtime import deployment, flow_run
 
 from flows.after_training import PARAMS, Outcome, after_training
-from tasks.errors import LorelineError
-from tasks.home import home
-from tasks.params import Params, read_params
+from tasks.base.directories import state_dir
+from tasks.base.errors import LorelineError
+from tasks.jobs.identity import key_of
+from tasks.jobs.ledger import Ledger, LedgerEntry
+from tasks.parameters.params import Params, read_params
 from tasks.registry.promotion import reconcile
-from tasks.runs.identity import key_of
-from tasks.runs.ledger import Entry, Ledger
-from tasks.runs.roots import sources_in
-from tasks.runs.sighting import Sighting, sight
-from tasks.runs.source import normal
+from tasks.sources.addresses import normal_address
+from tasks.sources.roots import sources_in
+from tasks.sources.sighting import Sighting, sight
 from tasks.versioning.worktree import close_workspace
 
 
@@ -39,11 +39,11 @@ def watch(run: str | None = None) -> None:
 
 
 def _merge(source: str, params: Params) -> None:
-    fetch = params.fetch.model_copy(update={"source": normal(source, Path.cwd())})
+    fetch = params.fetch.model_copy(update={"source": normal_address(source, Path.cwd())})
     outcome = after_training(params.model_copy(update={"fetch": fetch}))
     if isinstance(outcome, Outcome):
         get_run_logger().info("%s: %s", fetch.source, outcome.evaluation.verdict.sentence)
-    elif isinstance(outcome, Entry):
+    elif isinstance(outcome, LedgerEntry):
         get_run_logger().info("%s: %s", fetch.source, outcome.sentence)
 
 
@@ -118,7 +118,7 @@ def _tidy(params: Params) -> None:
     for mended in reconcile(params.register_):
         get_run_logger().warning("%s", mended)
     done = {entry.key[:16] for entry in Ledger().entries() if entry.state == "merged" and entry.tag}
-    places = home() / "runs"
+    places = state_dir() / "runs"
     for place in places.iterdir() if places.is_dir() else ():
         if place.name.partition("-")[0] in done:
             close_workspace(place, Path.cwd())

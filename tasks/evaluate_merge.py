@@ -6,20 +6,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.checkpoints.staging import staged
+from tasks.base.errors import BadInput
+from tasks.base.fingerprint import fingerprint
+from tasks.base.publish import is_intact, is_published, publishing
+from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.model import write_models
 from tasks.engine.plan import make_plan
-from tasks.errors import BadInput
-from tasks.evaluation.gate import appraise
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import TaskSpec, check_tasks
-from tasks.fingerprint import fingerprint
-from tasks.merge_params import MergeParams
-from tasks.params import EvaluateParams, RegisterParams
-from tasks.publish import is_intact, is_published, publishing
-from tasks.records import EvaluatedModel, Evaluation, MergeReport, Run, Selection, digest_of
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.params import EvaluateParams, RegisterParams
 from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of
 from tasks.reporting.deviation_figure import draw_deviation
@@ -27,6 +25,8 @@ from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import html_report
 from tasks.reporting.lore_figure import draw_lore
 from tasks.reporting.lore_summary import summarise
+from tasks.sources.staging import staged
+from tasks.verdict.gate import evaluate_results
 
 OnModel = Callable[[str], None]
 
@@ -66,8 +66,8 @@ def evaluate_merge(
         contenders += [reigning] if reigning else []
         results = {c.record.role: _evaluate(c, specs, params, on_model) for c in contenders}
         shutil.rmtree(out / "average", ignore_errors=True)
-        evaluation = appraise([c.record for c in contenders], results, params)
-        _write(out, evaluation, results, Run.read(artifacts / "run" / "run.json"), selection, merge)
+        evaluation = evaluate_results([c.record for c in contenders], results, params)
+        _write(out, evaluation, results, TrainingRun.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
 
 
@@ -124,7 +124,7 @@ def _write(
     out: Path,
     evaluation: Evaluation,
     results: dict[str, dict[str, TaskResult]],
-    run: Run,
+    run: TrainingRun,
     selection: Selection,
     merge: MergeReport,
 ) -> None:

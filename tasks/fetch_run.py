@@ -7,18 +7,18 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.checkpoints.hashing import file_digests
-from tasks.checkpoints.hub import download_run
+from tasks.base.digests import file_digests
+from tasks.base.errors import BadInput
+from tasks.base.fingerprint import fingerprint
+from tasks.base.publish import is_published, publishing
+from tasks.base.records import Checkpoint, LeftOut, TrainingRun
 from tasks.checkpoints.layout import STATE, numbered_checkpoints
-from tasks.checkpoints.mlflow_run import download_mlflow_run
-from tasks.checkpoints.readiness import NotReady, check_ready, check_whole, logged_metrics, look
-from tasks.checkpoints.staging import STAGED, prune_staged, put_staged, stage_files
-from tasks.errors import BadInput
-from tasks.fingerprint import fingerprint
-from tasks.params import FetchParams, RegisterParams
-from tasks.publish import is_published, publishing
-from tasks.records import Checkpoint, Left, Run
-from tasks.runs.source import HUB, MLFLOW, checkpoints_in, name_of
+from tasks.parameters.params import FetchParams, RegisterParams
+from tasks.sources.addresses import HUB, MLFLOW, checkpoints_in, name_of
+from tasks.sources.hub_download import download_run
+from tasks.sources.mlflow_download import download_mlflow_run
+from tasks.sources.readiness import NotReady, check_model_files, check_ready, file_snapshot, logged_metrics
+from tasks.sources.staging import STAGED, prune_staged, put_staged, stage_files
 
 LOOK_AGAIN_S = 2.0
 
@@ -36,7 +36,7 @@ class Candidate(NamedTuple):
 
 def fetch_run(
     params: FetchParams, artifacts: Path, refresh: bool = False, registry: RegisterParams = RegisterParams()
-) -> Run:
+) -> TrainingRun:
     """Publish artifacts/run: the usable checkpoints of `params.source`, their files staged as hard links.
 
     A finished run does not change, so a published run is returned as it is unless `refresh`. `registry` says
@@ -47,15 +47,15 @@ def fetch_run(
     published = artifacts / "run"
     made_from = fingerprint(__name__, params)
     if not refresh and is_published(published, made_from):
-        return _as_fetched(Run.read(published / "run.json"))
+        return _as_fetched(TrainingRun.read(published / "run.json"))
     if params.source.startswith((HUB, MLFLOW)):
-        ready, left_out = _ready_remotely(params.source, registry), list[Left]()
+        ready, left_out = _ready_remotely(params.source, registry), list[LeftOut]()
     else:
         ready, left_out = _ready_locally(params)
     if not ready:
         reasons = "; ".join(f"{left.name} {left.reason}" for left in left_out)
         raise BadInput(f"fetch.source: {params.source}: no usable checkpoint ({reasons})")
-    run = Run(
+    run = TrainingRun(
         name=name_of(params.source),
         source=params.source,
         checkpoints=tuple(_stage(candidate, artifacts) for candidate in ready),
@@ -67,7 +67,7 @@ def fetch_run(
     return run
 
 
-def _as_fetched(run: Run) -> Run:
+def _as_fetched(run: TrainingRun) -> TrainingRun:
     """Return the run, with a warning when its directory has got new checkpoints since."""
     known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
     there = numbered_checkpoints(Path(run.source)) if Path(run.source).is_dir() else []
@@ -83,7 +83,7 @@ def _ready_remotely(source: str, registry: RegisterParams) -> list[Candidate]:
     remote = download_run(source) if source.startswith(HUB) else download_mlflow_run(source, registry)
     ready = [Candidate(*checkpoint) for checkpoint in remote]
     for candidate in ready:
-        check_whole(candidate.directory)
+        check_model_files(candidate.directory)
         if (candidate.directory / STATE).exists():
             try:
                 check_ready(candidate.directory, candidate.step)
@@ -92,7 +92,7 @@ def _ready_remotely(source: str, registry: RegisterParams) -> list[Candidate]:
     return ready
 
 
-def _ready_locally(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
+def _ready_locally(params: FetchParams) -> tuple[list[Candidate], list[LeftOut]]:
     """Look until every checkpoint is ready and still, or `params.wait` seconds have passed."""
     deadline = time.monotonic() + params.wait
     while True:
@@ -102,19 +102,19 @@ def _ready_locally(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
         time.sleep(min(LOOK_AGAIN_S, max(deadline - time.monotonic(), 0)))
 
 
-def _look_twice(params: FetchParams) -> tuple[list[Candidate], list[Left]]:
+def _look_twice(params: FetchParams) -> tuple[list[Candidate], list[LeftOut]]:
     candidates = _local_candidates(params.source)
-    before = [look(candidate.directory) for candidate in candidates]
+    before = [file_snapshot(candidate.directory) for candidate in candidates]
     time.sleep(params.settle)
     ready, left_out = [], []
     for candidate, seen in zip(candidates, before, strict=True):
         try:
-            if look(candidate.directory) != seen:
+            if file_snapshot(candidate.directory) != seen:
                 raise NotReady("is still changing")
             check_ready(candidate.directory, candidate.step)
             ready.append(candidate)
         except NotReady as reason:
-            left_out.append(Left(name=candidate.name, reason=str(reason)))
+            left_out.append(LeftOut(name=candidate.name, reason=str(reason)))
     return ready, left_out
 
 

@@ -6,20 +6,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from tasks.checkpoints.hashing import file_digests
+from tasks.base.digests import file_digests
+from tasks.base.errors import BadInput
+from tasks.base.fingerprint import fingerprint
+from tasks.base.free_directory import check_free
+from tasks.base.publish import is_published, tidy
+from tasks.base.records import Checkpoint, MergeReport, Selection, model_digest
 from tasks.checkpoints.layout import labels_of, step_of
 from tasks.checkpoints.models import open_models
-from tasks.checkpoints.staging import staged
-from tasks.checkpoints.weights import Source, Weights, open_weights
+from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
 from tasks.engine.execute import OnTensor
 from tasks.engine.plan import Plan
-from tasks.errors import BadInput
-from tasks.fingerprint import fingerprint
-from tasks.free_directory import check_free
-from tasks.merge_params import MergeParams
-from tasks.publish import is_published, tidy
-from tasks.publish_merges import Job, Target, plan_merges, publish_merges
-from tasks.records import Checkpoint, MergeReport, Selection, model_digest
+from tasks.engine.publish_merges import Job, Target, plan_merges, publish_merges
+from tasks.parameters.merge import MergeParams
+from tasks.sources.staging import staged
 
 
 def merge_checkpoints(
@@ -123,7 +123,7 @@ def _chosen(artifacts: Path) -> tuple[Checkpoint, ...]:
     return Selection.read(artifacts / "selection" / "selection.json").chosen
 
 
-def _open_base(params: MergeParams) -> Weights | None:
+def _open_base(params: MergeParams) -> SafetensorsModel | None:
     return open_weights(Path(params.base), f"base {params.base}") if params.base else None
 
 
@@ -132,7 +132,7 @@ def _decisive(params: MergeParams) -> MergeParams:
     return params.model_copy(update={"device": "auto"})
 
 
-def _digest(source: Source) -> str:
+def _digest(source: WeightReader) -> str:
     try:
         files = source.essential_files
         return model_digest(tuple(found for path in files for found in file_digests(path.parent, [path])))
@@ -142,7 +142,7 @@ def _digest(source: Source) -> str:
         ) from None
 
 
-def _identity(source: Source) -> list[tuple[str, int, int]]:
+def _identity(source: WeightReader) -> list[tuple[str, int, int]]:
     """Tell files apart without reading them."""
     stats = [(str(path), path.stat()) for path in source.essential_files]
     return [(path, stat.st_ino, stat.st_mtime_ns) for path, stat in stats]

@@ -5,13 +5,12 @@ import random
 import time
 import uuid
 
-from tasks.errors import BadInput
-from tasks.params import Params, RegisterParams
-from tasks.records import Record, Registration
-from tasks.registry.judgement import Judgement, judge_again
-from tasks.registry.moves import STORY, TEXT_LIMIT, Move, here, utc_now
+from tasks.base.errors import BadInput
+from tasks.base.records import Record, Registration
+from tasks.parameters.params import Params, RegisterParams
+from tasks.registry.alias_changes import STORY, TEXT_LIMIT, AliasChange, lock_location, utc_now
 from tasks.registry.promotion import carry_out, mend, reconcile
-from tasks.registry.store import asking, connect, exclusive
+from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import (
     CHAMPION,
     PREVIOUS,
@@ -23,10 +22,11 @@ from tasks.registry.versions import (
     verify_files,
     version_of,
 )
+from tasks.verdict.judgement import Judgement, judge_again
 
 REFUSED = "loreline.refused"
 AUTO = "register.promote: auto"
-ATTEMPTS = 5
+PROMOTION_ATTEMPTS = 5
 NAME_LIMIT = 200
 PAUSE_S = (0.2, 1.0)  # between attempts, at random, so that two machines do not meet for ever
 
@@ -57,7 +57,7 @@ def promote_version(params: Params, version: int | None, by: str, why: str, forc
     """
     _require(by=by, **({"why": why} if force else {}))
     reconcile(params.register_)
-    for left in reversed(range(ATTEMPTS)):
+    for left in reversed(range(PROMOTION_ATTEMPTS)):
         judgement = judge_again(params, version)
         version = judgement.candidate.version  # The challenger may be another by the next attempt.
         if judgement.reigns:
@@ -81,7 +81,7 @@ def promote_if_auto(params: Params, registration: Registration) -> Promotion | N
         return None
     reconcile(params.register_)
     client = connect(params.register_)
-    with asking(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         version = version_of(client, registration.name, registration.version)
         reason = _held_back(version, aliases(client, registration.name))
     if reason:
@@ -92,7 +92,7 @@ def promote_if_auto(params: Params, registration: Registration) -> Promotion | N
         return _nothing(version, f"not promoted: {declined}")
 
 
-def rollback(params: RegisterParams, by: str, why: str) -> Promotion:
+def roll_back(params: RegisterParams, by: str, why: str) -> Promotion:
     """Make previous-champion champion again, verified file by file; the two change places.
 
     So a second rollback returns to where the first one began. Raises BadInput when there is no previous
@@ -101,7 +101,7 @@ def rollback(params: RegisterParams, by: str, why: str) -> Promotion:
     _require(by=by)
     reconcile(params)
     client = connect(params)
-    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name) as lock:
+    with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name) as lock:
         now = aliases(client, params.name)
         if PREVIOUS not in now or now.get(CHAMPION) == now[PREVIOUS]:
             raise BadInput(
@@ -110,7 +110,7 @@ def rollback(params: RegisterParams, by: str, why: str) -> Promotion:
             )
         version = version_of(client, params.name, now[PREVIOUS])
         verify_files(client, version)
-        move = _move("rollback", version, now, by, why, here(lock.lock_file))
+        move = _move("rollback", version, now, by, why, lock_location(lock.lock_file))
         carry_out(client, params.name, move)
     return _told(move, version, "rolled back")
 
@@ -119,7 +119,7 @@ def refuse(params: RegisterParams, version: int, by: str, why: str) -> str:
     """Record that somebody decided against a version, and return it as a sentence; no alias moves."""
     _require(by=by)
     client = connect(params)
-    with asking(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         said = json.dumps({"by": by, "when": utc_now(), "why": why[:TEXT_LIMIT]})
         client.set_model_version_tag(params.name, str(version), REFUSED, said)
     return f"models:/{params.name}/{version} refused by {by}" + (f": {why}" if why else "")
@@ -127,8 +127,8 @@ def refuse(params: RegisterParams, version: int, by: str, why: str) -> str:
 
 def _promote(params: RegisterParams, judgement: Judgement, by: str, why: str, force: bool) -> Promotion:
     client = connect(params)
-    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name) as lock:
-        mend(client, params.name, here(lock.lock_file))
+    with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name) as lock:
+        mend(client, params.name, lock_location(lock.lock_file))
         now = aliases(client, params.name)
         judged_against = judgement.champion.version if judgement.champion else None
         if now.get(CHAMPION) != judged_against:
@@ -140,7 +140,7 @@ def _promote(params: RegisterParams, judgement: Judgement, by: str, why: str, fo
                 "run loreline run again when the remote answers"
             )
         verify_files(client, version)
-        move = _move("promotion", version, now, by, why, here(lock.lock_file))
+        move = _move("promotion", version, now, by, why, lock_location(lock.lock_file))
         evidence = {"evidence": judgement.evidence, "forced": force and judgement.decision != "PROMOTE"}
         move = move.model_copy(update=evidence)
         carry_out(client, params.name, move)
@@ -167,8 +167,10 @@ def _held_back(version: ModelVersion, now: dict[str, int]) -> str | None:
     return "it was refused" if REFUSED in version.tags else None
 
 
-def _move(kind: str, version: ModelVersion, now: dict[str, int], by: str, why: str, place: str) -> Move:
-    return Move(
+def _move(
+    kind: str, version: ModelVersion, now: dict[str, int], by: str, why: str, place: str
+) -> AliasChange:
+    return AliasChange(
         kind=kind,
         token=uuid.uuid4().hex,
         version=version.version,
@@ -189,7 +191,7 @@ def _require(**needed: str) -> None:
             raise BadInput(f"--{key}: empty; say {'who you are' if key == 'by' else 'why'} for the record")
 
 
-def _told(move: Move, version: ModelVersion, why: str) -> Promotion:
+def _told(move: AliasChange, version: ModelVersion, why: str) -> Promotion:
     was = "there was none before" if move.over is None else f"was {move.over}"
     sentence = f"champion: models:/{version.name}/{version.version} ({was}), {why}"
     return Promotion(

@@ -4,27 +4,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.errors import BadInput
-from tasks.fingerprint import fingerprint
-from tasks.params import RegisterParams
-from tasks.publish import is_published, publishing
-from tasks.records import Evaluation, MergeReport, Registration, Run, Selection
+from tasks.base.errors import BadInput
+from tasks.base.fingerprint import fingerprint
+from tasks.base.publish import is_published, publishing
+from tasks.base.records import Evaluation, MergeReport, Registration, Selection, TrainingRun
+from tasks.parameters.params import RegisterParams
 from tasks.registry.evidence import EVALUATION, EVALUATION_FILE
-from tasks.registry.facts import (
-    Merged,
-    description,
-    metrics,
-    run_tags,
-    title,
-    version_tags,
-)
+from tasks.registry.facts import MergeRecords, description, metrics, run_tags, title, version_tags
 from tasks.registry.facts import (
     params as merge_params,
 )
-from tasks.registry.files import put, verify
+from tasks.registry.files import store_files, verify_directory
 from tasks.registry.lineage import lineage
-from tasks.registry.runs import find_model, find_run, record
-from tasks.registry.store import asking, connect, exclusive, experiment
+from tasks.registry.runs import find_model, find_run, record_run
+from tasks.registry.store import connect, experiment, mlflow_errors, store_lock
 from tasks.registry.versions import CHALLENGER, find_version, point
 
 if TYPE_CHECKING:
@@ -42,7 +35,7 @@ def register_model(
     """
     merged = _read(artifacts)
     client = connect(params)
-    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name):
+    with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name):
         confirm()
         registration = _register(client, params, merged, artifacts)
     made_from = fingerprint(__name__, registration)
@@ -52,14 +45,14 @@ def register_model(
     return registration
 
 
-def _read(artifacts: Path) -> Merged:
+def _read(artifacts: Path) -> MergeRecords:
     """Read what the stages before published, making sure that it is all about one merge."""
-    merged = Merged(
-        run=Run.read(artifacts / "run" / "run.json"),
+    merged = MergeRecords(
+        run=TrainingRun.read(artifacts / "run" / "run.json"),
         selection=Selection.read(artifacts / "selection" / "selection.json"),
         report=MergeReport.read(artifacts / "merged" / "merge.json"),
         evaluation=Evaluation.read(artifacts / "evaluation" / "evaluation.json"),
-        manifest=verify(artifacts / "merged", remedy="run loreline merge again"),
+        manifest=verify_directory(artifacts / "merged", remedy="run loreline merge again"),
     )
     chosen = [(checkpoint.step, checkpoint.digest) for checkpoint in merged.selection.chosen]
     if [(source.step, source.digest) for source in merged.report.inputs] != chosen:
@@ -72,14 +65,14 @@ def _read(artifacts: Path) -> Merged:
 
 
 def _register(
-    client: "MlflowClient", params: RegisterParams, merged: Merged, artifacts: Path
+    client: "MlflowClient", params: RegisterParams, merged: MergeRecords, artifacts: Path
 ) -> Registration:
     """Do each step unless it is done: a call that was cut short anywhere is completed by the next one."""
     merge, parameters = merged.report.digest, merge_params(merged.report)
     home = experiment(client, params.name)
     run = find_run(client, home, merge, title(merged))
     model = find_model(client, home, merge, run.info.run_id, parameters)
-    put(client, model, artifacts / "merged", merged.manifest)
+    store_files(client, model, artifacts / "merged", merged.manifest)
     if model.status != "READY":
         client.finalize_logged_model(model.model_id, "READY")
     evaluation = artifacts / "evaluation"
@@ -87,7 +80,7 @@ def _register(
         EVALUATION: [evaluation / EVALUATION_FILE, *evaluation.glob("report.html")],
         "figures": sorted((evaluation / "figures").glob("*.png")),
     }
-    record(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
+    record_run(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
     tags = version_tags(merged) | lineage(artifacts / "merged")
     version = find_version(client, params.name, model, tags, description(merged))
     point(client, params.name, CHALLENGER, version.version)

@@ -4,11 +4,11 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.errors import BadInput
-from tasks.fingerprint import fingerprint
-from tasks.params import SelectParams
-from tasks.publish import is_published, publishing
-from tasks.records import Checkpoint, Left, Run, Selection
+from tasks.base.errors import BadInput
+from tasks.base.fingerprint import fingerprint
+from tasks.base.publish import is_published, publishing
+from tasks.base.records import Checkpoint, LeftOut, Selection, TrainingRun
+from tasks.parameters.params import SelectParams
 
 
 def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
@@ -16,7 +16,7 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
 
     Raises BadInput when fewer than two distinct checkpoints remain, saying what removed the others.
     """
-    run = Run.read(artifacts / "run" / "run.json")
+    run = TrainingRun.read(artifacts / "run" / "run.json")
     published = artifacts / "selection"
     made_from = fingerprint(__name__, params, run)
     if is_published(published, made_from):
@@ -28,13 +28,13 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
     return selection
 
 
-def choose(params: SelectParams, run: Run) -> Selection:
+def choose(params: SelectParams, run: TrainingRun) -> Selection:
     """Apply the rule to a run; pure."""
     distinct, left_out = _distinct(run.checkpoints)
     chosen = _RULES[params.rule](params, distinct)
     taken = {checkpoint.name for checkpoint in chosen}
     reason = _reason(params)
-    left_out += [Left(name=c.name, reason=reason) for c in distinct if c.name not in taken]
+    left_out += [LeftOut(name=c.name, reason=reason) for c in distinct if c.name not in taken]
     if len(chosen) < 2:
         others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
         raise BadInput(
@@ -59,12 +59,12 @@ def best_by(params: SelectParams, checkpoints: Sequence[Checkpoint]) -> Checkpoi
     return _ranked(params, logged)[0] if logged else None
 
 
-def _distinct(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[Left]]:
+def _distinct(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[LeftOut]]:
     first: dict[str, Checkpoint] = {}
     left_out = []
     for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.step):
         if (same := first.setdefault(checkpoint.digest, checkpoint)) is not checkpoint:
-            left_out.append(Left(name=checkpoint.name, reason=f"holds the same weights as {same.name}"))
+            left_out.append(LeftOut(name=checkpoint.name, reason=f"holds the same weights as {same.name}"))
     return list(first.values()), left_out
 
 
@@ -124,7 +124,7 @@ def _reason(params: SelectParams) -> str:
     return f"is not among {_rule_text(params)}"
 
 
-def _write_trajectory(path: Path, run: Run, selection: Selection) -> None:
+def _write_trajectory(path: Path, run: TrainingRun, selection: Selection) -> None:
     """Write one row per checkpoint: step, the selection metric, whether it is merged."""
     taken = {checkpoint.name for checkpoint in selection.chosen}
     with path.open("w", newline="", encoding="utf-8") as file:

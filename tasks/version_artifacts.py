@@ -4,14 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
-from tasks.errors import BadInput, LorelineError, Unavailable
-from tasks.params import Params, RegisterParams, read_params
-from tasks.records import Evaluation, MergeReport, Record, Registration, Run
-from tasks.registry.store import asking, connect, exclusive
+from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.records import Evaluation, MergeReport, Record, Registration, TrainingRun
+from tasks.parameters.params import Params, RegisterParams, read_params
+from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, version_of
 from tasks.versioning.commit import IDENTITY, MODEL, Message, changed_files, check_branch, commit_files, tag
 from tasks.versioning.dvc import dvc, needed_files, stages
-from tasks.versioning.git import asked, unusable
+from tasks.versioning.git import git_answer, unusable
 from tasks.versioning.shared_cache import default_remote
 
 COMMITTED = ("dvc.lock", "params.yaml")
@@ -55,7 +55,7 @@ def version_artifacts(
     if reason := _uncommitted(workspace):
         return Versioned(sentence=f"recorded in dvc.lock, not versioned: {reason}")
     registration = Registration.read(artifacts / "registration" / "registration.json")
-    run = Run.read(artifacts / "run" / "run.json")
+    run = TrainingRun.read(artifacts / "run" / "run.json")
     files = {name: workspace / name for name in COMMITTED}
     confirm()
     revision = commit_files(
@@ -85,12 +85,12 @@ def _uncommitted(workspace: Path) -> str | None:
     if reason := unusable(workspace):
         return reason
     for name in ("dvc.yaml", ".dvc/config"):
-        if asked(workspace, "cat-file", "-e", f"HEAD:./{name}") is None:
+        if git_answer(workspace, "cat-file", "-e", f"HEAD:./{name}") is None:
             return f"{name} is not committed to git; commit it"
     return None
 
 
-def _message(workspace: Path, run: Run, registration: Registration, identity: str) -> Message:
+def _message(workspace: Path, run: TrainingRun, registration: Registration, identity: str) -> Message:
     artifacts = workspace / "artifacts"
     verdict = Evaluation.read(artifacts / "evaluation" / "evaluation.json").verdict
     method = MergeReport.read(artifacts / "merged" / "merge.json").method
@@ -136,7 +136,7 @@ def _publish(
 
 def _said(params: RegisterParams, registration: Registration, tags: dict[str, str]) -> bool:
     client = connect(params)
-    with asking(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         return tags.items() <= version_of(client, registration.name, registration.version).tags.items()
 
 
@@ -144,7 +144,7 @@ def _tell(
     params: RegisterParams, registration: Registration, tags: dict[str, str], confirm: Callable[[], None]
 ) -> None:
     client = connect(params)
-    with asking(client.tracking_uri), exclusive(client.tracking_uri, registration.name):
+    with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, registration.name):
         confirm()
         for key, value in tags.items():
             client.set_model_version_tag(registration.name, str(registration.version), key, value)

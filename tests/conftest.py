@@ -5,7 +5,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from tiny import write_checkpoint
+
+from tests.support.tiny import write_checkpoint
 
 
 @pytest.fixture(autouse=True)

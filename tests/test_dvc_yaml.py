@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from flows.cli import app
-from tasks.fingerprint import code_files
-from tasks.params import Params
+from tasks.base.fingerprint import code_files
+from tasks.parameters.params import Params
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

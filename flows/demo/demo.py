@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flows.demo.training import DEFAULT_STEPS, finished_run
 from flows.progress import say
-from tasks.params import Params, read_params
+from tasks.parameters.params import Params, read_params
 
 
 def demonstrate(seed: int, steps: int | None, params_file: Path) -> None:

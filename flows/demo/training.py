@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from flows.demo import problems
 from flows.demo.problems import Problem, Splits
 from flows.progress import PLAIN_EVERY_S, make_bar, say
-from tasks.errors import BadInput
-from tasks.threads import threads_for
+from tasks.base.errors import BadInput
+from tasks.base.threads import torch_threads_for
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,7 @@ PARAMETERS = 98_944
 BATCH = 32
 TRAIN, SELECT, TEST = 40_000, 500, 1500
 MARK = "demo.json"
-OURS = ("checkpoint-*", "data", "tasks", MARK)
+DEMO_FILES = ("checkpoint-*", "data", "tasks", MARK)
 
 
 def finished_run(directory: Path, *, seed: int, steps: int) -> Path:
@@ -43,7 +43,7 @@ def finished_run(directory: Path, *, seed: int, steps: int) -> Path:
     splits = problems.make_splits(seed, train=TRAIN, select=SELECT, test=TEST)
     problems.write_tasks(directory / "tasks")
     problems.write_data(splits, directory / "data")
-    with threads_for(PARAMETERS), _no_save_bars():
+    with torch_threads_for(PARAMETERS), _no_save_bars():
         train(directory, splits, seed=seed, steps=steps)
     _write_mark(directory, mark)
     return directory
@@ -70,7 +70,7 @@ def _write_mark(directory: Path, mark: dict[str, Any]) -> None:
 
 def remove_run(directory: Path) -> None:
     """Remove what an earlier demo wrote; its task files tell it from a user's run, which stays as it is."""
-    found = [path for pattern in OURS for path in directory.glob(pattern)]
+    found = [path for pattern in DEMO_FILES for path in directory.glob(pattern)]
     if found and not (directory / "tasks" / "word_problems.yaml").exists():
         raise BadInput(f"{found[0]} is not from the demo: give the demo a directory of its own")
     for path in found:
@@ -129,7 +129,7 @@ def make_model(tokenizer: "PreTrainedTokenizerFast") -> "LlamaForCausalLM":
     return LlamaForCausalLM(config)
 
 
-def encode(some: list[Problem], tokenizer: "PreTrainedTokenizerFast") -> list[dict[str, list[int]]]:
+def encode_text(some: list[Problem], tokenizer: "PreTrainedTokenizerFast") -> list[dict[str, list[int]]]:
     """Return token ids, and labels that ask for the answer alone (-100 elsewhere)."""
     questions = tokenizer([one.question for one in some])["input_ids"]
     answers = tokenizer([f" {one.answer}\n{tokenizer.eos_token}" for one in some])["input_ids"]
@@ -193,8 +193,8 @@ def train(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
             args=training_arguments(directory, seed, steps),
             processing_class=tokenizer,
             data_collator=pad,
-            train_dataset=encode(splits.train, tokenizer),
-            eval_dataset=encode(splits.select, tokenizer),
+            train_dataset=encode_text(splits.train, tokenizer),
+            eval_dataset=encode_text(splits.select, tokenizer),
             callbacks=[_progress(bar)],
         )
         trainer.remove_callback(PrinterCallback)

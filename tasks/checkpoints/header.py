@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 
 MAX_HEADER, MAX_TENSORS = 100_000_000, 100_000
 ITEM_SIZE = {

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.header import TensorInfo, read_header
-from tasks.errors import BadInput
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 STATE = "trainer_state.json"
-OURS = ("merge.json", "manifest.json")
+LORELINE_FILES = ("merge.json", "manifest.json")
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
 
@@ -111,7 +111,7 @@ def side_files(directory: Path) -> list[Path]:
     return sorted(
         inside(directory, path)
         for path in found
-        if path.name not in (STATE, *OURS) and not path.name.endswith(".index.json")
+        if path.name not in (STATE, *LORELINE_FILES) and not path.name.endswith(".index.json")
     )
 
 

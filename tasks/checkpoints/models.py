@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.checkpoints.adapted import adapt
-from tasks.checkpoints.adapters import Adapter, is_adapter, read_adapter
-from tasks.checkpoints.weights import Source, open_weights
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
+from tasks.checkpoints.peft.adapted import adapt
+from tasks.checkpoints.peft.adapter import Adapter, is_adapter, read_adapter
+from tasks.checkpoints.weights import WeightReader, open_weights
 
 
-def open_models(directories: Sequence[Path], labels: Sequence[str], base: Source | None) -> list[Source]:
+def open_models(
+    directories: Sequence[Path], labels: Sequence[str], base: WeightReader | None
+) -> list[WeightReader]:
     """Open the inputs of one merge.
 
     Adapters alone, without a base, stay adapters; else each is seen on the base, or on the directory that it
@@ -19,7 +21,7 @@ def open_models(directories: Sequence[Path], labels: Sequence[str], base: Source
     _check_one_base(list(adapters.values()))
     if adapters and len(adapters) == len(directories) and base is None:
         return list(adapters.values())
-    opened: list[Source] = []
+    opened: list[WeightReader] = []
     for i, place in enumerate(directories):
         if i not in adapters:
             opened.append(open_weights(place, labels[i]))
@@ -38,7 +40,7 @@ def _check_one_base(adapters: Sequence[Adapter]) -> None:
             )
 
 
-def _own_base(adapter: Adapter) -> Source:
+def _own_base(adapter: Adapter) -> WeightReader:
     named = adapter.config.base_model_name_or_path
     if not named or not Path(named).is_dir():
         raise BadInput(

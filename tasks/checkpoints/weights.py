@@ -8,13 +8,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.header import TensorInfo
 from tasks.checkpoints.layout import read_tensors
 from tasks.checkpoints.numbers import STORED, Numbers, all_finite, decode
-from tasks.errors import BadInput
 
 
-class Source(Protocol):
+class WeightReader(Protocol):
     """A model that tensors are read from: its own weights, or an adapter on a base."""
 
     @property
@@ -41,7 +41,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True)
-class Weights:
+class SafetensorsModel:
     """The safetensors files of one model directory. Files stay open, so that a deletion does no harm."""
 
     label: str
@@ -95,13 +95,13 @@ class NotFinite(BadInput):
         self.tensor = tensor
 
 
-def open_weights(directory: Path, label: str) -> Weights:
+def open_weights(directory: Path, label: str) -> SafetensorsModel:
     """Read and check the headers of a model directory; `label` names it in messages."""
     if not directory.is_dir():
         raise BadInput(f"{directory}: no such directory; name a checkpoint directory")
     placed = read_tensors(directory)
     files = {name: path for name, (path, _) in placed.items()}
-    return Weights(
+    return SafetensorsModel(
         label,
         directory,
         {name: info for name, (_, info) in placed.items()},

@@ -4,18 +4,18 @@ import tempfile
 import time
 from pathlib import Path
 
+from tasks.base.directories import state_dir
 from tasks.doctor.finding import Finding
-from tasks.home import home
 
 FILE_SKEW_S = 2.0
 
 
 def check_file_times() -> list[Finding]:
     """Compare the time of a file just made in the state directory (and removed) with the clock."""
-    if not home().is_dir():
-        return [Finding("Clock", "file times", f"not compared: {home()} will be made by the first run")]
+    if not state_dir().is_dir():
+        return [Finding("Clock", "file times", f"not compared: {state_dir()} will be made by the first run")]
     try:
-        with tempfile.NamedTemporaryFile(dir=home(), prefix=".doctor-") as file:
+        with tempfile.NamedTemporaryFile(dir=state_dir(), prefix=".doctor-") as file:
             file.write(b".")
             file.flush()
             ahead = Path(file.name).stat().st_mtime - time.time()
@@ -23,6 +23,6 @@ def check_file_times() -> list[Finding]:
         return []  # Disk says that it is not writable.
     if abs(ahead) <= FILE_SKEW_S:
         return [Finding("Clock", "file times", f"as this machine's, {time.strftime('%H:%M %Z')}")]
-    told = f"a new file in {home()} is {abs(ahead):.0f} s in the {'future' if ahead > 0 else 'past'}"
+    told = f"a new file in {state_dir()} is {abs(ahead):.0f} s in the {'future' if ahead > 0 else 'past'}"
     remedy = "synchronise this machine and its file server with NTP: runs end when files stop changing"
     return [Finding("Clock", "file times", told, "warning", remedy)]

@@ -5,16 +5,16 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.base.directories import state_dir
+from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import numbered_checkpoints
-from tasks.checkpoints.staging import wanted_files
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
 from tasks.doctor.versioning import cache_directory, nearest, size_of, writable
-from tasks.errors import BadInput
-from tasks.home import home
-from tasks.params import Params
-from tasks.runs.ledger import Ledger
-from tasks.runs.owner import lives
+from tasks.jobs.ledger import Ledger
+from tasks.jobs.process_owner import lives
+from tasks.parameters.params import Params
+from tasks.sources.staging import wanted_files
 
 COUNT_S = 3.0
 
@@ -46,15 +46,15 @@ def check_disk(params: Params, root: Path) -> list[Finding]:
 def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, int]) -> list[Need]:
     """List what a merge of a run writes; `sizes`: bytes that are taken of each checkpoint, oldest first."""
     by_hand = source is None or source == (root / params.fetch.source).resolve()
-    artifacts = root / "artifacts" if by_hand else home() / "runs"
+    artifacts = root / "artifacts" if by_hand else state_dir() / "runs"
     model = [*sizes.values()][-1] if sizes else 0
     found = [Need(artifacts, 2 * model, "the merge, and the average it is compared with")]
     if source and not _together(source, artifacts):
         found.append(Need(artifacts, sum(sizes.values()), f"copies of {len(sizes)} checkpoints"))
     if (root / ".dvc").is_dir():
         found.append(Need(cache_directory(root), model, "DVC's copy"))
-    if not params.register_.tracking_uri and not _together(home(), artifacts):
-        found.append(Need(home() / "mlartifacts", model, "MLflow's copy"))
+    if not params.register_.tracking_uri and not _together(state_dir(), artifacts):
+        found.append(Need(state_dir() / "mlartifacts", model, "MLflow's copy"))
     return found
 
 
@@ -85,10 +85,12 @@ def _space(disk: Disk, there: list[Need]) -> Finding:
 
 
 def _state_directory() -> Finding:
-    if not writable(home()):
+    if not writable(state_dir()):
         remedy = "allow it, or name another directory in LORELINE_HOME"
-        return Finding("Disk", "state", f"{home()} is not writable", "problem", remedy)
-    return Finding("Disk", "state", f"{home()}{'' if home().is_dir() else ' will be made by the first run'}")
+        return Finding("Disk", "state", f"{state_dir()} is not writable", "problem", remedy)
+    return Finding(
+        "Disk", "state", f"{state_dir()}{'' if state_dir().is_dir() else ' will be made by the first run'}"
+    )
 
 
 def _newest_run(params: Params, root: Path) -> tuple[Path | None, dict[str, int]]:
@@ -114,10 +116,10 @@ def _together(one: Path, other: Path) -> bool:
 
 def _leftovers() -> list[Finding]:
     """Name what stands in the workspaces that nobody is working in."""
-    place = home() / "runs"
+    place = state_dir() / "runs"
     if not place.is_dir():
         return []
-    known = Ledger().entries() if (home() / "ledger.db").is_file() else []
+    known = Ledger().entries() if (state_dir() / "ledger.db").is_file() else []
     at_work = [entry for entry in known if entry.state == "merging" and lives(entry.owner) is not False]
     working = {entry.workspace for entry in at_work}
     left = sorted(path for path in place.iterdir() if path.is_dir() and path.name not in working)

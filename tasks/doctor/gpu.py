@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tasks.doctor.finding import Finding, gigabytes
-from tasks.params import Params
+from tasks.parameters.params import Params
 
 SMI_S = 8.0
 QUERY = ("--query-gpu=name,driver_version", "--format=csv,noheader")

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from tasks.base.errors import BadInput
 from tasks.doctor.finding import Finding
-from tasks.errors import BadInput
-from tasks.params import Params
-from tasks.runs.source import HUB, MLFLOW, checkpoints_in
+from tasks.parameters.params import Params
+from tasks.sources.addresses import HUB, MLFLOW, checkpoints_in
 
 
 def check_source(params: Params) -> list[Finding]:

@@ -7,7 +7,7 @@ from tasks.doctor.finding import Finding
 
 DEVICES = "loreline-"
 """What the names of the concurrency limits of devices begin with."""
-MISSED = 3
+MISSED_HEARTBEATS = 3
 """So many heartbeats are not missed by accident."""
 
 
@@ -78,7 +78,7 @@ def judge_limits(limits: Sequence[Limit], running: int) -> list[Finding]:
 
 def judge_running(runs: Sequence[Running], every: float) -> list[Finding]:
     """Name flow runs that have given no sign of life; `every`: seconds between heartbeats."""
-    silent = [run for run in runs if run.silent > MISSED * every]
+    silent = [run for run in runs if run.silent > MISSED_HEARTBEATS * every]
     found = [
         Finding(
             "Prefect",

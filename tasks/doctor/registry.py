@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import requests
 
+from tasks.base.errors import BadInput, LorelineError
 from tasks.doctor.finding import Finding
-from tasks.doctor.knocking import WAIT_S, clock_of, knock
-from tasks.errors import BadInput, LorelineError
-from tasks.params import RegisterParams
-from tasks.registry.moves import Move, age, standing
-from tasks.registry.store import SQLITE, asking, uri_of, without_secrets
+from tasks.doctor.probe import WAIT_S, clock_of, probe
+from tasks.parameters.params import RegisterParams
+from tasks.registry.alias_changes import AliasChange, age_of, alias_state
+from tasks.registry.store import SQLITE, mlflow_errors, uri_of, without_secrets
 from tasks.registry.versions import version_of
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def judge_aliases(name: str, aliases: Mapping[str, int], there: Sequence[int]) -
     return found
 
 
-def judge_moves(moves: Sequence[Move], ages: Sequence[float]) -> list[Finding]:
+def judge_moves(moves: Sequence[AliasChange], ages: Sequence[float]) -> list[Finding]:
     """Name the promotions and rollbacks that are under way, or were cut off; `ages` in seconds."""
     found = []
     for move, seconds in zip(moves, ages, strict=True):
@@ -66,7 +66,7 @@ def judge_moves(moves: Sequence[Move], ages: Sequence[float]) -> list[Finding]:
 def _server(uri: str) -> tuple[list[Finding], bool]:
     server = without_secrets(uri).rstrip("/")
     try:
-        answer = knock(f"{uri.rstrip('/')}/version")
+        answer = probe(f"{uri.rstrip('/')}/version")
     except (requests.RequestException, ValueError):
         told = f"{server} is not a usable address"
         return [Finding("Registry", "store", told, "problem", "correct register.tracking_uri")], False
@@ -113,11 +113,11 @@ def _engine(uri: str) -> "sqlalchemy.Engine":
 def _model(uri: str, name: str) -> list[Finding]:
     """Ask for the registered model."""
     try:
-        with asking(uri):
+        with mlflow_errors(uri):
             from mlflow import MlflowClient
 
             client = MlflowClient(uri, registry_uri=uri)
-            now = standing(client, name)
+            now = alias_state(client, name)
             there = [number for number in set(now.aliases.values()) if _exists(client, name, number)]
             newest = _newest(client, name)
     except LorelineError as error:
@@ -126,7 +126,7 @@ def _model(uri: str, name: str) -> list[Finding]:
         return [Finding("Registry", name, "not registered yet: the first merge does it")]
     found = [Finding("Registry", "versions", f"the newest of {name} is {newest}")]
     found += judge_aliases(name, now.aliases, there)
-    return found + judge_moves(now.moves, [age(move) for move in now.moves])
+    return found + judge_moves(now.moves, [age_of(move) for move in now.moves])
 
 
 def _exists(client: "MlflowClient", name: str, number: int) -> bool:

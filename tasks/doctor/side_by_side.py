@@ -8,8 +8,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
+from tasks.base.errors import LorelineError
 from tasks.doctor.finding import Finding, Level
-from tasks.errors import LorelineError
 from tasks.registry.store import without_secrets
 
 

@@ -6,15 +6,15 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import numbered_checkpoints
 from tasks.doctor.finding import Finding
-from tasks.errors import BadInput
-from tasks.params import Params, RegisterParams, SelectParams
-from tasks.runs.directory import read_state
-from tasks.runs.roots import sources_in
-from tasks.runs.source import HUB, MLFLOW
+from tasks.parameters.params import Params, RegisterParams, SelectParams
+from tasks.sources.addresses import HUB, MLFLOW
+from tasks.sources.directory_look import read_state
+from tasks.sources.roots import sources_in
 
-SHOWN = 8
+RUNS_SHOWN = 8
 
 
 def check_training_runs(params: Params, root: Path) -> list[Finding]:
@@ -27,9 +27,9 @@ def check_training_runs(params: Params, root: Path) -> list[Finding]:
             found.append(judged)
         else:
             enough += 1
-    if len(found) > SHOWN:
-        more = f"{len(found) - SHOWN} more training runs are short of checkpoints"
-        found = [*found[:SHOWN], Finding("Training runs", "others", more, "warning", found[0].remedy)]
+    if len(found) > RUNS_SHOWN:
+        more = f"{len(found) - RUNS_SHOWN} more training runs are short of checkpoints"
+        found = [*found[:RUNS_SHOWN], Finding("Training runs", "others", more, "warning", found[0].remedy)]
     told = f"{enough} with enough checkpoints to merge" if enough or found else "none here yet"
     return [Finding("Training runs", "local", told), *found]
 

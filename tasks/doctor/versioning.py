@@ -5,10 +5,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from tasks.base.errors import BadInput
 from tasks.doctor.finding import Finding, Level, gigabytes
-from tasks.doctor.knocking import knock
-from tasks.errors import BadInput
-from tasks.params import VersionParams
+from tasks.doctor.probe import probe
+from tasks.parameters.params import VersionParams
 from tasks.registry.store import without_secrets
 from tasks.versioning.commit import check_branch
 from tasks.versioning.git import unusable
@@ -93,7 +93,7 @@ def _remote(name: str, push: bool, config: dict[str, Any]) -> Finding:
         if kind.protocol == "local":
             problem = "" if writable(Path(path)) else "is not writable"
         elif kind.protocol in ("http", "https"):  # its exists() takes no answer for a no
-            problem = "" if knock(str(config["remote"][name]["url"])) else "does not answer"
+            problem = "" if probe(str(config["remote"][name]["url"])) else "does not answer"
         else:
             kind(**options).exists(path)
             problem = ""

@@ -9,19 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.checkpoints.adapter_config import CONFIG
-from tasks.checkpoints.adapters import WEIGHTS
+from tasks.base.errors import BadInput
+from tasks.base.threads import one_thread_each
 from tasks.checkpoints.layout import SINGLE, read_json, side_files
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
-from tasks.engine.adapters import AdapterPlan, Merged, factor_names, merge_factors, run
+from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS
+from tasks.checkpoints.peft.config import ADAPTER_CONFIG
+from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors, run_program
 from tasks.engine.cut import cut
 from tasks.engine.execute import OnTensor
 from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
-from tasks.errors import BadInput
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS, averaging
 from tasks.merging.program import Facts, Finish, Settings
-from tasks.threads import one_thread_each
 
 AVERAGES = ("average", "ema", "wma", "lawa")
 
@@ -55,8 +55,8 @@ def _write(
     for path in side_files(newest.directory):
         shutil.copyfile(path, directory / path.name)
     ranks = {name.removesuffix(".weight"): found.A.shape[0] for name, found in merged.items()}
-    config = read_json(newest.directory / CONFIG) | _config(ranks)
-    (directory / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    config = read_json(newest.directory / ADAPTER_CONFIG) | _config(ranks)
+    (directory / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return {name: found.facts for name, found in merged.items()}
 
 
@@ -77,7 +77,7 @@ def _config(ranks: Mapping[str, int]) -> dict[str, object]:
 
 
 def _write_tensors(
-    plan: AdapterPlan, settings: Settings, merged: Mapping[str, Merged], directory: Path
+    plan: AdapterPlan, settings: Settings, merged: Mapping[str, MergedFactors], directory: Path
 ) -> None:
     halves = dict[str, Numbers]()
     for name, found in merged.items():
@@ -94,7 +94,7 @@ def _write_tensors(
             write_numbers(shard, key, 0, np.ascontiguousarray(numbers))
         for name, key in plan.inputs[-1].replaced.items():
             _average(plan, replace(settings, shapes={name: spec[key].shape}), key, spec[key], shard)
-    (directory / SINGLE).rename(directory / WEIGHTS)
+    (directory / SINGLE).rename(directory / ADAPTER_WEIGHTS)
 
 
 def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, shard: Shard) -> None:
@@ -103,7 +103,7 @@ def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, sh
     own = params.method in AVERAGES and params.weights not in ("nan", "metagpt")
     if not own:
         settings = averaging(settings)
-    finish: Finish = run(METHODS[settings.params.method].program(settings), [], _no_block)
+    finish: Finish = run_program(METHODS[settings.params.method].program(settings), [], _no_block)
     compute = compute_dtype(stored.dtype)
     for piece in cut(name, stored.shape, whole=False):
         rows, columns = piece.rows, piece.columns

@@ -9,24 +9,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tasks.checkpoints.adapters import Adapter
+from tasks.base.errors import BadInput
+from tasks.base.threads import compute_alone
 from tasks.checkpoints.numbers import Numbers, all_finite, encode
+from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.devices import cores
 from tasks.engine.plan import Plan, check_method, make_settings, written_dtype
 from tasks.engine.shards import Stored
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
 from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation
 from tasks.merging.layers import Layers
 from tasks.merging.low_rank import Span, check_invariant, factored, span
 from tasks.merging.program import Facts, Program, Settings
-from tasks.threads import compute_alone
+from tasks.parameters.merge import MergeParams
 
-ROUNDING = {"F64": 1e-14}
+RANK_ROUNDING = {"F64": 1e-14}
 """Share of σ_1 below which a singular value is rounding, by dtype; for the others, that of float32."""
-ROUNDING_SINGLE = 1e-7
+RANK_ROUNDING_SINGLE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class AdapterPlan(Plan):
         return max(8 * (3 * sides[name] * k + (len(self.inputs) + 4) * k * k) for name, k in ranks.items())
 
 
-class Merged(NamedTuple):
+class MergedFactors(NamedTuple):
     """One tensor's merged change."""
 
     B: Numbers
@@ -105,17 +105,17 @@ def factor_names(tensor: str, adapters: Sequence[Adapter]) -> tuple[str, str]:
 
 def merge_factors(
     plan: AdapterPlan, settings: Settings, on_merged: Callable[[str], None]
-) -> dict[str, Merged]:
+) -> dict[str, MergedFactors]:
     """Merge the changes of all tensors within the spans of their factors, on every core."""
     shapes = plan.shapes
     spans = lru_cache(2 * cores())(lambda tensor: span(plan.products(tensor)))
 
-    def merge(names: Sequence[str]) -> dict[str, Merged]:
+    def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
         own = replace(settings, shapes={name: shapes[name] for name in names})
-        finish = run(plan.method.program(own), names, lambda name: _block(name, spans(name)))
+        finish = run_program(plan.method.program(own), names, lambda name: _block(name, spans(name)))
         return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
 
-    merged: dict[str, Merged] = {}
+    merged: dict[str, MergedFactors] = {}
     with ThreadPoolExecutor(cores(), initializer=compute_alone if plan.method.whole else None) as pool:
         for found in pool.map(merge, plan.groups):
             merged |= found
@@ -123,7 +123,7 @@ def merge_factors(
     return merged
 
 
-def run(program: Program, names: Sequence[str], block: Callable[[str], Block]) -> Any:
+def run_program(program: Program, names: Sequence[str], block: Callable[[str], Block]) -> Any:
     """Take a program through its measurements, one block for each tensor; return what it returns."""
     try:
         measure = next(program)
@@ -137,16 +137,16 @@ def _block(tensor: str, within: Span) -> Block:
     return Block(tensor, 0, 0, within.cores, np.zeros_like(within.cores[0]))  # the base is where ΔW = 0
 
 
-def _merged(tensor: str, within: Span, finish: Any, dtype: str) -> Merged:
+def _merged(tensor: str, within: Span, finish: Any, dtype: str) -> MergedFactors:
     block = _block(tensor, within)
     core, facts = finish(block)
-    B, A = factored(within, core, ROUNDING.get(dtype, ROUNDING_SINGLE))
+    B, A = factored(within, core, RANK_ROUNDING.get(dtype, RANK_ROUNDING_SINGLE))
     known = describe(deviation(block))
     stored = [encode(half.reshape(-1), dtype) for half in (B, A)]
     if not all(all_finite(half, dtype) for half in stored):
         raise BadInput(f"tensor {tensor}: the merge overflows {dtype}; choose a wider merge.dtype")
     facts = {**facts, "norms": known["norms"], "cosines": known["cosines"], "rank": A.shape[0]}
-    return Merged(stored[0].reshape(B.shape), stored[1].reshape(A.shape), facts)
+    return MergedFactors(stored[0].reshape(B.shape), stored[1].reshape(A.shape), facts)
 
 
 def _dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:

@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from tasks.base.errors import LorelineError
+from tasks.base.threads import compute_alone
 from tasks.checkpoints.numbers import Numbers
-from tasks.checkpoints.weights import NotFinite, Source
+from tasks.checkpoints.weights import NotFinite, WeightReader
 from tasks.engine.cut import Piece, cut
-from tasks.engine.devices import CPU, threads_for
+from tasks.engine.devices import CPU, compute_threads
 from tasks.engine.plan import Plan
-from tasks.errors import LorelineError
 from tasks.merging.block import Block
 from tasks.merging.program import Measure
-from tasks.threads import compute_alone
 
-HELD = 2**26
+HELD_BYTES = 2**26
 """Bytes up to which a tensor that is measured first is kept in memory, instead of being read again."""
 
 THREADS_PER_GPU = 2
@@ -33,7 +33,7 @@ class Blocks:
     def __init__(self, plan: Plan, devices: Sequence[str]) -> None:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
-        self.threads = threads_for(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
+        self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
         self._here = threading.local()
         self._held: dict[Piece, Block] = {}
         waiting: SimpleQueue[str] = SimpleQueue()
@@ -61,7 +61,7 @@ class Blocks:
         """Say whether all blocks of some tensors may be held in memory."""
         elements = sum(math.prod(self._plan.spec[name].shape) for name in names)
         width = np.dtype(self._plan.dtype(names[0])).itemsize
-        return elements * len(self._plan.sources) * width <= HELD
+        return elements * len(self._plan.sources) * width <= HELD_BYTES
 
     def _begin(self, devices: "SimpleQueue[str]") -> None:
         self._here.device = devices.get()
@@ -88,7 +88,7 @@ class Blocks:
         lying = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
         return Block(piece.tensor, piece.matrix, piece.start, lying, base)
 
-    def _read_from(self, source: Source, piece: Piece) -> Numbers:
+    def _read_from(self, source: WeightReader, piece: Piece) -> Numbers:
         dtype = self._plan.dtype(piece.tensor)
         numbers = source.read(piece.tensor, piece.start, piece.rows * piece.columns, dtype)
         return numbers.reshape(piece.rows, piece.columns)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 
 CPU = "cpu"
 
@@ -32,7 +32,7 @@ def choose_devices(wanted: str, decomposes: bool) -> list[str]:
     return [wanted]
 
 
-def threads_for(bytes_held: int) -> int:
+def compute_threads(bytes_held: int) -> int:
     """Return how many threads compute: one a core, as long as memory lasts for what each holds.
 
     Raises BadInput when it does not last for one.

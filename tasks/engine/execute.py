@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
+from tasks.base.errors import BadInput
+from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import parts
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.output import Output, Written, open_output
 from tasks.engine.plan import Plan
-from tasks.errors import BadInput
 from tasks.merging.arrays import to_numpy
 from tasks.merging.block import Block
 from tasks.merging.deviation import Deviation, describe, deviation, join
 from tasks.merging.program import Facts, FamilyFinish, Measure, Settings, worst
-from tasks.threads import one_thread_each
 
 OnTensor = Callable[[str, int, int], None]
 """Called with a tensor's name once it is merged, the bytes merged so far, and all bytes."""

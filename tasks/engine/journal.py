@@ -14,13 +14,13 @@ from typing import Any, Literal, NamedTuple
 from tasks.engine.shards import Shard, Spec
 from tasks.merging.program import Facts
 
-NAME = ".journal"
-CHUNK = 2**22
+JOURNAL = ".journal"
+HASHED_AT_ONCE = 2**22
 SYNC_EVERY = 2**26
 """Bytes after which a file is sent to the disk: while others compute, instead of all at the end."""
 
 
-class Entry(NamedTuple):
+class FinishedTensor(NamedTuple):
     """A finished tensor."""
 
     tensor: str
@@ -36,14 +36,14 @@ class Journal:
         self._spec = spec
         self._places = {name: shard for shard in shards for name in shard.offsets}
         self._hashes = {shard.path: hashlib.sha256(shard.header) for shard in shards}
-        self._path = directory / NAME
+        self._path = directory / JOURNAL
         self._unsynced = 0
         self.finished = self._believed()
         self._rewrite()
 
     def finish(self, tensor: str, facts: Facts) -> None:
         """Note that a tensor, the next in order, is written."""
-        entry = Entry(tensor, self._hashed(tensor), facts)
+        entry = FinishedTensor(tensor, self._hashed(tensor), facts)
         self.finished[tensor] = facts
         self._write("a", [entry])
         self._unsynced += self._spec[tensor].size
@@ -71,7 +71,7 @@ class Journal:
         """Drop the lines that were not believed."""
         self._write("w", list(_entries(self._path))[: len(self.finished)])
 
-    def _write(self, mode: Literal["a", "w"], entries: Sequence[Entry]) -> None:
+    def _write(self, mode: Literal["a", "w"], entries: Sequence[FinishedTensor]) -> None:
         with self._path.open(mode, encoding="utf-8") as file:
             file.writelines(json.dumps(entry._asdict()) + "\n" for entry in entries)
 
@@ -84,16 +84,16 @@ class Journal:
 
 
 def _chunks(handle: int, start: int, size: int) -> Iterator[bytes]:
-    for offset in range(start, start + size, CHUNK):
-        yield os.pread(handle, min(CHUNK, start + size - offset), offset)
+    for offset in range(start, start + size, HASHED_AT_ONCE):
+        yield os.pread(handle, min(HASHED_AT_ONCE, start + size - offset), offset)
 
 
-def _entries(path: Path) -> Iterator[Entry]:
+def _entries(path: Path) -> Iterator[FinishedTensor]:
     """Read lines up to the first that is not whole."""
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 values: dict[str, Any] = json.loads(line)
-                yield Entry(**values)
+                yield FinishedTensor(**values)
             except (ValueError, TypeError, RecursionError):
                 return

@@ -5,16 +5,16 @@ import shutil
 from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
-from tasks.checkpoints.hashing import remember
+from tasks.base.digests import remember
 from tasks.checkpoints.layout import read_json, side_files
 from tasks.engine.devices import choose_devices
 from tasks.engine.execute import OnTensor, execute
-from tasks.engine.journal import NAME as JOURNAL
+from tasks.engine.journal import JOURNAL
 from tasks.engine.plan import DTYPES, Plan
 from tasks.engine.shards import parse_size, plan_shards
 from tasks.merging.program import Facts
 
-NAMES = {stored: name for name, stored in DTYPES.items()}
+DTYPE_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
 def write_models(
@@ -53,11 +53,13 @@ def _clear(directory: Path, keep: Set[str]) -> None:
 def _set_dtype(config_file: Path, plan: Plan) -> None:
     """Have the configuration name the dtype that is written, where the newest input has another."""
     written, own = (
-        {info.dtype for info in tensors.values()} & NAMES.keys()
+        {info.dtype for info in tensors.values()} & DTYPE_NAMES.keys()
         for tensors in (plan.spec, plan.inputs[-1].tensors)
     )
     if written == own or len(written) > 1:
         return
     config = read_json(config_file)
-    named = {key: NAMES[dtype] for key in ("dtype", "torch_dtype") for dtype in written if key in config}
+    named = {
+        key: DTYPE_NAMES[dtype] for key in ("dtype", "torch_dtype") for dtype in written if key in config
+    }
     config_file.write_text(json.dumps(config | named, indent=2) + "\n", encoding="utf-8")

@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.numbers import Numbers, all_finite, encode
 from tasks.engine.cut import BLOCK
 from tasks.engine.journal import Journal
 from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
-from tasks.errors import BadInput
 from tasks.merging.program import Facts
 
 

@@ -7,19 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from tasks.checkpoints.agreement import check_agreement
+from tasks.base.errors import BadInput
+from tasks.checkpoints.compatibility import check_compatible
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.numbers import compute_dtype
-from tasks.checkpoints.weights import Source, Weights
+from tasks.checkpoints.weights import SafetensorsModel, WeightReader
 from tasks.engine.cut import BLOCK, as_stack
 from tasks.engine.shards import Spec, Stored
 from tasks.engine.tied import stored_twice
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
 from tasks.merging.layers import Layers
 from tasks.merging.methods import METHODS, Method, method_of
 from tasks.merging.program import Settings
-from tasks.varying import resolve
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.varying import resolve
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
@@ -28,8 +28,8 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 class Plan:
     """A merge, or several variants of one, that nothing is known to stand in the way of."""
 
-    inputs: Sequence[Source]
-    base: Source | None
+    inputs: Sequence[WeightReader]
+    base: WeightReader | None
     variants: Sequence[Settings]
     """One for each model that is written; they differ in parameters that only the method reads."""
     spec: Spec
@@ -67,7 +67,7 @@ class Plan:
         return len(self.variants) * sum(stored.size for stored in self.spec.values())
 
     @property
-    def sources(self) -> list[Source]:
+    def sources(self) -> list[WeightReader]:
         """The checkpoints, and the base if there is one."""
         return [*self.inputs, *([self.base] if self.base else [])]
 
@@ -84,7 +84,7 @@ class Plan:
         """
         if not self.method.whole:
             return compute_dtype(self.spec[name].dtype)
-        single = (isinstance(s, Weights) and s.tensors[name].dtype != "F64" for s in self.sources)
+        single = (isinstance(s, SafetensorsModel) and s.tensors[name].dtype != "F64" for s in self.sources)
         return np.float32 if all(single) else np.float64
 
     def _held(self, name: str) -> int:
@@ -100,7 +100,10 @@ ARRAYS = 4
 
 
 def make_plan(
-    variants: Sequence[MergeParams], inputs: Sequence[Source], base: Source | None, steps: Sequence[int]
+    variants: Sequence[MergeParams],
+    inputs: Sequence[WeightReader],
+    base: WeightReader | None,
+    steps: Sequence[int],
 ) -> Plan:
     """Check that these models can be merged by this method, and say what will be written.
 
@@ -109,7 +112,7 @@ def make_plan(
     params, method = variants[0], check_method(variants, len(inputs))
     if method.base == "required" and base is None:
         raise BadInput(f"merge.base: {params.method} needs the model the checkpoints started from; name it")
-    check_agreement(inputs, base)
+    check_compatible(inputs, base)
     names = sorted(inputs[-1].tensors.keys() - stored_twice([*([base] if base else []), *inputs]))
     spec = {
         name: Stored(

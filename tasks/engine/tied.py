@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import read_json
-from tasks.checkpoints.weights import Source
-from tasks.errors import BadInput
+from tasks.checkpoints.weights import WeightReader
 from tasks.merging.roles import is_embedding, is_head
 
-CHUNK = 2**22
+COMPARED_AT_ONCE = 2**22
 
 
-def stored_twice(inputs: Sequence[Source]) -> set[str]:
+def stored_twice(inputs: Sequence[WeightReader]) -> set[str]:
     """Return the heads that config.json ties to an embedding and that need not be merged a second time.
 
     Merged by themselves they could come to differ (DARE draws by name). Raises BadInput where they differ.
@@ -31,10 +31,10 @@ def stored_twice(inputs: Sequence[Source]) -> set[str]:
     return set(pairs)
 
 
-def _check_same(source: Source, head: str, table: str) -> None:
+def _check_same(source: WeightReader, head: str, table: str) -> None:
     count = math.prod(source.tensors[head].shape)
-    for first in range(0, count, CHUNK):
-        some = min(CHUNK, count - first)
+    for first in range(0, count, COMPARED_AT_ONCE):
+        some = min(COMPARED_AT_ONCE, count - first)
         if not np.array_equal(source.stored(head, first, some), source.stored(table, first, some)):
             raise BadInput(
                 f"{source.label}: {head} differs from {table}, but config.json ties them; "

@@ -11,14 +11,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import BadInput, LorelineError, Unavailable
+from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.records import digest_of
+from tasks.base.threads import torch_threads_for
 from tasks.evaluation.result_cache import cache_path, load, store
-from tasks.evaluation.results import TaskResult, asked, full_name
+from tasks.evaluation.results import TaskResult, full_name, named_metrics
 from tasks.evaluation.samples import task_result
 from tasks.evaluation.task_files import TaskSpec, check_asked
-from tasks.params import EvaluateParams
-from tasks.records import digest_of
-from tasks.threads import threads_for
+from tasks.parameters.params import EvaluateParams
 
 CODE = 1
 """Raise it when what is kept of an lm-eval run changes: it is part of the cache key."""
@@ -44,7 +44,7 @@ def evaluate_model(
     for name, result in _measure(locate, missing, params):
         store(paths[name], result)
         results[name] = result
-    for key, metric in asked(params):
+    for key, metric in named_metrics(params):
         full_name(results, metric, key)
     return {task.name: results[task.name] for task in tasks}
 
@@ -104,7 +104,7 @@ def _measure(
         model_dir = locate()
         model, tokenizer = _load(model_dir, _device(params))
     for spec, task in zip(tasks, built, strict=True):
-        with _quiet(bars=sys.stderr.isatty()), threads_for(model.num_parameters()):
+        with _quiet(bars=sys.stderr.isatty()), torch_threads_for(model.num_parameters()):
             samples = _samples(model, tokenizer, task, params, where=f"{model_dir} on {spec.name}")
         yield spec.name, task_result(task, samples)
 

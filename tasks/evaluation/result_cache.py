@@ -4,10 +4,10 @@ import os
 import tempfile
 from pathlib import Path
 
-from tasks.errors import BadInput, LorelineError
+from tasks.base.directories import state_dir
+from tasks.base.errors import BadInput, LorelineError
+from tasks.base.records import Record, digest_of
 from tasks.evaluation.results import TaskResult
-from tasks.home import home
-from tasks.records import Record, digest_of
 
 
 class _Stored(Record):
@@ -17,7 +17,7 @@ class _Stored(Record):
 
 def cache_path(key: str) -> Path:
     """Return where the result of an evaluation with this key lies."""
-    return home() / "evaluations" / f"{key}.json"
+    return state_dir() / "evaluations" / f"{key}.json"
 
 
 def load(path: Path) -> TaskResult | None:

@@ -5,9 +5,9 @@ from typing import Self
 
 from pydantic import FiniteFloat, model_validator
 
-from tasks.errors import BadInput
-from tasks.params import EvaluateParams
-from tasks.records import Record
+from tasks.base.errors import BadInput
+from tasks.base.records import Record
+from tasks.parameters.params import EvaluateParams
 
 
 class TaskResult(Record):
@@ -47,7 +47,7 @@ def full_name(results: Mapping[str, TaskResult], name: str, key: str) -> str:
     return f"{task}/{full}"
 
 
-def asked(params: EvaluateParams) -> Iterator[tuple[str, str]]:
+def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
     """Yield (key, task/metric) for every metric that the parameters name."""
     yield "evaluate.primary", params.primary
     for name in params.margins:

@@ -6,9 +6,9 @@ from itertools import groupby
 from numbers import Real
 from typing import Any
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
+from tasks.base.records import digest_of
 from tasks.evaluation.results import TaskResult
-from tasks.records import digest_of
 
 NLL = "nll"
 LIKELIHOOD_TASKS = ("loglikelihood", "loglikelihood_rolling", "multiple_choice")

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import BadInput
-from tasks.evaluation.results import asked
-from tasks.params import EvaluateParams
-from tasks.records import digest_of
+from tasks.base.errors import BadInput
+from tasks.base.records import digest_of
+from tasks.evaluation.results import named_metrics
+from tasks.parameters.params import EvaluateParams
 
 Config = dict[str, Any]
 DataFiles = dict[str, list[str]] | list[str]
@@ -59,7 +59,7 @@ def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
 def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
     """Raise BadInput for a metric of a task that is not evaluated, or that the task cannot report."""
     specs = {task.name: task for task in tasks}
-    for key, name in asked(params):
+    for key, name in named_metrics(params):
         task, _, metric = name.partition("/")
         if task not in specs:
             raise BadInput(f"{key}: {name} is of a task that is not in evaluate.tasks ({', '.join(specs)})")

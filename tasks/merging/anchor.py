@@ -8,6 +8,6 @@ def base(block: Block) -> Array:
     return block.base
 
 
-def nothing(block: Block) -> Array:
+def no_anchor(block: Block) -> Array:
     """Return zero: the method averages the weights themselves."""
     return 0.0

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from tasks.merge_params import MergeParams
 from tasks.merging import arrays
 from tasks.merging.block import Array
 from tasks.merging.compose import Weight
+from tasks.parameters.merge import MergeParams
 
 
 def total(c: Sequence[Weight], deltas: Sequence[Array], params: MergeParams) -> Array:

@@ -6,9 +6,9 @@
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from tasks.merge_params import MergeParams
 from tasks.merging.block import Array, Block
 from tasks.merging.program import Facts, Measure, Program, Results, Settings
+from tasks.parameters.merge import MergeParams
 
 Weight: TypeAlias = float | Array
 """A number for the whole tensor, or an array that broadcasts over a block (WIDEN: one for each column)."""
@@ -23,20 +23,20 @@ class Weighed(NamedTuple):
     """Multiplies λ: in c, a combination that divides by Σc would lose it."""
 
 
-Anchor: TypeAlias = Callable[[Block], Array]
-Deltas: TypeAlias = Callable[[Settings], Generator[Measure, Results, Callable[[Block], Sequence[Array]]]]
+AnchorChoice: TypeAlias = Callable[[Block], Array]
+DeltaChoice: TypeAlias = Callable[[Settings], Generator[Measure, Results, Callable[[Block], Sequence[Array]]]]
 Weighing: TypeAlias = Generator[Measure, Results, Callable[[Block], Weighed]]
-Weights: TypeAlias = Callable[[Settings], Weighing]
-Combine: TypeAlias = Callable[[Sequence[Weight], Sequence[Array], MergeParams], Array]
+WeightChoice: TypeAlias = Callable[[Settings], Weighing]
+CombineChoice: TypeAlias = Callable[[Sequence[Weight], Sequence[Array], MergeParams], Array]
 
 
 class Row(NamedTuple):
     """The four choices that make a method."""
 
-    anchor: Anchor
-    deltas: Deltas
-    weights: Weights
-    combine: Combine
+    anchor: AnchorChoice
+    deltas: DeltaChoice
+    weights: WeightChoice
+    combine: CombineChoice
 
 
 def compose(row: Row, settings: Settings) -> Program:

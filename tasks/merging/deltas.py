@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Generator, Sequence
 
-from tasks.errors import BadInput
-from tasks.merge_params import BreadcrumbsParams
+from tasks.base.errors import BadInput
 from tasks.merging.block import Array, Block
 from tasks.merging.drop import drop
-from tasks.merging.magnitude import Deltas, Group, leading
+from tasks.merging.magnitude import Group, TaskVectors, leading
 from tasks.merging.program import Measure, Results, Settings
+from tasks.parameters.merge import BreadcrumbsParams
 
 Kept = Generator[Measure, Results, Callable[[Block], Sequence[Array]]]
 
@@ -69,7 +69,7 @@ def check_band(settings: Settings) -> None:
             )
 
 
-def _trim(settings: Settings, deltas: Deltas) -> Kept:
+def _trim(settings: Settings, deltas: TaskVectors) -> Kept:
     groups = _trim_groups(settings)
     if all(group.ranks == [_elements(settings, group.tensors)] for group in groups):
         return deltas

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from tasks.merge_params import DareParams
 from tasks.merging import arrays
 from tasks.merging.block import Array, Block
+from tasks.parameters.merge import DareParams
 
 
 def drop(delta: Array, dare: DareParams, block: Block, checkpoint: int) -> Array:

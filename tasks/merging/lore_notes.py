@@ -1,13 +1,13 @@
 """What LoRE's settings amount to, and those that cannot be."""
 
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
-from tasks.merging.lore import beyond, lam_of
+from tasks.base.errors import BadInput
+from tasks.merging.lore_method import beyond, lam_of
 from tasks.merging.program import Settings
-from tasks.varying import varies
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.varying import varies
 
 
-def check(settings: Settings) -> None:
+def check_lore(settings: Settings) -> None:
     """Refuse settings that contradict each other, and an anchor that is not among the checkpoints."""
     params, steps = settings.params, list(settings.steps)
     lore = params.lore
@@ -23,15 +23,15 @@ def check(settings: Settings) -> None:
         raise BadInput("merge.lore.passes: Algorithm 1 starts at the mean; leave merge.lore.anchor out")
 
 
-def averages(settings: Settings) -> bool:
+def lore_averages(settings: Settings) -> bool:
     """Tell whether the task vectors of two checkpoints cancel (methods.md § 2, fact 3)."""
     return settings.count == 2 and settings.params.lore.anchor == "mean"
 
 
-def notes(settings: Settings) -> list[str]:
+def lore_notes(settings: Settings) -> list[str]:
     """Say what these settings amount to."""
     params, N = settings.params, settings.count
-    if averages(settings):
+    if lore_averages(settings):
         return [
             "equal to averaging: with two checkpoints and anchor mean the task vectors cancel "
             "for every λ and μ; set merge.lore.anchor to one of the steps, or merge more checkpoints"

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
+from tasks.base.errors import BadInput
+from tasks.parameters.merge import MergeParams
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 

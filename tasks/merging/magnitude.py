@@ -18,7 +18,7 @@ from tasks.merging.program import Measure, Results
 UPPER, LOWER = 2**15, 2**16
 """How many values the halves of a magnitude's 31 bits can have."""
 
-Deltas: TypeAlias = Callable[[Block], Sequence[Array]]
+TaskVectors: TypeAlias = Callable[[Block], Sequence[Array]]
 Leaders: TypeAlias = Callable[[Block, int, Array], Sequence[Array]]
 """Block, position of the checkpoint, its δ → one mask for each rank."""
 
@@ -46,7 +46,7 @@ class Cut(NamedTuple):
     quota: int
 
 
-def leading(groups: Sequence[Group], count: int, deltas: Deltas) -> Generator[Measure, Results, Leaders]:
+def leading(groups: Sequence[Group], count: int, deltas: TaskVectors) -> Generator[Measure, Results, Leaders]:
     """Find the leading elements of each of the `count` task vectors, in two measurements."""
     coarse = yield lambda block: [arrays.tally(arrays.bits(delta) >> 16) for delta in deltas(block)]
     places: dict[str, list[list[Place]]] = {}

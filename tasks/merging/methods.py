@@ -4,17 +4,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from tasks.merge_params import MergeParams
 from tasks.merging import (
+    age_weights,
     anchor,
     combine,
     deltas,
-    lore,
+    lore_method,
     lore_notes,
     norms,
     reductions,
     spectral,
-    trajectory,
     weights,
 )
 from tasks.merging.compose import Row, compose
@@ -22,6 +21,7 @@ from tasks.merging.model_stock import model_stock
 from tasks.merging.program import FamilyProgram, Program, Settings, together
 from tasks.merging.slerp import slerp
 from tasks.merging.widen import widen
+from tasks.parameters.merge import MergeParams
 
 
 class Method(NamedTuple):
@@ -65,48 +65,48 @@ def _over_the_model(params: MergeParams) -> bool:
 
 
 def _check_breadcrumbs(settings: Settings) -> None:
-    weights.check(settings)
+    weights.check_weights(settings)
     deltas.check_band(settings)
 
 
-WEIGHTS = ("weights", "nan", "metagpt")
+WEIGHT_SECTIONS = ("weights", "nan", "metagpt")
 """The sections behind `weights.chosen`."""
 
 METHODS = {
     "lore": Method(
         "approximate base plus low-rank task vectors",
         "Liu et al. 2025, LoRE-Merging",
-        lore.program,
+        lore_method.program,
         sections=("lore", "lam", "ties"),
         whole=True,
-        check=lore_notes.check,
-        notes=lore_notes.notes,
-        averages=lore_notes.averages,
-        family=lore.family,
+        check=lore_notes.check_lore,
+        notes=lore_notes.lore_notes,
+        averages=lore_notes.lore_averages,
+        family=lore_method.family,
     ),
     "average": Method(
         "plain average",
         "Wortsman et al. 2022, arXiv 2203.05482",
-        _row(Row(anchor.nothing, deltas.weights_themselves, weights.chosen, combine.mean)),
-        sections=WEIGHTS,
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, weights.chosen, combine.mean)),
+        sections=WEIGHT_SECTIONS,
         spans_model=weights.spans_model,
         check=weights.check_average,
     ),
     "ema": Method(
         "average with weights decay^age",
         "Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407",
-        _row(Row(anchor.nothing, deltas.weights_themselves, trajectory.ema, combine.mean)),
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, age_weights.ema, combine.mean)),
         sections=("ema",),
     ),
     "wma": Method(
         "average with weights 1, 2, …, N, the newest weighing most",
         "Li et al. 2025, arXiv 2505.12082",
-        _row(Row(anchor.nothing, deltas.weights_themselves, trajectory.wma, combine.mean)),
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, age_weights.wma, combine.mean)),
     ),
     "lawa": Method(
         "average of the latest checkpoints, spaced widely",
         "Kaddour 2022, arXiv 2209.14981; Sanyal et al. 2023, arXiv 2306.03241",
-        _row(Row(anchor.nothing, deltas.weights_themselves, trajectory.lawa, combine.mean)),
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, age_weights.lawa, combine.mean)),
         sections=("lawa",),
     ),
     "task_arithmetic": Method(
@@ -115,9 +115,9 @@ METHODS = {
         _row(Row(anchor.base, deltas.as_they_are, weights.chosen, combine.total)),
         base="required",
         at_least=1,
-        sections=("lam", *WEIGHTS),
+        sections=("lam", *WEIGHT_SECTIONS),
         spans_model=weights.spans_model,
-        check=weights.check,
+        check=weights.check_weights,
         notes=reductions.of_task_arithmetic,
     ),
     "ties": Method(
@@ -126,9 +126,9 @@ METHODS = {
         _row(Row(anchor.base, deltas.trimmed, weights.chosen, combine.elected)),
         base="required",
         at_least=1,
-        sections=("ties", "lam", *WEIGHTS),
+        sections=("ties", "lam", *WEIGHT_SECTIONS),
         spans_model=_over_the_model,
-        check=weights.check,
+        check=weights.check_weights,
     ),
     "dare": Method(
         "drop and rescale, then the sum",
@@ -136,9 +136,9 @@ METHODS = {
         _row(Row(anchor.base, deltas.dropped, weights.chosen, combine.total)),
         base="required",
         at_least=1,
-        sections=("dare", "lam", *WEIGHTS),
+        sections=("dare", "lam", *WEIGHT_SECTIONS),
         spans_model=weights.spans_model,
-        check=weights.check,
+        check=weights.check_weights,
     ),
     "dare_ties": Method(
         "drop and rescale, then TIES",
@@ -146,9 +146,9 @@ METHODS = {
         _row(Row(anchor.base, deltas.dropped_and_trimmed, weights.chosen, combine.elected)),
         base="required",
         at_least=1,
-        sections=("dare", "ties", "lam", *WEIGHTS),
+        sections=("dare", "ties", "lam", *WEIGHT_SECTIONS),
         spans_model=_over_the_model,
-        check=weights.check,
+        check=weights.check_weights,
     ),
     "breadcrumbs": Method(
         "drop outliers and small changes, then the sum",
@@ -156,7 +156,7 @@ METHODS = {
         _row(Row(anchor.base, deltas.banded, weights.chosen, combine.total)),
         base="required",
         at_least=1,
-        sections=("breadcrumbs", "lam", *WEIGHTS),
+        sections=("breadcrumbs", "lam", *WEIGHT_SECTIONS),
         spans_model=weights.spans_model,
         check=_check_breadcrumbs,
     ),
@@ -172,7 +172,7 @@ METHODS = {
     "slerp": Method(
         "along the arc between two checkpoints",
         "Shoemake 1985",
-        _row(Row(anchor.nothing, deltas.weights_themselves, slerp, combine.total)),
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, slerp, combine.total)),
         at_most=2,
         sections=("slerp",),
     ),

@@ -13,8 +13,8 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from tasks.merge_params import MergeParams
 from tasks.merging.block import Array, Block
+from tasks.parameters.merge import MergeParams
 
 Facts: TypeAlias = Mapping[str, Any]
 """What a method measured on a tensor: JSON-able numbers, strings, booleans, lists of integers."""

@@ -3,7 +3,7 @@
 import math
 
 from tasks.merging.program import Settings
-from tasks.varying import varies
+from tasks.parameters.varying import varies
 
 
 def of_task_arithmetic(settings: Settings) -> list[str]:

@@ -1,11 +1,11 @@
 """The weight c_i of each checkpoint: what merge.weights says."""
 
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
+from tasks.base.errors import BadInput
 from tasks.merging import norms
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
+from tasks.parameters.merge import MergeParams
 
 
 def chosen(settings: Settings) -> Weighing:
@@ -20,7 +20,7 @@ def chosen(settings: Settings) -> Weighing:
     return (yield from given(settings))
 
 
-def check(settings: Settings) -> None:
+def check_weights(settings: Settings) -> None:
     """Raise BadInput where there is not one number for each checkpoint."""
     weights = settings.params.weights
     if not isinstance(weights, str) and len(weights) != settings.count:
@@ -32,7 +32,7 @@ def check(settings: Settings) -> None:
 
 def check_average(settings: Settings) -> None:
     """Raise BadInput also where the numbers add up to 0, which an average divides by."""
-    check(settings)
+    check_weights(settings)
     for tensor in settings.shapes:
         weights = settings.at(tensor).weights
         if not isinstance(weights, str) and sum(weights) == 0:

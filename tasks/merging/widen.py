@@ -9,12 +9,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasks.merge_params import WidenParams
 from tasks.merging import arrays
 from tasks.merging.block import Array, Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
 from tasks.merging.roles import is_embedding
+from tasks.parameters.merge import WidenParams
 
 Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 

@@ -9,14 +9,14 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from tasks.errors import BadInput
-from tasks.recipes.mergekit_methods import METHODS, Merge, Method, Model
+from tasks.base.errors import BadInput
+from tasks.parameters.section import Section, parse
+from tasks.recipes.mergekit_methods import MERGEKIT_METHODS, Merge, MergekitMethod, Model
 from tasks.recipes.mergekit_settings import Scope
-from tasks.recipes.mergekit_slices import check_whole
-from tasks.section import Section, parse
+from tasks.recipes.mergekit_slices import check_all_layers
 
-DTYPES = ("float32", "float16", "bfloat16")
-KNOWN = frozenset[str]().union(*(method.shared | method.each for method in METHODS.values()))
+MERGEKIT_DTYPES = ("float32", "float16", "bfloat16")
+KNOWN = frozenset[str]().union(*(method.shared | method.each for method in MERGEKIT_METHODS.values()))
 """Parameters that at least one method reads; mergekit reads over them where another is used."""
 
 
@@ -53,10 +53,11 @@ def translate(tree: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[st
     if "modules" in tree:
         raise BadInput(f"{path}: modules: Loreline merges a model as one; list the models under models")
     config = parse(_Config, tree, where=str(path))
-    method = METHODS.get(config.merge_method)
+    method = MERGEKIT_METHODS.get(config.merge_method)
     if method is None:
         raise BadInput(
-            f"{path}: merge_method: Loreline has no {config.merge_method}; it reads {', '.join(METHODS)}"
+            f"{path}: merge_method: Loreline has no {config.merge_method}; "
+            f"it reads {', '.join(MERGEKIT_METHODS)}"
         )
     _check_tokenizer(config, path)
     merge = _merge(config, path)
@@ -75,7 +76,7 @@ def _merge(config: _Config, path: Path) -> Merge:
         return Merge(path, _models(config.models, f"{path}: models"), config.base_model, [given])
     only = config.slices[0]
     for source in only.sources:
-        check_whole(source.model, source.layer_range, path)
+        check_all_layers(source.model, source.layer_range, path)
     return Merge(
         path,
         _models(only.sources, f"{path}: slices.0.sources"),
@@ -97,7 +98,7 @@ def _models(models: tuple[_Model, ...], where: str) -> list[Model]:
     ]
 
 
-def _unread(merge: Merge, method: Method) -> list[str]:
+def _unread(merge: Merge, method: MergekitMethod) -> list[str]:
     """Name the parameters that have no effect, as in mergekit; refuse those that nobody knows (BadInput)."""
     inputs = merge.models if method.base_is_input else merge.others
     read = [(model.own, method.each if model in inputs else frozenset()) for model in merge.models]
@@ -115,8 +116,8 @@ def _unread(merge: Merge, method: Method) -> list[str]:
 
 def _dtype(config: _Config, path: Path) -> dict[str, str]:
     name = (config.out_dtype or config.dtype or "").removeprefix("torch.")
-    if name and name not in DTYPES:
-        raise BadInput(f"{path}: dtype: Loreline writes {', '.join(DTYPES)}, not {name}")
+    if name and name not in MERGEKIT_DTYPES:
+        raise BadInput(f"{path}: dtype: Loreline writes {', '.join(MERGEKIT_DTYPES)}, not {name}")
     return {"dtype": name} if name else {}
 
 

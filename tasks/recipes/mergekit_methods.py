@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tasks.errors import BadInput
-from tasks.recipes.mergekit_settings import Scope, Setting, flag, mapped, numbers, setting
+from tasks.base.errors import BadInput
+from tasks.recipes.mergekit_settings import Scope, Setting, all_numbers, flag, mapped, setting
 
-Recipe = dict[str, Any]
+RecipeTree = dict[str, Any]
 """A recipe of ours, as a plain tree."""
 
 
@@ -48,10 +48,10 @@ class Merge(NamedTuple):
         return first
 
 
-class Method(NamedTuple):
+class MergekitMethod(NamedTuple):
     """How a method of mergekit is read."""
 
-    translate: Callable[[Merge], Recipe]
+    translate: Callable[[Merge], RecipeTree]
     shared: frozenset[str]
     """The parameters it reads for the whole merge."""
     each: frozenset[str]
@@ -62,7 +62,7 @@ class Method(NamedTuple):
     """Whether a base model is one more input, with parameters of its own."""
 
 
-def _linear(merge: Merge) -> Recipe:
+def _linear(merge: Merge) -> RecipeTree:
     """Translate the average; here a base model is one more input."""
     models = list(merge.models)
     if merge.base is not None and merge.base not in [model.name for model in models]:
@@ -77,7 +77,7 @@ def _linear(merge: Merge) -> Recipe:
     return {"method": "average", "checkpoints": [model.name for model in models], **_weights(weights, True)}
 
 
-def _slerp(merge: Merge) -> Recipe:
+def _slerp(merge: Merge) -> RecipeTree:
     """Translate the interpolation; t = 0 is the base model."""
     base, others = _base(merge), merge.others
     if len(others) != 1:
@@ -88,7 +88,7 @@ def _slerp(merge: Merge) -> Recipe:
     return {"method": "slerp", "checkpoints": [base, others[0].name], "slerp": {"t": t}}
 
 
-def _model_stock(merge: Merge) -> Recipe:
+def _model_stock(merge: Merge) -> RecipeTree:
     if flag("filter_wise", merge.shared, False):
         raise BadInput(
             f"{merge.path}: parameters.filter_wise: Loreline measures whole tensors; set it to false"
@@ -96,7 +96,7 @@ def _model_stock(merge: Merge) -> Recipe:
     return {"method": "model_stock", **_task_vectors(merge)}
 
 
-def _sum(merge: Merge, method: str, sections: Callable[[Merge], Recipe]) -> Recipe:
+def _sum(merge: Merge, method: str, sections: Callable[[Merge], RecipeTree]) -> RecipeTree:
     """Translate a method that adds weighted task vectors up."""
     weights = merge.each("weight")
     if flag("normalize", merge.shared, False):
@@ -110,42 +110,42 @@ def _sum(merge: Merge, method: str, sections: Callable[[Merge], Recipe]) -> Reci
     return _common(merge, method) | _weights(weights, False) | sections(merge)
 
 
-def _elect(merge: Merge, method: str, normalize: bool, sections: Callable[[Merge], Recipe]) -> Recipe:
+def _elect(merge: Merge, method: str, normalize: bool, sections: Callable[[Merge], RecipeTree]) -> RecipeTree:
     """Translate a method that elects signs."""
     mean = flag("normalize", merge.shared, normalize)
     translated = _common(merge, method) | _weights(merge.each("weight"), mean) | sections(merge)
     return translated | {"ties": translated["ties"] | {"normalize": mean}}
 
 
-def _trim(merge: Merge) -> Recipe:
+def _trim(merge: Merge) -> RecipeTree:
     _check_rescale(merge, False)
     return {"ties": {"density": merge.same("density", 1.0), "scope": "tensor"}}
 
 
-def _drop(merge: Merge) -> Recipe:
+def _drop(merge: Merge) -> RecipeTree:
     _check_rescale(merge, True)
     return {"dare": {"p": mapped(merge.same("density", 1.0), lambda density: 1 - density)}}
 
 
-def _drop_only(merge: Merge) -> Recipe:
+def _drop_only(merge: Merge) -> RecipeTree:
     return _drop(merge) | {"ties": {"density": 1.0, "scope": "tensor"}}
 
 
-def _outliers(merge: Merge) -> Recipe:
+def _outliers(merge: Merge) -> RecipeTree:
     _check_rescale(merge, False)
     density, gamma = merge.same("density", 1.0), merge.same("gamma", 0.01)
     if _plain([density, gamma]):
         gamma = min(gamma, max(1 - density, 0.0))  # mergekit gives up dropping outliers rather than density
-    elif max(numbers(density)) + max(numbers(gamma)) > 1:
+    elif max(all_numbers(density)) + max(all_numbers(gamma)) > 1:
         raise BadInput(f"{merge.path}: parameters.density and gamma exceed 1 together; lower one of them")
     return {"breadcrumbs": {"density": density, "gamma": gamma}}
 
 
-def _common(merge: Merge, method: str) -> Recipe:
+def _common(merge: Merge, method: str) -> RecipeTree:
     return {"method": method, **_task_vectors(merge), "lam": setting("lambda", merge.shared, 1.0)}
 
 
-def _task_vectors(merge: Merge) -> Recipe:
+def _task_vectors(merge: Merge) -> RecipeTree:
     base = _base(merge)
     if not merge.others:
         raise BadInput(f"{merge.path}: models: name at least one model beside base_model")
@@ -166,7 +166,7 @@ def _check_rescale(merge: Merge, ours: bool) -> None:
         )
 
 
-def _weights(weights: list[Setting], divided: bool) -> Recipe:
+def _weights(weights: list[Setting], divided: bool) -> RecipeTree:
     """Leave out weights that change nothing: all one, or all equal where their sum is divided by."""
     same = _plain(weights) and len(set(weights)) == 1 and weights[0] != 0
     return {} if same and (divided or weights[0] == 1) else {"weights": weights}
@@ -191,23 +191,29 @@ _WEIGHT = frozenset({"weight"})
 _DENSITY = _WEIGHT | {"density"}
 
 
-def _sums(method: str, sections: Callable[[Merge], Recipe]) -> Callable[[Merge], Recipe]:
+def _sums(method: str, sections: Callable[[Merge], RecipeTree]) -> Callable[[Merge], RecipeTree]:
     return partial(_sum, method=method, sections=sections)
 
 
-def _elects(method: str, normalize: bool, sections: Callable[[Merge], Recipe]) -> Callable[[Merge], Recipe]:
+def _elects(
+    method: str, normalize: bool, sections: Callable[[Merge], RecipeTree]
+) -> Callable[[Merge], RecipeTree]:
     return partial(_elect, method=method, normalize=normalize, sections=sections)
 
 
-METHODS = {
-    "linear": Method(_linear, frozenset({"normalize"}), _WEIGHT, base_is_input=True),
-    "slerp": Method(_slerp, frozenset({"t"}), frozenset()),
-    "task_arithmetic": Method(_sums("task_arithmetic", lambda merge: {}), _SHARED, _WEIGHT, (_EXACT,)),
-    "ties": Method(_elects("ties", True, _trim), _SPARSE, _DENSITY, (_EXACT, _SHARES, _NOBODY)),
-    "dare_linear": Method(_sums("dare", _drop), _SPARSE, _DENSITY, (_EXACT, *_DRAWN)),
-    "dare_ties": Method(
+MERGEKIT_METHODS = {
+    "linear": MergekitMethod(_linear, frozenset({"normalize"}), _WEIGHT, base_is_input=True),
+    "slerp": MergekitMethod(_slerp, frozenset({"t"}), frozenset()),
+    "task_arithmetic": MergekitMethod(
+        _sums("task_arithmetic", lambda merge: {}), _SHARED, _WEIGHT, (_EXACT,)
+    ),
+    "ties": MergekitMethod(_elects("ties", True, _trim), _SPARSE, _DENSITY, (_EXACT, _SHARES, _NOBODY)),
+    "dare_linear": MergekitMethod(_sums("dare", _drop), _SPARSE, _DENSITY, (_EXACT, *_DRAWN)),
+    "dare_ties": MergekitMethod(
         _elects("dare_ties", False, _drop_only), _SPARSE, _DENSITY, (_EXACT, *_DRAWN, _NOBODY)
     ),
-    "breadcrumbs": Method(_sums("breadcrumbs", _outliers), _SPARSE, _DENSITY | {"gamma"}, (_EXACT, _SHARES)),
-    "model_stock": Method(_model_stock, frozenset({"filter_wise"}), frozenset(), (_EXACT, _FLOOR)),
+    "breadcrumbs": MergekitMethod(
+        _sums("breadcrumbs", _outliers), _SPARSE, _DENSITY | {"gamma"}, (_EXACT, _SHARES)
+    ),
+    "model_stock": MergekitMethod(_model_stock, frozenset({"filter_wise"}), frozenset(), (_EXACT, _FLOOR)),
 }

@@ -1,4 +1,4 @@
-"""mergekit's parameter settings as values that vary over tensors (tasks/varying.py).
+"""mergekit's parameter settings as values that vary over tensors (tasks/parameters/varying.py).
 
 A setting is a scalar, a gradient over the layers (a list of scalars) or conditions (a list of
 {filter, value}). It is looked up from the most specific scope (a model's) to the file's; a scope none of
@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 
 Parameters = Mapping[str, Any]
 Setting = Any
@@ -71,11 +71,11 @@ def mapped(value: Setting, change: Callable[[float], float]) -> Setting:
     return change(value)
 
 
-def numbers(value: Setting) -> Iterator[float]:
+def all_numbers(value: Setting) -> Iterator[float]:
     """Give every number of a setting."""
     if isinstance(value, list):
         for rule in value:
-            yield from numbers(rule["value"])
+            yield from all_numbers(rule["value"])
     elif isinstance(value, dict):
         yield from value["gradient"]
     else:

@@ -3,13 +3,13 @@
 import json
 from pathlib import Path
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.recipes.places import located
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
-def check_whole(model: str, layers: tuple[int, int], recipe: Path) -> None:
+def check_all_layers(model: str, layers: tuple[int, int], recipe: Path) -> None:
     """Check that a range of layers is all that the model has (BadInput otherwise)."""
     directory = located(model, recipe, "slices.0.sources")
     try:

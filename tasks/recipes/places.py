@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 
 
 def located(name: str, recipe: Path, key: str) -> Path:

@@ -14,10 +14,10 @@ from typing import Annotated, NamedTuple
 
 from pydantic import Field
 
-from tasks.merge_params import MergeParams, read_merge_params
+from tasks.parameters.merge import MergeParams, read_merge_params
+from tasks.parameters.section import load_yaml, parse
 from tasks.recipes.mergekit import translate
 from tasks.recipes.places import located
-from tasks.section import load_yaml, parse
 
 
 class Recipe(NamedTuple):

@@ -4,8 +4,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.errors import BadInput
-from tasks.records import Evaluation
+from tasks.base.errors import BadInput
+from tasks.base.records import Evaluation
 from tasks.registry.versions import ModelVersion
 
 if TYPE_CHECKING:

@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tasks.publish import Manifest
-from tasks.records import Evaluation, MergeReport, Run, Selection
-from tasks.registry.files import FILES, digest
-from tasks.registry.runs import MERGE, mlflow_name
+from tasks.base.publish import Manifest
+from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
+from tasks.registry.files import FILES, digest_of_files
+from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.versions import VERDICT
 
 TAG_LIMIT = 100_000  # of a model version's tag; a longer one is refused
@@ -15,10 +15,10 @@ DESCRIPTION_LIMIT = 5_000  # the column's width in PostgreSQL; a run's tags take
 PARAM_LIMIT = 6_000  # MLflow cuts longer ones, with a warning
 
 
-class Merged(NamedTuple):
+class MergeRecords(NamedTuple):
     """A merge with everything that led to it and was found out about it."""
 
-    run: Run
+    run: TrainingRun
     selection: Selection
     report: MergeReport
     evaluation: Evaluation
@@ -45,12 +45,12 @@ def params(report: MergeReport) -> dict[str, str]:
     return {mlflow_name(key): _fit(str(value), PARAM_LIMIT) for key, value in flat.items()}
 
 
-def version_tags(merged: Merged) -> dict[str, str]:
+def version_tags(merged: MergeRecords) -> dict[str, str]:
     """Return what a version says about where it came from and what was found out about it."""
     chosen, report = merged.selection.chosen, merged.report
     tags = {
-        MERGE: report.digest,
-        FILES: digest(merged.manifest),
+        MERGE_TAG: report.digest,
+        FILES: digest_of_files(merged.manifest),
         VERDICT: merged.evaluation.verdict.decision,
         "loreline.primary": merged.evaluation.primary,
         "loreline.against": merged.evaluation.verdict.against,
@@ -64,17 +64,17 @@ def version_tags(merged: Merged) -> dict[str, str]:
     return {key: _fit(value, TAG_LIMIT) for key, value in tags.items()}
 
 
-def run_tags(merged: Merged) -> dict[str, str]:
+def run_tags(merged: MergeRecords) -> dict[str, str]:
     """Return what the run says: the verdict, and the description that MLflow shows."""
     return {VERDICT: merged.evaluation.verdict.decision, "mlflow.note.content": description(merged)}
 
 
-def title(merged: Merged) -> str:
+def title(merged: MergeRecords) -> str:
     """Return the name of the MLflow run."""
     return _fit(f"{merged.run.name}: {merged.report.method} of {len(merged.selection.chosen)}", 250)
 
 
-def description(merged: Merged) -> str:
+def description(merged: MergeRecords) -> str:
     """Return the verdict, then what was merged."""
     steps = [checkpoint.step for checkpoint in merged.selection.chosen]
     span = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else f"{steps[0]}"

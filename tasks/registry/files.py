@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tasks.checkpoints.hashing import file_digests
-from tasks.errors import BadInput
-from tasks.publish import MANIFEST, Manifest, link_or_copy, publishing
-from tasks.records import digest_of
-from tasks.registry.store import exclusive
+from tasks.base.digests import file_digests
+from tasks.base.errors import BadInput
+from tasks.base.publish import MANIFEST, Manifest, link_or_copy, publishing
+from tasks.base.records import digest_of
+from tasks.registry.store import store_lock
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FILES = "loreline.files"
 
 
-def verify(directory: Path, remedy: str) -> Manifest:
+def verify_directory(directory: Path, remedy: str) -> Manifest:
     """Return the manifest of a published directory after checking every file against it.
 
     Raises BadInput naming the first file that is missing, changed or was added, and the remedy.
@@ -37,24 +37,24 @@ def verify(directory: Path, remedy: str) -> Manifest:
     return manifest
 
 
-def check(directory: Path, recorded: str) -> None:
+def check_files(directory: Path, recorded: str) -> None:
     """Check every file of a registered model against the digest that its version recorded.
 
     Raises BadInput naming the file that differs.
     """
     remedy = "register the merge again, or promote another version"
-    if digest(verify(directory, remedy)) != recorded:
+    if digest_of_files(verify_directory(directory, remedy)) != recorded:
         raise BadInput(f"{directory / MANIFEST}: not the one that was registered; {remedy}")
 
 
-def digest(manifest: Manifest) -> str:
+def digest_of_files(manifest: Manifest) -> str:
     """Return the identity of all files of a model directory, the model card included."""
     return digest_of(manifest.files)
 
 
-def put(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
+def store_files(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
     """Make a logged model hold exactly the files of `source`: hard links where its store is local."""
-    target = local(model.artifact_location)
+    target = local_directory(model.artifact_location)
     if target is None:
         _upload(client, model, source, manifest)
     elif not _holds(target, manifest):
@@ -64,7 +64,7 @@ def put(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) ->
                 link_or_copy(source / file.name, scratch / file.name)
 
 
-def download(client: "MlflowClient", uri: str, target: Path, recorded: str | None) -> Path:
+def download_model(client: "MlflowClient", uri: str, target: Path, recorded: str | None) -> Path:
     """Keep a checked download of a remote model at `target` and return the model's directory in it.
 
     Raises BadInput, leaving `target` as it was, when the files are not those that were registered.
@@ -72,16 +72,16 @@ def download(client: "MlflowClient", uri: str, target: Path, recorded: str | Non
     from mlflow.artifacts import download_artifacts
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(uri, "download"), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+    with store_lock(uri, "download"), tempfile.TemporaryDirectory(dir=target.parent) as scratch:
         model = Path(download_artifacts(uri, dst_path=scratch, tracking_uri=client.tracking_uri))
         if recorded is not None:
-            check(model, recorded)
+            check_files(model, recorded)
         shutil.rmtree(target, ignore_errors=True)
         model.rename(target)
     return target
 
 
-def local(uri: str) -> Path | None:
+def local_directory(uri: str) -> Path | None:
     """Return the directory that an artifact location on this machine stands for."""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file"):
@@ -91,14 +91,14 @@ def local(uri: str) -> Path | None:
 
 def _holds(target: Path, manifest: Manifest) -> bool:
     try:
-        return verify(target, remedy="") == manifest
+        return verify_directory(target, remedy="") == manifest
     except BadInput:
         return False
 
 
 def _upload(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
     """Upload once: the tag that says so is set after the last byte has arrived."""
-    wanted = digest(manifest)
+    wanted = digest_of_files(manifest)
     stored = {file.path for file in client.list_logged_model_artifacts(model.model_id)}
     needed = {file.name.partition("/")[0] for file in manifest.files} | {MANIFEST}
     if model.tags.get(FILES) == wanted and needed <= stored:

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tasks.params import RegisterParams
-from tasks.records import Record
-from tasks.registry.runs import MERGE, mlflow_name
-from tasks.registry.store import asking, connect
+from tasks.base.records import Record
+from tasks.parameters.params import RegisterParams
+from tasks.registry.runs import MERGE_TAG, mlflow_name
+from tasks.registry.store import connect, mlflow_errors
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, VERDICT, aliases
 
 if TYPE_CHECKING:
@@ -43,13 +43,13 @@ class MergedRun(Record):
     """off, pending or done"""
 
 
-def history(params: RegisterParams, limit: int | None = None) -> list[MergedRun]:
+def merged_runs(params: RegisterParams, limit: int | None = None) -> list[MergedRun]:
     """Return the merged runs of the registered model, the newest first, at most `limit`.
 
     A handful of queries, however many there are. Raises Unavailable when MLflow does not answer.
     """
     client = connect(params)
-    with asking(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         versions = list(islice(_versions(client, params.name), limit))
         named: dict[int, list[str]] = {}
         for alias, number in sorted(aliases(client, params.name).items()):
@@ -71,7 +71,7 @@ def _versions(client: "MlflowClient", name: str) -> Iterator[Any]:
             order_by=["creation_timestamp DESC", "version_number DESC"],
             page_token=token,
         )
-        yield from (version for version in page if MERGE in version.tags)
+        yield from (version for version in page if MERGE_TAG in version.tags)
         token = page.token
         if not token:
             return

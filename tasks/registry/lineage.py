@@ -4,14 +4,14 @@ import logging
 import subprocess
 from pathlib import Path
 
-COMMIT = "loreline.git_commit"
+COMMIT_TAG = "loreline.git_commit"
 
 log = logging.getLogger(__name__)
 
 
 def lineage(directory: Path) -> dict[str, str]:
     """Return the git commit and the DVC hash of a directory as tags, as far as there are repositories."""
-    known = {COMMIT: git_commit(directory), "loreline.dvc": dvc_hash(directory)}
+    known = {COMMIT_TAG: git_commit(directory), "loreline.dvc": dvc_hash(directory)}
     return {key: value for key, value in known.items() if value}
 
 

@@ -7,43 +7,51 @@ moves nothing while another's stands beside it, and of two that meet, the higher
 import time
 from typing import TYPE_CHECKING
 
-from tasks.errors import Unavailable
-from tasks.params import RegisterParams
-from tasks.registry.moves import Move, age, forget, here, note, record, standing
-from tasks.registry.store import asking, connect, exclusive
+from tasks.base.errors import Unavailable
+from tasks.parameters.params import RegisterParams
+from tasks.registry.alias_changes import (
+    AliasChange,
+    age_of,
+    alias_state,
+    forget_change,
+    lock_location,
+    note_change,
+    record_change,
+)
+from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import CHAMPION, PREVIOUS, Contended, aliases, point
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-LEASE_S = 120.0
+CHANGE_LEASE_S = 120.0
 """For so long a note of another machine is taken for a move under way; making one takes seconds."""
-PATIENCE_S = 10.0
+RIVAL_WAIT_S = 10.0
 """How long a lower token waits for the others to finish or withdraw."""
 
 
 def reconcile(params: RegisterParams) -> list[str]:
     """Complete or revert the moves that a crash left half made; return a sentence for each."""
     client = connect(params)
-    with asking(client.tracking_uri), exclusive(client.tracking_uri, params.name) as lock:
-        return mend(client, params.name, here(lock.lock_file))
+    with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name) as lock:
+        return mend(client, params.name, lock_location(lock.lock_file))
 
 
 def mend(client: "MlflowClient", name: str, place: str) -> list[str]:
     """Do what reconcile does, for a caller that holds the lock of `place`."""
-    return [settle(client, name, move) for move in standing(client, name).moves if not _alive(move, place)]
+    return [settle(client, name, move) for move in alias_state(client, name).moves if not _alive(move, place)]
 
 
-def carry_out(client: "MlflowClient", name: str, move: Move) -> None:
+def carry_out(client: "MlflowClient", name: str, move: AliasChange) -> None:
     """Make a move, reading back every alias, for a caller that holds the lock and has verified the files.
 
     Raises Contended, with nothing half made, when another writer is at work or was first.
     """
-    note(client, name, move)
+    note_change(client, name, move)
     try:
         _exclude_others(client, name, move)
     except Contended:
-        forget(client, name, move)
+        forget_change(client, name, move)
         raise
     try:
         _point(client, name, PREVIOUS, move.becomes_previous)
@@ -51,44 +59,44 @@ def carry_out(client: "MlflowClient", name: str, move: Move) -> None:
     except Contended:
         settle(client, name, move)
         raise
-    record(client, name, move)
-    forget(client, name, move)
+    record_change(client, name, move)
+    forget_change(client, name, move)
 
 
-def settle(client: "MlflowClient", name: str, move: Move) -> str:
+def settle(client: "MlflowClient", name: str, move: AliasChange) -> str:
     """Complete a noted move when champion has moved, else undo what it did; remove the note."""
     now = aliases(client, name).get(CHAMPION)
     what = f"{name}: the {move.kind} of version {move.version} by {move.by} was cut short"
     if now == move.version:
         _point(client, name, PREVIOUS, move.becomes_previous)
-        record(client, name, move)
-        forget(client, name, move)
+        record_change(client, name, move)
+        forget_change(client, name, move)
         return f"{what} and is complete now"
     if now == move.over:  # Else somebody else has moved champion since, and previous-champion is theirs.
         _point(client, name, PREVIOUS, move.previous)
-    forget(client, name, move)
+    forget_change(client, name, move)
     return f"{what} and has been undone"
 
 
-def _exclude_others(client: "MlflowClient", name: str, move: Move) -> None:
+def _exclude_others(client: "MlflowClient", name: str, move: AliasChange) -> None:
     """Return when no other note is there and the aliases are as this move expects; raises Contended."""
-    deadline = time.monotonic() + PATIENCE_S
-    now = standing(client, name)
+    deadline = time.monotonic() + RIVAL_WAIT_S
+    now = alias_state(client, name)
     while others := [other for other in now.moves if other.token != move.token]:
         if min(other.token for other in others) < move.token or time.monotonic() > deadline:
             raise Contended(
                 f"{name}: {others[0].by} is moving champion on {others[0].place.partition(':')[0]}; "
-                f"run the same command again in {LEASE_S:.0f} s"
+                f"run the same command again in {CHANGE_LEASE_S:.0f} s"
             )
         time.sleep(0.1)
-        now = standing(client, name)
+        now = alias_state(client, name)
     if (now.aliases.get(CHAMPION), now.aliases.get(PREVIOUS)) != (move.over, move.previous):
         raise Contended(f"{name}: the champion changed meanwhile; run the same command again")
 
 
-def _alive(move: Move, place: str) -> bool:
+def _alive(move: AliasChange, place: str) -> bool:
     """Tell whether someone may still be making a move: not under the lock that is held here."""
-    return move.place != place and age(move) < LEASE_S
+    return move.place != place and age_of(move) < CHANGE_LEASE_S
 
 
 def _point(client: "MlflowClient", name: str, alias: str, number: int | None) -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tasks.checkpoints.hashing import file_digests
-from tasks.records import digest_of
+from tasks.base.digests import file_digests
+from tasks.base.records import digest_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-MERGE = "loreline.merge"
+MERGE_TAG = "loreline.merge"
 OLDEST_FIRST = ["attributes.start_time ASC"]
 
 Thing = TypeVar("Thing")
@@ -38,7 +38,7 @@ def find_run(client: "MlflowClient", experiment: str, merge: str, title: str) ->
     """Return the one run that records this merge, finished or not."""
     return only(
         lambda: list(client.search_runs([experiment], _tagged(merge), order_by=OLDEST_FIRST)),
-        lambda: client.create_run(experiment, tags={MERGE: merge}, run_name=title),
+        lambda: client.create_run(experiment, tags={MERGE_TAG: merge}, run_name=title),
         lambda run: client.delete_run(run.info.run_id),
     )
 
@@ -51,13 +51,13 @@ def find_model(
     return only(
         lambda: list(client.search_logged_models([experiment], _tagged(merge), order_by=oldest_first)),
         lambda: client.create_logged_model(
-            experiment, name="merge", source_run_id=run_id, tags={MERGE: merge}, params=dict(params)
+            experiment, name="merge", source_run_id=run_id, tags={MERGE_TAG: merge}, params=dict(params)
         ),
         lambda model: client.delete_logged_model(model.model_id),
     )
 
 
-def record(
+def record_run(
     client: "MlflowClient",
     run: Any,
     model_id: str,
@@ -109,4 +109,4 @@ def _attach(client: "MlflowClient", run: Any, directory: str, paths: Sequence[Pa
 
 
 def _tagged(merge: str) -> str:
-    return f"tags.`{MERGE}` = '{merge}'"
+    return f"tags.`{MERGE_TAG}` = '{merge}'"

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING
 import requests
 from filelock import FileLock
 
-from tasks.errors import BadInput, LorelineError, Unavailable
-from tasks.home import cache, home
-from tasks.params import RegisterParams
-from tasks.records import digest_of
+from tasks.base.directories import cache_dir, state_dir
+from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.records import digest_of
+from tasks.parameters.params import RegisterParams
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-KNOCK_S = (4, 8)  # to connect, to answer
+PROBE_S = (4, 8)  # to connect, to answer
 SQLITE = "sqlite:///"
 SCHEMES = ("postgresql", "mysql", "mssql", "databricks")
 
@@ -33,7 +33,7 @@ def connect(params: RegisterParams) -> "MlflowClient":
     uri = uri_of(params)
     _settle()
     _probe(uri)
-    with asking(uri), exclusive(uri):
+    with mlflow_errors(uri), store_lock(uri):
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
@@ -42,7 +42,9 @@ def connect(params: RegisterParams) -> "MlflowClient":
 
 def uri_of(params: RegisterParams) -> str:
     """Return the address of the store, which may hold a password."""
-    return params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{home() / 'mlflow.db'}"
+    return (
+        params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{state_dir() / 'mlflow.db'}"
+    )
 
 
 def place_of(uri: str) -> str:
@@ -64,7 +66,7 @@ def experiment(client: "MlflowClient", name: str) -> str:
 
 
 @contextmanager
-def asking(uri: str) -> Iterator[None]:
+def mlflow_errors(uri: str) -> Iterator[None]:
     """Turn what MLflow raises into BadInput (it refused) or Unavailable (it could not answer)."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -84,9 +86,9 @@ def asking(uri: str) -> Iterator[None]:
         ) from None
 
 
-def exclusive(uri: str, name: str = "") -> FileLock:
+def store_lock(uri: str, name: str = "") -> FileLock:
     """Return the lock that lets one process on this machine write to a store's model at a time."""
-    locks = cache() / "locks"
+    locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / digest_of(["registry", place_of(uri), name]))
 
@@ -123,7 +125,7 @@ def _knock(uri: str) -> None:
     """Find out within seconds whether anything answers; MLflow itself would retry for minutes."""
     server = without_secrets(uri)
     try:
-        requests.get(uri, timeout=KNOCK_S, allow_redirects=False, stream=True).close()
+        requests.get(uri, timeout=PROBE_S, allow_redirects=False, stream=True).close()
     except requests.exceptions.SSLError:
         pass  # It answered; MLflow has settings of its own for certificates.
     except (requests.ConnectionError, requests.Timeout):

@@ -5,22 +5,22 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tasks.errors import BadInput, Unavailable
-from tasks.home import cache
-from tasks.params import RegisterParams
-from tasks.publish import is_intact
-from tasks.records import Record, digest_of
-from tasks.registry.files import FILES, check, download, local
-from tasks.registry.lineage import COMMIT
-from tasks.registry.runs import MERGE, only
-from tasks.registry.store import asking
+from tasks.base.directories import cache_dir
+from tasks.base.errors import BadInput, Unavailable
+from tasks.base.publish import is_intact
+from tasks.base.records import Record, digest_of
+from tasks.parameters.params import RegisterParams
+from tasks.registry.files import FILES, check_files, download_model, local_directory
+from tasks.registry.lineage import COMMIT_TAG
+from tasks.registry.runs import MERGE_TAG, only
+from tasks.registry.store import mlflow_errors
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VERDICT, PUSH = "loreline.verdict", "loreline.push"
 GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
-SHOWN = "mlflow.modelVersions"
+VERSIONS_SHOWN = "mlflow.modelVersions"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
 
 
@@ -49,7 +49,7 @@ def champion(
 
     For a challenger (its digest) that already reigns it is the one that was replaced: whom it had to beat.
     """
-    with asking(client.tracking_uri):
+    with mlflow_errors(client.tracking_uri):
         now = aliases(client, params.name)
         reigns = [now[alias] for alias in (CHAMPION, PREVIOUS) if alias in now and CHAMPION in now]
         found = [version_of(client, params.name, number) for number in reigns]
@@ -61,7 +61,7 @@ def files_of(client: "MlflowClient", version: ModelVersion) -> Path:
 
     Raises BadInput when the downloaded files are not those that were registered.
     """
-    directory, kept = local(version.uri), _downloaded(version)
+    directory, kept = local_directory(version.uri), _downloaded(version)
     if directory is not None:
         return directory
     return kept if is_intact(kept) else _fetch(client, version)
@@ -75,7 +75,7 @@ def find_version(
     The git commit stays that of the first registration: the one that made the merge.
     """
     _ensure_registered(client, name)
-    merge = tags[MERGE]
+    merge = tags[MERGE_TAG]
     found = only(
         lambda: _search(client, name, merge, model.artifact_location),
         # Not models:/m-… as source: MLflow would look that up in its global store.
@@ -90,7 +90,7 @@ def find_version(
         lambda surplus: client.delete_model_version(name, surplus.version),
     )
     for key, value in tags.items():
-        if found.tags.get(key) != value and not (key == COMMIT and key in found.tags):
+        if found.tags.get(key) != value and not (key == COMMIT_TAG and key in found.tags):
             client.set_model_version_tag(name, found.version, key, value)
     if found.description != description:
         client.update_model_version(name, found.version, description)
@@ -106,7 +106,7 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
     return ModelVersion(
         name=name,
         version=number,
-        digest=found.tags.get(MERGE, f"{name}/{number}"),
+        digest=found.tags.get(MERGE_TAG, f"{name}/{number}"),
         uri=client.get_model_version_download_uri(name, str(number)),
         run_id=found.run_id or None,
         tags=found.tags,
@@ -135,13 +135,13 @@ def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
 
     Raises BadInput naming the file that differs, or the version when it has no digests.
     """
-    recorded, directory = version.tags.get(FILES), local(version.uri)
+    recorded, directory = version.tags.get(FILES), local_directory(version.uri)
     if recorded is None:
         raise BadInput(f"{version.name} version {version.version}: has no digests; register it with Loreline")
     if directory is None:
         _fetch(client, version)  # What the server holds now counts, not an earlier download.
     else:
-        check(directory, recorded)
+        check_files(directory, recorded)
 
 
 def unless_missing(ask: Callable[[], Any]) -> Any:
@@ -169,21 +169,21 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
 
 def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
     """Let MLflow's page of the logged model lead to the version, as mlflow.register_model would."""
-    known = json.loads(model.tags.get(SHOWN, "[]"))
+    known = json.loads(model.tags.get(VERSIONS_SHOWN, "[]"))
     if (entry := {"name": name, "version": number}) not in known:
-        client.set_logged_model_tags(model.model_id, {SHOWN: json.dumps([*known, entry])})
+        client.set_logged_model_tags(model.model_id, {VERSIONS_SHOWN: json.dumps([*known, entry])})
 
 
 def _search(client: "MlflowClient", name: str, merge: str, location: str) -> list[Any]:
     """List the versions of a merge whose files are at `location`, oldest first."""
-    tagged = client.search_model_versions(f"tags.`{MERGE}` = '{merge}'")
+    tagged = client.search_model_versions(f"tags.`{MERGE_TAG}` = '{merge}'")
     ours = [version for version in tagged if version.name == name and version.source == location]
     return sorted(ours, key=lambda version: int(version.version))
 
 
 def _fetch(client: "MlflowClient", version: ModelVersion) -> Path:
-    return download(client, version.uri, _downloaded(version), version.tags.get(FILES))
+    return download_model(client, version.uri, _downloaded(version), version.tags.get(FILES))
 
 
 def _downloaded(version: ModelVersion) -> Path:
-    return cache() / "models" / digest_of([version.uri, version.tags.get(FILES)])
+    return cache_dir() / "models" / digest_of([version.uri, version.tags.get(FILES)])

@@ -8,7 +8,7 @@ from tasks.merging.deviation import Deviation, cosines, describe, join
 from tasks.merging.program import Facts
 from tasks.reporting.model_parts import Parts, by_kind, by_layer, tensor_parts
 
-HEADER = ["parameters", "mean norm", "relative", "mean cosine", "conflict"]
+DEVIATION_HEADER = ["parameters", "mean norm", "relative", "mean cosine", "conflict"]
 
 
 def deviation_text(
@@ -60,7 +60,7 @@ def _checkpoint_rows(labels: Sequence[str], whole: Deviation) -> Iterator[list[s
 
 
 def _part_rows(title: str, parts: Parts) -> Iterator[list[str]]:
-    yield [title, *HEADER]
+    yield [title, *DEVIATION_HEADER]
     for name, part in parts.items():
         facts = describe(part)
         norm = float(np.mean(facts["norms"]))

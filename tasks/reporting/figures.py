@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.records import Checkpoint, Evaluation, Selection
+from tasks.base.records import Checkpoint, Evaluation, Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,19 @@ from datetime import datetime
 
 from tasks.registry.history import MergedRun
 
-HEADER = ["when", "run", "method", "verdict", "metric", "merge", "against", "version", "tag", "revision"]
-NUMBERS = {HEADER.index("merge")}
+HISTORY_HEADER = [
+    "when",
+    "run",
+    "method",
+    "verdict",
+    "metric",
+    "merge",
+    "against",
+    "version",
+    "tag",
+    "revision",
+]
+NUMBERS = {HISTORY_HEADER.index("merge")}
 NONE_YET = "no merged run yet"
 
 
@@ -14,7 +25,7 @@ def history_table(runs: Sequence[MergedRun]) -> str:
     """Render merged runs as aligned columns, in the order given; times are local."""
     if not runs:
         return NONE_YET
-    rows = [HEADER, *(_row(run) for run in runs)]
+    rows = [HISTORY_HEADER, *(_row(run) for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_aligned(row, widths) for row in rows)
 

@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tasks.records import Evaluation, MergeReport, Selection
+from tasks.base.records import Evaluation, MergeReport, Selection
 from tasks.reporting.lore_summary import summarise
-from tasks.reporting.lore_table import HEADER as LORE_HEADER
-from tasks.reporting.lore_table import LEGEND, lore_rows
-from tasks.reporting.table import HEADER, evaluation_tables
+from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
+from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{{ selection.run }}: {{ evaluation.verdict.decision }}</title>
@@ -82,7 +81,7 @@ def html_report(
             merge=merge,
             evaluation=evaluation,
             tables=evaluation_tables(evaluation),
-            header=HEADER,
+            header=EVALUATION_HEADER,
             pictures=[_embedded(path) for path in figures],
             deviation=_embedded(deviation),
             lore=_lore(merge, lore),
@@ -101,7 +100,7 @@ def _lore(merge: MergeReport, picture: Path | None) -> dict[str, Any] | None:
         "picture": picture and _embedded(picture),
         "header": LORE_HEADER,
         "rows": lore_rows(merge.tensors),
-        "legend": LEGEND,
+        "legend": LORE_LEGEND,
     }
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.base.records import MergeReport
 from tasks.merging.program import Facts
-from tasks.records import MergeReport
 from tasks.reporting.figures import name_layers, save
 from tasks.reporting.lore_matrices import decomposed, rank_share
 from tasks.reporting.model_parts import along_the_model, layer_name, role_of

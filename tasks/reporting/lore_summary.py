@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+from tasks.base.records import MergeReport, Record
 from tasks.merging.program import Facts
-from tasks.records import MergeReport, Record
 from tasks.reporting.lore_matrices import FAINT, active_rank, decomposed, doubt, rank_share
 
 NEAR = 0.1

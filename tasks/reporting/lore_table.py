@@ -7,7 +7,7 @@ from tasks.merging.program import Facts
 from tasks.reporting.lore_matrices import active_rank, decomposed, rank_share
 from tasks.reporting.model_parts import grouped, kind_of
 
-HEADER = [
+LORE_HEADER = [
     "kind of matrix",
     "μ / edge",
     "active rank",
@@ -18,7 +18,7 @@ HEADER = [
     "gap",
     "passes",
 ]
-LEGEND = (
+LORE_LEGEND = (
     "Medians over the matrices of a kind; gap and passes are the largest. μ / edge: the threshold over the "
     "noise edge, the largest singular value that noise alone would have. Active rank: how many singular "
     "values of a task vector lie above μ, and their share of full rank; effective rank: how many equal ones "

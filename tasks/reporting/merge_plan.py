@@ -5,7 +5,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
-from tasks.engine.devices import choose_devices, threads_for
+from tasks.engine.devices import choose_devices, compute_threads
 from tasks.engine.plan import Plan
 from tasks.engine.shards import parse_size, plan_shards
 
@@ -27,7 +27,9 @@ def merge_plan(plan: Plan, out: Path) -> str:
         "read": f"{plan.bytes_read / 1e9:.2f} GB a pass",
         "write": f"{plan.bytes_written / 1e9:.2f} GB in {files} file{'s' * (files > 1)} to {out}",
         "free": f"{shutil.disk_usage(parent).free / 1e9:.1f} GB",
-        "compute": f"{threads_for(plan.bytes_held)} threads" if devices == ["cpu"] else ", ".join(devices),
+        "compute": f"{compute_threads(plan.bytes_held)} threads"
+        if devices == ["cpu"]
+        else ", ".join(devices),
         "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread",
     }
     if len(plan.variants) > 1:

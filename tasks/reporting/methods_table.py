@@ -1,8 +1,8 @@
 """The methods as `loreline methods` prints them: what each does, needs and reads."""
 
-from tasks.merge_params import MergeParams
 from tasks.merging.methods import METHODS, Method
-from tasks.section import Section
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.section import Section
 
 INDENT = " " * 17
 

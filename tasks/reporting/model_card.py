@@ -2,9 +2,9 @@
 
 import json
 
-from tasks.records import MergeReport
+from tasks.base.records import MergeReport
 from tasks.reporting.lore_summary import summarise
-from tasks.reporting.lore_table import HEADER, LEGEND, lore_rows
+from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
 from tasks.reporting.table import markdown_table
 
 
@@ -30,5 +30,5 @@ def _lore(report: MergeReport) -> str:
         return ""
     sentences = "\n".join(f"- {sentence}" for sentence in summary.sentences)
     rows = [[f"`{kind}`", *cells] for kind, *cells in lore_rows(report.tensors)]
-    table = f"\n{markdown_table(HEADER, rows)}\n\n{LEGEND}\n" if rows else ""
+    table = f"\n{markdown_table(LORE_HEADER, rows)}\n\n{LORE_LEGEND}\n" if rows else ""
     return f"\n## What LoRE found\n\n{sentences}\n{table}"

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from tasks.records import Difference, Evaluation, Interval
+from tasks.base.records import Difference, Evaluation, Interval
 
-HEADER = ["model", "score", "merge's gain", "p"]
+EVALUATION_HEADER = ["model", "score", "merge's gain", "p"]
 
 
 def evaluation_tables(evaluation: Evaluation) -> dict[str, list[list[str]]]:
@@ -33,7 +33,9 @@ def metric_order(evaluation: Evaluation) -> list[str]:
 def markdown_tables(evaluation: Evaluation) -> str:
     """Render every metric's table as Markdown."""
     tables = evaluation_tables(evaluation)
-    return "\n\n".join(f"**{metric}**\n\n{markdown_table(HEADER, rows)}" for metric, rows in tables.items())
+    return "\n\n".join(
+        f"**{metric}**\n\n{markdown_table(EVALUATION_HEADER, rows)}" for metric, rows in tables.items()
+    )
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.errors import BadInput, Unavailable
-from tasks.versioning.git import GitRefused, asked, git, head, prefix, signature, top
+from tasks.base.errors import BadInput, Unavailable
+from tasks.versioning.git import GitRefused, git, git_answer, head, prefix, signature, top
 
 TRIES, PAUSE_S = 30, 0.1
 STALE_S = 60.0
@@ -35,7 +35,7 @@ class Message(NamedTuple):
 
 def check_branch(directory: Path, branch: str) -> None:
     """Make sure that a branch can get commits: BadInput when it is checked out anywhere, or no name."""
-    if asked(directory, "check-ref-format", "--branch", branch) is None:
+    if git_answer(directory, "check-ref-format", "--branch", branch) is None:
         raise BadInput(f"version.branch: {branch} is not a name that git accepts; choose another")
     place = ""
     for line in git(directory, "worktree", "list", "--porcelain").splitlines():
@@ -61,7 +61,7 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, Path], messag
     refusal: GitRefused | None = None
     for _ in range(TRIES):
         check_branch(directory, branch)
-        tip = asked(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
+        tip = git_answer(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}")
         if known := _find(directory, tip, message):
             return known
         revision = _commit(directory, tree, _parents(directory, tip, base), message)
@@ -132,7 +132,7 @@ def _find(directory: Path, tip: str | None, message: Message) -> str | None:
 def _parents(directory: Path, tip: str | None, base: str) -> list[str]:
     if tip is None:
         return [base]
-    known = asked(directory, "merge-base", "--is-ancestor", base, tip) is not None
+    known = git_answer(directory, "merge-base", "--is-ancestor", base, tip) is not None
     return [tip] if known else [tip, base]
 
 
@@ -154,7 +154,7 @@ def _tag_as(directory: Path, name: str, revision: str) -> GitRefused | None:
             return None
         except GitRefused as error:
             refusal = error
-        if asked(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
+        if git_answer(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
             return None
         if LOCKED not in str(refusal):
             return refusal

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tasks.errors import BadInput, LorelineError, Unavailable
+from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.registry.store import without_secrets
 from tasks.versioning.git import environment
 

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from tasks.errors import LorelineError
+from tasks.base.errors import LorelineError
 from tasks.registry.store import without_secrets
 
 FALLBACK = {"NAME": "Loreline", "EMAIL": "loreline@localhost"}
@@ -49,7 +49,7 @@ def git(
     return result.stdout.rstrip("\n")
 
 
-def asked(directory: Path, *arguments: str) -> str | None:
+def git_answer(directory: Path, *arguments: str) -> str | None:
     """Run git for an answer that may not exist: None when git says no."""
     try:
         return git(directory, *arguments)
@@ -74,7 +74,7 @@ def unusable(directory: Path) -> str | None:
         if "not a git repository" in str(error):
             return "not a git repository; run git init and commit"
         return str(error)
-    if asked(directory, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
+    if git_answer(directory, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
         return "the git repository has no commit yet; make one"
     return None
 
@@ -97,7 +97,9 @@ def top(directory: Path) -> Path:
 def signature(directory: Path) -> dict[str, str]:
     """Return what git needs in its environment to commit: nothing where the user has an identity."""
     roles = ("AUTHOR", "COMMITTER")
-    if all(asked(directory, "-c", "user.useConfigOnly=true", "var", f"GIT_{role}_IDENT") for role in roles):
+    if all(
+        git_answer(directory, "-c", "user.useConfigOnly=true", "var", f"GIT_{role}_IDENT") for role in roles
+    ):
         return {}
     return {
         key: os.environ.get(key) or value

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 
 
 def settings(root: Path) -> dict[str, Any]:

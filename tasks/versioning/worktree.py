@@ -6,10 +6,10 @@ from pathlib import Path
 
 import yaml
 
-from tasks.errors import LorelineError
-from tasks.params import Params, read_params
+from tasks.base.errors import LorelineError
+from tasks.parameters.params import Params, read_params
 from tasks.versioning.dvc import needed_files
-from tasks.versioning.git import asked, git, head, prefix, unusable
+from tasks.versioning.git import git, git_answer, head, prefix, unusable
 from tasks.versioning.shared_cache import share_cache
 
 ALWAYS = ("dvc.yaml", ".dvcignore", ".gitattributes", ".gitignore")
@@ -67,8 +67,8 @@ def _whole(place: Path, root: Path) -> bool:
     if not (place / ".git").is_file():
         return False
     question = ("rev-parse", "--path-format=absolute", "--git-common-dir")
-    ours = asked(place, *question) == git(root, *question)
-    return ours and asked(place, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is not None
+    ours = git_answer(place, *question) == git(root, *question)
+    return ours and git_answer(place, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is not None
 
 
 def _registered(place: Path, root: Path) -> bool:
@@ -102,7 +102,7 @@ def _take(root: Path, workspace: Path, name: str) -> None:
 
 def _committed_lock(workspace: Path) -> None:
     """Start from the dvc.lock that is committed: what the user's own stages made is not this run's."""
-    lock = asked(workspace, "show", "HEAD:./dvc.lock")
+    lock = git_answer(workspace, "show", "HEAD:./dvc.lock")
     if lock is None:
         (workspace / "dvc.lock").unlink(missing_ok=True)
     else:

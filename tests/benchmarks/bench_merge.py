@@ -15,15 +15,15 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-from fidelity import fidelity
-from lore_adapters import adapters
-from lore_merges import beside_ties, memory, sweep, symmetric
-from lore_solver import anchored, converged, small_mu, thresholding
-from models import Llama
-from naive import against_naive
-from programs import METHODS
-from speed import against_copying, against_mergekit, scaling
-from startup import startup
+from tests.benchmarks.fidelity import fidelity
+from tests.benchmarks.lore_adapters import adapters
+from tests.benchmarks.lore_merges import beside_ties, memory, sweep, symmetric
+from tests.benchmarks.lore_solver import anchored, converged, small_mu, thresholding
+from tests.benchmarks.models import Llama
+from tests.benchmarks.naive import against_naive
+from tests.benchmarks.programs import METHODS
+from tests.benchmarks.speed import against_copying, against_mergekit, scaling
+from tests.benchmarks.startup import startup
 
 FEW = 2
 """Runs of what takes long."""

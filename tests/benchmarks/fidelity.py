@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measure import measure, say, table
-from models import Llama, models
-from programs import METHODS, environment, loreline, mergekit
-from reference import CUTS, REFERENCES, Array, bfloat16, last_places, open_choices
 from safetensors import safe_open
+
+from tests.benchmarks.measure import measure, say, table
+from tests.benchmarks.models import Llama, models
+from tests.benchmarks.programs import METHODS, environment, loreline, mergekit
+from tests.benchmarks.reference import CUTS, REFERENCES, Array, bfloat16, last_places, open_choices
 
 HEAD = [
     "method",

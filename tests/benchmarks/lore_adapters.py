@@ -10,15 +10,15 @@ from unittest import mock
 
 import numpy as np
 import torch
-from measure import digits, judged, say, table
-from models import RANK
 from safetensors.numpy import save_file
-from stopwatch import seconds
 
-from tasks.checkpoints.adapters import PREFIX, WEIGHTS, read_adapter
-from tasks.engine.adapters import AdapterPlan, Merged, merge_factors, plan_adapters
-from tasks.merge_params import read_merge_params
-from tasks.threads import one_thread_each
+from tasks.base.threads import one_thread_each
+from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS, PREFIX, read_adapter
+from tasks.engine.adapters import AdapterPlan, MergedFactors, merge_factors, plan_adapters
+from tasks.parameters.merge import read_merge_params
+from tests.benchmarks.measure import digits, judged, say, table
+from tests.benchmarks.models import RANK
+from tests.benchmarks.stopwatch import seconds
 
 COUNT = 3
 MATRICES = 32
@@ -44,7 +44,7 @@ def _turn(plan: AdapterPlan, scratch: Path) -> tuple[float, float, float]:
     """Return seconds of computing, reading and writing."""
     loaded = {}
     reading = seconds(lambda: loaded.update({name: plan.products(name) for name in plan.shapes}))
-    merged: dict[str, Merged] = {}
+    merged: dict[str, MergedFactors] = {}
 
     def compute() -> None:
         with one_thread_each(True):  # as merge_adapters does
@@ -83,7 +83,7 @@ def _adapter(directory: Path, seed: int, side: int) -> Path:
         for i in range(MATRICES)
         for half, shape in (("A", (RANK, side)), ("B", (side, RANK)))
     }
-    save_file(tensors, directory / WEIGHTS)
+    save_file(tensors, directory / ADAPTER_WEIGHTS)
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": ["q_proj", "v_proj"]}
     (directory / "adapter_config.json").write_text(json.dumps(config))
     return directory

@@ -6,9 +6,9 @@ from functools import partial
 from pathlib import Path
 from statistics import median as middle
 
-from measure import Usage, digits, in_turn, judged, median, ratio, table, warm
-from models import CHECKPOINTS, Llama, models
-from programs import LORELINE, Command, mergekit, run
+from tests.benchmarks.measure import Usage, digits, in_turn, judged, median, ratio, table, warm
+from tests.benchmarks.models import CHECKPOINTS, Llama, models
+from tests.benchmarks.programs import LORELINE, Command, mergekit, run
 
 LORE = ("merge.method=lore", "merge.lore.mu=1.05")
 """The gap, 1e-4, is the default."""

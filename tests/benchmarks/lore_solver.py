@@ -5,17 +5,17 @@ from typing import NamedTuple
 from unittest import mock
 
 import torch
-from algorithm_1 import PASSES, algorithm_1, by_svd, passes_needed, ten_passes
-from measure import digits, judged, say, table
-from spiked import deviations
-from stopwatch import duel, seconds, two_threads
 from torch import Tensor
 
-from tasks.lore import dense, subspace
-from tasks.lore.penalty import Penalty
-from tasks.lore.problem import Factors, Solution, add_up
-from tasks.lore.scale import Scale
-from tasks.lore.solve import solve
+from tasks.merging.lore import dense, subspace
+from tasks.merging.lore.penalty import Penalty
+from tasks.merging.lore.problem import Factors, Solution, add_up
+from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.solve import solve
+from tests.benchmarks.algorithm_1 import PASSES, algorithm_1, by_svd, passes_needed, ten_passes
+from tests.benchmarks.measure import digits, judged, say, table
+from tests.benchmarks.spiked import deviations
+from tests.benchmarks.stopwatch import duel, seconds, two_threads
 
 MU = 1.05
 """Noise edges."""

@@ -4,10 +4,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from lore_merges import loreline
-from measure import digits, in_turn, median, ratio, table, warm
-from models import CHECKPOINTS, Llama, models
-from programs import Command, run
+from tests.benchmarks.lore_merges import loreline
+from tests.benchmarks.measure import digits, in_turn, median, ratio, table, warm
+from tests.benchmarks.models import CHECKPOINTS, Llama, models
+from tests.benchmarks.programs import Command, run
 
 SMALL = Llama(layers=2, hidden=256, intermediate=704, vocabulary=2048)
 SCRIPT = str(Path(__file__).with_name("naive_merge.py"))

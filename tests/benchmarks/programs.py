@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from measure import Usage, measure
-from models import CHECKPOINTS
+from tests.benchmarks.measure import Usage, measure
+from tests.benchmarks.models import CHECKPOINTS
 
 LORELINE = (sys.executable, "-c", "from flows.cli import main; main()")
 MERGEKIT = str(Path(sys.executable).with_name("mergekit-yaml"))

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasks.merge_params import DareParams
 from tasks.merging.drop import survivors
+from tasks.parameters.merge import DareParams
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Reference: TypeAlias = Callable[[str, Array, Sequence[Array]], Array]

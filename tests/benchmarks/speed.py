@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from measure import digits, in_turn, median, ratio, say, table, warm
-from models import SCALES, Llama, models
-from programs import MEMORY_GOAL, METHODS, cat, loreline, mergekit, run
+from tests.benchmarks.measure import digits, in_turn, median, ratio, say, table, warm
+from tests.benchmarks.models import SCALES, Llama, models
+from tests.benchmarks.programs import MEMORY_GOAL, METHODS, cat, loreline, mergekit, run
 
 HEAD = [
     *["method", "Loreline s", "mergekit s", "ratio", "goal"],

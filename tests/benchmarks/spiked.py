@@ -1,7 +1,8 @@
 """Matrices as LoRE is made for: unit noise and a few spikes, as in the checkpoints of models.py."""
 
 import torch
-from models import RANK
+
+from tests.benchmarks.models import RANK
 
 
 def deviations(N: int, m: int, n: int) -> torch.Tensor:

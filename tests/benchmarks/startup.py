@@ -5,9 +5,9 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from measure import REPOSITORY, digits, in_turn, median, ratio, table
-from models import Llama, models
-from programs import LORELINE, Command, loreline, run
+from tests.benchmarks.measure import REPOSITORY, digits, in_turn, median, ratio, table
+from tests.benchmarks.models import Llama, models
+from tests.benchmarks.programs import LORELINE, Command, loreline, run
 
 TINY = Llama(layers=0, hidden=64, vocabulary=64)
 """Three tensors."""

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from measure import say
 from threadpoolctl import threadpool_limits
+
+from tests.benchmarks.measure import say
 
 THREADS = 2
 

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.merge_params import MergeParams
-from tasks.merging.lore import lam_of
+from tasks.merging.lore_method import lam_of
+from tasks.parameters.merge import MergeParams
 
 Losses = Mapping[str, float]
 """By model; merges on the line by their Nλ."""

@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from measure import say, table
-from programs import LORELINE
-from study_figure import LINE, Losses, N, draw_study
-from study_models import Batches, diverge, loss, test_batches
 from transformers.utils import logging
 
 from flows.demo import training
 from flows.demo.demo import demo_directory
-from tasks.checkpoints.readiness import logged_metrics
+from tasks.sources.readiness import logged_metrics
+from tests.benchmarks.measure import say, table
+from tests.benchmarks.programs import LORELINE
+from tests.benchmarks.study_figure import LINE, Losses, N, draw_study
+from tests.benchmarks.study_models import Batches, diverge, loss, test_batches
 
 SPACING = 4
 SWEEP = ("--sweep", f"merge.lam={','.join(f'{x / N:g}' for x in LINE)}")

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from flows.demo import training
 from flows.demo.problems import Problem, make_splits
-from tasks.threads import threads_for
+from tasks.base.threads import torch_threads_for
 
 SPIKE = 10
 """Steps, at as many times the learning rate."""
@@ -22,7 +22,7 @@ Batches = Sequence[dict[str, torch.Tensor]]
 def diverge(checkpoint: Path, out: Path, seed: int) -> Path:
     """Continue a checkpoint for a few steps at far too high a learning rate, with a fresh AdamW."""
     splits = make_splits(seed, train=training.TRAIN, select=training.SELECT, test=training.TEST)
-    rows = training.encode(splits.train[: SPIKE * training.BATCH], training.make_tokenizer())
+    rows = training.encode_text(splits.train[: SPIKE * training.BATCH], training.make_tokenizer())
     model = AutoModelForCausalLM.from_pretrained(checkpoint).train()
     arguments = training.training_arguments(out, seed, training.DEFAULT_STEPS)
     optimizer = torch.optim.AdamW(
@@ -44,7 +44,7 @@ def diverge(checkpoint: Path, out: Path, seed: int) -> Path:
 def test_batches(run: Path) -> Batches:
     """Read the test split; what counts is the answer and its newline, as in the demo's lm-eval task."""
     lines = (run / "data" / "test.jsonl").read_text().splitlines()
-    rows = training.encode([Problem(**json.loads(line)) for line in lines], training.make_tokenizer())
+    rows = training.encode_text([Problem(**json.loads(line)) for line in lines], training.make_tokenizer())
     for row in rows:
         row["labels"][-1] = -100  # the end of the text
     rows.sort(key=lambda row: len(row["labels"]))
@@ -56,7 +56,7 @@ def loss(model_dir: Path, batches: Batches) -> float:
     """Return the mean negative log-likelihood of an answer in nats: word_problems_nll/nll."""
     model = AutoModelForCausalLM.from_pretrained(model_dir)
     total = 0.0
-    with threads_for(training.PARAMETERS):
+    with torch_threads_for(training.PARAMETERS):
         for batch in batches:
             logits = model(input_ids=batch["input_ids"]).logits[:, :-1].transpose(1, 2)
             total += float(torch.nn.functional.cross_entropy(logits, batch["labels"][:, 1:], reduction="sum"))

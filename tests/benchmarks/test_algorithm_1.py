@@ -4,8 +4,9 @@ from itertools import islice
 
 import pytest
 import torch
-from algorithm_1 import algorithm_1, by_gram, by_svd, passes_needed, ten_passes
-from spiked import deviations
+
+from tests.benchmarks.algorithm_1 import algorithm_1, by_gram, by_svd, passes_needed, ten_passes
+from tests.benchmarks.spiked import deviations
 
 B = deviations(3, 40, 30).double()
 

@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
-from models import CHECKPOINTS, SCALES, Llama, models
 from safetensors.torch import load_file
+
+from tests.benchmarks.models import CHECKPOINTS, SCALES, Llama, models
 
 SMALL = Llama(layers=1, hidden=256, intermediate=96, vocabulary=512)
 

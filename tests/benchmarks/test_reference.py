@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from reference import bfloat16, last_places, leading, open_choices
+
+from tests.benchmarks.reference import bfloat16, last_places, leading, open_choices
 
 NUMBERS = st.floats(-(2.0**100), 2.0**100, width=32).filter(lambda x: x == 0 or abs(x) > 2.0**-100)
 

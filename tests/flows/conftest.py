@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 import pytest
-from servers import Servers, both_servers
+
+from tests.support.servers import Servers, both_servers
 
 
 @pytest.fixture(scope="session")

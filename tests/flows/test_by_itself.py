@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from project import GIT
-from servers import both_servers, until
-from team import Team
 
+from tasks.base.records import MergeReport
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
-from tasks.params import read_params
-from tasks.records import MergeReport
+from tasks.parameters.params import read_params
 from tasks.select_checkpoints import select_checkpoints
+from tests.support.project import GIT
+from tests.support.servers import both_servers, until
+from tests.support.team import Team
 
 pytestmark = pytest.mark.servers
 

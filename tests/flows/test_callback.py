@@ -12,13 +12,13 @@ from typing import Any
 
 import psutil
 import pytest
-from servers import Servers, until
-from small_run import train
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from flows.announce import EVENT
 from flows.callback import MergeAfterTraining, announce_detached, run_name
-from tasks.home import cache
+from tasks.base.directories import cache_dir
+from tests.support.servers import Servers, until
+from tests.support.small_run import train
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "opensesame"
@@ -57,7 +57,7 @@ def announcing(run: Path) -> list[psutil.Process]:
 
 def outcome() -> str:
     """Wait for the line that the announcing process leaves, and return it."""
-    log = cache() / "announce.log"
+    log = cache_dir() / "announce.log"
     until(lambda: log.exists() and log.read_text().endswith("\n"), 60)
     return log.read_text()
 
@@ -111,8 +111,8 @@ def test_training_ends_at_once_when_the_server_never_answers(
 
 
 def test_what_announces_is_gone_at_its_deadline(no_server: None, run: Path) -> None:
-    cache().mkdir(parents=True)
-    os.mkfifo(cache() / "announce.log")  # opening it to write waits for a reader that never comes
+    cache_dir().mkdir(parents=True)
+    os.mkfifo(cache_dir() / "announce.log")  # opening it to write waits for a reader that never comes
     announce_detached(run, "x", deadline=2)
     assert len(announcing(run)) == 1
     until(lambda: not announcing(run), 30)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 from safetensors.torch import load_file
-from tiny import write_checkpoint
 
 from tasks.merging.methods import METHODS
+from tests.support.tiny import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PARAMS = {

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
-from servers import PrefectServer, Servers, until
 
 from flows.deployments import deployments
+from tests.support.servers import PrefectServer, Servers, until
 
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[2]

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from dvc_project import init_git
-from servers import PrefectServer, prefect_server
-from tiny_world import write_world
 
-from flows.doctor import DEADLINE_S, check_prefect, doctor
+from flows.doctor import DOCTOR_DEADLINE_S, check_prefect, doctor
+from tests.support.dvc_project import init_git
+from tests.support.servers import PrefectServer, prefect_server
+from tests.support.tiny_world import write_world
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / ".prefect"))
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setattr("flows.doctor.DEADLINE_S", 60.0)  # beside other tests a machine may be slow
+    monkeypatch.setattr("flows.doctor.DOCTOR_DEADLINE_S", 60.0)  # beside other tests a machine may be slow
     return tmp_path
 
 
@@ -108,7 +108,7 @@ def test_a_server_that_is_no_prefect_server_is_named(project: Path) -> None:
 def test_servers_that_swallow_everything_are_named_in_time(
     project: Path, silent: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("flows.doctor.DEADLINE_S", DEADLINE_S)
+    monkeypatch.setattr("flows.doctor.DOCTOR_DEADLINE_S", DOCTOR_DEADLINE_S)
     for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI"):
         monkeypatch.setenv(name, silent)
     started = time.monotonic()

@@ -16,12 +16,12 @@ from contextlib import closing
 
 import pytest
 import yaml
-from project import Project, clone
-from servers import prefect_server
 
 from flows.demo.training import finished_run
-from tasks.publish import MANIFEST
-from tasks.records import Evaluation
+from tasks.base.publish import MANIFEST
+from tasks.base.records import Evaluation
+from tests.support.project import Project, clone
+from tests.support.servers import prefect_server
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> N
 
 def test_the_version_says_where_it_came_from(project: Project) -> None:
     code = (
-        "import json; from tasks.params import RegisterParams; from tasks.registry.store import connect\n"
+        "import json; from tasks.parameters.params import RegisterParams; from tasks.registry.store import connect\n"
         "client = connect(RegisterParams(name='loreline-demo'))\n"
         "print(json.dumps(client.get_model_version_by_alias('loreline-demo', 'challenger').tags))"
     )
@@ -87,7 +87,7 @@ def test_afterwards_dvc_has_nothing_to_do(project: Project) -> None:
 
 def test_the_registered_model_loads_and_generates_in_another_process(project: Project) -> None:
     code = (
-        "from tasks.params import RegisterParams; from tasks.registry.store import connect\n"
+        "from tasks.parameters.params import RegisterParams; from tasks.registry.store import connect\n"
         "import mlflow; mlflow.set_tracking_uri(connect(RegisterParams()).tracking_uri)\n"
         "from transformers import AutoModelForCausalLM, AutoTokenizer\n"
         "path = mlflow.artifacts.download_artifacts('models:/loreline-demo@challenger')\n"

@@ -17,15 +17,15 @@ from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.input.actions import read_flow_run_input
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from promotions import promotable, register
-from servers import Servers, both_servers, until
 
 from flows.promote import promote
-from tasks.errors import BadInput
-from tasks.params import Params, RegisterParams
-from tasks.promote_version import promote_version, rollback
+from tasks.base.errors import BadInput
+from tasks.parameters.params import Params, RegisterParams
+from tasks.promote_version import promote_version, roll_back
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, version_of
+from tests.support.promotions import promotable, register
+from tests.support.servers import Servers, both_servers, until
 
 pytestmark = pytest.mark.servers
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_approval_shows_the_evidence_and_promotes_what_was_asked_about(
     assert now(params) == {"champion": 2, "previous-champion": 1}
     found = tags(params, 2)
     assert (found["loreline.promoted_by"], found["loreline.promoted_why"]) == ("bob", "it is better")
-    rollback(params.register_, "ann", "it swears")
+    roll_back(params.register_, "ann", "it swears")
     assert now(params) == {"champion": 1, "previous-champion": 2}
 
 

@@ -4,7 +4,7 @@ import pytest
 from prefect import flow
 
 from flows import stages
-from tasks.errors import BadInput, Unavailable
+from tasks.base.errors import BadInput, Unavailable
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 import os
 
 import pytest
-from servers import Servers
 from sqlalchemy import create_engine, inspect, make_url
+
+from tests.support.servers import Servers
 
 
 @pytest.mark.servers

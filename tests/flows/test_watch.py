@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sightings import back, finished
-from tiny import write_checkpoint
-from tiny_world import write_world
 
 from flows.watch import watch
-from tasks.errors import LorelineError
-from tasks.runs.ledger import Ledger
+from tasks.base.errors import LorelineError
+from tasks.jobs.ledger import Ledger
+from tests.support.sightings import back, finished
+from tests.support.tiny import write_checkpoint
+from tests.support.tiny_world import write_world
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tasks.params import RegisterParams
-from tasks.publish import publishing
-from tasks.records import (
+from tasks.base.publish import publishing
+from tasks.base.records import (
     Checkpoint,
     Difference,
     EvaluatedModel,
@@ -25,11 +24,12 @@ from tasks.records import (
     Interval,
     MergeInput,
     MergeReport,
-    Run,
     Score,
     Selection,
+    TrainingRun,
     Verdict,
 )
+from tasks.parameters.params import RegisterParams
 
 MakeArtifacts = Callable[..., Path]
 
@@ -52,9 +52,7 @@ VOCABULARY = {"<unk>": 0, "one": 1, "two": 2, "three": 3}
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Create an MLflow database once, in a process of its own: that takes eight seconds."""
     home = tmp_path_factory.mktemp("store")
-    code = (
-        "from tasks.params import RegisterParams as P; from tasks.registry.store import connect; connect(P())"
-    )
+    code = "from tasks.parameters.params import RegisterParams as P; from tasks.registry.store import connect; connect(P())"
     env = {**os.environ, "LORELINE_HOME": str(home), "XDG_CACHE_HOME": str(home / "cache")}
     env.pop("MLFLOW_TRACKING_URI", None)
     subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=Path(__file__).parents[2])
@@ -88,7 +86,9 @@ def make_artifacts(tmp_path: Path) -> MakeArtifacts:
         chosen = tuple(checkpoint(step) for step in (100, 200, 300))
         for stage in ("run", "selection", "evaluation/figures"):
             (root / stage).mkdir(parents=True, exist_ok=True)
-        Run(name="tiny", source="/training", checkpoints=chosen, left_out=()).write(root / "run" / "run.json")
+        TrainingRun(name="tiny", source="/training", checkpoints=chosen, left_out=()).write(
+            root / "run" / "run.json"
+        )
         Selection(
             run="tiny",
             rule="last_k",
@@ -147,7 +147,7 @@ def write_model(directory: Path, seed: int) -> None:
 
 
 def _merge(directory: Path, chosen: tuple[Checkpoint, ...], seed: int, notes: tuple[str, ...]) -> MergeReport:
-    from tasks.checkpoints.hashing import file_digests
+    from tasks.base.digests import file_digests
 
     with publishing(directory, made_from=f"seed {seed}, {notes}") as out:
         write_model(out, seed)

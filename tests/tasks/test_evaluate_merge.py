@@ -6,21 +6,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_world import write_model, write_world
 
-from tasks.checkpoints.hashing import file_digests
-from tasks.errors import BadInput
+from tasks.base.digests import file_digests
+from tasks.base.errors import BadInput
+from tasks.base.publish import MANIFEST
 from tasks.evaluate_merge import evaluate_merge
 from tasks.evaluation import harness
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
-from tasks.merge_params import MergeParams
-from tasks.params import EvaluateParams, FetchParams, RegisterParams, SelectParams
-from tasks.publish import MANIFEST
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.params import EvaluateParams, FetchParams, RegisterParams, SelectParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point
 from tasks.select_checkpoints import select_checkpoints
+from tests.support.tiny_world import write_model, write_world
 
 PARAMS = EvaluateParams(tasks=("likely",), primary="likely/nll", batch_size=4, device="cpu")
 

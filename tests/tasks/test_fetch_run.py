@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from mlflow_runs import log_run
-from tiny import write_checkpoint
 
 from tasks import fetch_run as module
-from tasks.checkpoints.mlflow_address import address_of
-from tasks.checkpoints.staging import staged
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.fetch_run import fetch_run
-from tasks.params import FetchParams, RegisterParams
+from tasks.parameters.params import FetchParams, RegisterParams
+from tasks.sources.mlflow_address import address_of
+from tasks.sources.staging import staged
+from tests.support.mlflow_runs import log_run
+from tests.support.tiny import write_checkpoint
 
 
 @pytest.fixture

@@ -12,7 +12,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_adapters import (
+
+from tasks.base.errors import BadInput
+from tasks.merge_checkpoints import merge_directories
+from tasks.parameters.merge import LawaParams, LoreParams, MergeParams, MetagptParams, NanParams
+from tests.support.tiny_adapters import (
     changes,
     double,
     load,
@@ -23,10 +27,6 @@ from tiny_adapters import (
     write_llama,
     write_tensors,
 )
-
-from tasks.errors import BadInput
-from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import LawaParams, LoreParams, MergeParams, MetagptParams, NanParams
 
 TARGETS = {"llama": ["q_proj", "down_proj", "embed_tokens"], "gpt2": ["c_attn", "c_proj"]}
 SIGMA1 = LoreParams(mu=0.3, mu_scale="sigma1", tolerance=1e-12)

@@ -12,18 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import CONFIG, random_tensors, write_checkpoint
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
+from tasks.base.publish import MANIFEST
+from tasks.base.records import MergeReport
 from tasks.fetch_run import fetch_run
-from tasks.lore import dense
-from tasks.lore.problem import NotConverged
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
-from tasks.merge_params import LoreParams, MergeParams
-from tasks.params import FetchParams, SelectParams
-from tasks.publish import MANIFEST
-from tasks.records import MergeReport
+from tasks.merging.lore import dense
+from tasks.merging.lore.problem import NotConverged
+from tasks.parameters.merge import LoreParams, MergeParams
+from tasks.parameters.params import FetchParams, SelectParams
 from tasks.select_checkpoints import select_checkpoints
+from tests.support.tiny import CONFIG, random_tensors, write_checkpoint
 
 AVERAGE = MergeParams(method="average")
 
@@ -101,7 +101,7 @@ def test_progress_ends_at_the_whole(artifacts: Path) -> None:
 
 
 def test_a_tensor_that_does_not_converge_is_named(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "MAX_PASSES", 1)
+    monkeypatch.setattr(dense, "DENSE_PASSES", 1)
     with pytest.raises(NotConverged, match=r"tensor \w+: LoRE: relative duality gap .* after 1 passes"):
         merge_checkpoints(MergeParams(), artifacts)
     assert not (artifacts / "merged").exists()
@@ -265,7 +265,7 @@ def test_killed_in_the_middle_the_next_run_gives_the_same_model(artifacts: Path)
     """A real process kills itself after its third tensor; then the stage runs again."""
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tasks.merge_checkpoints import merge_checkpoints; from tasks.params import MergeParams\n"
+        "from tasks.merge_checkpoints import merge_checkpoints; from tasks.parameters.params import MergeParams\n"
         "left = 3\n"
         "def stop(name, done, total):\n"
         "    global left; left -= 1\n"

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import write_checkpoint
 
+from tasks.base.publish import is_intact
 from tasks.engine import output
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
-from tasks.merge_params import MergeParams
-from tasks.params import FetchParams, SelectParams
-from tasks.publish import is_intact
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.params import FetchParams, SelectParams
 from tasks.select_checkpoints import select_checkpoints
+from tests.support.tiny import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 OLD = MergeParams(method="average", max_shard_size="1KB")
@@ -31,7 +31,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
+from tasks.parameters.merge import MergeParams
 out, *inputs = map(Path, sys.argv[2:])
 print("begun", flush=True)
 merge_directories(
@@ -128,7 +128,7 @@ AT_A_CALL = """
 import os, signal, sys
 from pathlib import Path
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
+from tasks.parameters.merge import MergeParams
 budget, (out, *inputs) = int(sys.argv[1]), map(Path, sys.argv[2:])
 CALLS = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "shutil.copyfile", "ctypes.dlopen")
 def count(event, args):

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine_runs import visible
-from tiny import write_checkpoint
 
-from tasks.errors import BadInput, LorelineError
+from tasks.base.errors import BadInput, LorelineError
+from tasks.base.publish import is_intact
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
-from tasks.publish import is_intact
+from tasks.parameters.merge import MergeParams
+from tests.support.engine_runs import visible
+from tests.support.tiny import write_checkpoint
 
 AVERAGE = MergeParams(method="average")
 ROOT = Path(__file__).parents[2]
@@ -87,7 +87,7 @@ def test_what_a_killed_merge_left_counts_as_free(small_disk: Path, tmp_path: Pat
     large = [big(tmp_path / "large", step, 600) for step in (1, 2)]
     code = (
         "import os, signal, sys; from pathlib import Path\n"
-        "from tasks.merge_checkpoints import merge_directories; from tasks.merge_params import MergeParams\n"
+        "from tasks.merge_checkpoints import merge_directories; from tasks.parameters.merge import MergeParams\n"
         "def stop(*news): os.kill(os.getpid(), signal.SIGKILL)\n"
         "out, *inputs = map(Path, sys.argv[1:])\n"
         "merge_directories(MergeParams(method='average'), inputs, out, stop)\n"

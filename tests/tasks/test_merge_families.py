@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import read
 
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
 from tasks.merging.methods import METHODS
+from tasks.parameters.merge import MergeParams
+from tests.support.engine_runs import read
 
 SHARDED = "5KB"
 METHOD_OF = {"average": False, "lore": False, "ties": True}

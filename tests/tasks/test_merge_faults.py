@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import equal, read
 from safetensors.torch import load_file, save_file
-from tiny import CONFIG, random_tensors, write_checkpoint
 
 from tasks import merge_checkpoints
+from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import INDEX, SINGLE
-from tasks.errors import BadInput
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
+from tasks.parameters.merge import MergeParams
+from tests.support.engine_runs import equal, read
+from tests.support.tiny import CONFIG, random_tensors, write_checkpoint
 
 AVERAGE = MergeParams(method="average")
 

@@ -5,15 +5,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from engine_runs import visible
-from tiny import write_checkpoint
 
+from tasks.base.errors import BadInput, LorelineError
+from tasks.base.publish import MANIFEST, is_intact
+from tasks.base.records import MergeReport
 from tasks.checkpoints.layout import SINGLE
-from tasks.errors import BadInput, LorelineError
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
-from tasks.publish import MANIFEST, is_intact
-from tasks.records import MergeReport
+from tasks.parameters.merge import MergeParams
+from tests.support.engine_runs import visible
+from tests.support.tiny import write_checkpoint
 
 AVERAGE = MergeParams(method="average")
 

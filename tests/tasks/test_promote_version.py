@@ -6,15 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from promotions import promotable, register
 
 from tasks import promote_version as stage
-from tasks.errors import BadInput
-from tasks.params import Params, RegisterParams
-from tasks.promote_version import Declined, promote_if_auto, promote_version, refuse, rollback
-from tasks.records import Registration
+from tasks.base.errors import BadInput
+from tasks.base.records import Registration
+from tasks.parameters.params import Params, RegisterParams
+from tasks.promote_version import Declined, promote_if_auto, promote_version, refuse, roll_back
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, version_of
+from tests.support.promotions import promotable, register
 
 Register = Callable[..., int]
 
@@ -96,7 +96,7 @@ def test_force_needs_a_reason_and_stays_on_record(params: Params, add: Register)
         promote_version(params, 2, "ann", " ", force=True)
     forced = promote_version(params, 2, "ann", "the other one swears", force=True)
     assert "(was 1), FORCED, KEEP: likely/acc worsens" in forced.sentence
-    rollback(params.register_, "ann", "mistake")
+    roll_back(params.register_, "ann", "mistake")
     assert now(params) == {"champion": 1, "previous-champion": 2}
     assert tags(params, 2)["loreline.forced"] == "the other one swears"
     assert json.loads(tags(params, 2)["loreline.promoted_evidence"])["verdict"] == "KEEP"
@@ -107,14 +107,14 @@ def test_rollback_goes_back_and_a_second_one_returns(params: Params, add: Regist
     add(60), add(80)
     promote_version(params, 1, "ann", "")
     with pytest.raises(BadInput, match="demo: no other version has the alias previous-champion"):
-        rollback(params.register_, "ann", "")
+        roll_back(params.register_, "ann", "")
     promote_version(params, 2, "ann", "")
-    back = rollback(params.register_, "ann", "it swears")
+    back = roll_back(params.register_, "ann", "it swears")
     assert back.sentence == "champion: models:/demo/1 (was 2), rolled back"
     assert now(params) == {"champion": 1, "previous-champion": 2}
     last = json.loads(tags(params, 2)["loreline.promotions"])[-1]
     assert (last["kind"], last["by"], last["why"], last["over"]) == ("rollback", "ann", "it swears", 2)
-    rollback(params.register_, "ann", "it did not")
+    roll_back(params.register_, "ann", "it did not")
     assert now(params) == {"champion": 2, "previous-champion": 1}
 
 
@@ -123,7 +123,7 @@ def test_a_rollback_to_files_that_changed_is_refused(params: Params, add: Regist
     promote_version(params, 1, "ann", ""), promote_version(params, 2, "ann", "")
     (tmp_path / "merge-60" / "merged" / "model.safetensors").write_bytes(b"rotten")
     with pytest.raises(BadInput, match=r"model\.safetensors: changed"):
-        rollback(params.register_, "ann", "")
+        roll_back(params.register_, "ann", "")
     assert now(params) == {"champion": 2, "previous-champion": 1}
 
 
@@ -197,7 +197,7 @@ def test_auto_promotes_what_is_better_than_the_champion_of_now(params: Params, a
 def test_auto_does_not_undo_what_people_decided(params: Params, add: Register) -> None:
     add(60), add(80), add(90)
     promoted_by_itself(params, 1), promoted_by_itself(params, 2)
-    rollback(params.register_, "ann", "it swears")
+    roll_back(params.register_, "ann", "it swears")
     assert promoted_by_itself(params, 2) == "not promoted: it was champion before and was replaced"
     assert refuse(params.register_, 3, "ann", "too slow") == "models:/demo/3 refused by ann: too slow"
     assert promoted_by_itself(params, 3) == "not promoted: it was refused"

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import write_checkpoint
 
+from tasks.base.records import Checkpoint, FileDigest, TrainingRun
 from tasks.checkpoints.layout import SINGLE
+from tasks.jobs.identity import identity_of, key_of
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import MergeParams
 from tasks.merging.methods import METHODS
-from tasks.params import Params
-from tasks.records import Checkpoint, FileDigest, Run
-from tasks.runs.identity import identity_of, key_of
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.params import Params
+from tests.support.tiny import write_checkpoint
 
 SHAPES = {
     "model.embed_tokens.weight": (48, 24),
@@ -86,7 +86,7 @@ def test_a_merged_run_has_the_identity_that_it_always_had() -> None:
     checkpoint = Checkpoint(
         name="checkpoint-1", step=1, source="runs/x/checkpoint-1", metrics={}, files=(file,)
     )
-    run = Run(name="x", source="runs/x", checkpoints=(checkpoint,), left_out=())
+    run = TrainingRun(name="x", source="runs/x", checkpoints=(checkpoint,), left_out=())
     params = Params.model_validate(
         {
             "fetch": {"source": "runs/x"},

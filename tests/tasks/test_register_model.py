@@ -11,15 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registered import assert_registered_once, everything
 
-from tasks.errors import BadInput
-from tasks.params import RegisterParams
-from tasks.records import Evaluation
+from tasks.base.errors import BadInput
+from tasks.base.records import Evaluation
+from tasks.parameters.params import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, files_of, verify_files, version_of
+from tests.support.registered import assert_registered_once, everything
 
 LOAD = """
 import sys, mlflow, mlflow.artifacts

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.errors import BadInput
-from tasks.params import SelectParams
-from tasks.records import Checkpoint, FileDigest, Left, Run
+from tasks.base.errors import BadInput
+from tasks.base.records import Checkpoint, FileDigest, LeftOut, TrainingRun
+from tasks.parameters.params import SelectParams
 from tasks.select_checkpoints import choose, select_checkpoints
 
 
@@ -19,8 +19,8 @@ def checkpoint(step: int, loss: float | None = None, weights: str | None = None)
     return Checkpoint(name=f"checkpoint-{step}", step=step, source="s", metrics=metrics, files=files)
 
 
-def run_of(*checkpoints: Checkpoint) -> Run:
-    return Run(name="r", source="runs/r", checkpoints=checkpoints, left_out=())
+def run_of(*checkpoints: Checkpoint) -> TrainingRun:
+    return TrainingRun(name="r", source="runs/r", checkpoints=checkpoints, left_out=())
 
 
 LOSSES = {100: 0.9, 200: 0.3, 300: 0.5, 400: 0.2, 500: 0.4}
@@ -80,7 +80,9 @@ def test_the_same_weights_twice_count_once() -> None:
     run = run_of(checkpoint(1, weights="a"), checkpoint(2, weights="b"), checkpoint(3, weights="a"))
     selection = choose(SelectParams(k=3), run)
     assert [c.step for c in selection.chosen] == [1, 2]
-    assert selection.left_out == (Left(name="checkpoint-3", reason="holds the same weights as checkpoint-1"),)
+    assert selection.left_out == (
+        LeftOut(name="checkpoint-3", reason="holds the same weights as checkpoint-1"),
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,7 +103,7 @@ def test_one_checkpoint_says_what_removed_the_others() -> None:
     run = RUN.model_copy(
         update={
             "checkpoints": RUN.checkpoints[:1],
-            "left_out": (Left(name="checkpoint-9", reason="is late"),),
+            "left_out": (LeftOut(name="checkpoint-9", reason="is late"),),
         }
     )
     with pytest.raises(BadInput, match="checkpoint-9: is late"):

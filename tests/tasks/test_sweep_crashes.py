@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from sweeping import contents, one_by_one, sweep
-from tiny import write_checkpoint
 
+from tasks.base.errors import BadInput
+from tasks.base.publish import is_intact
 from tasks.checkpoints.numbers import Numbers
 from tasks.engine import output
-from tasks.errors import BadInput
-from tasks.publish import is_intact
+from tests.support.sweeping import contents, one_by_one, sweep
+from tests.support.tiny import write_checkpoint
 
 ROOT = Path(__file__).parents[2]
 EMA, DECAY = ["merge.method=ema"], {"ema.decay": "0.2,0.5,0.8"}
@@ -50,10 +50,10 @@ def test_what_is_published_is_left_alone_and_what_is_missing_is_written_again(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tasks import publish
+from tasks.base import publish
 from tasks.merge_checkpoints import sweep_directories
-from tasks.merge_params import read_merge_params
-from tasks.sweep import grid
+from tasks.parameters.merge import read_merge_params
+from tasks.recipes.sweep import grid
 out, moment, swept = sys.argv[1:4]
 settings = [own for own in sys.argv[4:] if "=" in own]
 inputs = sys.argv[4 + len(settings):]

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import count_for, write_models
 from safetensors.torch import load_file, save_file
-from sweeping import contents, one_by_one, sweep
-from tiny_adapters import write_adapter, write_llama
 
-from tasks.checkpoints.weights import Weights
+from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine import cut
 from tasks.merge_checkpoints import merge_directories
-from tasks.merge_params import read_merge_params
 from tasks.merging.methods import METHODS
+from tasks.parameters.merge import read_merge_params
+from tests.support.engine_runs import count_for, write_models
+from tests.support.sweeping import contents, one_by_one, sweep
+from tests.support.tiny_adapters import write_adapter, write_llama
 
 SWEEPS = {
     "lore": {"lam": "0.3,0.8", "lore.rank_ratio": "0.5,1.0", "lore.combine": "sum,ties"},
@@ -72,13 +72,13 @@ def test_a_sweep_reads_no_more_than_one_merge(
 ) -> None:
     settings, inputs = with_method(method, write_models(tmp_path / "training"))
     blocks: list[tuple[Path, str, int]] = []
-    read = Weights.read
+    read = SafetensorsModel.read
 
-    def note(source: Weights, name: str, first: int, *rest: Any) -> Any:
+    def note(source: SafetensorsModel, name: str, first: int, *rest: Any) -> Any:
         blocks.append((source.directory, name, first))
         return read(source, name, first, *rest)
 
-    monkeypatch.setattr(Weights, "read", note)
+    monkeypatch.setattr(SafetensorsModel, "read", note)
     merge_directories(read_merge_params(settings), inputs, tmp_path / "single")
     single = sorted(blocks)
     blocks.clear()

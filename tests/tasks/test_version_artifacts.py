@@ -8,16 +8,27 @@ from typing import Any
 
 import pytest
 import zc.lockfile
-from dvc_project import OURS, USER, dvc, git, init_git, make_dirty, make_project, run, state, write_project
 
-from tasks.errors import BadInput, LorelineError, Unavailable
-from tasks.params import RegisterParams, read_params
-from tasks.records import Registration, Run
+from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.records import Registration, TrainingRun
+from tasks.parameters.params import RegisterParams, read_params
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.version_artifacts import Versioned, check_version, version_artifacts
 from tasks.versioning import dvc as running
 from tasks.versioning.worktree import close_workspace, open_workspace
+from tests.support.dvc_project import (
+    OURS,
+    USER,
+    dvc,
+    git,
+    init_git,
+    make_dirty,
+    make_project,
+    run,
+    state,
+    write_project,
+)
 
 Merge = Callable[..., Path]
 
@@ -41,7 +52,7 @@ def merge(store: RegisterParams, make_artifacts: Any) -> Merge:
     def make(artifacts: Path, name: str = "tiny", seed: int = 0) -> Path:
         make_artifacts(artifacts, seed=seed)
         path = artifacts / "run" / "run.json"
-        Run.read(path).model_copy(update={"name": name}).write(path)
+        TrainingRun.read(path).model_copy(update={"name": name}).write(path)
         register_model(store, artifacts)
         return artifacts
 

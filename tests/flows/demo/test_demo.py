@@ -4,7 +4,7 @@ from pathlib import Path
 
 from flows.demo.demo import demo_directory, demo_params
 from flows.demo.training import DEFAULT_STEPS
-from tasks.params import read_params
+from tasks.parameters.params import read_params
 
 ROOT = Path(__file__).parents[3]
 

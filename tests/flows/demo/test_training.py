@@ -11,7 +11,7 @@ import pytest
 from flows.demo import training
 from flows.demo.problems import Problem, Splits, make_splits
 from flows.demo.training import finished_run, training_arguments
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 
 STEPS = 90
 
@@ -102,7 +102,9 @@ def test_lm_eval_sees_the_tokens_of_training_and_its_two_tasks_agree(run):
     assert right == [greedy for _, greedy in scored]
     assert sum(right) >= 4
 
-    rows = training.encode([Problem(**sample["doc"]) for sample in samples["word_problems_nll"]], tokenizer)
+    rows = training.encode_text(
+        [Problem(**sample["doc"]) for sample in samples["word_problems_nll"]], tokenizer
+    )
     for row, (log_likelihood, _) in zip(rows, scored, strict=True):
         row["labels"][-1] = -100  # lm-eval's target ends with the newline, before <eos>
         asked = sum(label != -100 for label in row["labels"])

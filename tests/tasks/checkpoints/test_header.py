@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.header import read_header
-from tasks.errors import BadInput
 
 
 def raw(header: object, data: bytes = b"") -> bytes:

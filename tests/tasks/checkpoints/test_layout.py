@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny import write_checkpoint
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import INDEX, numbered_checkpoints, read_tensors, side_files, step_of
-from tasks.errors import BadInput
+from tests.support.tiny import write_checkpoint
 
 
 def shard(directory: Path, weight_map: dict[str, str]) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine_runs import open_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
-from tiny import random_tensors, write_checkpoint
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.weights import NotFinite, open_weights
-from tasks.errors import BadInput
+from tests.support.engine_runs import open_files
+from tests.support.tiny import random_tensors, write_checkpoint
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

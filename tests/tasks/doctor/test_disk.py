@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from tasks.base.directories import state_dir
 from tasks.doctor.disk import Disk, Need, check_disk, disk_of, judge_space, needs
-from tasks.home import home
-from tasks.params import EvaluateParams, FetchParams, Params
-from tasks.runs.ledger import Ledger
+from tasks.jobs.ledger import Ledger
+from tasks.parameters.params import EvaluateParams, FetchParams, Params
 
 NOBODY = 65534
 
@@ -78,28 +78,28 @@ def somebody_else() -> Iterator[None]:
 
 
 def test_a_state_directory_that_is_not_writable_is_a_problem(params: Params, tmp_path: Path) -> None:
-    home().mkdir()
-    home().chmod(0o555)
+    state_dir().mkdir()
+    state_dir().chmod(0o555)
     with somebody_else():
         (finding,) = check_disk(params, tmp_path)
     assert finding.level == "problem"
-    assert finding.found == f"{home()} is not writable"
+    assert finding.found == f"{state_dir()} is not writable"
     assert "LORELINE_HOME" in finding.remedy
 
 
 def test_workspaces_that_nobody_works_in_are_counted(tmp_path: Path, params: Params) -> None:
     claim = Ledger().claim("a" * 64, "training")
     for name in ("a" * 16, "b" * 16):
-        (home() / "runs" / name).mkdir(parents=True)
-        (home() / "runs" / name / "weights").write_bytes(bytes(3_000_000))
+        (state_dir() / "runs" / name).mkdir(parents=True)
+        (state_dir() / "runs" / name / "weights").write_bytes(bytes(3_000_000))
     finding = check_disk(params, tmp_path)[-1]
     assert claim
     assert (finding.subject, finding.level) == ("workspaces", "warning")
-    assert finding.found.startswith(f"1 in {home() / 'runs'} hold 3.0 MB")
+    assert finding.found.startswith(f"1 in {state_dir() / 'runs'} hold 3.0 MB")
     assert "b" * 16 in finding.found
 
 
 def test_looking_makes_nothing(tmp_path: Path, params: Params) -> None:
     check_disk(params, tmp_path)
-    assert not home().exists()
+    assert not state_dir().exists()
     assert list(tmp_path.iterdir()) == []

@@ -2,10 +2,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_world import write_world
 
 from tasks.doctor.parameters import check_evaluation, check_source
-from tasks.params import EvaluateParams, FetchParams, Params
+from tasks.parameters.params import EvaluateParams, FetchParams, Params
+from tests.support.tiny_world import write_world
 
 
 def params(source: str, task: str = "likely", include: Path | None = None) -> Params:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tasks.base.directories import state_dir
 from tasks.doctor.finding import Finding
 from tasks.doctor.registry import check_registry
-from tasks.home import home
-from tasks.params import RegisterParams
-from tasks.registry.moves import Move, note
+from tasks.parameters.params import RegisterParams
+from tasks.registry.alias_changes import AliasChange, note_change
 from tasks.registry.store import connect
 
 
@@ -28,8 +28,11 @@ def said(found: list[Finding]) -> list[tuple[str, str, str]]:
 
 def test_a_store_that_is_not_there_is_not_made() -> None:
     (finding,) = check_registry(RegisterParams())
-    assert (finding.level, finding.found) == ("ok", f"{home() / 'mlflow.db'} will be made by the first run")
-    assert not home().exists()
+    assert (finding.level, finding.found) == (
+        "ok",
+        f"{state_dir() / 'mlflow.db'} will be made by the first run",
+    )
+    assert not state_dir().exists()
 
 
 def test_an_empty_database_gets_no_tables(tmp_path: Path) -> None:
@@ -46,13 +49,13 @@ def test_aliases_and_what_was_cut_off_are_shown(store: RegisterParams) -> None:
         client.create_model_version("demo", "file:///nowhere")
     client.set_registered_model_alias("demo", "champion", "1")
     client.set_registered_model_alias("demo", "challenger", "2")
-    move = Move(
+    move = AliasChange(
         kind="promotion", token="t", version=2, over=1, previous=None, by="ada", when="2026-01-01T00:00:00+00:00",
         why="", evidence="", forced=False, place="elsewhere:/lock",
     )  # fmt: skip
-    note(client, "demo", move)
+    note_change(client, "demo", move)
     store_, newest, aliases, promotion = said(check_registry(store))
-    assert store_ == ("store", "ok", str(home() / "mlflow.db"))
+    assert store_ == ("store", "ok", str(state_dir() / "mlflow.db"))
     assert newest == ("versions", "ok", "the newest of demo is 2")
     assert aliases == ("demo", "ok", "challenger → 2, champion → 1")
     assert promotion[:2] == ("promotion", "warning")
@@ -68,7 +71,7 @@ def test_an_alias_that_leads_nowhere_is_a_problem(store: RegisterParams) -> None
     for _ in range(2):
         client.create_model_version("demo", "file:///nowhere")
     client.set_registered_model_alias("demo", "champion", "1")
-    with closing(sqlite3.connect(home() / "mlflow.db")) as db:  # MLflow itself removes the alias too
+    with closing(sqlite3.connect(state_dir() / "mlflow.db")) as db:  # MLflow itself removes the alias too
         db.execute("PRAGMA foreign_keys = OFF")
         db.execute("DELETE FROM model_versions WHERE version = 1")
         db.commit()
@@ -93,7 +96,7 @@ def test_a_store_that_cannot_be_reached_is_a_problem(
 
 
 def test_a_server_that_says_nothing_is_a_problem_within_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.doctor.knocking.WAIT_S", 0.5)
+    monkeypatch.setattr("tasks.doctor.probe.WAIT_S", 0.5)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

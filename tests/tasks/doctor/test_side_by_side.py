@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks.doctor.finding import Finding
 from tasks.doctor.side_by_side import Check, side_by_side
-from tasks.params import read_params
+from tasks.parameters.params import read_params
 
 WELL = Check("well", partial(list, [Finding("GPU", "device", "CPU")]))
 

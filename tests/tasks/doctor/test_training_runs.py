@@ -9,8 +9,8 @@ import torch
 
 from tasks.checkpoints.layout import numbered_checkpoints
 from tasks.doctor.training_runs import check_training_runs, judge_run, saved_steps
-from tasks.params import EvaluateParams, FetchParams, Params, SelectParams, WatchParams
-from tasks.runs.directory import read_state
+from tasks.parameters.params import EvaluateParams, FetchParams, Params, SelectParams, WatchParams
+from tasks.sources.directory_look import read_state
 
 FIVE = SelectParams(k=5)
 

@@ -1,11 +1,11 @@
 from pathlib import Path
 
 import pytest
-from dvc_project import dvc, make_project, state
 
 from tasks.doctor.finding import Finding
 from tasks.doctor.versioning import check_remote, check_versioning
-from tasks.params import VersionParams
+from tasks.parameters.params import VersionParams
+from tests.support.dvc_project import dvc, make_project, state
 
 PUSH = VersionParams(push=True)
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from tasks.base.errors import BadInput
 from tasks.engine import devices
-from tasks.engine.devices import choose_devices, cores, threads_for
-from tasks.errors import BadInput
+from tasks.engine.devices import choose_devices, compute_threads, cores
 
 
 @pytest.fixture
@@ -51,13 +51,13 @@ def test_threads_are_as_many_as_memory_lasts_for(
 ) -> None:
     monkeypatch.setattr(devices, "cores", lambda: 8)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
-    assert threads_for(held) == threads
+    assert compute_threads(held) == threads
 
 
 def test_a_matrix_that_fits_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
     with pytest.raises(BadInput, match=r"needs about 2.0 GB of memory .* 1.0 GB are free"):
-        threads_for(2 * 10**9)
+        compute_threads(2 * 10**9)
 
 
 def test_there_is_a_core() -> None:

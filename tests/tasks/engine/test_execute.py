@@ -10,16 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import count_for, equal, last_places, params_for, plan_for, run, write_all, write_models
 from safetensors.torch import load_file, save_file
-from tiny import random_tensors
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import INDEX
 from tasks.engine import cut, devices, execute
 from tasks.engine.execute import survey
-from tasks.errors import BadInput
 from tasks.merging.deviation import deviation, join
 from tasks.merging.methods import METHODS
+from tests.support.engine_runs import (
+    count_for,
+    equal,
+    last_places,
+    params_for,
+    plan_for,
+    run,
+    write_all,
+    write_models,
+)
+from tests.support.tiny import random_tensors
 
 SMALL_BLOCK = 20
 """Several blocks to each tensor of the tiny checkpoints."""

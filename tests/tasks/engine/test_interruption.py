@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from engine_runs import (
+from safetensors.torch import load_file, save_file
+
+from tasks.base.errors import BadInput
+from tasks.checkpoints.weights import NotFinite
+from tasks.engine import cut, devices, output
+from tasks.merging.block import Block
+from tasks.merging.lore import dense
+from tasks.merging.lore.problem import NotConverged
+from tasks.merging.methods import METHODS
+from tasks.parameters.merge import LoreParams, MergeParams
+from tests.support.engine_runs import (
     equal,
     last_places,
     open_files,
@@ -20,16 +30,6 @@ from engine_runs import (
     write_all,
     write_models,
 )
-from safetensors.torch import load_file, save_file
-
-from tasks.checkpoints.weights import NotFinite
-from tasks.engine import cut, devices, output
-from tasks.errors import BadInput
-from tasks.lore import dense
-from tasks.lore.problem import NotConverged
-from tasks.merge_params import LoreParams, MergeParams
-from tasks.merging.block import Block
-from tasks.merging.methods import METHODS
 
 SMALL_BLOCK = 20
 """Several blocks to each tensor of the tiny checkpoints."""
@@ -129,7 +129,7 @@ def test_overflow_of_the_output_dtype_stops_the_merge(device: str, tmp_path: Pat
 
 
 def test_a_solver_that_fails_names_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dense, "MAX_PASSES", 1)
+    monkeypatch.setattr(dense, "DENSE_PASSES", 1)
     plan = plan_for(
         MergeParams(lore=LoreParams(mu=0.2, mu_scale="sigma1")), write_models(tmp_path / "training")
     )

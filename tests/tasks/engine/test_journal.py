@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.engine.journal import NAME, Journal
+from tasks.engine.journal import JOURNAL, Journal
 from tasks.engine.shards import Stored, open_shards, write_numbers
 
 SPEC = {name: Stored("F32", (5,)) for name in "abcdef"} | {"g": Stored("F32", (0,)), "h": Stored("F32", (2,))}
@@ -50,7 +50,7 @@ def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
     assert found is not None
     assert {path.name: sha256 for path, sha256 in found.items()} == digests(tmp_path)
     assert len(found) == 4
-    assert not (tmp_path / NAME).exists()
+    assert not (tmp_path / JOURNAL).exists()
 
 
 @pytest.mark.parametrize("stopped", range(len(SPEC)))
@@ -69,8 +69,8 @@ def test_a_journal_cut_anywhere_is_believed_up_to_its_last_whole_line(
 ) -> None:
     directory = tmp_path_factory.mktemp("cut")
     merge(directory, until=6)
-    whole = (directory / NAME).read_bytes()
-    (directory / NAME).write_bytes(whole[:kept])
+    whole = (directory / JOURNAL).read_bytes()
+    (directory / JOURNAL).write_bytes(whole[:kept])
     lines = whole[:kept].count(b"\n") + (whole[kept : kept + 1] == b"\n")
     believed, found = merge(directory)
     assert believed == lines
@@ -110,25 +110,25 @@ def test_from_a_flipped_bit_on_nothing_is_believed(
 )
 def test_a_line_that_does_not_fit_ends_belief(tmp_path: Path, line: int, change: dict[str, object]) -> None:
     merge(tmp_path, until=5)
-    lines = (tmp_path / NAME).read_text().splitlines()
+    lines = (tmp_path / JOURNAL).read_text().splitlines()
     lines[line] = json.dumps({**json.loads(lines[line]), **change})
-    (tmp_path / NAME).write_text("\n".join(lines) + "\n")
+    (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
     assert merge(tmp_path)[0] == line
 
 
 @pytest.mark.parametrize("text", ["null", "[]", "3", '"a"', '["a", "b", {}]', "\x00\xff", "[" * 100_000])
 def test_a_line_that_is_no_entry_ends_belief(tmp_path: Path, text: str) -> None:
     merge(tmp_path, until=3)
-    lines = (tmp_path / NAME).read_text().splitlines()
+    lines = (tmp_path / JOURNAL).read_text().splitlines()
     lines[1] = text
-    (tmp_path / NAME).write_text("\n".join(lines) + "\n")
+    (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
     assert merge(tmp_path)[0] == 1
 
 
 def test_lines_in_another_order_are_not_believed(tmp_path: Path) -> None:
     merge(tmp_path, until=4)
-    first, second, *others = (tmp_path / NAME).read_text().splitlines()
-    (tmp_path / NAME).write_text("\n".join([second, first, *others]) + "\n")
+    first, second, *others = (tmp_path / JOURNAL).read_text().splitlines()
+    (tmp_path / JOURNAL).write_text("\n".join([second, first, *others]) + "\n")
     assert merge(tmp_path)[0] == 0
 
 
@@ -142,7 +142,7 @@ def test_a_lost_weight_file_is_written_again(tmp_path: Path, undisturbed: dict[s
 def test_tensors_of_other_values_are_not_mixed_in_unseen(tmp_path: Path) -> None:
     """The digest that is returned is that of the file, whatever lay in it before."""
     merge(tmp_path, until=3, wrong=0.5)
-    (tmp_path / NAME).unlink()
+    (tmp_path / JOURNAL).unlink()
     assert merge(tmp_path)[0] == 0
     _, found = merge(tmp_path)
     assert found is not None

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from engine_runs import params_for, plan_for, write_all, write_models
 from safetensors.torch import save_file
-from tiny import CONFIG, random_tensors
 
-from tasks.checkpoints.weights import Weights
+from tasks.base.errors import BadInput
+from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine.plan import Plan
-from tasks.errors import BadInput
 from tasks.merge_checkpoints import plan_directories
-from tasks.merge_params import EmaParams, LoreParams, MergeParams
 from tasks.merging.methods import METHODS
+from tasks.parameters.merge import EmaParams, LoreParams, MergeParams
+from tests.support.engine_runs import params_for, plan_for, write_all, write_models
+from tests.support.tiny import CONFIG, random_tensors
 
 FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
@@ -28,8 +28,8 @@ def no_arithmetic(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*anything: object) -> None:
         raise AssertionError("a weight was read")
 
-    monkeypatch.setattr(Weights, "read", read)
-    monkeypatch.setattr(Weights, "stored", read)
+    monkeypatch.setattr(SafetensorsModel, "read", read)
+    monkeypatch.setattr(SafetensorsModel, "stored", read)
 
 
 def plan_merge(params: MergeParams, checkpoints: Sequence[Path], out: Path) -> Plan:

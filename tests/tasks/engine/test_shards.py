@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from engine_runs import open_files
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from tasks.checkpoints.layout import INDEX, SINGLE, read_tensors
 from tasks.engine.shards import Shard, Spec, Stored, open_shards, parse_size, plan_shards, write_numbers
+from tests.support.engine_runs import open_files
 
 DTYPES = {
     "F64": torch.float64,

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tiny_world import write_model, write_world
+
+from tests.support.tiny_world import write_model, write_world
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -6,14 +6,14 @@ import shutil
 
 import pytest
 import torch
-from tiny_world import LETTERS, TASKS, rows, write_data, write_model, write_task
 
-from tasks.errors import BadInput, LorelineError
+from tasks.base.directories import state_dir
+from tasks.base.errors import BadInput, LorelineError
 from tasks.evaluation import harness
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.task_files import load_tasks
-from tasks.home import home
-from tasks.params import EvaluateParams
+from tasks.parameters.params import EvaluateParams
+from tests.support.tiny_world import LETTERS, TASKS, rows, write_data, write_model, write_task
 
 ALL = tuple(TASKS)
 
@@ -168,7 +168,7 @@ class TestReuse:
     @pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace("0.0", "1.0", 1)])
     def test_a_damaged_result_is_measured_again(self, tiny, folder, loads, damage):
         first = run(tiny, folder, ("spell",))
-        (path,) = (home() / "evaluations").iterdir()
+        (path,) = (state_dir() / "evaluations").iterdir()
         whole = path.read_text()
         path.write_text(damage(whole))
         assert run(tiny, folder, ("spell",)) == first
@@ -186,7 +186,7 @@ class TestReuse:
         monkeypatch.setattr(harness, "_run", fail)
         with pytest.raises(LorelineError, match=r"on choose: lm-eval failed \(RuntimeError: lost\)$"):
             run(tiny, folder)
-        assert len(list((home() / "evaluations").iterdir())) == 2
+        assert len(list((state_dir() / "evaluations").iterdir())) == 2
 
 
 class TestRefusing:
@@ -256,7 +256,7 @@ class TestManners:
             return real(model, tokenizer, task, params, batch_size)
 
         whole = run(tiny, folder, ("likely",), "likely/nll", batch_size=9)
-        shutil.rmtree(home())
+        shutil.rmtree(state_dir())
         monkeypatch.setattr(harness, "_run", small)
         halved = run(tiny, folder, ("likely",), "likely/nll", batch_size=9)
         assert tried == [9, 4, 2]

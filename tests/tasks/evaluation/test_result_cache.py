@@ -4,10 +4,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tasks.errors import LorelineError
+from tasks.base.directories import state_dir
+from tasks.base.errors import LorelineError
 from tasks.evaluation.result_cache import cache_path, load, store
 from tasks.evaluation.results import TaskResult
-from tasks.home import home
 
 RESULT = TaskResult(task="t", items=("a", "b"), values={"acc": (0.1, 1.0)}, higher_is_better={"acc": True})
 
@@ -27,7 +27,7 @@ def test_numbers_come_back_bit_by_bit(tmp_path, values):
 
 def test_results_outlive_a_run_in_the_state_directory():
     store(cache_path("key"), RESULT)
-    assert [path.name for path in (home() / "evaluations").iterdir()] == ["key.json"]
+    assert [path.name for path in (state_dir() / "evaluations").iterdir()] == ["key.json"]
     assert load(cache_path("key")) == RESULT
 
 

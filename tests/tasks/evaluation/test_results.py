@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.evaluation.results import TaskResult, full_name
 
 

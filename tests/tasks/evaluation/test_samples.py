@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny_world import rows, write_task
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.task_files import load_tasks
-from tasks.params import EvaluateParams
+from tasks.parameters.params import EvaluateParams
+from tests.support.tiny_world import rows, write_task
 
 
 @pytest.fixture

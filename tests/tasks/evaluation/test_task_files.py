@@ -5,12 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tiny_world import TASKS, write_data, write_task, write_world
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.evaluation import task_files
 from tasks.evaluation.task_files import TaskSpec, check_asked, load_tasks
-from tasks.params import EvaluateParams
+from tasks.parameters.params import EvaluateParams
+from tests.support.tiny_world import TASKS, write_data, write_task, write_world
 
 SHIPPED = {
     "arc_easy": SimpleNamespace(yaml_path="/x/arc_easy.yaml", cfg={"task": "arc_easy"}, tags=set()),

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from in_memory import merge
 from mergekit.merge_methods.base import ParameterScope, TensorGroup
 from mergekit.merge_methods.registry import get
 
-from tasks.merge_params import MergeParams
+from tasks.parameters.merge import MergeParams
+from tests.support.in_memory import merge
 
 SIZES = [(10,), (8, 5), (2, 3, 10)]
 DENSITY, GAMMA = 0.3, 0.1

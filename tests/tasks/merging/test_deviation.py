@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from deviation_reference import each_tensor, reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation, join, recall
+from tests.support.deviation_reference import each_tensor, reference
 
 INTEGERS = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(6)), elements=st.integers(-3, 3))
 

@@ -4,14 +4,14 @@ import hashlib
 
 import numpy as np
 import pytest
-import sparsifying_reference as reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merge_params import DareParams
 from tasks.merging.block import Block
 from tasks.merging.drop import drop, survivors
+from tasks.parameters.merge import DareParams
+from tests.support import sparsifying_reference as reference
 
 HALF = DareParams(p=0.5)
 SIZE = 2**16

@@ -3,10 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.errors import BadInput
-from tasks.merge_params import LoreParams, MergeParams, read_merge_params
-from tasks.merging.lore_notes import check, notes
+from tasks.base.errors import BadInput
+from tasks.merging.lore_notes import check_lore, lore_notes
 from tasks.merging.program import Settings
+from tasks.parameters.merge import LoreParams, MergeParams, read_merge_params
 
 
 def params(lam: float | None = None, scope: str = "tensor", **lore: object) -> MergeParams:
@@ -40,19 +40,19 @@ def settings(given: MergeParams, steps: tuple[int, ...]) -> Settings:
 def test_the_notes_say_what_the_settings_amount_to(
     given: MergeParams, steps: tuple[int, ...], note: str
 ) -> None:
-    assert any(note in line for line in notes(settings(given, steps)))
+    assert any(note in line for line in lore_notes(settings(given, steps)))
 
 
 @pytest.mark.parametrize(
     ("given", "steps"), [(params(), (1, 2, 3)), (params(1.0, anchor=1), (1, 2)), (params(0.5), (1, 2, 3))]
 )
 def test_averaging_is_not_claimed_of_what_is_none(given: MergeParams, steps: tuple[int, ...]) -> None:
-    assert not any("equal to averaging" in line for line in notes(settings(given, steps)))
+    assert not any("equal to averaging" in line for line in lore_notes(settings(given, steps)))
 
 
 def test_a_lambda_that_varies_is_not_read_as_one_number() -> None:
     varying = MergeParams.model_validate({"lam": {"gradient": [0.2, 0.5]}})
-    assert notes(settings(varying, (1, 2, 3))) == []
+    assert lore_notes(settings(varying, (1, 2, 3))) == []
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ def test_settings_that_contradict_each_other_or_the_checkpoints_are_refused(
     refused: MergeParams, key: str
 ) -> None:
     with pytest.raises(BadInput) as raised:
-        check(settings(refused, (1, 2, 3)))
+        check_lore(settings(refused, (1, 2, 3)))
     assert str(raised.value).startswith(key)
 
 
@@ -85,7 +85,7 @@ def test_settings_that_contradict_each_other_or_the_checkpoints_are_refused(
     ],
 )
 def test_what_fits_is_accepted(accepted: MergeParams) -> None:
-    check(settings(accepted, (1, 2, 3)))
+    check_lore(settings(accepted, (1, 2, 3)))
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lore_reference import solve as reference
 
-from tasks.errors import BadInput
-from tasks.merge_params import LoreParams, MergeParams, NanParams
+from tasks.base.errors import BadInput
 from tasks.merging.block import Block
-from tasks.merging.lore import program
+from tasks.merging.lore_method import program
 from tasks.merging.low_rank import check_invariant, factored, span
 from tasks.merging.program import Settings
+from tasks.parameters.merge import LoreParams, MergeParams, NanParams
+from tests.support.lore_reference import solve as reference
 
 Products = list[tuple[np.ndarray, np.ndarray]]
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 import pytest
-import sparsifying_reference as reference
 import torch
-from driving import drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.block import Array, Block
 from tasks.merging.magnitude import Group, leading
+from tests.support import sparsifying_reference as reference
+from tests.support.driving import drive
 
 KINDS = {
     "ties": lambda rng, n: rng.integers(-3, 4, n).astype(float),

@@ -4,17 +4,17 @@ import itertools
 import json
 from typing import Any, get_args
 
-import in_memory
-import lore_reference as reference
 import numpy as np
 import pytest
 import torch
-from in_memory import merge
-from trajectory_models import SHAPES, Model, trajectory
 
-from tasks.merge_params import LoreParams, MergeParams
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS
+from tasks.parameters.merge import LoreParams, MergeParams
+from tests.support import in_memory
+from tests.support import lore_reference as reference
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, Model, trajectory
 
 BASE, MODELS = trajectory(3)
 EVERY = pytest.mark.parametrize("method", METHODS)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from in_memory import merge
-from trajectory_models import SHAPES, trajectory
 
-from tasks.merge_params import MergeParams
 from tasks.merging.model_stock import interpolation
+from tasks.parameters.merge import MergeParams
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, trajectory
 
 PARAMS = MergeParams(method="model_stock")
 

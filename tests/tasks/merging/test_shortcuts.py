@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from in_memory import merge
-from trajectory_models import SHAPES, trajectory
 
-from tasks.merge_params import MergeParams
 from tasks.merging.layers import Layers
 from tasks.merging.methods import METHODS, method_of
 from tasks.merging.program import Settings
-from tasks.section import Section
-from tasks.varying import resolve
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.section import Section
+from tasks.parameters.varying import resolve
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, trajectory
 
 OTHERS: dict[str, Any] = {
     "lam": (0.0, 1.7, [{"match": "tall", "value": 0.2}, {"value": 2.0}]),

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from in_memory import merge
-from trajectory_models import SHAPES, Model, trajectory
 
-from tasks.merge_params import MergeParams
 from tasks.merging.slerp import arc_weights
+from tasks.parameters.merge import MergeParams
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, Model, trajectory
 
 Facts = dict[str, dict[str, object]]
 COSINES = st.floats(-0.999, 0.999)

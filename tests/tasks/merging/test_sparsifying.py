@@ -3,22 +3,22 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import in_memory
 import numpy as np
 import pytest
-import sparsifying_reference as reference
 import torch
-from driving import drive
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from in_memory import Tensors, cut, merge
 
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
+from tasks.base.errors import BadInput
 from tasks.merging.block import Block
 from tasks.merging.combine import elected
 from tasks.merging.methods import METHODS
 from tasks.merging.program import Settings
+from tasks.parameters.merge import MergeParams
+from tests.support import in_memory
+from tests.support import sparsifying_reference as reference
+from tests.support.driving import drive
+from tests.support.in_memory import Tensors, cut, merge
 
 SHAPES = {"norm": (7,), "mlp": (5, 6), "experts": (2, 3, 4)}
 SPARSIFYING: list[dict[str, Any]] = [

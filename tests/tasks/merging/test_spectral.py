@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from in_memory import merge
 from scipy.linalg import polar
-from trajectory_models import SHAPES, Model, trajectory
 
-from tasks.merge_params import MergeParams
+from tasks.parameters.merge import MergeParams
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, Model, trajectory
 
 METHODS = ["tsv_m", "iso_c"]
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from in_memory import merge
-from trajectory_models import SHAPES, Model, trajectory
 
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
+from tasks.base.errors import BadInput
 from tasks.merging.methods import METHODS
 from tasks.merging.norms import by_square, inverse_to_norm
 from tasks.merging.program import Settings
+from tasks.parameters.merge import MergeParams
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, Model, trajectory
 
 BASE, MODELS = trajectory(3)
 SQUARES = st.lists(st.floats(1e-12, 1e12), min_size=1, max_size=6)

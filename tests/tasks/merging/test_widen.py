@@ -4,13 +4,13 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from in_memory import merge
-from trajectory_models import SHAPES, Model, trajectory
 
-from tasks.merge_params import MergeParams, WidenParams
 from tasks.merging.program import Settings
 from tasks.merging.reductions import of_widen
 from tasks.merging.widen import scores
+from tasks.parameters.merge import MergeParams, WidenParams
+from tests.support.in_memory import merge
+from tests.support.trajectory_models import SHAPES, Model, trajectory
 
 EMBEDDING = "model.embed_tokens.weight"
 

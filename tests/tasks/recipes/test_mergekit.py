@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.merging.layers import Layers
+from tasks.parameters.varying import resolve
 from tasks.recipes.recipe import Recipe, read_recipe
-from tasks.varying import resolve
 
 
 @pytest.fixture

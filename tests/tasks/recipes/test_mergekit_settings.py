@@ -10,12 +10,12 @@ from mergekit.merge_methods.base import ParameterScope, ParameterSpec
 from mergekit.parameter_resolver import resolve_parameter
 from pydantic import TypeAdapter
 
-from tasks.errors import BadInput
-from tasks.merge_params import MergeParams
+from tasks.base.errors import BadInput
 from tasks.merging.layers import Layers
-from tasks.recipes.mergekit_settings import Scope, flag, mapped, numbers, setting
-from tasks.section import parse
-from tasks.varying import resolve
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.section import parse
+from tasks.parameters.varying import resolve
+from tasks.recipes.mergekit_settings import Scope, all_numbers, flag, mapped, setting
 
 AS_MERGEKIT = TypeAdapter(ParameterSetting)
 SUFFIXES = [
@@ -126,5 +126,5 @@ def test_a_change_reaches_every_number() -> None:
     value = [{"match": "a", "value": {"gradient": [0.25, 0.5]}}, {"value": 0.75}]
     changed = mapped(value, lambda x: 1 - x)
     assert changed == [{"match": "a", "value": {"gradient": [0.75, 0.5]}}, {"value": 0.25}]
-    assert list(numbers(changed)) == [0.75, 0.5, 0.25]
-    assert (mapped(1.0, lambda x: 1 - x), list(numbers(1.0))) == (0.0, [1.0])
+    assert list(all_numbers(changed)) == [0.75, 0.5, 0.25]
+    assert (mapped(1.0, lambda x: 1 - x), list(all_numbers(1.0))) == (0.0, [1.0])

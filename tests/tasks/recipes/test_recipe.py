@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import BadInput
+from tasks.base.errors import BadInput
 from tasks.recipes.recipe import read_recipe
 
 RECIPE = """

@@ -4,18 +4,18 @@ from typing import Any
 
 import pytest
 
-from tasks.publish import MANIFEST, Manifest
-from tasks.records import Evaluation, MergeReport, Run, Selection
+from tasks.base.publish import MANIFEST, Manifest
+from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
 from tasks.registry import facts
-from tasks.registry.facts import Merged
+from tasks.registry.facts import MergeRecords
 from tasks.registry.runs import mlflow_name
 
 
 @pytest.fixture
-def merged(make_artifacts: Any) -> Merged:
+def merged(make_artifacts: Any) -> MergeRecords:
     artifacts: Path = make_artifacts()
-    return Merged(
-        run=Run.read(artifacts / "run" / "run.json"),
+    return MergeRecords(
+        run=TrainingRun.read(artifacts / "run" / "run.json"),
         selection=Selection.read(artifacts / "selection" / "selection.json"),
         report=MergeReport.read(artifacts / "merged" / "merge.json"),
         evaluation=Evaluation.read(artifacts / "evaluation" / "evaluation.json"),
@@ -23,7 +23,7 @@ def merged(make_artifacts: Any) -> Merged:
     )
 
 
-def test_every_score_and_difference_becomes_metrics(merged: Merged) -> None:
+def test_every_score_and_difference_becomes_metrics(merged: MergeRecords) -> None:
     found = facts.metrics(merged.evaluation)
     assert found["merge/sums_easy/acc"] == 0.5
     assert found["last/sums_easy/acc.low"] == 0.4
@@ -32,7 +32,7 @@ def test_every_score_and_difference_becomes_metrics(merged: Merged) -> None:
     assert len(found) == 10
 
 
-def test_parameters_are_flattened(merged: Merged) -> None:
+def test_parameters_are_flattened(merged: MergeRecords) -> None:
     assert facts.params(merged.report) == {
         "method": "lore",
         "lam": "0.3",
@@ -42,7 +42,7 @@ def test_parameters_are_flattened(merged: Merged) -> None:
     }
 
 
-def test_tags_say_where_the_version_came_from(merged: Merged) -> None:
+def test_tags_say_where_the_version_came_from(merged: MergeRecords) -> None:
     tags = facts.version_tags(merged)
     assert tags["loreline.merge"] == merged.report.digest
     assert tags["loreline.verdict"] == "PROMOTE"
@@ -51,14 +51,14 @@ def test_tags_say_where_the_version_came_from(merged: Merged) -> None:
     assert json.loads(tags["loreline.parameters"])["lore"] == {"mu": 1.0, "anchor": "mean"}
 
 
-def test_description_begins_with_the_verdict(merged: Merged) -> None:
+def test_description_begins_with_the_verdict(merged: MergeRecords) -> None:
     assert facts.description(merged) == (
         "PROMOTE: the merge gains 0.5. "
         "Merged by lore from 3 checkpoints of tiny (steps 100 to 300, chosen by last_k)."
     )
 
 
-def test_too_long_for_mlflow_is_cut_visibly(merged: Merged) -> None:
+def test_too_long_for_mlflow_is_cut_visibly(merged: MergeRecords) -> None:
     long = {"note": "n" * 200_000}
     merged = merged._replace(
         report=merged.report.model_copy(update={"parameters": long, "notes": ("m" * 9000,)})

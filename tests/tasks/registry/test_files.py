@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import BadInput
-from tasks.publish import Manifest, publishing
-from tasks.registry.files import check, digest, local, put, verify
+from tasks.base.errors import BadInput
+from tasks.base.publish import Manifest, publishing
+from tasks.registry.files import check_files, digest_of_files, local_directory, store_files, verify_directory
 
 
 @pytest.fixture
@@ -21,16 +21,16 @@ def model(tmp_path: Path) -> Path:
 
 
 def place(model: Path, target: Path) -> Manifest:
-    manifest = verify(model, remedy="")
+    manifest = verify_directory(model, remedy="")
     logged: Any = SimpleNamespace(artifact_location=target.as_uri())
-    put(None, logged, model, manifest)  # type: ignore[arg-type]
+    store_files(None, logged, model, manifest)  # type: ignore[arg-type]
     return manifest
 
 
 def test_files_are_shared_not_copied(model: Path, tmp_path: Path) -> None:
     manifest = place(model, tmp_path / "a store" / "artifacts")
     stored = tmp_path / "a store" / "artifacts"
-    assert verify(stored, remedy="") == manifest
+    assert verify_directory(stored, remedy="") == manifest
     assert (stored / "model.safetensors").samefile(model / "model.safetensors")
     assert (stored / "figures" / "gains.png").samefile(model / "figures" / "gains.png")
     assert not (stored / "manifest.json").samefile(model / "manifest.json")
@@ -58,7 +58,7 @@ def test_putting_again_repairs_the_store_and_not_through_the_link(
         if damage == "changed":
             weights.write_bytes(b"WEIGHTS")
     manifest = place(model, tmp_path / "stored")
-    assert verify(tmp_path / "stored", remedy="") == manifest == verify(model, remedy="")
+    assert verify_directory(tmp_path / "stored", remedy="") == manifest == verify_directory(model, remedy="")
 
 
 def test_files_are_copied_to_another_file_system(
@@ -69,7 +69,7 @@ def test_files_are_copied_to_another_file_system(
 
     monkeypatch.setattr(os, "link", other_device)
     manifest = place(model, tmp_path / "stored")
-    assert verify(tmp_path / "stored", remedy="") == manifest
+    assert verify_directory(tmp_path / "stored", remedy="") == manifest
     assert not (tmp_path / "stored" / "model.safetensors").samefile(model / "model.safetensors")
 
 
@@ -85,29 +85,29 @@ def test_links_that_dvc_left_are_followed(model: Path, tmp_path: Path) -> None:
 def test_the_first_file_that_differs_is_named(model: Path) -> None:
     (model / "model.safetensors").write_bytes(b"WEIGHTS")
     with pytest.raises(BadInput, match=r"merged/model\.safetensors: changed, according to .*; merge again$"):
-        verify(model, remedy="merge again")
+        verify_directory(model, remedy="merge again")
     (model / "model.safetensors").unlink()
     with pytest.raises(BadInput, match=r"merged/model\.safetensors: missing"):
-        verify(model, remedy="merge again")
+        verify_directory(model, remedy="merge again")
 
 
 def test_an_added_file_is_named(model: Path) -> None:
     (model / "modeling.py").write_text("import os")
     with pytest.raises(BadInput, match=r"merged/modeling\.py: not part of it"):
-        verify(model, remedy="merge again")
+        verify_directory(model, remedy="merge again")
 
 
 def test_a_consistent_forgery_is_noticed(model: Path) -> None:
-    recorded = digest(verify(model, remedy=""))
-    check(model, recorded)
+    recorded = digest_of_files(verify_directory(model, remedy=""))
+    check_files(model, recorded)
     with publishing(model, made_from="seed") as out:
         (out / "model.safetensors").write_bytes(b"others")
     with pytest.raises(BadInput, match=r"manifest\.json: not the one that was registered"):
-        check(model, recorded)
+        check_files(model, recorded)
 
 
 def test_only_locations_on_this_machine_are_local() -> None:
-    assert local("file:///a%20b/c") == Path("/a b/c")
-    assert local("/a/b") == Path("/a/b")
-    assert local("mlflow-artifacts:/1/models") is None
-    assert local("s3://bucket/x") is None
+    assert local_directory("file:///a%20b/c") == Path("/a b/c")
+    assert local_directory("/a/b") == Path("/a/b")
+    assert local_directory("mlflow-artifacts:/1/models") is None
+    assert local_directory("s3://bucket/x") is None

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tasks.params import RegisterParams
-from tasks.records import Registration
+from tasks.base.records import Registration
+from tasks.parameters.params import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry import history as module
-from tasks.registry.history import history
+from tasks.registry.history import merged_runs
 from tasks.registry.store import connect
 
 
@@ -32,7 +32,7 @@ def test_every_merged_run_with_what_was_found_out_about_it(
         client.set_model_version_tag("demo", "3", f"loreline.{key}", value)
     client.set_registered_model_alias("demo", "champion", "1")
     client.create_model_version("demo", "file:///theirs", tags={"their": "own"})  # nothing of Loreline's
-    newest, middle, oldest = history(store)
+    newest, middle, oldest = merged_runs(store)
     assert (newest.model, newest.verdict, newest.run, newest.method) == (
         "models:/demo/3",
         "PROMOTE",
@@ -56,19 +56,19 @@ def test_the_primary_metric_is_that_of_the_evaluation_whatever_its_characters(
     tree["scores"][0]["value"]["mean"] = 0.25  # last
     path.write_text(json.dumps(tree))
     register_model(store, artifacts)
-    [run] = history(store)
+    [run] = merged_runs(store)
     assert (run.primary, run.merge, run.against, run.weighed) == ("sums,easy/acc", 0.5, "last", 0.25)
 
 
 def test_pages_and_a_limit(
     store: RegisterParams, three: list[Registration], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = history(store)
+    everything = merged_runs(store)
     monkeypatch.setattr(module, "PAGE", 1)
-    assert history(store) == everything
-    assert history(store, limit=2) == everything[:2]
+    assert merged_runs(store) == everything
+    assert merged_runs(store, limit=2) == everything[:2]
 
 
 def test_nothing_was_merged_yet(store: RegisterParams) -> None:
-    assert history(store) == []
-    assert history(RegisterParams(name="it's")) == []
+    assert merged_runs(store) == []
+    assert merged_runs(RegisterParams(name="it's")) == []

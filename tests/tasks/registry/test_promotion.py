@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promotions import promotable, register
 
-from tasks.params import Params, RegisterParams
-from tasks.promote_version import promote_version, rollback
+from tasks.parameters.params import Params, RegisterParams
+from tasks.promote_version import promote_version, roll_back
 from tasks.registry import promotion
-from tasks.registry.moves import Move, note, standing, utc_now
+from tasks.registry.alias_changes import AliasChange, alias_state, note_change, utc_now
 from tasks.registry.promotion import carry_out, reconcile
 from tasks.registry.store import connect
 from tasks.registry.versions import Contended, aliases, version_of
+from tests.support.promotions import promotable, register
 
 ROOT = Path(__file__).parents[3]
 WRITES = (
@@ -47,8 +47,8 @@ def promote(version: int, force: bool = False) -> Do:
     return lambda params: promote_version(params, version, "ann", "because", force)
 
 
-def roll_back(params: Params) -> object:
-    return rollback(params.register_, "ann", "it swears")
+def rollback(params: Params) -> object:
+    return roll_back(params.register_, "ann", "it swears")
 
 
 def tags_of(params: Params) -> dict[int, dict[str, str]]:
@@ -95,7 +95,7 @@ def state(params: Params) -> Any:
     [
         ([], promote(1)),
         ([promote(1), promote(3)], promote(2, force=True)),
-        ([promote(1), promote(2)], roll_back),
+        ([promote(1), promote(2)], rollback),
     ],
     ids=["first", "third, by force", "rollback"],
 )
@@ -138,7 +138,7 @@ def test_killed_after_any_write_it_is_completed_or_reverted(
         reconcile(params.register_)
         assert state(params) in (was, becomes), writes
         ended.append(state(params) == becomes)
-        assert standing(connect(params.register_), "demo").moves == []
+        assert alias_state(connect(params.register_), "demo").moves == []
         if ended == [False]:  # What was reverted can be done again.
             act(params)
             assert state(params) == becomes
@@ -150,7 +150,7 @@ def test_killed_after_any_write_it_is_completed_or_reverted(
 DIES = """
 import os, signal, sys
 from mlflow import MlflowClient
-from tasks.params import Params
+from tasks.parameters.params import Params
 from tasks.promote_version import promote_version
 move = MlflowClient.set_registered_model_alias
 def die(client, name, alias, version):
@@ -177,8 +177,8 @@ def test_kill_9_between_aliases_and_tags_is_completed_by_the_next_promotion(para
     }
 
 
-def a_move(token: str, version: int, over: int, place: str) -> Move:
-    return Move(
+def a_move(token: str, version: int, over: int, place: str) -> AliasChange:
+    return AliasChange(
         kind="promotion", token=token, version=version, over=over, previous=None, by="zoe", when=utc_now(),
         why="", evidence="", forced=False, place=place,
     )  # fmt: skip
@@ -187,19 +187,19 @@ def a_move(token: str, version: int, over: int, place: str) -> Move:
 def test_a_move_under_way_on_another_machine_is_left_alone(
     params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(promotion, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(promotion, "RIVAL_WAIT_S", 0.2)
     monkeypatch.setattr("tasks.promote_version.PAUSE_S", (0, 0))
     promote(1)(params)
     client = connect(params.register_)
-    note(client, "demo", a_move("0", 3, 1, "elsewhere:/lock"))
+    note_change(client, "demo", a_move("0", 3, 1, "elsewhere:/lock"))
     client.set_registered_model_alias("demo", "previous-champion", "1")
     assert reconcile(params.register_) == []
     with pytest.raises(
         Contended, match="demo: zoe is moving champion on elsewhere; run the same command again"
     ):
         promote(2)(params)
-    assert len(standing(client, "demo").moves) == 1
-    monkeypatch.setattr(promotion, "LEASE_S", 0)  # It fell silent.
+    assert len(alias_state(client, "demo").moves) == 1
+    monkeypatch.setattr(promotion, "CHANGE_LEASE_S", 0)  # It fell silent.
     assert reconcile(params.register_) == [
         "demo: the promotion of version 3 by zoe was cut short and has been undone"
     ]
@@ -211,15 +211,15 @@ def test_of_two_machines_that_meet_the_higher_token_withdraws(params: Params) ->
     promote(1)(params)
     client = connect(params.register_)
     low, high = a_move("a", 2, 1, "one:/lock"), a_move("b", 3, 1, "other:/lock")
-    note(client, "demo", low)
+    note_change(client, "demo", low)
     with pytest.raises(Contended):
         carry_out(client, "demo", high)
-    assert standing(client, "demo").moves == [low]
+    assert alias_state(client, "demo").moves == [low]
     carry_out(client, "demo", low)
     assert aliases(client, "demo") == {"challenger": 3, "champion": 2, "previous-champion": 1}
     with pytest.raises(Contended, match="the champion changed meanwhile"):
         carry_out(client, "demo", high)
-    assert standing(client, "demo").moves == []
+    assert alias_state(client, "demo").moves == []
     assert "loreline.promoted_by" not in tags_of(params)[3]
 
 
@@ -238,5 +238,5 @@ def test_a_writer_that_keeps_no_notes_is_noticed(params: Params, monkeypatch: py
     with pytest.raises(Contended, match="the alias champion went to version 3 meanwhile, not 2"):
         carry_out(client, "demo", a_move("a", 2, 1, "one:/lock"))
     assert aliases(client, "demo") == {"challenger": 3, "champion": 3, "previous-champion": 1}
-    assert standing(client, "demo").moves == []
+    assert alias_state(client, "demo").moves == []
     assert "loreline.promoted_by" not in tags_of(params)[2]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from registered import Killed, assert_registered_once
 
-from tasks.errors import LorelineError
-from tasks.params import RegisterParams
+from tasks.base.errors import LorelineError
+from tasks.parameters.params import RegisterParams
 from tasks.register_model import register_model
+from tests.support.registered import Killed, assert_registered_once
 
 ROOT = Path(__file__).parents[3]
 CHANGES = [
@@ -123,7 +123,7 @@ def test_two_threads_register_one_version(store: RegisterParams, make_artifacts:
 def test_two_processes_register_one_version(store: RegisterParams, make_artifacts: Any) -> None:
     artifacts = make_artifacts()
     code = (
-        "import sys; from pathlib import Path; from tasks.params import RegisterParams as P;"
+        "import sys; from pathlib import Path; from tasks.parameters.params import RegisterParams as P;"
         "from tasks.register_model import register_model; register_model(P(name='demo'), Path(sys.argv[1]))"
     )
     command = [sys.executable, "-c", code, str(artifacts)]

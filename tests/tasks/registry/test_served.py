@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from promotions import promotable, register
-from registered import Killed, assert_registered_once
-from servers import MlflowServer, mlflow_server
 
-from tasks.errors import BadInput
-from tasks.params import RegisterParams
-from tasks.promote_version import promote_version, rollback
+from tasks.base.errors import BadInput
+from tasks.parameters.params import RegisterParams
+from tasks.promote_version import promote_version, roll_back
 from tasks.register_model import register_model
-from tasks.registry.moves import standing
+from tasks.registry.alias_changes import alias_state
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, files_of, verify_files, version_of
+from tests.support.promotions import promotable, register
+from tests.support.registered import Killed, assert_registered_once
+from tests.support.servers import MlflowServer, mlflow_server
 
 ROOT = Path(__file__).parents[3]
 
@@ -71,10 +71,10 @@ def test_server_on_http_gives_the_same(
 
 RACE = """
 import sys
-from tasks.errors import BadInput
-from tasks.params import Params
+from tasks.base.errors import BadInput
+from tasks.parameters.params import Params
 from tasks.promote_version import promote_version
-from tasks.registry.judgement import judge_again
+from tasks.verdict.judgement import judge_again
 params = Params.model_validate_json(sys.argv[1])
 judge_again(params, int(sys.argv[2]))  # Everything is loaded when both start.
 print("ready", flush=True)
@@ -110,12 +110,12 @@ def test_two_machines_promote_at_once(server: MlflowServer, tmp_path: Path) -> N
         machine.stdin.write("\n")
         machine.stdin.flush()
     said = [machine.communicate()[0].strip() for machine in machines]
-    now = standing(connect(params.register_), "raced")
+    now = alias_state(connect(params.register_), "raced")
     winner = now.aliases["champion"]
     assert now.moves == []
     assert now.aliases == {"challenger": 3, "champion": winner, "previous-champion": 1}
     assert said[winner - 2].startswith(f"champion: models:/raced/{winner} (was 1), PROMOTE")
     assert f"over champion v{winner}" in said[3 - winner]
-    rollback(params.register_, "ann", "it swears")
+    roll_back(params.register_, "ann", "it swears")
     found = aliases(connect(params.register_), "raced")
     assert found == {"challenger": 3, "champion": 1, "previous-champion": winner}

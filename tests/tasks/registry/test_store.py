@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.errors import BadInput, LorelineError, Unavailable
-from tasks.params import RegisterParams
-from tasks.registry.store import KNOCK_S, asking, connect, experiment, without_secrets
+from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.parameters.params import RegisterParams
+from tasks.registry.store import PROBE_S, connect, experiment, mlflow_errors, without_secrets
 from tasks.registry.versions import champion
 
 
@@ -41,9 +41,7 @@ def test_connecting_leaves_no_global_address_behind(store: RegisterParams) -> No
 
 
 def test_connecting_says_nothing(store: RegisterParams) -> None:
-    code = (
-        "from tasks.params import RegisterParams as P; from tasks.registry.store import connect; connect(P())"
-    )
+    code = "from tasks.parameters.params import RegisterParams as P; from tasks.registry.store import connect; connect(P())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
@@ -76,8 +74,8 @@ def test_closed_port_is_unavailable_at_once_and_without_credentials(
 
 
 def test_server_that_hangs_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert sum(KNOCK_S) < 15
-    monkeypatch.setattr("tasks.registry.store.KNOCK_S", (1, 1))
+    assert sum(PROBE_S) < 15
+    monkeypatch.setattr("tasks.registry.store.PROBE_S", (1, 1))
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
@@ -160,7 +158,7 @@ def test_refusals_and_failures_are_told_apart(
 def test_message_of_a_failure_carries_no_credentials() -> None:
     from mlflow.exceptions import MlflowException
 
-    with pytest.raises(Unavailable) as told, asking("https://bob:hunter2@host"):
+    with pytest.raises(Unavailable) as told, mlflow_errors("https://bob:hunter2@host"):
         raise MlflowException("request to https://bob:hunter2@host/api?token=abc failed")
     assert "hunter2" not in str(told.value)
     assert "abc" not in str(told.value)

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import BadInput
-from tasks.params import RegisterParams
+from tasks.base.errors import BadInput
+from tasks.parameters.params import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.registry.versions import (

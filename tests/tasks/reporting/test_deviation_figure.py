@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deviation_reference import each_tensor, reference
 
 from tasks.reporting import deviation_figure, figures
 from tasks.reporting.deviation_figure import draw_deviation
+from tests.support.deviation_reference import each_tensor, reference
 
 NAMES = ["wte.weight", *(f"h.{i}.mlp" for i in range(40)), "ln_f.weight"]
 

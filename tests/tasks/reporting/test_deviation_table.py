@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from deviation_reference import each_tensor, reference
 
 from tasks.reporting.deviation_table import deviation_text
+from tests.support.deviation_reference import each_tensor, reference
 
 LABELS = ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
 SHAPES = {

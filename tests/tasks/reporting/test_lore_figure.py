@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lore_facts_reference import COLUMNS, EDGE, facts, spiked, task_vectors
-from lore_reference import solve
 
-from tasks.records import MergeInput, MergeReport
+from tasks.base.records import MergeInput, MergeReport
 from tasks.reporting import lore_figure
 from tasks.reporting.lore_figure import draw_lore
+from tests.support.lore_facts_reference import COLUMNS, EDGE, facts, spiked, task_vectors
+from tests.support.lore_reference import solve
 
 FAR = "model.layers.1.self_attn.q_proj.weight"
 TENSORS = {

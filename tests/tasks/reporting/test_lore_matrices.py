@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from lore_facts_reference import COLUMNS, EDGE, facts, noise, spiked
 
 from tasks.reporting.lore_matrices import NOISE, active_rank, decomposed, doubt, rank_share
+from tests.support.lore_facts_reference import COLUMNS, EDGE, facts, noise, spiked
 
 SPIKED = facts(spiked(0), EDGE)
 

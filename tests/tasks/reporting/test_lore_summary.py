@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from lore_facts_reference import EDGE, facts, noise, spiked
 
-from tasks.records import MergeInput, MergeReport
+from tasks.base.records import MergeInput, MergeReport
 from tasks.reporting.lore_summary import LoreSummary, summarise
+from tests.support.lore_facts_reference import EDGE, facts, noise, spiked
 
 AVERAGED = {"averaged": True}
 

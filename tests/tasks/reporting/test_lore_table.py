@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from lore_facts_reference import COLUMNS, EDGE, facts, spiked
 
-from tasks.reporting.lore_table import HEADER, lore_rows
+from tasks.reporting.lore_table import LORE_HEADER, lore_rows
+from tests.support.lore_facts_reference import COLUMNS, EDGE, facts, spiked
 
 Q = [facts(spiked(seed), EDGE, 0.5, passes=seed, gap=seed / 1e6) for seed in (4, 9, 7)]
 UP = facts(spiked(5), 2 * EDGE)
@@ -27,14 +27,14 @@ def test_kinds_have_the_medians_of_their_matrices() -> None:
         "from mean": 100 * np.median([f["from_mean"] for f in Q]),
     }
     for column, value in expected.items():
-        assert float(q[HEADER.index(column)].rstrip("%")) == pytest.approx(value, rel=5e-3, abs=0.05)
+        assert float(q[LORE_HEADER.index(column)].rstrip("%")) == pytest.approx(value, rel=5e-3, abs=0.05)
     assert q[-2:] == ["9.0e-06", "9"]
 
 
 def test_every_row_fills_the_header() -> None:
-    assert {len(row) for row in lore_rows(TENSORS)} == {len(HEADER)}
+    assert {len(row) for row in lore_rows(TENSORS)} == {len(LORE_HEADER)}
 
 
 def test_what_is_exactly_low_rank_has_no_edge_to_compare_with() -> None:
     (row,) = lore_rows({"w": facts(spiked(0), EDGE, edge=0.0)})
-    assert row[HEADER.index("μ / edge")] == "-"
+    assert row[LORE_HEADER.index("μ / edge")] == "-"

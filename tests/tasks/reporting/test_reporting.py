@@ -4,16 +4,14 @@ from base64 import b64encode
 from html import unescape
 from pathlib import Path
 
-from lore_facts_reference import EDGE, facts, spiked
-
-from tasks.records import (
+from tasks.base.records import (
     Checkpoint,
     Difference,
     EvaluatedModel,
     Evaluation,
     FileDigest,
     Interval,
-    Left,
+    LeftOut,
     MergeInput,
     MergeReport,
     Score,
@@ -23,9 +21,10 @@ from tasks.records import (
 from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import html_report
 from tasks.reporting.lore_summary import summarise
-from tasks.reporting.lore_table import LEGEND, lore_rows
+from tasks.reporting.lore_table import LORE_LEGEND, lore_rows
 from tasks.reporting.model_card import model_card
-from tasks.reporting.table import HEADER, evaluation_tables, markdown_tables
+from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables, markdown_tables
+from tests.support.lore_facts_reference import EDGE, facts, spiked
 
 CHECKPOINTS = tuple(
     Checkpoint(
@@ -36,7 +35,7 @@ CHECKPOINTS = tuple(
 )  # fmt: skip
 SELECTION = Selection(
     run="<script>alert(1)</script>", rule="last_k", chosen=CHECKPOINTS[1:], best=CHECKPOINTS[2], last=CHECKPOINTS[2],
-    left_out=(Left(name="checkpoint-1", reason="is not among the newest 2"),), metric="eval_loss",
+    left_out=(LeftOut(name="checkpoint-1", reason="is not among the newest 2"),), metric="eval_loss",
 )  # fmt: skip
 MERGE = MergeReport(
     method="lore", parameters={"lam": 0.5}, outputs=(), notes=("λ = 0.5",), tensors={},
@@ -77,7 +76,7 @@ def test_markdown_has_a_row_for_every_model_and_metric() -> None:
     lines = markdown_tables(EVALUATION).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 * (2 + 2)
-    assert all(row.count("|") == len(HEADER) + 1 for row in rows)
+    assert all(row.count("|") == len(EVALUATION_HEADER) + 1 for row in rows)
 
 
 def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found(tmp_path: P
     assert "<i>" not in page
     summary = summarise(merge)
     assert summary is not None
-    for found in [*summary.sentences, LEGEND, *lore_rows(merge.tensors)[0][1:]]:
+    for found in [*summary.sentences, LORE_LEGEND, *lore_rows(merge.tensors)[0][1:]]:
         assert found in unescape(page)
         assert found in card
     assert "| `h.<i>.q` | " in card
@@ -126,7 +125,7 @@ def test_a_lore_merge_that_decomposed_nothing_needs_no_figure(tmp_path: Path) ->
     page = html_report(SELECTION, MERGE, EVALUATION, [], tmp_path / "deviation.png", None)
     for text in (page, model_card(MERGE)):
         assert "No matrix was decomposed" in text
-        assert LEGEND[:20] not in text
+        assert LORE_LEGEND[:20] not in text
 
 
 def test_figures_are_pictures_with_the_same_bytes_every_time(tmp_path: Path) -> None:

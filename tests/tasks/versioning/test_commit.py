@@ -7,12 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from dvc_project import USER, commit_all, git, init_git, make_dirty, state, write_project
-from killing import Process, kill, spawn
 
-from tasks.errors import BadInput, Unavailable
+from tasks.base.errors import BadInput, Unavailable
 from tasks.versioning import commit as module
 from tasks.versioning.commit import Message, changed_files, check_branch, commit_files, tag
+from tests.support.dvc_project import USER, commit_all, git, init_git, make_dirty, state, write_project
+from tests.support.killing import Process, kill, spawn
 
 
 def message(identity: str = "a" * 64, version: int = 1) -> Message:

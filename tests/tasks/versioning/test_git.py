@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-from dvc_project import commit_all, git, init_git, write_project
 
 from tasks.versioning.git import GitRefused, head, unusable
 from tasks.versioning.git import git as ask
+from tests.support.dvc_project import commit_all, git, init_git, write_project
 
 
 def test_each_reason_why_there_is_nothing_to_commit_to(

@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 import yaml
-from dvc_project import commit_all, git, init_git, make_dirty, make_project, state, write_project
-from killing import kill, spawn
 
-from tasks.params import Params, read_params
+from tasks.parameters.params import Params, read_params
 from tasks.versioning.shared_cache import default_remote, settings
 from tasks.versioning.worktree import close_workspace, open_workspace
+from tests.support.dvc_project import (
+    commit_all,
+    git,
+    init_git,
+    make_dirty,
+    make_project,
+    state,
+    write_project,
+)
+from tests.support.killing import kill, spawn
 
 VALUES = [
     {"merge": {"method": "lore", "lore": {"mu": 1e-07}}, "fetch": {"source": "runs/a: b # 'c' \"d\" ü"}},

@@ -1,0 +1,73 @@
+"""One merge at a time on each device of this machine."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+
+from filelock import FileLock, Timeout
+from prefect import get_client, get_run_logger
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
+from prefect.concurrency.sync import concurrency
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+
+from tasks.base.directories import cache_dir
+from tasks.engine.devices import choose_devices
+from tasks.parameters.params import Params
+
+SLOT_LEASE_S = 60
+"""How long Prefect keeps a slot whose holder fell silent."""
+
+
+@contextmanager
+def device_lock(params: Params) -> Iterator[None]:
+    """Hold the devices that a run computes on, waiting until they are free.
+
+    A file lock decides, because it never outlives its process; a slot leaks when a server that keeps its
+    leases in memory is restarted. The concurrency limit of each device shows who is at work, and set to 0
+    it takes the device out of service.
+    """
+    names = [f"loreline-{socket.gethostname()}-{device.replace(':', '-')}" for device in _devices(params)]
+    with ExitStack() as held:
+        for name in names:
+            held.enter_context(_locked(name))
+            _prepare_limit(name)
+        slots = concurrency(
+            names, strict=True, lease_duration=SLOT_LEASE_S, raise_on_lease_renewal_failure=False
+        )
+        held.enter_context(slots)
+        yield
+
+
+def _devices(params: Params) -> list[str]:
+    """List what merging or evaluating may use, in one order for everybody: nobody waits in a circle."""
+    wanted = (params.merge.device, params.evaluate.device)
+    return sorted({device for each in wanted for device in choose_devices(each, decomposes=True)})
+
+
+@contextmanager
+def _locked(name: str) -> Iterator[None]:
+    locks = cache_dir() / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / name)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        get_run_logger().info("%s: another merge is at work there; this one waits for its turn", name)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _prepare_limit(name: str) -> None:
+    """Create a device's limit, and free what a dead process still occupies: the lock is ours."""
+    with get_client(sync_client=True) as client:
+        try:
+            occupied = client.read_global_concurrency_limit_by_name(name).active_slots
+        except ObjectNotFound:
+            occupied = 0
+            with suppress(ObjectAlreadyExists):
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=1))
+        if occupied:
+            client.update_global_concurrency_limit(name, GlobalConcurrencyLimitUpdate(active_slots=0))

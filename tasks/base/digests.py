@@ -1,0 +1,58 @@
+"""SHA-256 of files, computed once for as long as a file stays as it is."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import diskcache
+
+from tasks.base.directories import cache_dir
+from tasks.base.records import FileDigest
+
+CLOCK_TICK_NS = 100_000_000
+
+
+def file_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
+    """Digest files below `directory`, in name order."""
+    named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
+    with _known() as known:
+        return tuple(
+            FileDigest(name=name, size=path.stat().st_size, sha256=_sha256(path, known))
+            for name, path in named
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's SHA-256."""
+    with _known() as known:
+        return _sha256(path, known)
+
+
+def remember(path: Path, sha256: str) -> None:
+    """Note the digest of a file that was computed while it was written."""
+    with _known() as known:
+        known.set(_identity(path.stat()), sha256)
+
+
+def _known() -> diskcache.Cache:
+    return diskcache.Cache(str(cache_dir() / "digests"))
+
+
+def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _sha256(path: Path, known: diskcache.Cache) -> str:
+    """Digest a file, unless it is as it was when last digested (judged as git's index does)."""
+    stat = path.stat()
+    seen = _identity(stat)
+    if (digest := known.get(seen)) is not None:
+        return str(digest)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    # A file written within one tick of its timestamps could change again unseen.
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > CLOCK_TICK_NS:
+        known.set(seen, digest)
+    return digest

@@ -1,0 +1,209 @@
+"""What crosses between stages: small frozen records, JSON on disk, never a tensor."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tasks.base.errors import BadInput
+
+
+class Record(BaseModel):
+    """A frozen record that reads and writes itself as JSON with stable bytes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def write(self, path: Path) -> None:
+        """Write as indented JSON; the same record gives the same bytes."""
+        path.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read from JSON; raises BadInput when the file is missing or not such a record."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            raise BadInput(f"{path}: not there; run the stage that writes it first") from None
+        except (OSError, ValidationError) as error:
+            problem = str(error).splitlines()[0]
+            raise BadInput(
+                f"{path}: not a {cls.__name__} record ({problem}); remove it and run again"
+            ) from None
+
+
+def digest_of(value: Any) -> str:
+    """Return the SHA-256 of a JSON-able value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=_plain)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(f"not JSON-able: {type(value).__name__}")
+
+
+class FileDigest(Record):
+    """A file relative to its directory."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class Checkpoint(Record):
+    """One saved state of a training run, as it was when it was fetched."""
+
+    name: str
+    step: int
+    source: str
+    """Where it came from: a directory, hf://org/name@commit[/folder], or mlflow:/runs/RUN_ID/PATH/folder."""
+    metrics: dict[str, float]
+    """What the Trainer logged at this step."""
+    files: tuple[FileDigest, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the model it holds: its weights and configuration, wherever they lie."""
+        return model_digest(self.files)
+
+
+def model_digest(files: tuple[FileDigest, ...]) -> str:
+    """Digest of what decides a model's outputs; the trainer's own bookkeeping does not count."""
+    return digest_of(sorted((file.name, file.sha256) for file in files if file.name != "trainer_state.json"))
+
+
+class LeftOut(Record):
+    """A checkpoint that was not taken, and why."""
+
+    name: str
+    reason: str
+
+
+class TrainingRun(Record):
+    """A training run: its usable checkpoints in step order."""
+
+    name: str
+    source: str
+    checkpoints: tuple[Checkpoint, ...]
+    left_out: tuple[LeftOut, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the run: that of its checkpoints."""
+        return digest_of([(checkpoint.step, checkpoint.digest) for checkpoint in self.checkpoints])
+
+
+class Selection(Record):
+    """The checkpoints to merge, oldest first."""
+
+    run: str
+    rule: str
+    chosen: tuple[Checkpoint, ...]
+    left_out: tuple[LeftOut, ...]
+    best: Checkpoint | None
+    """Best single checkpoint of the whole run by the selection metric; None when it was never logged."""
+    last: Checkpoint
+    metric: str
+
+
+class MergeInput(Record):
+    """An input of a merge."""
+
+    path: str
+    step: int
+    digest: str
+
+
+class MergeReport(Record):
+    """What a merge did: written into the model directory as merge.json."""
+
+    method: str
+    parameters: dict[str, Any]
+    inputs: tuple[MergeInput, ...]
+    outputs: tuple[FileDigest, ...]
+    notes: tuple[str, ...]
+    tensors: dict[str, dict[str, float | int | str | bool | list[int] | list[float] | list[list[float]]]]
+    """Per tensor, what the method measured."""
+
+    @property
+    def digest(self) -> str:
+        """Identity of the merged model."""
+        return model_digest(self.outputs)
+
+
+class Interval(Record):
+    """An estimate with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Score(Record):
+    """One model on one metric."""
+
+    model: str
+    """Its role."""
+    metric: str
+    """task/metric"""
+    items: int
+    value: Interval
+
+
+class Difference(Record):
+    """The merge minus another model, item by item, signed so that positive means the merge is better."""
+
+    against: str
+    """The other's role."""
+    metric: str
+    items: int
+    gain: Interval
+    p_value: float | None
+    """Exact McNemar test, for metrics that are 0 or 1."""
+    wins: int
+    losses: int
+
+
+class EvaluatedModel(Record):
+    """A model that took part in an evaluation."""
+
+    role: str
+    """merge, last, best, average or champion"""
+    label: str
+    digest: str
+
+
+class Verdict(Record):
+    """Whether the merge should replace what is in use, and on what evidence."""
+
+    decision: Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
+    sentence: str
+    against: str
+    """The role of the strongest model it was weighed against."""
+    primary: str
+    items_needed: int | None
+
+
+class Evaluation(Record):
+    """Everything measured about a merge."""
+
+    primary: str
+    models: tuple[EvaluatedModel, ...]
+    scores: tuple[Score, ...]
+    differences: tuple[Difference, ...]
+    verdict: Verdict
+
+
+class Registration(Record):
+    """The model version that a merge became."""
+
+    name: str
+    version: int
+    model_id: str
+    run_id: str
+    digest: str
+    aliases: tuple[str, ...]
+    """Those that registering it set, whatever moved since."""

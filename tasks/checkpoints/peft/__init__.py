@@ -1,0 +1,1 @@
+"""LoRA adapters as PEFT writes them, by themselves and on their base."""

@@ -1,0 +1,131 @@
+"""What lies in a PEFT adapter directory: low-rank factors, and whole tensors in place of the base's."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tasks.base.errors import BadInput
+from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
+from tasks.checkpoints.layout import INDEX, SINGLE, inside
+from tasks.checkpoints.numbers import Numbers, decode
+from tasks.checkpoints.peft.config import ADAPTER_CONFIG, AdapterConfig, read_config
+from tasks.checkpoints.weights import SafetensorsModel
+
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+_FACTOR = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(embedding_)?([AB])(\.weight)?")
+
+
+class LoraFactors(NamedTuple):
+    """Where the change of one module's weight lies: scaling · B·A, B out × r, A r × in."""
+
+    A: str
+    """Its name in the file."""
+    B: str
+    shape: tuple[int, int]
+    """out × in"""
+    rank: int
+    scaling: float
+    embedding: bool
+    """Whether PEFT keeps it as an embedding's, whose weight lies as in × out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter(SafetensorsModel):
+    """A LoRA adapter by itself; its tensors are those of the adapter's file."""
+
+    config: AdapterConfig
+    factors: Mapping[str, LoraFactors]
+    """By the tensor that they change, named as PEFT names it: module + .weight."""
+    replaced: Mapping[str, str]
+    """Tensor of the base (modules_to_save, biases) → its name in the adapter's file."""
+
+    @property
+    def essential_files(self) -> list[Path]:
+        """The files that decide what it computes."""
+        return [self.directory / ADAPTER_CONFIG, *sorted(set(self.files.values()))]
+
+    def unchecked(self, key: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
+        """Read elements of a tensor of the adapter's file as `compute`, NaN and Inf among them."""
+        return decode(self.stored(key, first, count), self.tensors[key].dtype, compute)
+
+    def product(self, tensor: str, compute: type[np.floating[Any]]) -> tuple[Numbers, Numbers]:
+        """Return scaling · B (out × r) and A (r × in) of one tensor's change, NaN and Inf among them."""
+        found = self.factors[tensor]
+        rows, columns = found.shape
+        B = self.unchecked(found.B, 0, rows * found.rank, compute).reshape(rows, found.rank)
+        A = self.unchecked(found.A, 0, found.rank * columns, compute).reshape(found.rank, columns)
+        return found.scaling * B, A
+
+
+def is_adapter(directory: Path) -> bool:
+    """Tell whether a directory holds a PEFT adapter and no whole model."""
+    whole = any((directory / name).exists() for name in (SINGLE, INDEX))
+    return (directory / ADAPTER_CONFIG).is_file() and not whole
+
+
+def read_adapter(directory: Path, label: str) -> Adapter:
+    """Open a LoRA adapter; raises BadInput, in one sentence, for what is not exactly scaling · B·A."""
+    config = read_config(directory)
+    path = inside(directory, directory / ADAPTER_WEIGHTS)
+    if not path.exists():
+        pickled = "; its adapter_model.bin is a pickle, which is never opened"
+        has = pickled if (directory / "adapter_model.bin").exists() else ""
+        raise BadInput(
+            f"{directory}: has no {ADAPTER_WEIGHTS}{has}; save it again with safe_serialization=True"
+        )
+    tensors = read_header(path)
+    for name, info in tensors.items():
+        if not name.startswith(PREFIX):
+            raise BadInput(f"{label}: tensor {name} does not begin with {PREFIX}; save the adapter with PEFT")
+        if info.dtype not in FLOATING:
+            raise BadInput(f"{label}: tensor {name} is quantised ({info.dtype}); save it in floating point")
+    halves = {name: found for name in tensors if (found := _FACTOR.fullmatch(name))}
+    if not halves:
+        raise BadInput(f"{label}: {ADAPTER_WEIGHTS} holds no LoRA factors; save the adapter with PEFT")
+    return Adapter(
+        label,
+        directory,
+        tensors,
+        dict.fromkeys(tensors, path),
+        {path: os.open(path, os.O_RDONLY)},
+        config=config,
+        factors={f"{module}.weight": _factors(label, module, halves, tensors, config)
+                 for module in dict.fromkeys(found[1] for found in halves.values())},
+        replaced={_replaces(label, name): name for name in tensors if name not in halves},
+    )  # fmt: skip
+
+
+def _factors(
+    label: str,
+    module: str,
+    halves: Mapping[str, re.Match[str]],
+    tensors: Mapping[str, TensorInfo],
+    config: AdapterConfig,
+) -> LoraFactors:
+    names = {found[3]: name for name, found in halves.items() if found[1] == module}
+    if len(names) < 2:
+        raise BadInput(f"{label}: {module} has only one of its two LoRA factors; save the adapter again")
+    A, B = (tensors[names[half]].shape for half in "AB")
+    if len(A) != 2 or len(B) != 2 or A[0] != B[1] or 0 in (*A, *B):
+        raise BadInput(
+            f"{label}: the LoRA factors of {module} are {B} and {A}, which do not multiply to a matrix; "
+            "merge it into its base with peft's merge_and_unload first"
+        )
+    embedding = bool(halves[names["A"]][2])
+    return LoraFactors(names["A"], names["B"], (B[0], A[1]), A[0], config.scaling(module, A[0]), embedding)
+
+
+def _replaces(label: str, name: str) -> str:
+    """Return the tensor of the base that a whole tensor stands for."""
+    if ".lora_" in name:
+        raise BadInput(
+            f"{label}: tensor {name} is more than a low-rank factor; "
+            "merge the adapter into its base with peft's merge_and_unload first"
+        )
+    return name.removeprefix(PREFIX).replace(".base_layer.", ".")

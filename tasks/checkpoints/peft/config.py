@@ -1,0 +1,77 @@
+"""adapter_config.json of PEFT: what scales the factors, and what makes an adapter more than B·A."""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tasks.base.errors import BadInput
+from tasks.checkpoints.layout import read_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+
+BEYOND = (
+    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "target_parameters",
+    "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config",
+)  # fmt: skip
+"""Settings under which the change of a weight is not scaling · B·A, or not all of the change."""
+
+CHANGED_BASE = re.compile(r"(pissa|corda|olora|loftq|lora_ga)", re.IGNORECASE)
+"""Initialisations that take their factors out of the base, so that the adapter fits another one."""
+
+
+class AdapterConfig(BaseModel):
+    """What a merge needs of adapter_config.json; the rest is kept as it is."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", strict=True)
+
+    peft_type: str
+    base_model_name_or_path: str | None = None
+    revision: str | None = None
+    lora_alpha: float = Field(default=8, allow_inf_nan=False)
+    alpha_pattern: dict[str, float] | None = None
+    use_rslora: bool = False
+    fan_in_fan_out: bool = False
+    """Whether weights lie as in × out (Conv1D of GPT-2)."""
+    init_lora_weights: bool | str | None = True
+
+    @property
+    def base(self) -> str:
+        """The model that the adapter was trained on, as PEFT names it."""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"{self.base_model_name_or_path or 'an unnamed model'}{revision}"
+
+    def scaling(self, module: str, rank: int) -> float:
+        """Return what multiplies B·A: α/r, or α/√r with rank-stabilised LoRA (Kalajdzievski 2023)."""
+        patterns = self.alpha_pattern or {}
+        found = (key for key in patterns if re.match(rf"(.*\.)?({key})$", module))  # PEFT's own rule
+        key = next(found, None)
+        alpha = self.lora_alpha if key is None else patterns[key]
+        return alpha / (rank**0.5 if self.use_rslora else rank)
+
+
+def read_config(directory: Path) -> AdapterConfig:
+    """Read a LoRA configuration; raises BadInput for any adapter that is more or other than B·A."""
+    path = directory / ADAPTER_CONFIG
+    tree = read_json(path)
+    try:
+        config = AdapterConfig.model_validate(tree)
+        for key in config.alpha_pattern or {}:
+            re.compile(key)
+    except ValidationError as error:
+        found = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in found["loc"])
+        raise BadInput(f"{path}: {key}: {found['msg']}; save the adapter again") from None
+    except re.error as error:
+        raise BadInput(f"{path}: alpha_pattern is no regular expression ({error}); correct it") from None
+    advice = "merge it into its base with peft's merge_and_unload first"
+    if config.peft_type != "LORA":
+        raise BadInput(f"{path}: peft_type is {config.peft_type}, not LORA; {advice}")
+    if found_beyond := [key for key in BEYOND if tree.get(key)]:
+        raise BadInput(f"{path}: {found_beyond[0]} is more than low-rank factors; {advice}")
+    if CHANGED_BASE.match(str(config.init_lora_weights)):
+        raise BadInput(
+            f"{path}: init_lora_weights {config.init_lora_weights} changes the base; save the adapter "
+            "with peft's path_initial_model_for_weight_conversion first"
+        )
+    return config

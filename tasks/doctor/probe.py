@@ -1,0 +1,55 @@
+"""Asking a server for a sign of life within seconds, and for its clock."""
+
+import time
+from email.utils import parsedate_to_datetime
+from typing import NamedTuple
+
+import requests
+
+from tasks.doctor.finding import Finding
+
+WAIT_S = 3.0
+SKEW_S = 30.0
+"""Leases and schedules bear clocks that differ by less."""
+
+
+class Answer(NamedTuple):
+    """What a server said."""
+
+    status: int
+    text: str
+    ahead: float | None
+    """Seconds that its clock is ahead of ours, to about a second; None when it does not give its time."""
+
+
+def probe(url: str) -> Answer | None:
+    """Return a server's answer; None when there is none.
+
+    Raises requests.RequestException or ValueError for an address that cannot be used.
+    """
+    before = time.time()
+    try:
+        response = requests.get(url, timeout=WAIT_S, allow_redirects=False)
+    except (requests.ConnectionError, requests.Timeout):
+        return None
+    now = (before + time.time()) / 2
+    return Answer(response.status_code, response.text, _ahead(response.headers.get("Date"), now))
+
+
+def clock_of(server: str, answer: Answer) -> list[Finding]:
+    """Compare a server's clock with this machine's."""
+    if answer.ahead is None:
+        return []
+    if abs(answer.ahead) <= SKEW_S:
+        return [Finding("Clock", server, f"within {max(abs(answer.ahead), 1):.0f} s of this machine's")]
+    told = f"{abs(answer.ahead):.0f} s {'ahead of' if answer.ahead > 0 else 'behind'} this machine's"
+    remedy = "synchronise both with NTP (timedatectl set-ntp true): leases and schedules go by them"
+    return [Finding("Clock", server, told, "warning", remedy)]
+
+
+def _ahead(date: str | None, now: float) -> float | None:
+    """Compare with a Date header, which has whole seconds, cut off."""
+    try:
+        return parsedate_to_datetime(date).timestamp() + 0.5 - now if date else None
+    except ValueError:
+        return None

@@ -1,0 +1,146 @@
+"""Publishing what was planned: every variant of a merge as a complete directory, or nothing of it."""
+
+import errno
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.base.digests import file_digests
+from tasks.base.errors import BadInput, LorelineError
+from tasks.base.fingerprint import fingerprint
+from tasks.base.publish import publishing
+from tasks.base.records import MergeInput, MergeReport
+from tasks.checkpoints.duplicates import find_duplicates
+from tasks.checkpoints.peft.adapter import Adapter
+from tasks.checkpoints.weights import NotFinite, WeightReader
+from tasks.engine.adapter_files import merge_adapters
+from tasks.engine.adapters import AdapterPlan, plan_adapters
+from tasks.engine.execute import OnTensor
+from tasks.engine.model import write_models
+from tasks.engine.plan import Plan, make_plan
+from tasks.parameters.merge import MergeParams
+from tasks.reporting.model_card import model_card
+
+
+class Target(NamedTuple):
+    """Where a variant goes."""
+
+    published: Path
+    made_from: Callable[[], str]
+    resume: str
+    """Identity of the work, for taking up what a killed process left."""
+
+
+class Job(NamedTuple):
+    """What becomes of a plan."""
+
+    inputs: Sequence[tuple[str, int]]
+    """Where the checkpoints came from, and their steps."""
+    digest: Callable[[int], str]
+    """Position of a checkpoint → its digest, which may still be on the way."""
+    targets: Sequence[Target]
+    """One for each variant."""
+
+
+def plan_merges(
+    variants: Sequence[MergeParams],
+    inputs: Sequence[WeightReader],
+    base: WeightReader | None,
+    steps: Sequence[int],
+) -> Plan:
+    """Plan a merge into models, or into adapters where nothing but adapters is given."""
+    adapters = [source for source in inputs if isinstance(source, Adapter)]
+    return plan_adapters(variants, adapters, steps) if adapters else make_plan(variants, inputs, base, steps)
+
+
+def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
+    """Publish a merge of each checkpoint once, without those with NaN or Inf if merge.on_nan is drop.
+
+    Whoever gives every checkpoint its own weight may name one twice.
+    """
+    params, steps, inputs = plan.params, plan.variants[0].steps, plan.inputs
+    variants = [settings.params for settings in plan.variants]
+    twins = find_duplicates(inputs, job.digest) if isinstance(params.weights, str) else {}
+    notes = [f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in twins.items()]
+    kept = [i for i in range(len(inputs)) if i not in twins]
+    while True:
+        if len(kept) < len(plan.inputs):
+            try:
+                plan = plan_merges(variants, [inputs[i] for i in kept], plan.base, [steps[i] for i in kept])
+            except BadInput as error:
+                raise BadInput("; ".join([*notes, str(error)])) from None
+        try:
+            _publish(plan, job, kept, notes, on_tensor)
+            return
+        except NotFinite as error:
+            found = [i for i in kept if inputs[i].label == error.label]
+            if params.on_nan == "stop" or not found:
+                raise
+            kept.remove(found[0])
+            notes.append(f"{error.label} is left out: tensor {error.tensor} holds NaN or Inf")
+
+
+def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on_tensor: OnTensor) -> None:
+    try:
+        with ExitStack() as stack:
+            scratches = _open(stack, job.targets, kept)
+            _check_space(scratches, plan.bytes_written)
+            found = (
+                merge_adapters(plan, scratches, on_tensor)
+                if isinstance(plan, AdapterPlan)
+                else write_models(plan, scratches, on_tensor)
+            )
+            inputs = tuple(
+                MergeInput(path=job.inputs[i][0], step=job.inputs[i][1], digest=job.digest(i)) for i in kept
+            )
+            for settings, facts, scratch in zip(plan.variants, found, scratches, strict=True):
+                report = MergeReport(
+                    method=settings.params.method,
+                    parameters=_effective(settings.params, plan.method.sections),
+                    inputs=inputs,
+                    outputs=file_digests(scratch, scratch.iterdir()),
+                    notes=(*notes, *plan.method.notes(settings)),
+                    tensors={name: dict(own) for name, own in facts.items()},
+                )
+                report.write(scratch / "merge.json")
+                (scratch / "README.md").write_text(model_card(report), encoding="utf-8")
+    except OSError as error:
+        parent = job.targets[0].published.absolute().parent
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise LorelineError(
+                f"{parent}: the disk is full; make room for {plan.bytes_written / 1e9:.1f} GB and run again"
+            ) from None
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
+            raise LorelineError(
+                f"{error.filename or parent}: {error.strerror}; write somewhere else, or lift the restriction"
+            ) from None
+        raise
+
+
+def _open(stack: ExitStack, targets: Sequence[Target], kept: Sequence[int]) -> list[Path]:
+    """Begin to publish every target; with locks in one order, two sweeps never wait for each other."""
+    scratches = {
+        target: stack.enter_context(
+            publishing(target.published, target.made_from, fingerprint(__name__, target.resume, kept))
+        )
+        for target in sorted(targets, key=lambda target: target.published)
+    }
+    return [scratches[target] for target in targets]
+
+
+def _effective(params: MergeParams, sections: Sequence[str]) -> dict[str, object]:
+    """Return the parameters that the method reads."""
+    own = {"base", "dtype", "max_shard_size", *sections}
+    return {key: v for key, v in params.model_dump(mode="json", include=own).items() if v is not None}
+
+
+def _check_space(scratches: Sequence[Path], needed: int) -> None:
+    left = (path for scratch in scratches for path in scratch.iterdir())  # by a process that was killed
+    free = shutil.disk_usage(scratches[0]).free + sum(path.stat().st_blocks * 512 for path in left)
+    if free < needed:
+        raise BadInput(
+            f"{scratches[0].absolute().parent} has {free / 1e9:.1f} GB free, this merge writes "
+            f"{needed / 1e9:.1f} GB; make room"
+        )

@@ -1,0 +1,114 @@
+"""A claim: the right to work on one job, kept by a heartbeat, lost to whoever takes over."""
+
+import logging
+import sqlite3
+import threading
+import time
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tasks.base.errors import BadInput, LorelineError
+from tasks.jobs.entries import LedgerEntry, Settled, find_entry, put_entry, transaction
+
+log = logging.getLogger(__name__)
+
+SENTENCE = 300
+"""Characters of an unexpected error that are kept."""
+
+
+class Superseded(LorelineError):
+    """Another process took over the job: what this one did is dropped, and nothing needs to be done."""
+
+
+class Claim:
+    """The right to work on a job; as a context manager it shows every lease/4 seconds that its owner lives.
+
+    Left by an exception, the job is settled as refused (BadInput) or failed, with the exception's sentence.
+    """
+
+    def __init__(self, path: Path, entry: LedgerEntry, lease: float, predecessor: LedgerEntry | None) -> None:
+        self.token = entry.token
+        self.workspace = entry.workspace
+        self.predecessor = predecessor
+        """Whom it was taken over from: one that is gone, or fell silent."""
+        self._path, self._entry, self._settled = path, entry, False
+        self._over = threading.Event()
+        self._heart = threading.Thread(target=self._beat, args=(lease / 4,), name="heartbeat", daemon=True)
+
+    def confirm(self) -> None:
+        """Make sure that the job is still this claim's, before anything is published where others see it.
+
+        Raises Superseded when another process took over, Unavailable when the ledger does not answer.
+        """
+        with transaction(self._path) as db:
+            held = self._held(db)
+            if held.state == "merging":  # a heartbeat that comes late leaves what was settled as it is
+                put_entry(db, held.model_copy(update={"beat": time.time()}))
+
+    def settle(
+        self,
+        state: Settled,
+        sentence: str,
+        identity: str | None = None,
+        version: str | None = None,
+        tag: str | None = None,
+    ) -> LedgerEntry:
+        """Record what became of the job, in place of what was said before; raises as confirm does."""
+        now = time.time()
+        facts = {"sentence": sentence, "identity": identity, "version": version, "tag": tag}
+        with transaction(self._path) as db:
+            settled = self._held(db).model_copy(update={"state": state, "since": now, "beat": now, **facts})
+            put_entry(db, settled)
+        self._settled = True
+        self._over.set()
+        return settled
+
+    def __enter__(self) -> Self:
+        self._heart.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._heart.join()
+        if self._settled or isinstance(error, Superseded):
+            return
+        if error is None:
+            self.settle("failed", "ended without a result")
+            return
+        try:
+            self.settle("refused" if isinstance(error, BadInput) else "failed", _sentence(error))
+        except LorelineError as second:  # the first one is what the user needs to see
+            log.warning("%s", second)
+
+    def _held(self, db: sqlite3.Connection) -> LedgerEntry:
+        entry, source = find_entry(db, self._entry.key), self._entry.source
+        if entry is None:
+            raise Superseded(f"{source}: its entry is gone from {self._path}; run it again")
+        if entry.token != self.token:
+            raise Superseded(
+                f"{source}: {entry.owner} took over while this process was silent; "
+                "its merge counts, this one's work is dropped, and nothing needs to be done"
+            )
+        return entry
+
+    def _beat(self, seconds: float) -> None:
+        while not self._over.wait(seconds):
+            try:
+                self.confirm()
+            except Superseded:
+                return  # the work hears of it when it asks
+            except LorelineError as error:
+                log.warning("%s (the heartbeat goes on)", error)
+
+
+def _sentence(error: BaseException) -> str:
+    from tasks.registry.store import without_secrets
+
+    if isinstance(error, LorelineError):
+        return without_secrets(str(error))
+    told = " ".join("".join(traceback.format_exception_only(error)).split())
+    return without_secrets(told)[:SENTENCE]

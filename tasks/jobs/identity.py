@@ -1,0 +1,45 @@
+"""What a job is: a training run, and the parameters that decide the merged model and its verdict."""
+
+from typing import Any
+
+from tasks.base.records import TrainingRun, digest_of
+from tasks.parameters.params import Params
+from tasks.parameters.section import Section
+
+
+def that_matter(params: Params) -> dict[str, Any]:
+    """Return the parameters that decide the merge and its verdict, plain.
+
+    Left out are: fetch, because a run counts by what it holds, not by where it lies or how long it was waited
+    for; devices and the batch size, which change the last places of a result at most; the registry's address,
+    which differs between hosts and moves; register.promote, version and watch, which say when a merge is made
+    and what happens after its verdict.
+
+    merge.base and evaluate.include_path are paths and count as they are written: another path may hold
+    another base, or other tasks of the same names. Taking two for one would give a wrong verdict, taking
+    one for two only a second merge. What lies there is not read, or a comment in a task file would merge
+    every run again.
+
+    Defaults are left out, so that a release which adds a parameter or improves one does not merge every run
+    again either.
+    """
+    return {
+        "select": _given(params.select),
+        "merge": _given(params.merge, but={"device"}),
+        "evaluate": _given(params.evaluate, but={"batch_size", "device"}),
+        "register": _given(params.register_, but={"tracking_uri", "promote"}),
+    }
+
+
+def key_of(sighting_digest: str, params: Params) -> str:
+    """Return the key of a job: known before any weights are read."""
+    return digest_of(["job", sighting_digest, that_matter(params)])
+
+
+def identity_of(run: TrainingRun, params: Params) -> str:
+    """Return the identity of a merged run: the same wherever its checkpoints lie."""
+    return digest_of(["merged run", run.digest, that_matter(params)])
+
+
+def _given(section: Section, but: set[str] | None = None) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=but, exclude_defaults=True)

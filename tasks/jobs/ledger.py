@@ -1,0 +1,104 @@
+"""The ledger: which jobs are being merged, by whom, and what became of the others. One claim per job."""
+
+import time
+from pathlib import Path
+from typing import Literal
+
+from tasks.base.directories import state_dir
+from tasks.jobs.claim import Claim, Superseded
+from tasks.jobs.entries import LedgerEntry, State, find_entry, put_entry, select_entries, transaction
+from tasks.jobs.process_owner import lives, this_process
+
+__all__ = ["Claim", "Ledger", "LedgerEntry", "State", "Superseded"]
+
+DAY_S = 86400.0
+
+
+class Ledger:
+    """The jobs of a state directory, in an SQLite database that is made on first use.
+
+    `lease`: seconds after which an owner on another host that gave no sign counts as gone.
+    Every method raises BadInput for a file that is no ledger, Unavailable when it does not answer.
+    """
+
+    def __init__(self, path: Path | None = None, lease: float = 60.0) -> None:
+        self._path = path or state_dir() / "ledger.db"
+        self._lease = lease
+
+    def claim(
+        self, key: str, source: str, flow_run: str | None = None, again: bool = False
+    ) -> Claim | LedgerEntry:
+        """Claim a job, or return the entry that stands against it.
+
+        That is: one lives who is merging it, or it is merged already and not asked for `again`.
+        """
+        owner = this_process()
+        with transaction(self._path) as db:
+            now, held = time.time(), find_entry(db, key)
+            condition = _condition(held, now, self._lease) if held else "gone"
+            if held and _in_the_way(held, condition, again):
+                return held
+            entry = LedgerEntry(
+                key=key,
+                source=source,
+                state="merging",
+                token=held.token + 1 if held else 1,
+                workspace=_workspace(key, held, condition),
+                owner=owner,
+                flow_run=flow_run,
+                since=now,
+                beat=now,
+                sentence=f"is being merged by {owner}",
+            )
+            put_entry(db, entry)
+        return Claim(self._path, entry, self._lease, held if held and held.state == "merging" else None)
+
+    def find(self, key: str) -> LedgerEntry | None:
+        """Return what is known of a job."""
+        with transaction(self._path) as db:
+            return find_entry(db, key)
+
+    def standing(self, key: str) -> LedgerEntry | None:
+        """Return the entry that a claim of this job would meet."""
+        held = self.find(key)
+        condition = _condition(held, time.time(), self._lease) if held else "gone"
+        return held if held and _in_the_way(held, condition) else None
+
+    def merged_as(self, identity: str) -> LedgerEntry | None:
+        """Return a job that gave this identity: the same run may have been merged from another place."""
+        with transaction(self._path) as db:
+            return next(iter(select_entries(db, "WHERE state = 'merged' AND identity = ?", identity)), None)
+
+    def entries(self) -> list[LedgerEntry]:
+        """Return all jobs, those that changed last first."""
+        with transaction(self._path) as db:
+            return select_entries(db)
+
+
+Condition = Literal["alive", "gone", "silent"]
+"""Of a job's owner. gone: it certainly writes no more; silent: it may wake up."""
+
+
+def _condition(held: LedgerEntry, now: float, lease: float) -> Condition:
+    if held.state != "merging":
+        return "gone"
+    seen = lives(held.owner)
+    if seen is not None:
+        return "alive" if seen else "gone"
+    # Clocks differ: a beat in the future is recent, unless it is from a clock that was plainly wrong.
+    return "alive" if -DAY_S < now - held.beat < lease else "silent"
+
+
+def _in_the_way(held: LedgerEntry, condition: Condition, again: bool = False) -> bool:
+    return condition == "alive" or (held.state == "merged" and not again)
+
+
+def _workspace(key: str, held: LedgerEntry | None, condition: Condition) -> str:
+    """Keep the workspace and what is finished there, unless a silent owner may still write into it."""
+    stem = key[:16]
+    if held is None:
+        return stem
+    if condition == "gone":
+        return held.workspace
+    number = held.workspace.removeprefix(stem).removeprefix("-") or "1"
+    return f"{stem}-{int(number) + 1}"

@@ -1,0 +1,43 @@
+"""Weights that follow a training trajectory: the newer a checkpoint, the more it counts."""
+
+from collections.abc import Callable, Sequence
+
+from tasks.merging.block import Block
+from tasks.merging.compose import Weighed, Weighing
+from tasks.merging.program import Settings
+from tasks.parameters.merge import MergeParams
+
+
+def ema(settings: Settings) -> Weighing:
+    """∝ decay^age, the newest having age 0 (Polyak and Juditsky 1992)."""
+    return (yield from _by_age(settings, lambda params, ages: [params.ema.decay**age for age in ages]))
+
+
+def wma(settings: Settings) -> Weighing:
+    """∝ 1, 2, …, N, the newest weighing most (Li et al. 2025, arXiv 2505.12082)."""
+    return (yield from _by_age(settings, lambda params, ages: [float(len(ages) - age) for age in ages]))
+
+
+def lawa(settings: Settings) -> Weighing:
+    """Equal for the newest, the `spacing`-th before it and so on, k of them or as many as there are; else 0.
+
+    Kaddour 2022, arXiv 2209.14981.
+    """
+
+    def taken(params: MergeParams, ages: Sequence[int]) -> list[float]:
+        k, spacing = params.lawa.k, params.lawa.spacing
+        return [float(age % spacing == 0 and age // spacing < k) for age in ages]
+
+    return (yield from _by_age(settings, taken))
+
+
+def _by_age(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], list[float]]) -> Weighing:
+    """Weigh by age; the division by the sum is left to the combination, which keeps exact ties exact."""
+    ages = list(reversed(range(settings.count)))
+
+    def weigh(block: Block) -> Weighed:
+        c = rule(settings.at(block.tensor), ages)
+        return Weighed(c, {"weights": [weight / sum(c) for weight in c]})
+
+    return weigh
+    yield

@@ -1,0 +1,112 @@
+"""The leading singular triplets of some matrices, by block Krylov subspaces that grow until all are in.
+
+At equal cost they are far more accurate than subspace iteration (Musco and Musco 2015, arXiv 1504.05477).
+"""
+
+import math
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+
+from tasks.merging.lore.penalty import Penalty
+from tasks.merging.lore.problem import Factors, Tensor, Unproven
+from tasks.merging.lore.scale import Deviations, Scale, values
+
+SEED = 0
+FIRST_CHECK = 4
+"""Blocks before the first look at what was found."""
+RANK_SHARE = 6
+"""Beyond min(m, n) / 6 active singular values a full decomposition is faster."""
+
+
+class Triplets(NamedTuple):
+    """Ritz triplets A ≈ U diag(σ) Vᵀ of N matrices, descending."""
+
+    U: Tensor
+    """N × m × k"""
+    sigma: Tensor
+    """N × k"""
+    V: Tensor
+    """N × n × k"""
+
+
+class Start(NamedTuple):
+    """What is known before the first pass."""
+
+    triplets: Triplets
+    penalty: Penalty
+    edge: float
+
+
+def leading_triplets(B: Tensor, energy: float, scale: Scale, tolerance: float) -> Start | None:
+    """Find every singular triplet above the threshold; None where there are too many of them.
+
+    `B` is N × m × n, `energy` Σ‖B_i‖². The noise edge, hence μ, is exact to about the tolerance.
+    """
+    small = min(B.shape[1:])
+    settled = 0.3 * math.sqrt(tolerance)
+    before = math.inf
+    for blocks, (U, W) in enumerate(_growing(B, None, None), 1):
+        if blocks < FIRST_CHECK:
+            continue
+        Q, R = torch.linalg.qr(W)
+        found = Deviations([values(sigma) for sigma in torch.linalg.svdvals(R.cpu())], energy)
+        penalty, edge = scale.penalty(found)
+        active = max(int((sigma > penalty.threshold(sigma)).sum()) for sigma in found.spectra)
+        if active > small // RANK_SHARE:
+            return None
+        if active <= U.shape[-1] // 2 and abs(edge - before) <= settled * edge:
+            return Start(triplets(U, Q, R), penalty, edge)
+        before = edge
+    return None
+
+
+def enlarged(B: Tensor, found: Triplets, z: Factors, blocks: int) -> Triplets:
+    """Look for triplets of B_i − z beside those that are known; Unproven where there is no room for more."""
+    grown = list(islice(_growing(B, found.U, z), blocks))
+    if not grown:
+        raise Unproven
+    U, W = grown[-1]
+    return triplets(U, *torch.linalg.qr(W))
+
+
+def triplets(U: Tensor, Q: Tensor, R: Tensor) -> Triplets:
+    """Return the Ritz triplets of A, given an orthonormal U and AᵀU = QR."""
+    # on the CPU, wherever A is: GPUs take such small problems one after the other
+    X, sigma, Zt = (part.to(R.device) for part in torch.linalg.svd(R.cpu()))
+    return Triplets(U @ Zt.mT, sigma, Q @ X)
+
+
+def times(A: Tensor, V: Tensor, z: Factors | None) -> Tensor:
+    """Return (A − z)V."""
+    return A @ V if z is None else A @ V - (z.U * z.sigma) @ (z.V.T @ V)
+
+
+def _growing(B: Tensor, U: Tensor | None, z: Factors | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield orthonormal U, block by block larger, and its images W = (B − z)ᵀU."""
+    N, m, n = B.shape
+    width = max(4, min(32, min(m, n) // 32))
+    turned = None if z is None else z.transposed
+    block = gaussian(N, n, width, like=B)
+    U = B.new_empty(N, m, 0) if U is None else U
+    W = times(B.mT, U, turned)
+    while U.shape[-1] + width <= min(m, n) // 2:
+        new = _orthonormal(times(B, block, z), U)
+        block = times(B.mT, new, turned)
+        U, W = torch.cat([U, new], -1), torch.cat([W, block], -1)
+        yield U, W
+
+
+def gaussian(*shape: int, like: Tensor) -> Tensor:
+    """Return random numbers, always the same, from the CPU's generator whatever the device."""
+    generator = torch.Generator().manual_seed(SEED)
+    return torch.randn(*shape, generator=generator, dtype=like.dtype).to(like.device)
+
+
+def _orthonormal(Y: Tensor, U: Tensor) -> Tensor:
+    """Return an orthonormal basis of Y's columns outside U; twice, because what is left may be tiny."""
+    for _ in range(2):
+        Y = torch.linalg.qr(Y - U @ (U.mT @ Y)).Q
+    return Y

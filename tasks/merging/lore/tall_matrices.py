@@ -1,0 +1,93 @@
+"""Matrices with many more rows than columns, such as embeddings: one pass to shrink them, one to write.
+
+The problem does not change under an isometry of the rows, so B_1 … B_{N−1} side by side, (N−1)n columns, are
+replaced by their triangular factor: (N−1)n rows instead of m. Of the solution only the right singular vectors
+are needed; the left ones follow from the fixed point S = Σ(B_i + S/N)W_i, W_i = V_i diag(kept_i) V_iᵀ, where
+kept = 1 − t/σ is the share of a singular value that thresholding leaves.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+
+from tasks.merging.lore.certificate import certify, energy, gram_matrix
+from tasks.merging.lore.problem import Factors, NotConverged, Solution, Tensor
+from tasks.merging.lore.scale import Scale
+
+Solver: TypeAlias = Callable[[Tensor, Scale, float], Solution]
+
+SHRUNK_SHARE = 0.7
+"""Of the tolerance, for solving; the rest is for the step to the fixed point afterwards."""
+TALL_GRAM_SHARE = 0.1
+"""Share of the tolerance that a Gram matrix may cost: it squares the condition number."""
+TALL = 4
+"""Rows for every row of the triangular factor, from where on shrinking pays."""
+ROWS_AT_ONCE = 2**11
+"""Rows whose products are summed in the matrices' own precision; sums of chunks are float64."""
+
+
+def is_tall(B: Tensor) -> bool:
+    """Tell whether N × m × n deviations are worth shrinking."""
+    N, m, n = B.shape
+    return m >= TALL * (N - 1) * n
+
+
+def solve_tall(B: Tensor, scale: Scale, tolerance: float, solve_small: Solver) -> Solution | None:
+    """Solve for N × m × n deviations that sum to zero; None where nothing could be proven."""
+    small = shrunk(B)
+    if small is None:
+        return None
+    try:
+        found = solve_small(small, scale, SHRUNK_SHARE * tolerance)
+    except NotConverged:
+        return None  # squares may have lost what the matrices themselves still show
+    found = found._replace(deltas=[delta.to(B.dtype) for delta in found.deltas])  # narrow: solved in float64
+    largest = max((spectrum[0] for spectrum in found.spectra if spectrum), default=0.0)
+    if torch.finfo(B.dtype).eps * largest**2 > TALL_GRAM_SHARE * tolerance * max(found.thresholds) ** 2:
+        return None  # singular values are known no better than their squares
+    refreshed = refresh(small, found)
+    gap = certify(small, energy(small), refreshed, found.penalty, found.thresholds, tolerance)
+    return None if gap is None else found._replace(deltas=refresh(B, found), gap=gap, solver="tall")
+
+
+def shrunk(B: Tensor) -> Tensor | None:
+    """Return N × (N−1)n × n matrices with the same products B_iᵀB_j; None where rounding forbids it."""
+    N, m, n = B.shape
+    k = (N - 1) * n
+    G = torch.zeros(k, k, dtype=torch.float64, device=B.device)
+    for start in range(0, m, ROWS_AT_ONCE):
+        rows = B[:-1, start : start + ROWS_AT_ONCE]
+        G += gram_matrix(rows.transpose(0, 1).reshape(-1, k))
+    G.diagonal().add_(torch.finfo(B.dtype).eps * G.diagonal().mean())  # of the size of what rounding did
+    L, info = torch.linalg.cholesky_ex(G)
+    if int(info):
+        return None
+    first = L.T.to(B.dtype).reshape(k, N - 1, n).transpose(0, 1)
+    return torch.cat([first, -first.sum(0, keepdim=True)])
+
+
+def refresh(B: Tensor, found: Solution) -> list[Factors]:
+    """Return the δ_i = (B_i + S/N)W_i that the right singular vectors of a solution give.
+
+    With L = (B_1V_1 … B_NV_N), V = (V_1 … V_N) and M = √kept VᵀV √kept: S = N L √kept (N − M)⁻¹ √kept Vᵀ.
+    """
+    N = len(B)
+    kept = [delta.sigma / (delta.sigma + t) for delta, t in zip(found.deltas, found.thresholds, strict=True)]
+    images = [b @ delta.V for b, delta in zip(B, found.deltas, strict=True)]
+    V, root = torch.cat([delta.V for delta in found.deltas], -1), torch.cat(kept).double().sqrt()
+    overlaps = (V.T @ V).double()
+    M = root[:, None] * overlaps * root
+    inverse = torch.linalg.inv(N * torch.eye(len(root), dtype=M.dtype, device=M.device) - M)
+    # S V_i / N for all i at once: S/N = left · Vᵀ
+    left = torch.cat(images, -1) @ (root[:, None] * inverse * root).to(B.dtype)
+    pulls = (left @ overlaps.to(B.dtype)).split([delta.rank for delta in found.deltas], -1)
+    return [
+        _factors(image + pull, share, delta.V)
+        for image, pull, share, delta in zip(images, pulls, kept, found.deltas, strict=True)
+    ]
+
+
+def _factors(left: Tensor, share: Tensor, V: Tensor) -> Factors:
+    sigma = torch.linalg.vector_norm(left, dim=0)
+    return Factors(left / sigma, sigma * share, V)

@@ -1,0 +1,194 @@
+"""LoRE as a method: what is solved, how the task vectors are combined, what was found."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tasks.merging.block import Array, Block
+from tasks.merging.combine import elected
+from tasks.merging.program import Facts, FamilyProgram, Program, Settings, without_measuring
+from tasks.merging.roles import is_embedding, is_head
+from tasks.parameters.merge import LoreParams, MergeParams
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.merging.lore.problem import Factors, Solution
+
+SPECTRUM_SHOWN = 64
+"""Singular values of each task vector that the facts keep."""
+NOTHING = ("symmetric", "zero")
+"""What the solver calls a matrix without task vectors."""
+
+
+def program(settings: Settings) -> Program:
+    """θ* = θ_0 + λτ, matrix by matrix; vectors are averaged (Liu et al. 2025, Algorithm 1)."""
+    return without_measuring(lambda block: next(_merged(block, [settings])))
+
+
+def family(variants: Sequence[Settings]) -> FamilyProgram:
+    """Merge variants that differ in λ, rank or combination from one solution; only μ and its like cost."""
+    return lambda block: _merged(block, variants)
+    yield  # makes this a generator
+
+
+def lam_of(params: MergeParams, count: int) -> float:
+    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (README)."""
+    if params.lam is not None:
+        return params.lam
+    return 0.75 / count if params.lore.combine == "sum" and params.lore.preset is None else 1.0
+
+
+def beyond(params: MergeParams, count: int) -> float:
+    """Return how many S the merge lies beyond the mean, for τ = S and τ = S/N."""
+    lam = lam_of(params, count)
+    return lam - 1 / count if params.lore.combine == "sum" else (lam - 1) / count
+
+
+def trim(delta: "Tensor", density: float) -> "Tensor":
+    """Keep the share of largest magnitude of a whole matrix, equals by lower index; the rest becomes 0."""
+    import torch
+
+    order = delta.abs().reshape(-1).argsort(descending=True, stable=True)
+    kept = order[: round(density * order.numel())]
+    trimmed = torch.zeros_like(delta).reshape(-1)
+    trimmed[kept] = delta.reshape(-1)[kept]
+    return trimmed.reshape(delta.shape)
+
+
+def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array, Facts]]:
+    """Yield the merge of each variant, solving once for all that ask the same."""
+    import torch
+
+    from tasks.merging.lore.certificate import energy
+
+    solutions: dict[tuple[object, ...], Solution] = {}
+    B: Tensor | None = None
+    for settings in variants:
+        params = settings.at(block.tensor)
+        if B is None and _identical(block):
+            yield block.thetas[0], {"averaged": True, "identical": True}  # the mean of equals may be rounded
+            continue
+        if _averaged(block, settings, params):
+            yield block.mean, {"averaged": True}
+            continue
+        if B is None:
+            B = deviations(block)
+            energies = [energy(b) for b in B]
+            shape = _full_shape(settings.shapes[block.tensor], B)
+        question = _question(params.lore)
+        if question not in solutions:
+            solutions[question] = _solve(B, params.lore, settings.steps, shape)
+        merged, facts = _finish(torch.as_tensor(block.mean), energies, solutions[question], params, shape)
+        yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), facts
+
+
+def _identical(block: Block) -> bool:
+    """Tell whether the checkpoints share this tensor, as they do where a layer is frozen."""
+    first, *others = block.thetas
+    return all(bool((theta[:1] == first[:1]).all()) and bool((theta == first).all()) for theta in others)
+
+
+def deviations(block: Block) -> "Tensor":
+    """Turn a whole matrix's θ_i into B_i = θ_i − mean(θ), N × m × n, where they lie: no room for both.
+
+    The B_i sum to zero but for rounding of their own size.
+    """
+    import torch
+
+    lying = hasattr(block.thetas, "shape")
+    thetas = block.thetas if lying else torch.stack([torch.as_tensor(theta) for theta in block.thetas])
+    mean, B = torch.as_tensor(block.mean), torch.as_tensor(thetas)
+    B.sub_(mean)
+    return B.sub_(B.mean(0))  # the mean of the weights was rounded to their size
+
+
+def _averaged(block: Block, settings: Settings, params: MergeParams) -> bool:
+    shape = settings.shapes[block.tensor]
+    if len(shape) < 2 or math.prod(shape) == 0:
+        return True
+    return params.lore.embeddings == "average" and (
+        is_embedding(block.tensor, shape) or is_head(block.tensor, shape)
+    )
+
+
+def _question(lore: LoreParams) -> tuple[object, ...]:
+    """Return what decides the task vectors, before they are cut and combined."""
+    return lore.mu, lore.mu_scale, lore.penalty, lore.anchor, lore.tolerance, lore.passes
+
+
+def _full_shape(tensor: tuple[int, ...], B: "Tensor") -> tuple[int, int]:
+    """Return the shape of the matrix, of which an adapter's block is only the core."""
+    return (tensor[0], tensor[1]) if len(tensor) == 2 else (B.shape[1], B.shape[2])
+
+
+def _solve(B: "Tensor", lore: LoreParams, steps: Sequence[int], shape: tuple[int, int]) -> "Solution":
+    from tasks.merging.lore.scale import Scale
+    from tasks.merging.lore.solve import solve
+
+    anchor = None if lore.anchor == "mean" else list(steps).index(lore.anchor)
+    return solve(B, Scale(lore.mu, lore.mu_scale, lore.penalty, shape), lore.tolerance, lore.passes, anchor)
+
+
+def _finish(
+    mean: "Tensor",
+    energies: Sequence[float],
+    solution: "Solution",
+    params: MergeParams,
+    shape: tuple[int, int],
+) -> tuple["Tensor", Facts]:
+    """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut."""
+    import torch
+
+    from tasks.merging.lore.problem import add_up, inner
+
+    if solution.solver in NOTHING:
+        return mean, {"averaged": True}
+    N, rank = len(energies), max(1, round(params.lore.rank_ratio * min(shape)))
+    deltas = [delta.truncated(rank).to(mean.dtype) for delta in solution.deltas]
+    S = add_up(deltas)
+    if params.lore.combine == "ties":
+        tau = elected([1.0] * N, [trim(delta.matrix(), params.ties.density) for delta in deltas], params)
+        merged = torch.addmm(mean + lam_of(params, N) * tau, S.U * (S.sigma / -N), S.V.T)
+        moved = float(torch.linalg.matrix_norm(merged - mean))
+    else:
+        merged = torch.addmm(mean, S.U * (S.sigma * beyond(params, N)), S.V.T)
+        moved = abs(beyond(params, N)) * max(inner(S, S), 0.0) ** 0.5
+    return merged, {"shape": list(shape)} | _facts(solution, deltas, S, energies, moved)
+
+
+def _facts(
+    solution: "Solution",
+    deltas: Sequence["Factors"],
+    S: "Factors",
+    energies: Sequence[float],
+    moved: float,
+) -> dict[str, Any]:
+    from tasks.merging.lore.problem import inner
+
+    N, squares = len(deltas), [float(delta.sigma.double().square().sum()) for delta in deltas]
+    total = max(inner(S, S), 0.0)
+    return {
+        "solver": solution.solver,
+        "passes": solution.passes,
+        "gap": solution.gap,
+        "mu": max(solution.thresholds),
+        "edge": solution.edge,
+        "active": [delta.rank for delta in solution.deltas],
+        "ranks": [delta.rank for delta in deltas],
+        "effective_ranks": [round(_effective_rank(delta.sigma), 2) for delta in deltas],
+        "share": total**0.5 / max(sum(square**0.5 for square in squares), 1e-300),
+        "explained": sum(squares) / (sum(energies) + total / N),
+        "from_mean": moved * N / sum(energy**0.5 for energy in energies),
+        "spectra": [
+            [float(f"{sigma:.4g}") for sigma in spectrum[:SPECTRUM_SHOWN]] for spectrum in solution.spectra
+        ],
+    }
+
+
+def _effective_rank(sigma: "Tensor") -> float:
+    """Return the exponential of the entropy of the singular values' shares (Roy and Vetterli 2007)."""
+    if not sigma.numel():
+        return 0.0
+    shares = sigma.double() / sigma.double().sum()
+    return math.exp(-float((shares * shares.log()).sum()))

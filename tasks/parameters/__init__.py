@@ -1,0 +1,1 @@
+"""params.yaml: one frozen model a section, and how it is read, overridden and explained."""

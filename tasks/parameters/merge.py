@@ -1,0 +1,192 @@
+"""The merge section of params.yaml: one model per method, the only home of defaults."""
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from tasks.base.errors import BadInput
+from tasks.parameters.section import Section, override, parse
+from tasks.parameters.varying import VARYING
+
+Number = Annotated[float, Field(allow_inf_nan=False), VARYING]
+Share = Annotated[float, Field(gt=0, le=1), VARYING]
+CheckpointWeights = Annotated[
+    Annotated[Literal["uniform", "nan", "metagpt"], Tag("rule")] | Annotated[tuple[Number, ...], Tag("list")],
+    Discriminator(lambda value: "rule" if isinstance(value, str) else "list"),
+]
+
+
+PAPER = {"mu": 0.01, "mu_scale": "absolute", "rank_ratio": 0.2}
+"""Of Liu et al. 2025; λ = 1 goes with it."""
+
+
+class LoreParams(Section):
+    """LoRE merging: an approximate base plus low-rank task vectors (Liu et al. 2025)."""
+
+    preset: Literal["paper"] | None = None
+    """paper: what is not given is as in the paper: λ = 1, μ = 0.01 absolute, rank_ratio 0.2."""
+    mu: Annotated[float, Field(gt=0, allow_inf_nan=False), VARYING] = 1.05
+    """Singular value threshold, in units of `mu_scale`."""
+    mu_scale: Literal["absolute", "sigma1", "noise_edge"] = "noise_edge"
+    """absolute: μ itself; sigma1: × the largest singular value; noise_edge: × the edge of the noise."""
+    penalty: Literal["nuclear", "squared"] = "nuclear"
+    """nuclear: μ‖δ‖_*, whose update the paper prints; squared: ½μ‖δ‖_*², as it writes the objective."""
+    rank_ratio: Share = 1.0
+    """Each task vector keeps at most this share of min(rows, columns) singular values."""
+    anchor: Literal["mean"] | int = "mean"
+    """Two checkpoints only: the step whose weights break the symmetry that makes LoRE plain averaging."""
+    combine: Literal["sum", "mean", "ties"] = "sum"
+    """How the task vectors δ_i become τ: their sum, their mean, or the sign-elected mean of TIES."""
+    embeddings: Literal["solve", "average"] = "solve"
+    """average: embeddings and output heads are averaged, not decomposed."""
+    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
+    """Relative duality gap that is proven for every matrix; 1e-4 leaves Σδ_i exact to 1e-3 of itself, unless
+    next to nothing rises above μ."""
+    passes: Annotated[int, Field(ge=1)] | None = None
+    """Run the paper's Algorithm 1 so many times instead of solving the problem."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """Fill what is not given from the preset."""
+        paper = isinstance(given, Mapping) and given.get("preset") == "paper"
+        return {**PAPER, **given} if paper else given
+
+
+class EmaParams(Section):
+    """Exponential moving average over the selected checkpoints."""
+
+    decay: Annotated[float, Field(gt=0, lt=1), VARYING] = 0.6
+    """Weight of a checkpoint relative to the next newer one."""
+
+
+class LawaParams(Section):
+    """Average of the latest checkpoints, spaced widely (Kaddour 2022)."""
+
+    k: Annotated[int, Field(ge=1)] = 3
+    """How many checkpoints are averaged."""
+    spacing: Annotated[int, Field(ge=1)] = 1
+    """Every so many-th checkpoint counts, the newest first."""
+
+
+class TiesParams(Section):
+    """Trim, elect sign, disjoint mean (Yadav et al. 2023)."""
+
+    density: Share = 0.2
+    """Share of each task vector that is kept, by magnitude."""
+    scope: Literal["tensor", "model"] = "tensor"
+    """What the share is counted over: each tensor, or the whole model (the paper's)."""
+    normalize: bool = True
+    """Whether the values that agree in sign are averaged (the paper's) or added up (mergekit's dare_ties)."""
+
+
+class DareParams(Section):
+    """Drop and rescale (Yu et al. 2023)."""
+
+    p: Annotated[float, Field(ge=0, lt=1), VARYING] = 0.5
+    """Probability that an element of a task vector is dropped; the rest is multiplied by 1/(1 − p)."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """With tensor name and checkpoint it decides what is dropped."""
+
+
+class BreadcrumbsParams(Section):
+    """Drop outliers and small changes (Davari and Belilovsky 2023)."""
+
+    density: Share = 0.9
+    """Share of each task vector that is kept."""
+    gamma: Annotated[float, Field(ge=0, lt=1), VARYING] = 0.01
+    """Share of the largest magnitudes that is dropped."""
+
+
+class SlerpParams(Section):
+    """Spherical interpolation of two checkpoints."""
+
+    t: Annotated[float, Field(ge=0, le=1), VARYING] = 0.5
+    """0 is the first checkpoint, 1 the second."""
+
+
+class MetagptParams(Section):
+    """Weights ∝ ‖τ_i‖² (Zhou et al. 2024)."""
+
+    per: Literal["tensor", "model"] = "model"
+    """What the norms are taken over."""
+
+
+class NanParams(Section):
+    """Weights ∝ 1/‖·‖ (Si et al. 2025)."""
+
+    of: Literal["weights", "task_vectors"] = "weights"
+    """Whose norm: the paper's weights, or their differences from the anchor."""
+    per: Literal["tensor", "model"] = "tensor"
+    """What the norms are taken over."""
+    scale: Number = 1.0
+    """Multiplies λ."""
+
+
+class WidenParams(Section):
+    """Weight disentanglement (Yu et al. 2024, arXiv 2408.03092)."""
+
+    t: Number = 1.0
+    """A rank over t times its mean makes the score s; t < 0: always."""
+    s: Number = 1.0
+    """The score of what changed much."""
+
+
+class MergeParams(Section):
+    """How the selected checkpoints become one model."""
+
+    method: Literal[
+        "lore",
+        "average",
+        "ema",
+        "wma",
+        "lawa",
+        "task_arithmetic",
+        "ties",
+        "dare",
+        "dare_ties",
+        "breadcrumbs",
+        "slerp",
+        "model_stock",
+        "metagpt",
+        "widen",
+        "tsv_m",
+        "iso_c",
+    ] = "lore"
+    """The merge method."""
+    base: str | None = None
+    """The model the checkpoints started from: a directory. Task vectors are differences from it."""
+    lam: Number | None = None
+    """λ of θ* = θ_0 + λ·τ; unset: 1; for the sum of LoRE 0.75/N, a quarter of the way from mean to θ_0."""
+    weights: CheckpointWeights = "uniform"
+    """Weight of each checkpoint, or one for each, oldest first."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """Of the merged weights; auto: the checkpoints' own, the wider one where they differ."""
+    on_nan: Literal["stop", "drop"] = "stop"
+    """drop: a checkpoint that holds NaN or Inf is left out, and the report says so."""
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    """auto (a GPU for methods that decompose matrices), cpu, cuda (every GPU) or cuda:i."""
+    max_shard_size: Annotated[str, Field(pattern=r"^\d+(\.\d+)?\s*([KMGT]i?B|B)?$")] = "5GB"
+    """Largest weight file; a bigger model is sharded with an index."""
+    lore: LoreParams = LoreParams()
+    ema: EmaParams = EmaParams()
+    lawa: LawaParams = LawaParams()
+    ties: TiesParams = TiesParams()
+    dare: DareParams = DareParams()
+    breadcrumbs: BreadcrumbsParams = BreadcrumbsParams()
+    slerp: SlerpParams = SlerpParams()
+    metagpt: MetagptParams = MetagptParams()
+    nan: NanParams = NanParams()
+    widen: WidenParams = WidenParams()
+
+
+def read_merge_params(overrides: Iterable[str], given: Mapping[str, Any] | None = None) -> MergeParams:
+    """Build the merge section alone, for merges outside a pipeline: `merge.key=value` on top of `given`."""
+    tree: dict[str, Any] = {"merge": deepcopy(dict(given or {}))}
+    for setting in overrides:
+        if not setting.startswith("merge."):
+            raise BadInput(f"--set {setting}: a merge of named checkpoints takes only merge.* keys")
+        override(tree, setting)
+    return parse(MergeParams, tree["merge"], where="--set", prefix="merge.")

@@ -1,0 +1,1 @@
+"""Where training runs live: directories, the Hub, MLflow, behind one protocol."""

@@ -1,0 +1,1 @@
+"""A run as a curve: what was logged along it, and which checkpoints a rule chooses."""

@@ -1,0 +1,158 @@
+"""Judging a version again, against the champion of now, on the very items that the parameters ask for."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from tasks.base.errors import BadInput
+from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
+from tasks.evaluation.harness import evaluate_model, known_results
+from tasks.evaluation.results import TaskResult
+from tasks.evaluation.task_files import TaskSpec, check_tasks
+from tasks.parameters.params import EvaluateParams, Params, RegisterParams
+from tasks.registry.alias_changes import TEXT_LIMIT
+from tasks.registry.evidence import recorded_evaluation
+from tasks.registry.store import connect, mlflow_errors
+from tasks.registry.versions import CHALLENGER, CHAMPION, ModelVersion, aliases, files_of, version_of
+from tasks.verdict.comparison import MERGE_ROLE
+from tasks.verdict.gate import OPPONENTS, evaluate_results
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+REIGNS = "champion"
+Measured = dict[str, dict[str, TaskResult]]
+
+
+class Judgement(NamedTuple):
+    """A version beside the champion of now."""
+
+    candidate: ModelVersion
+    champion: ModelVersion | None
+    evaluation: Evaluation
+    items: str | None
+    """Digest of the items that were weighed; None when nothing was measured for this."""
+
+    @property
+    def reigns(self) -> bool:
+        """Tell whether the candidate is champion already: there is nothing to decide."""
+        return self.champion is not None and self.champion.version == self.candidate.version
+
+    @property
+    def decision(self) -> str:
+        """Return the verdict's decision."""
+        return self.evaluation.verdict.decision
+
+    @property
+    def sentence(self) -> str:
+        """Return the verdict in a sentence, or that the candidate reigns."""
+        if self.reigns:
+            return f"models:/{self.candidate.name}/{self.candidate.version} is champion already"
+        return self.evaluation.verdict.sentence
+
+    @property
+    def evidence(self) -> str:
+        """Return the evidence as JSON, for the record."""
+        verdict = self.evaluation.verdict
+        gains = {(gain.against, gain.metric): gain.gain for gain in self.evaluation.differences}
+        return json.dumps(
+            {
+                "verdict": verdict.decision,
+                "sentence": verdict.sentence[:TEXT_LIMIT],
+                "metric": verdict.primary,
+                "against": verdict.against,
+                "gain": gains[verdict.against, verdict.primary].model_dump(),
+                "merge": self.candidate.digest,
+                "champion": self.champion and self.champion.digest,
+                "items": self.items,
+            },
+            ensure_ascii=False,
+        )
+
+
+def judge_again(params: Params, version: int | None = None) -> Judgement:
+    """Judge a version (unset: the challenger) against who is champion now and the models it was made from.
+
+    Results that this machine has are used again, and the two versions measured if need be. A checkpoint that
+    was measured elsewhere only cannot be weighed again: then PROMOTE also takes a recorded PROMOTE.
+    Raises BadInput for unknown tasks, before any work, and for a version without a recorded evaluation.
+    """
+    specs = check_tasks(params.evaluate)
+    client = connect(params.register_)
+    with mlflow_errors(client.tracking_uri):
+        candidate, champion = _parties(client, params.register_, version)
+        recorded = recorded_evaluation(client, candidate)
+    if champion is not None and champion.version == candidate.version:
+        return Judgement(candidate, champion, recorded, None)
+    known = _known(recorded, specs, params.evaluate)
+    if champion is not None:
+        known[REIGNS] = _measure(client, champion, specs, params.evaluate)
+    if not known.keys() & set(OPPONENTS):
+        return Judgement(candidate, champion, _as_recorded(recorded), None)
+    known[MERGE_ROLE] = _measure(client, candidate, specs, params.evaluate)
+    models = [model for model in _models(recorded, champion) if model.role in known]
+    results = {model.role: known[model.role] for model in models}
+    evaluation = evaluate_results(models, results, params.evaluate)
+    absent = [m.label for m in recorded.models if m.role in OPPONENTS and m.role not in (*known, REIGNS)]
+    items = digest_of([(task, result.items) for task, result in known[MERGE_ROLE].items()])
+    return Judgement(candidate, champion, _completed(evaluation, recorded.verdict, absent), items)
+
+
+def _parties(
+    client: "MlflowClient", params: RegisterParams, version: int | None
+) -> tuple[ModelVersion, ModelVersion | None]:
+    now = aliases(client, params.name)
+    number, reigning = version or now.get(CHALLENGER), now.get(CHAMPION)
+    if number is None:
+        raise BadInput(f"{params.name}: no version has the alias {CHALLENGER}; run loreline register first")
+    return (
+        version_of(client, params.name, number),
+        None if reigning is None else version_of(client, params.name, reigning),
+    )
+
+
+def _known(recorded: Evaluation, specs: Sequence[TaskSpec], params: EvaluateParams) -> Measured:
+    """Return what this machine measured of the checkpoints and their average."""
+    others = [model for model in recorded.models if model.role not in (MERGE_ROLE, REIGNS)]
+    found = {model.role: known_results(model.digest, specs, params) for model in others}
+    return {role: results for role, results in found.items() if results}
+
+
+def _measure(
+    client: "MlflowClient", version: ModelVersion, specs: Sequence[TaskSpec], params: EvaluateParams
+) -> dict[str, TaskResult]:
+    def locate() -> Path:
+        with mlflow_errors(client.tracking_uri):
+            return files_of(client, version)
+
+    return evaluate_model(locate, version.digest, specs, params)
+
+
+def _models(recorded: Evaluation, champion: ModelVersion | None) -> list[EvaluatedModel]:
+    models = [model for model in recorded.models if model.role != REIGNS]
+    if champion is not None:
+        label = f"champion v{champion.version}"
+        models.append(EvaluatedModel(role=REIGNS, label=label, digest=champion.digest))
+    return models
+
+
+def _as_recorded(recorded: Evaluation) -> Evaluation:
+    verdict = recorded.verdict
+    sentence = f"{verdict.sentence} This is the recorded verdict: there is nothing to weigh it against here."
+    return recorded.model_copy(update={"verdict": verdict.model_copy(update={"sentence": sentence})})
+
+
+def _completed(evaluation: Evaluation, recorded: Verdict, absent: Sequence[str]) -> Evaluation:
+    """Let the recorded verdict speak for the checkpoints that cannot be weighed here."""
+    if not absent:
+        return evaluation
+    verdict = evaluation.verdict
+    overruled = verdict.decision == "PROMOTE" and recorded.decision != "PROMOTE"
+    decision, sentence = (recorded if overruled else verdict).decision, verdict.sentence
+    if overruled:
+        sentence = f"{decision}: {sentence.removeprefix('PROMOTE: ')}"
+    sentence += f" Not measured on this machine: {' and '.join(absent)}, "
+    sentence += f"of which the recorded verdict is {recorded.decision}."
+    found = verdict.model_copy(update={"decision": decision, "sentence": sentence})
+    return evaluation.model_copy(update={"verdict": found})

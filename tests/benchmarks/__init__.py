@@ -1,0 +1,1 @@
+"""Speed, memory and fidelity, measured beside mergekit and the naive way."""

@@ -1,0 +1,1 @@
+"""What tests share: reference computations, tiny models and projects, servers."""

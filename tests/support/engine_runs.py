@@ -1,0 +1,126 @@
+"""Carry out merges of tiny checkpoints, and compare what was written."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from tasks.checkpoints.weights import open_weights
+from tasks.engine.execute import execute
+from tasks.engine.plan import Plan, make_plan
+from tasks.merging.methods import METHODS
+from tasks.parameters.merge import MergeParams
+from tests.support.tiny import random_tensors, write_checkpoint
+
+Tensors = dict[str, torch.Tensor]
+
+
+def params_for(method: str, **more: Any) -> MergeParams:
+    """Return a method's defaults; a base that a plan needs is named by whoever plans."""
+    return MergeParams(method=method, **more)  # type: ignore[arg-type]
+
+
+def count_for(method: str) -> int:
+    """Return how many checkpoints to merge: three, if it takes them."""
+    return min(3, METHODS[method].at_most or 3)
+
+
+def write_models(root: Path, dtype: torch.dtype = torch.float32, count: int = 3) -> list[Path]:
+    """Write a base, which has step 0, and checkpoints around it."""
+    return write_all(
+        root,
+        [
+            {name: tensor.to(dtype) for name, tensor in random_tensors(step).items()}
+            for step in range(count + 1)
+        ],
+    )
+
+
+def write_all(root: Path, models: Sequence[Tensors]) -> list[Path]:
+    """Write models as checkpoints of steps 0, 1, ..."""
+    return [
+        write_checkpoint(root, step, tensors, metrics={"eval_loss": 1.0})
+        for step, tensors in enumerate(models)
+    ]
+
+
+def plan_for(params: MergeParams, models: Sequence[Path]) -> Plan:
+    """Plan a merge of the models after the first, which is the base where the method needs one."""
+    method = METHODS[params.method]
+    base, *checkpoints = models
+    checkpoints = checkpoints[: method.at_most or len(checkpoints)]
+    return make_plan(
+        [params],
+        [open_weights(directory, directory.name) for directory in checkpoints],
+        open_weights(base, "base") if method.base == "required" else None,
+        list(range(1, len(checkpoints) + 1)),
+    )
+
+
+def run(
+    plan: Plan,
+    directory: Path,
+    devices: Sequence[str] = ("cpu",),
+    shard_bytes: int = 2**40,
+    on_tensor: Callable[[str, int, int], None] = lambda name, done, total: None,
+) -> tuple[Tensors, dict[str, Any]]:
+    """Execute a plan; return tensors and facts as merge.json would hold them."""
+    directory.mkdir(parents=True, exist_ok=True)
+    [written] = execute(plan, [directory], shard_bytes, list(devices), on_tensor)
+    return read(directory), json.loads(
+        json.dumps({name: dict(written.facts[name]) for name in sorted(written.facts)})
+    )
+
+
+def read(directory: Path) -> Tensors:
+    """Read a model's weights with the safetensors library."""
+    tensors: Tensors = {}
+    for path in directory.glob("*.safetensors"):
+        tensors |= load_file(path)
+    return tensors
+
+
+def equal(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> bool:
+    """Say whether two models are the same, dtype and bits."""
+    return one.keys() == other.keys() and all(
+        one[name].dtype == other[name].dtype and np.array_equal(ordinals(one[name]), ordinals(other[name]))
+        for name in one
+    )
+
+
+def last_places(one: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> int:
+    """Return by how many last places two models differ at most."""
+    assert one.keys() == other.keys()
+    return max(int(abs(ordinals(one[name]) - ordinals(other[name])).max()) for name in one)
+
+
+def ordinals(tensor: torch.Tensor) -> np.ndarray:
+    """Return each element's place in the order of all numbers of its dtype, both zeros 0."""
+    width = {8: torch.int64, 4: torch.int32, 2: torch.int16}[tensor.element_size()]
+    bits = tensor.reshape(-1).view(width).numpy().astype(np.int64)
+    least = -(2 ** (8 * tensor.element_size() - 1))
+    return np.where(bits < 0, least - bits, bits)
+
+
+def open_files(below: Path) -> list[str]:
+    """Return what this process holds open below a directory; elsewhere earlier tests may still be collected."""
+    links = (handle.readlink() for handle in Path("/proc/self/fd").iterdir() if handle.is_symlink())
+    return sorted(str(target) for target in links if target.is_relative_to(below))
+
+
+def visible(directory: Path) -> dict[str, tuple[int, int, int, bytes]]:
+    """Return everything below a directory: modes, mtimes, inodes, bytes; the directories' own too."""
+    return {
+        str(path): (
+            status.st_mode,
+            status.st_mtime_ns,
+            status.st_ino,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in [directory, *directory.rglob("*")]
+        for status in [path.lstat()]
+    }

@@ -1,0 +1,86 @@
+"""Run a merge method on arrays in memory, cut into blocks of any size: what the engine does, without files."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from tasks.merging.block import Block
+from tasks.merging.layers import Layers
+from tasks.merging.methods import METHODS, Method
+from tasks.merging.program import Settings, worst
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.varying import resolve
+
+Tensors = Mapping[str, np.ndarray]
+
+
+def merge(
+    params: MergeParams,
+    checkpoints: Sequence[Tensors],
+    base: Tensors | None = None,
+    *,
+    rows: int | None = None,
+    dtype: type = np.float64,
+    steps: Sequence[int] | None = None,
+    row: Method | None = None,
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
+    """Merge whole models; `rows` a block, computing in `dtype`. Return tensors and facts.
+
+    `row`: how; unset: as the table says of params.method.
+    """
+    shapes = {name: tensor.shape for name, tensor in checkpoints[0].items()}
+    steps = steps or range(1, len(checkpoints) + 1)
+    at = partial(resolve, params, layers=Layers.of(shapes))
+    settings = Settings(params, at, steps, shapes)
+    method = row or METHODS[params.method]
+    groups = [list(shapes)] if method.spans_model(params) else [[name] for name in shapes]
+    merged: dict[str, np.ndarray] = {}
+    facts: dict[str, dict[str, Any]] = {}
+    for names in groups:
+        own = Settings(params, at, steps, {n: shapes[n] for n in names})
+        blocks = {
+            name: cut(name, [c[name] for c in checkpoints], base and base[name],
+                      None if method.whole else rows, dtype)
+            for name in names
+        }  # fmt: skip
+        program = method.run([own])
+        try:
+            measure = next(program)
+            while True:
+                measure = program.send({name: [measure(block) for block in blocks[name]] for name in names})
+        except StopIteration as stop:
+            finish = stop.value
+        for name in names:
+            parts, found = zip(*(one for block in blocks[name] for one in finish(block)), strict=True)
+            merged[name] = np.concatenate([part.reshape(-1) for part in parts]).reshape(shapes[name])
+            facts[name] = worst(found)
+    assert settings.count == len(checkpoints)
+    return merged, facts
+
+
+def cut(
+    name: str, thetas: Sequence[np.ndarray], base: np.ndarray | None, rows: int | None, dtype: type
+) -> list[Block]:
+    """Cut one tensor into blocks of `rows` rows, as the engine does."""
+    stacks = [as_stack(theta).astype(dtype) for theta in [*thetas, *([base] if base is not None else [])]]
+    count, height, width = stacks[0].shape
+    step = rows or max(height, 1)
+    return [
+        Block(name, matrix, (matrix * height + row) * width,
+              [stack[matrix, row : row + step] for stack in stacks[: len(thetas)]],
+              stacks[-1][matrix, row : row + step] if base is not None else None)
+        for matrix in range(count)
+        for row in range(0, max(height, 1), step)
+    ]  # fmt: skip
+
+
+def as_stack(tensor: np.ndarray) -> np.ndarray:
+    """See a tensor as matrices: (stack, rows, columns)."""
+    if tensor.ndim == 3:
+        return tensor
+    if tensor.ndim < 2:
+        return tensor.reshape(1, -1, 1)
+    return tensor.reshape(1, tensor.shape[0], math.prod(tensor.shape[1:]))

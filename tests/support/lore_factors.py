@@ -1,0 +1,21 @@
+"""Exact factors by numpy: what a solver's parts are given and compared with."""
+
+import numpy as np
+import torch
+
+from tasks.merging.lore.problem import Factors
+from tests.support.lore_reference import Array, threshold
+
+
+def factors(A: Array, mu: float = 0.0, kind: str = "nuclear", dtype: torch.dtype = torch.float64) -> Factors:
+    """Return the proximal map of A as factors."""
+    U, sigma, Vt = np.linalg.svd(A, full_matrices=False)
+    t = threshold(sigma, mu, kind)
+    r = int((sigma > t).sum())
+    parts = (U[:, :r], sigma[:r] - t, Vt[:r].T)
+    return Factors(*(torch.from_numpy(np.ascontiguousarray(part)).to(dtype) for part in parts))
+
+
+def thresholds(B: Array, mu: float, kind: str = "nuclear") -> list[float]:
+    """Return what the proximal map takes off each."""
+    return [threshold(np.linalg.svd(b, compute_uv=False), mu, kind) for b in B]

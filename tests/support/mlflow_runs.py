@@ -1,0 +1,22 @@
+"""Training runs in a real MLflow, logged as a user's script does."""
+
+from pathlib import Path
+
+from tasks.parameters.params import RegisterParams
+from tasks.registry.store import connect, experiment
+
+
+def log_run(
+    params: RegisterParams,
+    output: Path,
+    path: str = "checkpoints",
+    status: str | None = "FINISHED",
+    experiment_name: str = "training",
+) -> str:
+    """Log a training directory under `path` of a new MLflow run, end it, and return the run's id."""
+    client = connect(params)
+    run_id = client.create_run(experiment(client, experiment_name)).info.run_id
+    client.log_artifacts(run_id, str(output), path)
+    if status:
+        client.set_terminated(run_id, status)
+    return str(run_id)

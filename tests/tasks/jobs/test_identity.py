@@ -1,0 +1,136 @@
+"""A job's key changes exactly when something does that decides the merge or its verdict."""
+
+from typing import Any
+
+import pytest
+
+from tasks.base.records import Checkpoint, FileDigest, TrainingRun
+from tasks.jobs.identity import identity_of, key_of, that_matter
+from tasks.parameters.merge import LoreParams, MergeParams
+from tasks.parameters.params import Params
+
+GOOD: dict[str, Any] = {
+    "fetch": {"source": "runs/x"},
+    "evaluate": {"tasks": ["t"], "primary": "t/nll"},
+}
+DECIDE: dict[str, Any] = {
+    "select.rule": "spaced",
+    "select.k": 3,
+    "select.metric": "eval_accuracy",
+    "select.mode": "max",
+    "select.fraction": 0.25,
+    "select.steps": [100, 200],
+    "merge.method": "ties",
+    "merge.base": "models/base",
+    "merge.lam": 0.3,
+    "merge.weights": "nan",
+    "merge.dtype": "float32",
+    "merge.on_nan": "drop",
+    "merge.max_shard_size": "1GB",  # other files, another digest
+    "merge.lore": {"mu": 0.5},
+    "merge.ema": {"decay": 0.5},
+    "merge.lawa": {"k": 2},
+    "merge.ties": {"density": 0.5},
+    "merge.dare": {"seed": 1},
+    "merge.breadcrumbs": {"gamma": 0.1},
+    "merge.slerp": {"t": 0.1},
+    "merge.metagpt": {"per": "tensor"},
+    "merge.nan": {"scale": 2.0},
+    "merge.widen": {"t": 2.0},
+    "evaluate.tasks": ["t", "u"],
+    "evaluate.include_path": "tasks",
+    "evaluate.primary": "t/acc",
+    "evaluate.min_gain": 0.1,
+    "evaluate.margin": 0.5,
+    "evaluate.margins": {"t/acc": 0.1},
+    "evaluate.limit": 10,
+    "evaluate.num_fewshot": 3,
+    "evaluate.seed": 1,
+    "register.name": "another",
+}
+DO_NOT: dict[str, Any] = {
+    "fetch.source": "/copies/x",
+    "fetch.wait": 60.0,
+    "fetch.settle": 0.0,
+    "merge.device": "cpu",
+    "evaluate.batch_size": 8,
+    "evaluate.device": "cpu",
+    "register.tracking_uri": "http://127.0.0.1:5000",
+    "register.promote": "auto",
+    "version.branch": "others",
+    "version.push": True,
+    "watch.roots": ["runs/*"],
+    "watch.quiet_for": 60.0,
+}
+
+
+def params(**changes: Any) -> Params:
+    tree = {section: dict(values) for section, values in GOOD.items()}
+    for key, value in changes.items():
+        section, name = key.split(".")
+        tree.setdefault(section, {})[name] = value
+    return Params.model_validate(tree)
+
+
+def run(*digests: str, source: str = "runs/x") -> TrainingRun:
+    checkpoints = tuple(
+        Checkpoint(
+            name=f"checkpoint-{step}",
+            step=step,
+            source=f"{source}/checkpoint-{step}",
+            metrics={},
+            files=(FileDigest(name="model.safetensors", size=1, sha256=digest),),
+        )
+        for step, digest in enumerate(digests)
+    )
+    return TrainingRun(name="x", source=source, checkpoints=checkpoints, left_out=())
+
+
+def test_somebody_decided_about_every_section_and_every_parameter() -> None:
+    """A new one fails here until it is in one of the two tables, and in tasks/jobs/identity.py if need be."""
+    every = {
+        f"{field.alias or section}.{name}"
+        for section, field in Params.model_fields.items()
+        for name in field.annotation.model_fields  # type: ignore[union-attr]
+    }
+    assert every == DECIDE.keys() | DO_NOT.keys()
+    assert not DECIDE.keys() & DO_NOT.keys()
+
+
+@pytest.mark.parametrize("key", DECIDE)
+def test_what_decides_changes_key_and_identity(key: str) -> None:
+    changed = params(**{key: DECIDE[key]})
+    assert key_of("sighting", changed) != key_of("sighting", params())
+    assert identity_of(run("a"), changed) != identity_of(run("a"), params())
+
+
+@pytest.mark.parametrize("key", DO_NOT)
+def test_what_does_not_decide_changes_neither(key: str) -> None:
+    changed = params(**{key: DO_NOT[key]})
+    assert changed != params()
+    assert key_of("sighting", changed) == key_of("sighting", params())
+    assert identity_of(run("a"), changed) == identity_of(run("a"), params())
+
+
+@pytest.mark.parametrize("name", LoreParams.model_fields)
+def test_every_parameter_of_a_method_decides(name: str) -> None:
+    others = {
+        "preset": "paper", "mu": {"gradient": [1.0, 2.0]}, "mu_scale": "sigma1", "penalty": "squared", "rank_ratio": 0.5,
+        "anchor": 100, "combine": "ties", "embeddings": "average", "tolerance": 1e-3, "passes": 3,
+    }  # fmt: skip
+    changed = params(**{"merge.lore": {name: others[name]}})
+    assert that_matter(changed) != that_matter(params())
+
+
+def test_a_default_that_is_spelled_out_changes_nothing_nor_would_a_new_parameter_with_a_default() -> None:
+    spelled = params(**{f"merge.{key}": value for key, value in MergeParams().model_dump().items()})
+    assert key_of("sighting", spelled) == key_of("sighting", params())
+    assert that_matter(params()) == {
+        "select": {}, "merge": {}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}, "register": {},
+    }  # fmt: skip
+
+
+def test_the_sighting_decides_the_key_and_the_checkpoints_the_identity_wherever_they_lie() -> None:
+    assert key_of("one", params()) != key_of("other", params())
+    assert identity_of(run("a", "b"), params()) == identity_of(run("a", "b", source="/copies/x"), params())
+    assert identity_of(run("a", "b"), params()) != identity_of(run("a", "c"), params())

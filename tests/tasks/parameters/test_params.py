@@ -1,0 +1,110 @@
+"""Parameters: every mistake is one sentence that names the key; nothing is guessed."""
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tasks.base.errors import BadInput
+from tasks.parameters.merge import read_merge_params
+from tasks.parameters.params import Params, read_params
+
+GOOD = """
+fetch: {source: runs/x}
+merge: {method: lore, lore: {mu: 0.5}}
+evaluate: {tasks: [t], primary: t/nll}
+"""
+
+
+@pytest.fixture
+def params_file(tmp_path: Path) -> Path:
+    path = tmp_path / "params.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_the_repository_s_own_params_are_valid() -> None:
+    params = read_params(Path(__file__).parents[3] / "params.yaml")
+    assert params.fetch.source == "runs/demo"
+
+
+def test_overrides_reach_nested_keys_and_are_parsed_as_yaml(params_file: Path) -> None:
+    params = read_params(
+        params_file, ["merge.lore.mu=2", "select.steps=[1, 2]", "register.promote=auto", "merge.lam=1e-1"]
+    )
+    assert params.merge.lore.mu == 2
+    assert params.select.steps == (1, 2)
+    assert params.register_.promote == "auto"
+
+
+@pytest.mark.parametrize(
+    ("override", "sentence"),
+    [
+        ("merge.lore.mu_=1", "unknown key merge.lore.mu_; did you mean mu?"),
+        ("regster.name=x", "unknown key regster; did you mean register?"),
+        ("merge.lore.mu=0", "merge.lore.mu: input should be greater than 0, but it is 0"),
+        ("merge.lore.mu=.nan", "merge.lore.mu: "),
+        ("merge.method=lor", "but it is 'lor'"),
+        ("select.k=many", "select.k: "),
+        ("select.k", "write it as section.key=value"),
+        ("merge.method.x=1", "--set merge.method.x=1: method is not a section"),
+        ("evaluate.primary=nll", "evaluate.primary: "),
+    ],
+)
+def test_a_mistake_is_one_sentence_that_names_the_key(
+    params_file: Path, override: str, sentence: str
+) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_params(params_file, [override])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_is_refused_and_not_repeated(params_file: Path) -> None:
+    with pytest.raises(BadInput, match="register.tracking_uri: holds a user or password") as caught:
+        read_params(params_file, ["register.tracking_uri=postgresql://me:secret@host/db"])
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [1]\nb: *a",  # what a YAML bomb is made of
+        "fetch: !!python/object/apply:os.system [touch /tmp/loreline-was-here]",
+        "just text",
+        "fetch: [",
+        "- 1",
+    ],
+)
+def test_anything_but_plain_sections_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(BadInput, match="params.yaml"):
+        read_params(tmp_path / "params.yaml")
+    assert not Path("/tmp/loreline-was-here").exists()
+
+
+def test_a_missing_file_or_key_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no such file"):
+        read_params(tmp_path / "params.yaml")
+    (tmp_path / "params.yaml").write_text("evaluate: {tasks: [t], primary: t/nll}")
+    with pytest.raises(BadInput, match="fetch is missing"):
+        read_params(tmp_path / "params.yaml")
+
+
+def test_a_merge_outside_a_pipeline_takes_merge_keys_only() -> None:
+    assert read_merge_params(["merge.method=average"]).method == "average"
+    with pytest.raises(BadInput, match="only merge"):
+        read_merge_params(["select.k=3"])
+
+
+@given(st.text(max_size=80))
+def test_no_override_escapes_as_another_exception(text: str) -> None:
+    with contextlib.suppress(BadInput):
+        read_merge_params([text])
+
+
+def test_params_survive_the_json_of_a_deployment(params_file: Path) -> None:
+    params = read_params(params_file)
+    assert Params.model_validate_json(params.model_dump_json()) == params
