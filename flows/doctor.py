@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from tasks.base.secrets import without_secrets
 
 from tasks.base.errors import BadInput
 from tasks.doctor.clock import check_file_times
@@ -31,7 +32,6 @@ from tasks.doctor.training_runs import check_training_runs
 from tasks.doctor.versioning import check_remote, check_versioning
 from tasks.doctor.versions import check_versions
 from tasks.parameters.params import Params, read_params
-from tasks.registry.store import without_secrets
 from tasks.reporting.findings_table import findings_text
 
 if TYPE_CHECKING:

@@ -12,12 +12,13 @@ from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.model import write_models
-from tasks.engine.plan import make_plan
+from tasks.engine.planning import make_plan
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import TaskSpec, check_tasks
+from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.params import EvaluateParams, RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of
 from tasks.reporting.deviation_figure import draw_deviation

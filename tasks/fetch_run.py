@@ -13,7 +13,8 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import Checkpoint, LeftOut, TrainingRun
 from tasks.checkpoints.layout import STATE, numbered_checkpoints
-from tasks.parameters.params import FetchParams, RegisterParams
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
 from tasks.sources.addresses import HUB, MLFLOW, checkpoints_in, name_of
 from tasks.sources.hub_download import download_run
 from tasks.sources.mlflow_download import download_mlflow_run

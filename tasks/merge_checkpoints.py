@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +14,16 @@ from tasks.base.records import Checkpoint, MergeReport, Selection, model_digest
 from tasks.checkpoints.layout import labels_of, step_of
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
+from tasks.engine.adapter_files import merge_adapters
+from tasks.engine.adapters import AdapterPlan
 from tasks.engine.execute import OnTensor
+from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
-from tasks.engine.publish_merges import Job, Target, plan_merges, publish_merges
+from tasks.engine.planning import narrowed, plan_merges, with_variants
+from tasks.engine.publish_merges import Job, Target, publish_merges
+from tasks.merging.program import Facts
 from tasks.parameters.merge import MergeParams
+from tasks.reporting.model_card import model_card
 from tasks.sources.staging import staged
 
 
@@ -35,7 +40,7 @@ def merge_checkpoints(
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
-        job = Job(inputs, lambda i: chosen[i].digest, [target])
+        job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card)
         publish_merges(plan_selection(params, artifacts), job, on_tensor)
     return _report(target)
 
@@ -77,8 +82,9 @@ def sweep_directories(
         todo = [i for i, target in enumerate(targets) if not _is_done(target)]
         if todo:
             inputs = [(str(directory), step_of(directory)) for directory in directories]
-            job = Job(inputs, lambda i: digests[i].result(), [targets[i] for i in todo])
-            publish_merges(replace(plan, variants=[plan.variants[i] for i in todo]), job, on_tensor)
+            wanted = [targets[i] for i in todo]
+            job = Job(inputs, lambda i: digests[i].result(), wanted, narrowed, _write, model_card)
+            publish_merges(with_variants(plan, todo), job, on_tensor)
         return {target.published: _report(target) for target in targets}
 
 
@@ -90,6 +96,12 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
     base = _open_base(params)
     steps = [step_of(directory) for directory in directories]
     return plan_merges(list(variants.values()), open_models(directories, labels, base), base, steps)
+
+
+def _write(plan: Plan, directories: Sequence[Path], on_tensor: OnTensor) -> list[dict[str, Facts]]:
+    if isinstance(plan, AdapterPlan):
+        return merge_adapters(plan, directories, on_tensor)
+    return write_models(plan, directories, on_tensor)
 
 
 def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Future[str]]) -> Target:

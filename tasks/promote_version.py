@@ -7,7 +7,8 @@ import uuid
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Record, Registration
-from tasks.parameters.params import Params, RegisterParams
+from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import STORY, TEXT_LIMIT, AliasChange, lock_location, utc_now
 from tasks.registry.promotion import carry_out, mend, reconcile
 from tasks.registry.store import connect, mlflow_errors, store_lock

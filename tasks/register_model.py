@@ -8,7 +8,7 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import Evaluation, MergeReport, Registration, Selection, TrainingRun
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import EVALUATION, EVALUATION_FILE
 from tasks.registry.facts import MergeRecords, description, metrics, run_tags, title, version_tags
 from tasks.registry.facts import (

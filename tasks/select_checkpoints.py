@@ -1,14 +1,13 @@
 """Stage select: choose checkpoints along the trajectory, and say why."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 
-from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Checkpoint, LeftOut, Selection, TrainingRun
-from tasks.parameters.params import SelectParams
+from tasks.base.records import Selection, TrainingRun
+from tasks.parameters.selection import SelectParams
+from tasks.trajectory.selection import choose
 
 
 def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
@@ -26,102 +25,6 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
         selection.write(scratch / "selection.json")
         _write_trajectory(scratch / "trajectory.csv", run, selection)
     return selection
-
-
-def choose(params: SelectParams, run: TrainingRun) -> Selection:
-    """Apply the rule to a run; pure."""
-    distinct, left_out = _distinct(run.checkpoints)
-    chosen = _RULES[params.rule](params, distinct)
-    taken = {checkpoint.name for checkpoint in chosen}
-    reason = _reason(params)
-    left_out += [LeftOut(name=c.name, reason=reason) for c in distinct if c.name not in taken]
-    if len(chosen) < 2:
-        others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
-        raise BadInput(
-            f"nothing to merge: select.rule={params.rule} takes {len(chosen)} checkpoint of {run.source}, "
-            "and a merge needs two; choose more, or look at the run again with --refresh"
-            + (f" ({others})" if others else "")
-        )
-    return Selection(
-        run=run.name,
-        rule=f"{params.rule}: {_rule_text(params)}",
-        chosen=tuple(chosen),
-        left_out=(*run.left_out, *left_out),
-        best=best_by(params, distinct),
-        last=distinct[-1],
-        metric=params.metric,
-    )
-
-
-def best_by(params: SelectParams, checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:
-    """Return the checkpoint with the best logged metric; the earlier one of two equals."""
-    logged = [checkpoint for checkpoint in checkpoints if params.metric in checkpoint.metrics]
-    return _ranked(params, logged)[0] if logged else None
-
-
-def _distinct(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list[LeftOut]]:
-    first: dict[str, Checkpoint] = {}
-    left_out = []
-    for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.step):
-        if (same := first.setdefault(checkpoint.digest, checkpoint)) is not checkpoint:
-            left_out.append(LeftOut(name=checkpoint.name, reason=f"holds the same weights as {same.name}"))
-    return list(first.values()), left_out
-
-
-def _last_k(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    return checkpoints[-params.k :]
-
-
-def _top_k(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    for checkpoint in checkpoints:
-        if params.metric not in checkpoint.metrics:
-            logged = ", ".join(sorted({name for c in checkpoints for name in c.metrics})) or "nothing"
-            raise BadInput(
-                f"select.metric: {params.metric} was not logged for {checkpoint.name}; logged: {logged}"
-            )
-    return sorted(_ranked(params, checkpoints)[: params.k], key=lambda checkpoint: checkpoint.step)
-
-
-def _ranked(params: SelectParams, checkpoints: Sequence[Checkpoint]) -> list[Checkpoint]:
-    sign = 1 if params.mode == "min" else -1
-    return sorted(checkpoints, key=lambda c: (sign * c.metrics[params.metric], c.step))
-
-
-def _spaced(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    """Take the checkpoints nearest to k evenly spaced steps over the last fraction, both ends included."""
-    end = checkpoints[-1].step
-    start = end * (1 - params.fraction)
-    window = [checkpoint for checkpoint in checkpoints if checkpoint.step >= start]
-    if params.k == 1 or len(window) <= params.k:
-        return window[-params.k :]
-    start = window[0].step
-    targets = [start + (end - start) * i / (params.k - 1) for i in range(params.k)]
-    nearest = {min(window, key=lambda c: (abs(c.step - target), c.step)).step for target in targets}
-    return [checkpoint for checkpoint in window if checkpoint.step in nearest]
-
-
-def _steps(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoint]:
-    there = {checkpoint.step for checkpoint in checkpoints}
-    if missing := sorted(set(params.steps) - there):
-        known = ", ".join(map(str, sorted(there)))
-        raise BadInput(f"select.steps: no usable checkpoint at step {missing[0]}; there are {known}")
-    return [checkpoint for checkpoint in checkpoints if checkpoint.step in params.steps]
-
-
-_RULES = {"last_k": _last_k, "top_k": _top_k, "spaced": _spaced, "steps": _steps}
-
-
-def _rule_text(params: SelectParams) -> str:
-    return {
-        "last_k": f"the newest {params.k}",
-        "top_k": f"the {params.k} with the {params.mode}imum {params.metric}",
-        "spaced": f"{params.k} spread over the last {params.fraction:.0%} of the run",
-        "steps": "those named",
-    }[params.rule]
-
-
-def _reason(params: SelectParams) -> str:
-    return f"is not among {_rule_text(params)}"
 
 
 def _write_trajectory(path: Path, run: TrainingRun, selection: Selection) -> None:

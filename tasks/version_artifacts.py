@@ -6,7 +6,8 @@ from typing import Literal
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import Evaluation, MergeReport, Record, Registration, TrainingRun
-from tasks.parameters.params import Params, RegisterParams, read_params
+from tasks.parameters.params import Params, read_params
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, version_of
 from tasks.versioning.commit import IDENTITY, MODEL, Message, changed_files, check_branch, commit_files, tag

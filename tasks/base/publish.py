@@ -76,23 +76,25 @@ def check_replaceable(directory: Path) -> None:
 
 @contextmanager
 def publishing(
-    directory: Path, made_from: str | Callable[[], str], resume: str | None = None
+    directory: Path, made_from: str | Callable[[], str], resume: str | None = None, owned: bool = False
 ) -> Iterator[Path]:
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
     What stood there before is visible until the new output is complete and on disk; after a crash at any
     instant the one or the other is there whole. Raises BadInput when something else lies there, or came there
-    meanwhile (see `check_replaceable`). The manifest is written last; a `made_from` that is known
-    only then may be a function. With `resume`, the identity of the work, the scratch directory still holds
-    what a killed process with the same one left.
+    meanwhile (see `check_replaceable`), unless the place is Loreline's own (`owned`: a store, a cache). The
+    manifest is written last; a `made_from` that is known only then may be a function. With `resume`, the
+    identity of the work, the scratch directory still holds what a killed process with the same one left.
     """
     with _lock(directory), _scratch(directory, resume) as scratch:
-        check_replaceable(directory)
+        if not owned:
+            check_replaceable(directory)
         yield scratch
         origin = made_from if isinstance(made_from, str) else made_from()
         Manifest(made_from=origin, files=_contents(scratch)).write(scratch / MANIFEST)
         _sync(*scratch.rglob("*"), scratch)
-        check_replaceable(directory)
+        if not owned:
+            check_replaceable(directory)
         _put_in_place(scratch, directory)
 
 

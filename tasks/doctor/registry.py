@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import requests
 
 from tasks.base.errors import BadInput, LorelineError
+from tasks.base.secrets import without_secrets
 from tasks.doctor.finding import Finding
 from tasks.doctor.probe import WAIT_S, clock_of, probe
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import AliasChange, age_of, alias_state
-from tasks.registry.store import SQLITE, mlflow_errors, uri_of, without_secrets
+from tasks.registry.store import SQLITE, mlflow_errors, uri_of
 from tasks.registry.versions import version_of
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
 from tasks.base.errors import LorelineError
+from tasks.base.secrets import without_secrets
 from tasks.doctor.finding import Finding, Level
-from tasks.registry.store import without_secrets
 
 
 class Check(NamedTuple):

@@ -9,7 +9,9 @@ from typing import Any
 from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import numbered_checkpoints
 from tasks.doctor.finding import Finding
-from tasks.parameters.params import Params, RegisterParams, SelectParams
+from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
+from tasks.parameters.selection import SelectParams
 from tasks.sources.addresses import HUB, MLFLOW
 from tasks.sources.directory_look import read_state
 from tasks.sources.roots import sources_in

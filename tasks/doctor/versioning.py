@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
+from tasks.base.secrets import without_secrets
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.probe import probe
-from tasks.parameters.params import VersionParams
-from tasks.registry.store import without_secrets
+from tasks.parameters.version import VersionParams
 from tasks.versioning.commit import check_branch
 from tasks.versioning.git import unusable
 from tasks.versioning.shared_cache import default_remote, settings

@@ -23,8 +23,6 @@ from tasks.merging.block import Block
 from tasks.merging.methods import METHODS, averaging
 from tasks.merging.program import Facts, Finish, Settings
 
-AVERAGES = ("average", "ema", "wma", "lawa")
-
 
 def merge_adapters(
     plan: AdapterPlan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
@@ -100,7 +98,7 @@ def _write_tensors(
 def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, shard: Shard) -> None:
     """Average the tensor of `settings`, which adapters hold whole: as the method averages, else plainly."""
     [name], params = settings.shapes, settings.params
-    own = params.method in AVERAGES and params.weights not in ("nan", "metagpt")
+    own = METHODS[params.method].averages_weights and params.weights not in ("nan", "metagpt")
     if not own:
         settings = averaging(settings)
     finish: Finish = run_program(METHODS[settings.params.method].program(settings), [], _no_block)

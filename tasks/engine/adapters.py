@@ -15,12 +15,11 @@ from tasks.checkpoints.numbers import Numbers, all_finite, encode
 from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.devices import cores
-from tasks.engine.plan import Plan, check_method, make_settings, written_dtype
+from tasks.engine.plan import Plan, written_dtype
 from tasks.engine.shards import Stored
 from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation
-from tasks.merging.layers import Layers
-from tasks.merging.low_rank import Span, check_invariant, factored, span
+from tasks.merging.low_rank import Span, factored, span
 from tasks.merging.program import Facts, Program, Settings
 from tasks.parameters.merge import MergeParams
 
@@ -70,31 +69,28 @@ class MergedFactors(NamedTuple):
     facts: Facts
 
 
-def plan_adapters(
-    variants: Sequence[MergeParams], adapters: Sequence[Adapter], steps: Sequence[int]
-) -> AdapterPlan:
-    """Check that these adapters can be merged by this method into an adapter.
+def adapter_spec(
+    adapters: Sequence[Adapter], dtypes: Mapping[str, str], params: MergeParams
+) -> dict[str, Stored]:
+    """Return what is written: factors of the largest ranks that can come out, and whole tensors.
 
-    Raises BadInput naming what does not fit.
+    `dtypes`: of the factors, by the tensor that they change.
     """
-    params = variants[0]
-    check_method(variants, len(adapters))
-    for own in variants:
-        check_invariant(own)
-    _check_agreement(adapters)
-    shapes = {name: found.shape for adapter in adapters for name, found in adapter.factors.items()}
-    shapes = dict(sorted(shapes.items()))
-    dtypes = {name: written_dtype(_dtypes(name, adapters), params) for name in shapes}
-    settings = make_settings(variants, steps, shapes, Layers.of(shapes))
     spec = dict[str, Stored]()
-    for name, (rows, columns) in shapes.items():
+    for name, (rows, columns) in changed_shapes(adapters).items():
         rank = min(rows, columns, sum(a.factors[name].rank for a in adapters if name in a.factors))
         A, B = factor_names(name, adapters)
         spec |= {A: Stored(dtypes[name], (rank, columns)), B: Stored(dtypes[name], (rows, rank))}
     for key in adapters[-1].replaced.values():
         dtype = written_dtype({adapter.tensors[key].dtype for adapter in adapters}, params)
         spec[key] = Stored(dtype, adapters[-1].tensors[key].shape)
-    return AdapterPlan(adapters, None, settings, dict(sorted(spec.items())), dtypes)
+    return dict(sorted(spec.items()))
+
+
+def changed_shapes(adapters: Sequence[Adapter]) -> dict[str, tuple[int, int]]:
+    """Return the tensors that adapters change by factors, out × in, in order."""
+    shapes = {name: found.shape for adapter in adapters for name, found in adapter.factors.items()}
+    return dict(sorted(shapes.items()))
 
 
 def factor_names(tensor: str, adapters: Sequence[Adapter]) -> tuple[str, str]:
@@ -149,12 +145,13 @@ def _merged(tensor: str, within: Span, finish: Any, dtype: str) -> MergedFactors
     return MergedFactors(stored[0].reshape(B.shape), stored[1].reshape(A.shape), facts)
 
 
-def _dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:
+def factor_dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:
+    """Return the dtypes in which adapters store the factors of one tensor's change."""
     own = [(adapter, adapter.factors[tensor]) for adapter in adapters if tensor in adapter.factors]
     return {adapter.tensors[key].dtype for adapter, found in own for key in (found.A, found.B)}
 
 
-def _check_agreement(adapters: Sequence[Adapter]) -> None:
+def check_alike(adapters: Sequence[Adapter]) -> None:
     """Raise BadInput unless all adapters change one model in one way; they may change different layers."""
     newest = adapters[-1]
     for other in adapters[:-1]:

@@ -13,15 +13,11 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import publishing
 from tasks.base.records import MergeInput, MergeReport
 from tasks.checkpoints.duplicates import find_duplicates
-from tasks.checkpoints.peft.adapter import Adapter
-from tasks.checkpoints.weights import NotFinite, WeightReader
-from tasks.engine.adapter_files import merge_adapters
-from tasks.engine.adapters import AdapterPlan, plan_adapters
+from tasks.checkpoints.weights import NotFinite
 from tasks.engine.execute import OnTensor
-from tasks.engine.model import write_models
-from tasks.engine.plan import Plan, make_plan
+from tasks.engine.plan import Plan
+from tasks.merging.program import Facts
 from tasks.parameters.merge import MergeParams
-from tasks.reporting.model_card import model_card
 
 
 class Target(NamedTuple):
@@ -42,17 +38,12 @@ class Job(NamedTuple):
     """Position of a checkpoint → its digest, which may still be on the way."""
     targets: Sequence[Target]
     """One for each variant."""
-
-
-def plan_merges(
-    variants: Sequence[MergeParams],
-    inputs: Sequence[WeightReader],
-    base: WeightReader | None,
-    steps: Sequence[int],
-) -> Plan:
-    """Plan a merge into models, or into adapters where nothing but adapters is given."""
-    adapters = [source for source in inputs if isinstance(source, Adapter)]
-    return plan_adapters(variants, adapters, steps) if adapters else make_plan(variants, inputs, base, steps)
+    narrowed: Callable[[Plan, Sequence[int]], Plan]
+    """Plans the merge of some of a plan's checkpoints, by their positions."""
+    write: Callable[[Plan, Sequence[Path], OnTensor], list[dict[str, Facts]]]
+    """Writes each variant into a directory; returns what was measured of each tensor, variant by variant."""
+    card: Callable[[MergeReport], str]
+    """The README.md that goes with a merge."""
 
 
 def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
@@ -60,15 +51,14 @@ def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
 
     Whoever gives every checkpoint its own weight may name one twice.
     """
-    params, steps, inputs = plan.params, plan.variants[0].steps, plan.inputs
-    variants = [settings.params for settings in plan.variants]
-    twins = find_duplicates(inputs, job.digest) if isinstance(params.weights, str) else {}
+    whole, inputs = plan, plan.inputs
+    twins = find_duplicates(inputs, job.digest) if isinstance(plan.params.weights, str) else {}
     notes = [f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in twins.items()]
     kept = [i for i in range(len(inputs)) if i not in twins]
     while True:
         if len(kept) < len(plan.inputs):
             try:
-                plan = plan_merges(variants, [inputs[i] for i in kept], plan.base, [steps[i] for i in kept])
+                plan = job.narrowed(whole, kept)
             except BadInput as error:
                 raise BadInput("; ".join([*notes, str(error)])) from None
         try:
@@ -76,7 +66,7 @@ def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
             return
         except NotFinite as error:
             found = [i for i in kept if inputs[i].label == error.label]
-            if params.on_nan == "stop" or not found:
+            if plan.params.on_nan == "stop" or not found:
                 raise
             kept.remove(found[0])
             notes.append(f"{error.label} is left out: tensor {error.tensor} holds NaN or Inf")
@@ -87,11 +77,7 @@ def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on
         with ExitStack() as stack:
             scratches = _open(stack, job.targets, kept)
             _check_space(scratches, plan.bytes_written)
-            found = (
-                merge_adapters(plan, scratches, on_tensor)
-                if isinstance(plan, AdapterPlan)
-                else write_models(plan, scratches, on_tensor)
-            )
+            found = job.write(plan, scratches, on_tensor)
             inputs = tuple(
                 MergeInput(path=job.inputs[i][0], step=job.inputs[i][1], digest=job.digest(i)) for i in kept
             )
@@ -105,7 +91,7 @@ def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on
                     tensors={name: dict(own) for name, own in facts.items()},
                 )
                 report.write(scratch / "merge.json")
-                (scratch / "README.md").write_text(model_card(report), encoding="utf-8")
+                (scratch / "README.md").write_text(job.card(report), encoding="utf-8")
     except OSError as error:
         parent = job.targets[0].published.absolute().parent
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

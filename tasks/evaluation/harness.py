@@ -18,7 +18,7 @@ from tasks.evaluation.result_cache import cache_path, load, store
 from tasks.evaluation.results import TaskResult, full_name, named_metrics
 from tasks.evaluation.samples import task_result
 from tasks.evaluation.task_files import TaskSpec, check_asked
-from tasks.parameters.params import EvaluateParams
+from tasks.parameters.evaluation import EvaluateParams
 
 CODE = 1
 """Raise it when what is kept of an lm-eval run changes: it is part of the cache key."""

@@ -7,7 +7,7 @@ from pydantic import FiniteFloat, model_validator
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Record
-from tasks.parameters.params import EvaluateParams
+from tasks.parameters.evaluation import EvaluateParams
 
 
 class TaskResult(Record):

@@ -13,7 +13,7 @@ from typing import Any
 from tasks.base.errors import BadInput
 from tasks.base.records import digest_of
 from tasks.evaluation.results import named_metrics
-from tasks.parameters.params import EvaluateParams
+from tasks.parameters.evaluation import EvaluateParams
 
 Config = dict[str, Any]
 DataFiles = dict[str, list[str]] | list[str]

@@ -106,7 +106,7 @@ class Claim:
 
 
 def _sentence(error: BaseException) -> str:
-    from tasks.registry.store import without_secrets
+    from tasks.base.secrets import without_secrets
 
     if isinstance(error, LorelineError):
         return without_secrets(str(error))

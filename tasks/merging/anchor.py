@@ -1,6 +1,7 @@
 """The anchor θ_0 that task vectors are differences from."""
 
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 
 
 def base(block: Block) -> Array:

@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasks.merging.block import Array
-
+Array: TypeAlias = Any
+"""A numpy array, or a torch tensor on a GPU: methods keep to the operators and functions that both have."""
 Tally: TypeAlias = tuple[np.ndarray[Any, np.dtype[np.uint16]], np.ndarray[Any, np.dtype[np.uint32]]]
 """Integers below 2**16, ascending, and how often each occurs."""
 

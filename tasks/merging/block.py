@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-Array: TypeAlias = Any
-"""A numpy array, or a torch tensor on a GPU: methods keep to the operators and functions that both have."""
+from tasks.merging.arrays import Array, double
+
+Weight: TypeAlias = float | Array
+"""Of a checkpoint: a number for the whole tensor, or an array that broadcasts over a block (WIDEN: one for
+each column)."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,6 @@ class Block:
 
     def double(self) -> "Block":
         """Return the same block in float64."""
-        from tasks.merging.arrays import double
-
         base = None if self.base is None else double(self.base)
         return replace(self, thetas=[double(theta) for theta in self.thetas], base=base)
 

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from tasks.merging import arrays
-from tasks.merging.block import Array
-from tasks.merging.compose import Weight
+from tasks.merging.arrays import Array
+from tasks.merging.block import Weight
 from tasks.parameters.merge import MergeParams
 
 

@@ -6,12 +6,10 @@
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeAlias
 
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block, Weight
 from tasks.merging.program import Facts, Measure, Program, Results, Settings
 from tasks.parameters.merge import MergeParams
-
-Weight: TypeAlias = float | Array
-"""A number for the whole tensor, or an array that broadcasts over a block (WIDEN: one for each column)."""
 
 
 class Weighed(NamedTuple):

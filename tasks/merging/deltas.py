@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Generator, Sequence
 
 from tasks.base.errors import BadInput
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 from tasks.merging.drop import drop
 from tasks.merging.magnitude import Group, TaskVectors, leading
 from tasks.merging.program import Measure, Results, Settings

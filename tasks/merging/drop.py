@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from tasks.merging import arrays
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 from tasks.parameters.merge import DareParams
 
 

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 from tasks.merging.combine import elected
+from tasks.merging.lore_notes import beyond, lam_of
 from tasks.merging.program import Facts, FamilyProgram, Program, Settings, without_measuring
 from tasks.merging.roles import is_embedding, is_head
 from tasks.parameters.merge import LoreParams, MergeParams
@@ -13,7 +15,8 @@ from tasks.parameters.merge import LoreParams, MergeParams
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tasks.merging.lore.problem import Factors, Solution
+    from tasks.merging.lore.algebra import Factors
+    from tasks.merging.lore.problem import Solution
 
 SPECTRUM_SHOWN = 64
 """Singular values of each task vector that the facts keep."""
@@ -32,19 +35,6 @@ def family(variants: Sequence[Settings]) -> FamilyProgram:
     yield  # makes this a generator
 
 
-def lam_of(params: MergeParams, count: int) -> float:
-    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (README)."""
-    if params.lam is not None:
-        return params.lam
-    return 0.75 / count if params.lore.combine == "sum" and params.lore.preset is None else 1.0
-
-
-def beyond(params: MergeParams, count: int) -> float:
-    """Return how many S the merge lies beyond the mean, for τ = S and τ = S/N."""
-    lam = lam_of(params, count)
-    return lam - 1 / count if params.lore.combine == "sum" else (lam - 1) / count
-
-
 def trim(delta: "Tensor", density: float) -> "Tensor":
     """Keep the share of largest magnitude of a whole matrix, equals by lower index; the rest becomes 0."""
     import torch
@@ -60,7 +50,7 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
     """Yield the merge of each variant, solving once for all that ask the same."""
     import torch
 
-    from tasks.merging.lore.certificate import energy
+    from tasks.merging.lore.algebra import energy
 
     solutions: dict[tuple[object, ...], Solution] = {}
     B: Tensor | None = None
@@ -123,7 +113,7 @@ def _full_shape(tensor: tuple[int, ...], B: "Tensor") -> tuple[int, int]:
 
 
 def _solve(B: "Tensor", lore: LoreParams, steps: Sequence[int], shape: tuple[int, int]) -> "Solution":
-    from tasks.merging.lore.scale import Scale
+    from tasks.merging.lore.penalty import Scale
     from tasks.merging.lore.solve import solve
 
     anchor = None if lore.anchor == "mean" else list(steps).index(lore.anchor)
@@ -140,7 +130,7 @@ def _finish(
     """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut."""
     import torch
 
-    from tasks.merging.lore.problem import add_up, inner
+    from tasks.merging.lore.algebra import add_up, inner
 
     if solution.solver in NOTHING:
         return mean, {"averaged": True}
@@ -164,7 +154,7 @@ def _facts(
     energies: Sequence[float],
     moved: float,
 ) -> dict[str, Any]:
-    from tasks.merging.lore.problem import inner
+    from tasks.merging.lore.algebra import inner
 
     N, squares = len(deltas), [float(delta.sigma.double().square().sum()) for delta in deltas]
     total = max(inner(S, S), 0.0)

@@ -1,10 +1,23 @@
 """What LoRE's settings amount to, and those that cannot be."""
 
 from tasks.base.errors import BadInput
-from tasks.merging.lore_method import beyond, lam_of
+from tasks.merging.low_rank import ADVICE
 from tasks.merging.program import Settings
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import varies
+
+
+def lam_of(params: MergeParams, count: int) -> float:
+    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (README)."""
+    if params.lam is not None:
+        return params.lam
+    return 0.75 / count if params.lore.combine == "sum" and params.lore.preset is None else 1.0
+
+
+def beyond(params: MergeParams, count: int) -> float:
+    """Return how many S the merge lies beyond the mean, for τ = S and τ = S/N."""
+    lam = lam_of(params, count)
+    return lam - 1 / count if params.lore.combine == "sum" else (lam - 1) / count
 
 
 def check_lore(settings: Settings) -> None:
@@ -21,6 +34,12 @@ def check_lore(settings: Settings) -> None:
         )
     if lore.passes is not None and lore.anchor != "mean":
         raise BadInput("merge.lore.passes: Algorithm 1 starts at the mean; leave merge.lore.anchor out")
+
+
+def check_lore_span(params: MergeParams) -> None:
+    """Refuse a combination that needs the elements of the matrices."""
+    if params.lore.combine == "ties":
+        raise BadInput(f"merge.lore.combine: ties works on elements, not on low-rank factors; {ADVICE}")
 
 
 def lore_averages(settings: Settings) -> bool:

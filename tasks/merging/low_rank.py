@@ -15,9 +15,6 @@ from tasks.parameters.merge import MergeParams
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 
-INVARIANT = ("lore", "average", "ema", "wma", "lawa", "task_arithmetic", "metagpt", "model_stock")
-"""Methods that commute with a change of basis and stay in the span."""
-
 
 class Span(NamedTuple):
     """N low-rank matrices m × n, ΔW_i = U C_i Vᵀ."""
@@ -50,14 +47,21 @@ def factored(within: Span, core: Matrix, rounding: float) -> tuple[Matrix, Matri
     return within.U @ (P[:, :rank] * root), (root[:, None] * Qt[:rank]) @ within.V.T
 
 
-def check_invariant(params: MergeParams) -> None:
-    """Raise BadInput for a method that needs the elements of the matrices, or the base beneath them."""
-    advice = "give merge.base to merge these adapters into full models"
-    if params.method not in INVARIANT:
-        raise BadInput(f"merge.method: {params.method} works on elements, not on low-rank factors; {advice}")
-    if params.method == "lore" and params.lore.combine == "ties":
-        raise BadInput(f"merge.lore.combine: ties works on elements, not on low-rank factors; {advice}")
+ADVICE = "give merge.base to merge these adapters into full models"
+
+
+def check_no_span(params: MergeParams) -> None:
+    """Raise BadInput: the method needs the elements of the matrices, or the base beneath them."""
+    raise BadInput(f"merge.method: {params.method} works on elements, not on low-rank factors; {ADVICE}")
+
+
+def check_any_span(params: MergeParams) -> None:
+    """Accept: the method commutes with a change of basis and stays in the span."""
+
+
+def check_weighed_span(params: MergeParams) -> None:
+    """Raise BadInput where the weights come from norms of what lies beneath the factors."""
     if params.weights == "nan" and params.nan.of == "weights":
         raise BadInput(
-            f"merge.nan.of: weights are unknown where adapters are merged; set task_vectors, or {advice}"
+            f"merge.nan.of: weights are unknown where adapters are merged; set task_vectors, or {ADVICE}"
         )

@@ -11,8 +11,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.merging import arrays
-from tasks.merging.arrays import Tally
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array, Tally
+from tasks.merging.block import Block
 from tasks.merging.program import Measure, Results
 
 UPPER, LOWER = 2**15, 2**16

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, NamedTuple
 
 from tasks.merging import (
     age_weights,
@@ -11,49 +10,19 @@ from tasks.merging import (
     deltas,
     lore_method,
     lore_notes,
+    low_rank,
     norms,
     reductions,
     spectral,
     weights,
 )
 from tasks.merging.compose import Row, compose
+from tasks.merging.method import Method
 from tasks.merging.model_stock import model_stock
-from tasks.merging.program import FamilyProgram, Program, Settings, together
+from tasks.merging.program import Program, Settings
 from tasks.merging.slerp import slerp
 from tasks.merging.widen import widen
 from tasks.parameters.merge import MergeParams
-
-
-class Method(NamedTuple):
-    """A named merge method."""
-
-    summary: str
-    reference: str
-    program: Callable[[Settings], Program]
-    base: Literal["required", "unused"] = "unused"
-    """Whether task vectors are differences from a base model."""
-    at_least: int = 2
-    """How many checkpoints it needs."""
-    at_most: int | None = None
-    sections: tuple[str, ...] = ()
-    """The keys of the merge section that it reads, beside those that every method reads."""
-    whole: bool = False
-    """Whether it takes whole matrices (decompositions), in the files' precision, instead of rows."""
-    spans_model: Callable[[MergeParams], bool] = lambda params: False
-    """Whether its measurements have to see the whole model before any tensor can be merged."""
-    check: Callable[[Settings], None] = lambda settings: None
-    """Raises BadInput for settings that do not fit the checkpoints."""
-    notes: Callable[[Settings], list[str]] = lambda settings: []
-    """What a reader must know about these settings, such as that they reduce to averaging."""
-    averages: Callable[[Settings], bool] = lambda settings: False
-    """Whether these settings make it a plain average, which needs no decomposition."""
-    family: Callable[[Sequence[Settings]], FamilyProgram] | None = None
-    """Merges several variants over the same blocks; none: their programs side by side."""
-
-    def run(self, variants: Sequence[Settings]) -> FamilyProgram:
-        """Return the program of these variants; their settings differ in parameters only."""
-        family = self.family or (lambda variants: together([self.program(own) for own in variants]))
-        return family(variants)
 
 
 def _row(row: Row) -> Callable[[Settings], Program]:
@@ -83,6 +52,7 @@ METHODS = {
         notes=lore_notes.lore_notes,
         averages=lore_notes.lore_averages,
         family=lore_method.family,
+        check_span=lore_notes.check_lore_span,
     ),
     "average": Method(
         "plain average",
@@ -91,23 +61,31 @@ METHODS = {
         sections=WEIGHT_SECTIONS,
         spans_model=weights.spans_model,
         check=weights.check_average,
+        averages_weights=True,
+        check_span=low_rank.check_weighed_span,
     ),
     "ema": Method(
         "average with weights decay^age",
         "Polyak and Juditsky 1992; Izmailov et al. 2018, arXiv 1803.05407",
         _row(Row(anchor.no_anchor, deltas.weights_themselves, age_weights.ema, combine.mean)),
         sections=("ema",),
+        averages_weights=True,
+        check_span=low_rank.check_any_span,
     ),
     "wma": Method(
         "average with weights 1, 2, …, N, the newest weighing most",
         "Li et al. 2025, arXiv 2505.12082",
         _row(Row(anchor.no_anchor, deltas.weights_themselves, age_weights.wma, combine.mean)),
+        averages_weights=True,
+        check_span=low_rank.check_any_span,
     ),
     "lawa": Method(
         "average of the latest checkpoints, spaced widely",
         "Kaddour 2022, arXiv 2209.14981; Sanyal et al. 2023, arXiv 2306.03241",
         _row(Row(anchor.no_anchor, deltas.weights_themselves, age_weights.lawa, combine.mean)),
         sections=("lawa",),
+        averages_weights=True,
+        check_span=low_rank.check_any_span,
     ),
     "task_arithmetic": Method(
         "base plus the sum of task vectors",
@@ -119,6 +97,7 @@ METHODS = {
         spans_model=weights.spans_model,
         check=weights.check_weights,
         notes=reductions.of_task_arithmetic,
+        check_span=low_rank.check_weighed_span,
     ),
     "ties": Method(
         "trim, elect sign, disjoint mean",
@@ -168,6 +147,7 @@ METHODS = {
         at_least=1,
         sections=("metagpt", "lam"),
         spans_model=lambda params: params.metagpt.per == "model",
+        check_span=low_rank.check_any_span,
     ),
     "slerp": Method(
         "along the arc between two checkpoints",
@@ -181,6 +161,7 @@ METHODS = {
         "Jang et al. 2024, arXiv 2403.19522",
         _row(Row(anchor.base, deltas.as_they_are, model_stock, combine.total)),
         base="required",
+        check_span=low_rank.check_any_span,
     ),
     "widen": Method(
         "task vectors weighted column by column, by how far magnitude and direction moved",

@@ -6,8 +6,8 @@ The norms of checkpoints or task vectors, of each tensor or of the whole model, 
 from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias
 
-from tasks.merging.arrays import dot
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array, dot
+from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Measure, Results, Settings
 

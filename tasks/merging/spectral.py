@@ -7,7 +7,8 @@ and both methods leave them out instead of blowing them up.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 from tasks.merging.program import Facts, Program, Settings, without_measuring
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tasks.merging import arrays
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
 from tasks.merging.roles import is_embedding

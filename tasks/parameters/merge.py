@@ -1,13 +1,11 @@
 """The merge section of params.yaml: one model per method, the only home of defaults."""
 
-from collections.abc import Iterable, Mapping
-from copy import deepcopy
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from tasks.base.errors import BadInput
-from tasks.parameters.section import Section, override, parse
+from tasks.parameters.section import Section
 from tasks.parameters.varying import VARYING
 
 Number = Annotated[float, Field(allow_inf_nan=False), VARYING]
@@ -180,13 +178,3 @@ class MergeParams(Section):
     metagpt: MetagptParams = MetagptParams()
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
-
-
-def read_merge_params(overrides: Iterable[str], given: Mapping[str, Any] | None = None) -> MergeParams:
-    """Build the merge section alone, for merges outside a pipeline: `merge.key=value` on top of `given`."""
-    tree: dict[str, Any] = {"merge": deepcopy(dict(given or {}))}
-    for setting in overrides:
-        if not setting.startswith("merge."):
-            raise BadInput(f"--set {setting}: a merge of named checkpoints takes only merge.* keys")
-        override(tree, setting)
-    return parse(MergeParams, tree["merge"], where="--set", prefix="merge.")

@@ -14,14 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-from tasks.merging.layers import Layers
-from tasks.parameters.section import Section
-
-ModelT = TypeVar("ModelT", bound=Section)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 Bounded: TypeAlias = Callable[[Any], float]
 """Reads one number and holds it to the field's bounds."""
 
@@ -68,12 +65,11 @@ def varies(value: object) -> bool:
     return isinstance(value, Gradient | Rules)
 
 
-def resolve(section: ModelT, tensor: str, layers: Layers) -> ModelT:
-    """Return the parameters that hold for one tensor, plain numbers; `section` itself if nothing varies."""
-    return _resolve(section, tensor, layers.position(tensor))
+def resolve(section: ModelT, tensor: str, position: float) -> ModelT:
+    """Return the parameters that hold for one tensor, plain numbers; `section` itself if nothing varies.
 
-
-def _resolve(section: ModelT, tensor: str, position: float) -> ModelT:
+    `position`: where the tensor lies in its model, 0 (first layer) to 1 (last).
+    """
     fields = type(section).model_fields
     changed = {
         key: new
@@ -87,8 +83,8 @@ def _resolved(value: Any, default: Any, tensor: str, position: float) -> Any:
     if isinstance(value, Gradient | Rules):
         found = value.at(tensor, position)
         return default if found is None else found
-    if isinstance(value, Section):
-        return _resolve(value, tensor, position)
+    if isinstance(value, BaseModel):
+        return resolve(value, tensor, position)
     if isinstance(value, tuple) and any(varies(entry) for entry in value):
         return tuple(_resolved(entry, 1.0, tensor, position) for entry in value)
     return value

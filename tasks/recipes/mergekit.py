@@ -10,7 +10,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tasks.base.errors import BadInput
-from tasks.parameters.section import Section, parse
+from tasks.parameters.reading import parse
+from tasks.parameters.section import Section
 from tasks.recipes.mergekit_methods import MERGEKIT_METHODS, Merge, MergekitMethod, Model
 from tasks.recipes.mergekit_settings import Scope
 from tasks.recipes.mergekit_slices import check_all_layers

@@ -8,14 +8,16 @@
 A file with `merge_method` is mergekit's, and is translated first.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field
 
-from tasks.parameters.merge import MergeParams, read_merge_params
-from tasks.parameters.section import load_yaml, parse
+from tasks.base.errors import BadInput
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.reading import load_yaml, override, parse
 from tasks.recipes.mergekit import translate
 from tasks.recipes.places import located
 
@@ -62,3 +64,13 @@ def recipe_of(named: Sequence[Path], overrides: Iterable[str]) -> Recipe:
     if len(named) == 1 and named[0].suffix in (".yaml", ".yml"):
         return read_recipe(named[0], overrides)
     return Recipe(list(named), read_merge_params(overrides), [])
+
+
+def read_merge_params(overrides: Iterable[str], given: Mapping[str, Any] | None = None) -> MergeParams:
+    """Build the merge section alone, for merges outside a pipeline: `merge.key=value` on top of `given`."""
+    tree: dict[str, Any] = {"merge": deepcopy(dict(given or {}))}
+    for setting in overrides:
+        if not setting.startswith("merge."):
+            raise BadInput(f"--set {setting}: a merge of named checkpoints takes only merge.* keys")
+        override(tree, setting)
+    return parse(MergeParams, tree["merge"], where="--set", prefix="merge.")

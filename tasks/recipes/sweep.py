@@ -12,7 +12,7 @@ import yaml
 from tasks.base.errors import BadInput
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.section import parse
+from tasks.parameters.reading import parse
 
 LIMIT = 100
 """Combinations; a longer list is a typing error, or a search that wants another tool."""

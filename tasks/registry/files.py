@@ -58,7 +58,7 @@ def store_files(client: "MlflowClient", model: Any, source: Path, manifest: Mani
     if target is None:
         _upload(client, model, source, manifest)
     elif not _holds(target, manifest):
-        with publishing(target, manifest.made_from) as scratch:
+        with publishing(target, manifest.made_from, owned=True) as scratch:
             for file in manifest.files:
                 (scratch / file.name).parent.mkdir(parents=True, exist_ok=True)
                 link_or_copy(source / file.name, scratch / file.name)

@@ -5,7 +5,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.records import Record
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.store import connect, mlflow_errors
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, VERDICT, aliases

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 from tasks.base.errors import Unavailable
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import (
     AliasChange,
     age_of,

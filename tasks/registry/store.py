@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +14,8 @@ from filelock import FileLock
 from tasks.base.directories import cache_dir, state_dir
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import digest_of
-from tasks.parameters.params import RegisterParams
+from tasks.base.secrets import without_secrets
+from tasks.parameters.registration import RegisterParams
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -91,11 +91,6 @@ def store_lock(uri: str, name: str = "") -> FileLock:
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / digest_of(["registry", place_of(uri), name]))
-
-
-def without_secrets(text: str) -> str:
-    """Remove user:password@ and query strings from the URLs in a text."""
-    return re.sub(r"(\w+://)[^/\s]*@", r"\1", re.sub(r"(\w+://[^\s?]*)\?[^\s]*", r"\1", text))
 
 
 def _settle() -> None:

@@ -9,7 +9,7 @@ from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
 from tasks.base.publish import is_intact
 from tasks.base.records import Record, digest_of
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.lineage import COMMIT_TAG
 from tasks.registry.runs import MERGE_TAG, only

@@ -12,7 +12,8 @@ from tasks.checkpoints.layout import labels_of, step_of
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.devices import CPU
 from tasks.engine.execute import OnTensor, survey
-from tasks.engine.plan import Plan, make_plan
+from tasks.engine.plan import Plan
+from tasks.engine.planning import make_plan
 from tasks.merging.deviation import describe, deviation, join
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.deviation_figure import draw_deviation

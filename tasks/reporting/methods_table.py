@@ -1,6 +1,7 @@
 """The methods as `loreline methods` prints them: what each does, needs and reads."""
 
-from tasks.merging.methods import METHODS, Method
+from tasks.merging.method import Method
+from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.section import Section
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from tasks.base.errors import BadInput, Unavailable
 from tasks.base.publish import is_published, link_or_copy, publishing
 from tasks.base.records import digest_of
+from tasks.base.secrets import without_secrets
 from tasks.checkpoints.layout import LORELINE_FILES, inside
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import local_directory
-from tasks.registry.store import connect, mlflow_errors, without_secrets
+from tasks.registry.store import connect, mlflow_errors
 from tasks.sources.hub_download import KINDS, RemoteCheckpoint
 from tasks.sources.mlflow_address import SEGMENT, Address, address_of
 

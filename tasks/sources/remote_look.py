@@ -3,7 +3,7 @@
 import time
 
 from tasks.base.records import digest_of
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import local_directory
 from tasks.registry.store import connect, mlflow_errors
 from tasks.sources.directory_look import newest_change, read_state

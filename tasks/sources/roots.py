@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.errors import BadInput
+from tasks.base.secrets import without_secrets
 from tasks.checkpoints.layout import numbered_checkpoints
-from tasks.parameters.params import RegisterParams
-from tasks.registry.store import connect, mlflow_errors, without_secrets
+from tasks.parameters.registration import RegisterParams
+from tasks.registry.store import connect, mlflow_errors
 from tasks.sources.addresses import HUB, MLFLOW, normal_address
 from tasks.sources.mlflow_address import PATH, Address
 from tasks.sources.mlflow_download import checkpoint_names, folder_of

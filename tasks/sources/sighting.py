@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
 from tasks.sources.addresses import HUB, MLFLOW
 from tasks.sources.directory_look import look_at_directory
 from tasks.sources.remote_look import look_at_mlflow, look_at_repository

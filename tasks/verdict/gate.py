@@ -11,7 +11,7 @@ import numpy as np
 from tasks.base.errors import BadInput
 from tasks.base.records import Difference, EvaluatedModel, Evaluation, Verdict
 from tasks.evaluation.results import TaskResult, full_name
-from tasks.parameters.params import EvaluateParams
+from tasks.parameters.evaluation import EvaluateParams
 from tasks.verdict.comparison import MERGE_ROLE, ResultsByRole, compare
 from tasks.verdict.intervals import gains_of, items_needed
 

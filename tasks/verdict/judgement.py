@@ -10,7 +10,9 @@ from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
 from tasks.evaluation.harness import evaluate_model, known_results
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import TaskSpec, check_tasks
-from tasks.parameters.params import EvaluateParams, Params, RegisterParams
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import TEXT_LIMIT
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.store import connect, mlflow_errors

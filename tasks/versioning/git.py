@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tasks.base.errors import LorelineError
-from tasks.registry.store import without_secrets
+from tasks.base.secrets import without_secrets
 
 FALLBACK = {"NAME": "Loreline", "EMAIL": "loreline@localhost"}
 # Set by a git that runs this program (rebase --exec, an alias): they would name another repository.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from tasks.merging.lore import dense, subspace
-from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, Solution, add_up
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.algebra import Factors, add_up
+from tasks.merging.lore.penalty import Penalty, Scale
+from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.solve import solve
 from tests.benchmarks.algorithm_1 import PASSES, algorithm_1, by_svd, passes_needed, ten_passes
 from tests.benchmarks.measure import digits, judged, say, table

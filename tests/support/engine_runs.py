@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from tasks.engine.planning import make_plan
 
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.execute import execute
-from tasks.engine.plan import Plan, make_plan
+from tasks.engine.plan import Plan
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tests.support.tiny import random_tensors, write_checkpoint

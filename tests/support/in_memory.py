@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tasks.merging.block import Block
 from tasks.merging.layers import Layers
-from tasks.merging.methods import METHODS, Method
+from tasks.merging.method import Method
+from tasks.merging.methods import METHODS
 from tasks.merging.program import Settings, worst
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
@@ -33,7 +33,11 @@ def merge(
     """
     shapes = {name: tensor.shape for name, tensor in checkpoints[0].items()}
     steps = steps or range(1, len(checkpoints) + 1)
-    at = partial(resolve, params, layers=Layers.of(shapes))
+    layers = Layers.of(shapes)
+
+    def at(tensor: str) -> MergeParams:
+        return resolve(params, tensor, layers.position(tensor))
+
     settings = Settings(params, at, steps, shapes)
     method = row or METHODS[params.method]
     groups = [list(shapes)] if method.spans_model(params) else [[name] for name in shapes]

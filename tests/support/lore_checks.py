@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
-from tasks.merging.lore.scale import Scale
 from tasks.merging.lore.solve import solve
 from tests.support.lore_reference import Array, Minimum, minimise, primal
 

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tasks.merging.lore.problem import Factors
+from tasks.merging.lore.algebra import Factors
 from tests.support.lore_reference import Array, threshold
 
 

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
+
 from tasks.registry.store import connect, experiment
 
 

@@ -4,7 +4,8 @@ import json
 import os
 from pathlib import Path
 
-from tasks.parameters.params import RegisterParams
+from tasks.parameters.registration import RegisterParams
+
 from tasks.sources.sighting import Sighting, sight
 from tests.support.tiny import write_checkpoint
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.merge_checkpoints import merge_directories, sweep_directories
-from tasks.parameters.merge import read_merge_params
+from tasks.recipes.recipe import read_merge_params
 from tasks.recipes.sweep import grid
 
 

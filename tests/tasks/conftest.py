@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tasks.parameters.registration import RegisterParams
 
 from tasks.base.publish import publishing
 from tasks.base.records import (
@@ -29,7 +30,6 @@ from tasks.base.records import (
     TrainingRun,
     Verdict,
 )
-from tasks.parameters.params import RegisterParams
 
 MakeArtifacts = Callable[..., Path]
 

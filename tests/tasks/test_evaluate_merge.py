@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
+from tasks.parameters.selection import SelectParams
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
@@ -15,7 +19,6 @@ from tasks.evaluation import harness
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.params import EvaluateParams, FetchParams, RegisterParams, SelectParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point

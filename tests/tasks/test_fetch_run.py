@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
 
 from tasks import fetch_run as module
 from tasks.base.errors import BadInput
 from tasks.fetch_run import fetch_run
-from tasks.parameters.params import FetchParams, RegisterParams
 from tasks.sources.mlflow_address import address_of
 from tasks.sources.staging import staged
 from tests.support.mlflow_runs import log_run

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.selection import SelectParams
 
 from tasks.base.errors import BadInput
 from tasks.base.publish import MANIFEST
@@ -21,7 +23,6 @@ from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 from tasks.merging.lore import dense
 from tasks.merging.lore.problem import NotConverged
 from tasks.parameters.merge import LoreParams, MergeParams
-from tasks.parameters.params import FetchParams, SelectParams
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.tiny import CONFIG, random_tensors, write_checkpoint
 

@@ -52,7 +52,7 @@ import os, signal, sys
 from pathlib import Path
 from tasks.base import publish
 from tasks.merge_checkpoints import sweep_directories
-from tasks.parameters.merge import read_merge_params
+from tasks.recipes.recipe import read_merge_params
 from tasks.recipes.sweep import grid
 out, moment, swept = sys.argv[1:4]
 settings = [own for own in sys.argv[4:] if "=" in own]

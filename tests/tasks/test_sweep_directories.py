@@ -14,7 +14,7 @@ from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine import cut
 from tasks.merge_checkpoints import merge_directories
 from tasks.merging.methods import METHODS
-from tasks.parameters.merge import read_merge_params
+from tasks.recipes.recipe import read_merge_params
 from tests.support.engine_runs import count_for, write_models
 from tests.support.sweeping import contents, one_by_one, sweep
 from tests.support.tiny_adapters import write_adapter, write_llama

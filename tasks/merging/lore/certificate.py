@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
+from tasks.merging.lore.algebra import Factors, Tensor, add_up, inner
 from tasks.merging.lore.duality_gap import DualityGap
 from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, Tensor, add_up, inner
 
 ROWS = 2**10
 """Of a matrix that is made and used up at once."""
@@ -61,11 +61,6 @@ def _accounts(
     return DualityGap.of(penalty, sigmas, thresholds, aligned, pulled, energy)
 
 
-def energy(B: Tensor) -> float:
-    """Return Σ‖B_i‖²; rows in their own precision, which loses nothing that counts, their sum in float64."""
-    return float(torch.linalg.vector_norm(B, dim=-1).double().square().sum())
-
-
 def _bounded(b: Tensor, update: Factors, limit: float) -> bool:
     """Tell whether ‖Y‖_2 ≤ limit for Y = b + update: limit²·I − YᵀY then has a Cholesky factor.
 
@@ -86,11 +81,3 @@ def _bounded(b: Tensor, update: Factors, limit: float) -> bool:
     for Y in rows:
         rest = syrk(-1.0, Y.numpy().T, beta=1.0, c=rest, overwrite_c=True)
     return bool(potrf(rest, clean=False, overwrite_a=True)[1] == 0)
-
-
-def gram_matrix(Y: Tensor) -> Tensor:
-    """Return YᵀY; numpy's product knows that it is symmetric, and takes half the time."""
-    if Y.device.type != "cpu":
-        return Y.T @ Y
-    array = Y.numpy()
-    return torch.from_numpy(array.T @ array)

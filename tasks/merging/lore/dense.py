@@ -2,34 +2,19 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.certificate import energy, gram_matrix
+from tasks.merging.lore.algebra import Tensor, energy, row_dot
 from tasks.merging.lore.duality_gap import DualityGap
 from tasks.merging.lore.momentum import Momentum
-from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, NotConverged, Solution, Tensor, Unproven
-from tasks.merging.lore.scale import Deviations, Scale, values
+from tasks.merging.lore.penalty import Deviations, Penalty, Scale, values
+from tasks.merging.lore.problem import NotConverged, Solution
+from tasks.merging.lore.shrink import Shrunk, shrink, singular
 
 DENSE_PASSES = 10_000
 DENSE_SINGLE_PASSES = 300
 """In float32, whose rounding may be what is in the way."""
-GRAM_SHARE = 0.1
-"""Share of the tolerance that a Gram matrix may cost: it squares the condition number.
-
-Of its root in float32, where what is found has to be proven: errors of δ count squared.
-"""
-
-
-class Shrunk(NamedTuple):
-    """The proximal map of a matrix."""
-
-    delta: Factors
-    sigma: list[float]
-    """Of the matrix itself."""
-    threshold: float
 
 
 def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
@@ -76,37 +61,10 @@ def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None 
     )
 
 
-def singular(A: Tensor) -> Tensor:
-    """Return the singular values, descending, exact to √ε · σ_1."""
-    sigma: Tensor = torch.linalg.eigvalsh(gram_matrix(A)).flip(-1).clamp(min=0).sqrt()
-    return sigma
-
-
-def shrink(A: Tensor, penalty: Penalty, tolerance: float) -> Shrunk:
-    """Return the proximal map of A (m ≥ n), its singular values and the threshold taken off them.
-
-    Through the Gram matrix where that is exact enough, else by a singular value decomposition.
-    """
-    squares, V = torch.linalg.eigh(gram_matrix(A))
-    sigma, V = squares.flip(-1).clamp(min=0).sqrt(), V.flip(-1)
-    t = penalty.threshold(values(sigma))
-    U = None
-    lost = torch.finfo(A.dtype).eps * float(sigma[0]) ** 2
-    if A.dtype == torch.float32 and lost > GRAM_SHARE * tolerance**0.5 * t**2:
-        raise Unproven
-    if A.dtype == torch.float64 and lost > GRAM_SHARE * tolerance * t**2:
-        U, sigma, Vt = torch.linalg.svd(A, full_matrices=False)
-        V = Vt.T
-        t = penalty.threshold(values(sigma))
-    r = int((sigma > t).sum())
-    left = U[:, :r] if U is not None else A @ V[:, :r] / sigma[:r]
-    return Shrunk(Factors(left, sigma[:r] - t, V[:, :r]), values(sigma).tolist(), t)
-
-
 def _accounts(
     total_energy: float, z: Tensor, S: Tensor, shrunk: Sequence[Shrunk], penalty: Penalty
 ) -> DualityGap:
-    """Account for the task vectors found at z (see Accounts for what the numbers are)."""
+    """Account for the task vectors found at z (see DualityGap for what the numbers are)."""
     sigmas = [delta.sigma for delta, _, _ in shrunk]
     thresholds = [t for _, _, t in shrunk]
     aligned = row_dot(z, S) + sum(
@@ -114,11 +72,6 @@ def _accounts(
         for sigma, t in zip(sigmas, thresholds, strict=True)
     )
     return DualityGap.of(penalty, sigmas, thresholds, aligned, row_dot(S, S) / len(shrunk), total_energy)
-
-
-def row_dot(left: Tensor, right: Tensor) -> float:
-    """Return ⟨left, right⟩; rows in their own precision, their sum in float64."""
-    return float(torch.linalg.vecdot(left, right).double().sum())
 
 
 def _excess(step: Tensor, accounts: DualityGap, tolerance: float) -> float:

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Tensor
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from tasks.merging.lore.algebra import Factors, add_up, gaussian, inner
 from tasks.merging.lore.duality_gap import DualityGap
-from tasks.merging.lore.krylov import gaussian
 from tasks.merging.lore.momentum import Momentum
 from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, add_up, inner
 
 Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -30,7 +29,7 @@ class Fista:
         """z in units of them."""
 
     def take(self, deltas: Sequence[Factors], thresholds: Sequence[float], penalty: Penalty) -> DualityGap:
-        """Account for the task vectors found at z (see Accounts for what the numbers are)."""
+        """Account for the task vectors found at z (see DualityGap for what the numbers are)."""
         newest = add_up(deltas)
         self._S = [newest, *self._S[:2]]
         products = [inner(newest, S) for S in self._S]

@@ -10,26 +10,15 @@ from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, Tensor, Unproven
-from tasks.merging.lore.scale import Deviations, Scale, values
+from tasks.merging.lore.algebra import Factors, Tensor, gaussian
+from tasks.merging.lore.penalty import Deviations, Penalty, Scale, values
+from tasks.merging.lore.problem import Unproven
+from tasks.merging.lore.ritz import Triplets, times, triplets
 
-SEED = 0
 FIRST_CHECK = 4
 """Blocks before the first look at what was found."""
 RANK_SHARE = 6
 """Beyond min(m, n) / 6 active singular values a full decomposition is faster."""
-
-
-class Triplets(NamedTuple):
-    """Ritz triplets A ≈ U diag(σ) Vᵀ of N matrices, descending."""
-
-    U: Tensor
-    """N × m × k"""
-    sigma: Tensor
-    """N × k"""
-    V: Tensor
-    """N × n × k"""
 
 
 class Start(NamedTuple):
@@ -72,18 +61,6 @@ def enlarged(B: Tensor, found: Triplets, z: Factors, blocks: int) -> Triplets:
     return triplets(U, *torch.linalg.qr(W))
 
 
-def triplets(U: Tensor, Q: Tensor, R: Tensor) -> Triplets:
-    """Return the Ritz triplets of A, given an orthonormal U and AᵀU = QR."""
-    # on the CPU, wherever A is: GPUs take such small problems one after the other
-    X, sigma, Zt = (part.to(R.device) for part in torch.linalg.svd(R.cpu()))
-    return Triplets(U @ Zt.mT, sigma, Q @ X)
-
-
-def times(A: Tensor, V: Tensor, z: Factors | None) -> Tensor:
-    """Return (A − z)V."""
-    return A @ V if z is None else A @ V - (z.U * z.sigma) @ (z.V.T @ V)
-
-
 def _growing(B: Tensor, U: Tensor | None, z: Factors | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield orthonormal U, block by block larger, and its images W = (B − z)ᵀU."""
     N, m, n = B.shape
@@ -97,12 +74,6 @@ def _growing(B: Tensor, U: Tensor | None, z: Factors | None) -> Iterator[tuple[T
         block = times(B.mT, new, turned)
         U, W = torch.cat([U, new], -1), torch.cat([W, block], -1)
         yield U, W
-
-
-def gaussian(*shape: int, like: Tensor) -> Tensor:
-    """Return random numbers, always the same, from the CPU's generator whatever the device."""
-    generator = torch.Generator().manual_seed(SEED)
-    return torch.randn(*shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def _orthonormal(Y: Tensor, U: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 import torch
 
 from tasks.merging.lore import dense, subspace, tall_matrices, two_checkpoints
-from tasks.merging.lore.certificate import certify, energy
-from tasks.merging.lore.problem import NotConverged, Solution, Tensor, Unproven
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.algebra import Tensor, energy
+from tasks.merging.lore.certificate import certify
+from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.problem import NotConverged, Solution, Unproven
 
 SMALL_COLUMNS = 128
 """Columns up to which full decompositions in float64 cost less than looking for subspaces."""

@@ -4,17 +4,16 @@ Each pass multiplies every A_i = B_i − z by its subspace once from either side
 § 2, facts 4 to 6, and "Speed").
 """
 
-from typing import NamedTuple
-
 import torch
 
-from tasks.merging.lore.certificate import certify, energy
+from tasks.merging.lore.algebra import Tensor, energy
+from tasks.merging.lore.certificate import certify
 from tasks.merging.lore.duality_gap import DualityGap
 from tasks.merging.lore.fista import Fista
-from tasks.merging.lore.krylov import RANK_SHARE, Triplets, enlarged, leading_triplets, times, triplets
-from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, Solution, Tensor, Unproven
-from tasks.merging.lore.scale import Scale, values
+from tasks.merging.lore.krylov import RANK_SHARE, enlarged, leading_triplets
+from tasks.merging.lore.penalty import Penalty, Scale, values
+from tasks.merging.lore.problem import Solution, Unproven
+from tasks.merging.lore.ritz import Pass, ritz, threshold
 
 SPARE = 8
 """Columns of a subspace beyond the active ones; twice as many whenever a proof fails."""
@@ -27,19 +26,6 @@ PRODUCT_ROUNDING = 8
 """What products and factors lose of σ_1, in units of its last place; beside μ it must not matter."""
 CAUTION = 0.8
 """Share of the tolerance at which the proof is tried: it knows what the estimate leaves out."""
-
-
-class Pass(NamedTuple):
-    """The task vectors at one z."""
-
-    deltas: list[Factors]
-    triplets: Triplets
-    thresholds: list[float]
-
-    @property
-    def lowest(self) -> float:
-        """The smallest threshold."""
-        return min(self.thresholds)
 
 
 def solve_by_subspaces(B: Tensor, scale: Scale, tolerance: float) -> Solution | None:
@@ -74,23 +60,6 @@ def solve_by_subspaces(B: Tensor, scale: Scale, tolerance: float) -> Solution | 
         else:
             found = ritz(B, resized(found.V, active + spare, start.triplets.V), descent.next_z())
     raise Unproven
-
-
-def ritz(B: Tensor, V: Tensor, z: Factors | None = None) -> Triplets:
-    """Return Ritz triplets of B_i − z from subspaces V (N × n × k): one power pass from either side."""
-    U = torch.linalg.qr(times(B, V, z)).Q
-    return triplets(U, *torch.linalg.qr(times(B.mT, U, z.transposed if z is not None else None)))
-
-
-def threshold(found: Triplets, penalty: Penalty) -> Pass:
-    """Take the threshold off the singular values."""
-    deltas, thresholds = [], []
-    for U, sigma, V in zip(*found, strict=True):
-        t = penalty.threshold(values(sigma))
-        r = int((sigma > t).sum())
-        deltas.append(Factors(U[:, :r], sigma[:r] - t, V[:, :r]))
-        thresholds.append(t)
-    return Pass(deltas, found, thresholds)
 
 
 def resized(V: Tensor, width: int, others: Tensor) -> Tensor:

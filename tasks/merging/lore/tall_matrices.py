@@ -11,9 +11,10 @@ from typing import TypeAlias
 
 import torch
 
-from tasks.merging.lore.certificate import certify, energy, gram_matrix
-from tasks.merging.lore.problem import Factors, NotConverged, Solution, Tensor
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.algebra import Factors, Tensor, energy, gram_matrix
+from tasks.merging.lore.certificate import certify
+from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.problem import NotConverged, Solution
 
 Solver: TypeAlias = Callable[[Tensor, Scale, float], Solution]
 

@@ -1,12 +1,12 @@
 """Two checkpoints: no task vectors at all, or, with one as the anchor, a single thresholding."""
 
-from tasks.merging.lore.certificate import certify, energy
-from tasks.merging.lore.dense import shrink, singular
+from tasks.merging.lore.algebra import Factors, Tensor, energy
+from tasks.merging.lore.certificate import certify
 from tasks.merging.lore.krylov import leading_triplets
-from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, Solution, Tensor
-from tasks.merging.lore.scale import Deviations, Scale, values
-from tasks.merging.lore.subspace import ritz, threshold
+from tasks.merging.lore.penalty import Deviations, Penalty, Scale, values
+from tasks.merging.lore.problem import Solution
+from tasks.merging.lore.ritz import ritz, threshold
+from tasks.merging.lore.shrink import shrink, singular
 
 POLISHES = 6
 """Power passes over what Krylov subspaces found, before a full decomposition takes over."""

@@ -1,7 +1,8 @@
 """A fingerprint changes exactly when code, parameters or inputs do."""
 
+from tasks.parameters.selection import SelectParams
+
 from tasks.base.fingerprint import ROOT, code_files, fingerprint
-from tasks.parameters.params import SelectParams
 
 
 def test_code_files_follow_imports_and_stop_at_other_stages() -> None:

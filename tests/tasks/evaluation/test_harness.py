@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 import torch
+from tasks.parameters.evaluation import EvaluateParams
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput, LorelineError
 from tasks.evaluation import harness
 from tasks.evaluation.harness import evaluate_model
 from tasks.evaluation.task_files import load_tasks
-from tasks.parameters.params import EvaluateParams
 from tests.support.tiny_world import LETTERS, TASKS, rows, write_data, write_model, write_task
 
 ALL = tuple(TASKS)

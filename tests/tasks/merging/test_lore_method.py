@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.block import Block
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import NotConverged
-from tasks.merging.lore.scale import Scale
 from tasks.merging.lore.solve import solve
-from tasks.merging.lore_method import family, lam_of, program, trim
+from tasks.merging.lore_method import family, program, trim
+from tasks.merging.lore_notes import lam_of
 from tasks.merging.program import Settings
 from tasks.parameters.merge import MergeParams
 from tests.support import lore_reference, sparsifying_reference

@@ -6,7 +6,8 @@ from pydantic import ValidationError
 from tasks.base.errors import BadInput
 from tasks.merging.lore_notes import check_lore, lore_notes
 from tasks.merging.program import Settings
-from tasks.parameters.merge import LoreParams, MergeParams, read_merge_params
+from tasks.parameters.merge import LoreParams, MergeParams
+from tasks.recipes.recipe import read_merge_params
 
 
 def params(lam: float | None = None, scope: str = "tensor", **lore: object) -> MergeParams:

@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.block import Array, Block
+from tasks.merging.arrays import Array
+from tasks.merging.block import Block
 from tasks.merging.magnitude import Group, leading
 from tests.support import sparsifying_reference as reference
 from tests.support.driving import drive

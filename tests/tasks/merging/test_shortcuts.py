@@ -1,7 +1,6 @@
 """A shortcut gives what the long way gives, whatever is set for it, and reads nothing else."""
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -85,7 +84,8 @@ def test_two_checkpoints_merge_alike_by_the_shortcut_and_by_the_method_itself(
     method: str, params: MergeParams
 ) -> None:
     base, models = trajectory(2)
-    settings = Settings(params, partial(resolve, params, layers=Layers.of(SHAPES)), [1, 2], SHAPES)
+    layers = Layers.of(SHAPES)
+    settings = Settings(params, lambda name: resolve(params, name, layers.position(name)), [1, 2], SHAPES)
     taken, _ = merge(params, models, base, row=method_of([settings]))
     itself, _ = merge(params, models, base, row=METHODS[method]._replace(averages=lambda settings: False))
     for name in SHAPES:

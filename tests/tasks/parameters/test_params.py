@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
-from tasks.parameters.merge import read_merge_params
 from tasks.parameters.params import Params, read_params
+from tasks.recipes.recipe import read_merge_params
 
 GOOD = """
 fetch: {source: runs/x}

@@ -9,20 +9,21 @@ from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
 from tasks.merging.layers import Layers
-from tasks.parameters.merge import MergeParams, read_merge_params
-from tasks.parameters.section import parse
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.reading import parse
 from tasks.parameters.varying import resolve, varies
+from tasks.recipes.recipe import read_merge_params
 
 LAYERS = Layers.of([f"model.layers.{i}.mlp.up_proj.weight" for i in range(5)])
 
 
 def at(tensor: str, tree: dict[str, Any], layers: Layers = LAYERS) -> MergeParams:
-    return resolve(parse(MergeParams, tree, "test"), tensor, layers)
+    return resolve(parse(MergeParams, tree, "test"), tensor, layers.position(tensor))
 
 
 def test_parameters_that_do_not_vary_are_returned_themselves() -> None:
     params = MergeParams()
-    assert resolve(params, "model.layers.3.mlp.up_proj.weight", LAYERS) is params
+    assert resolve(params, "model.layers.3.mlp.up_proj.weight", 0.75) is params
 
 
 RULES = [{"match": r"attn|q_proj", "value": 0.1}, {"match": r"\.4\.", "value": 0.2}, {"value": 0.3}]
@@ -112,8 +113,8 @@ def test_rules_come_from_the_command_line_as_yaml() -> None:
     params = read_merge_params(
         ["merge.ties.density=[{match: a=b, value: 0.1}, {value: {gradient: [0.2, 0.4]}}]"]
     )
-    assert resolve(params, "x.a=b", LAYERS).ties.density == 0.1
-    assert resolve(params, "model.layers.4.x", LAYERS).ties.density == 0.4
+    assert resolve(params, "x.a=b", 1.0).ties.density == 0.1
+    assert resolve(params, "model.layers.4.x", 1.0).ties.density == 0.4
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,7 @@ def test_slerp_s_zero_is_the_base_model_wherever_it_is_listed(place: Path, liste
     recipe = read(place, tree)
     assert (names(recipe), recipe.params.base, recipe.params.dtype) == (["base", "one"], None, "bfloat16")
     layers = Layers.of(f"model.layers.{i}.x" for i in range(5))
-    t = {name: resolve(recipe.params, name, layers).slerp.t for name in
+    t = {name: resolve(recipe.params, name, layers.position(name)).slerp.t for name in
          ("model.layers.1.self_attn.q", "model.layers.1.mlp.up", "model.layers.1.norm", "lm_head")}  # fmt: skip
     assert list(t.values()) == [0.25, 0.75, 0.5, 0.5]
 
@@ -153,7 +153,10 @@ def test_weights_of_a_model_may_vary_and_fall_back_to_the_file_s(place: Path) ->
     own = {"weight": [{"filter": "mlp", "value": [0, 1]}]}
     params = read(place, vectors("task_arithmetic", {"weight": 0.25}, one=own, two={})).params
     layers = Layers.of(f"h.{i}.x" for i in range(3))
-    found = [resolve(params, name, layers).weights for name in ("h.1.mlp.w", "h.1.attn.w", "mlp.head")]
+    found = [
+        resolve(params, name, layers.position(name)).weights
+        for name in ("h.1.mlp.w", "h.1.attn.w", "mlp.head")
+    ]
     assert found == [(0.5, 0.25), (0.25, 0.25), (0.0, 0.25)]
 
 
@@ -169,7 +172,11 @@ def test_dare_drops_what_mergekit_does_not_keep(place: Path) -> None:
     params = read(place, vectors("dare_linear", {"weight": 1, "density": [0.25, 0.75]})).params
     layers = Layers.of(["h.0.x", "h.8.x"])
     assert params.method == "dare"
-    assert [resolve(params, f"h.{i}.x", layers).dare.p for i in (0, 2, 8)] == [0.75, 0.625, 0.25]
+    assert [resolve(params, f"h.{i}.x", layers.position(f"h.{i}.x")).dare.p for i in (0, 2, 8)] == [
+        0.75,
+        0.625,
+        0.25,
+    ]
 
 
 def test_dare_ties_elects_signs_without_trimming(place: Path) -> None:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from tasks.base.errors import BadInput
 from tasks.merging.layers import Layers
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.section import parse
+from tasks.parameters.reading import parse
 from tasks.parameters.varying import resolve
 from tasks.recipes.mergekit_settings import Scope, all_numbers, flag, mapped, setting
 
@@ -58,7 +58,7 @@ def theirs(name: str, t: float, scopes: list[Any], default: float) -> float:
 
 def ours(name: str, layers: Layers, scopes: list[Any], default: float) -> float:
     value = setting("weight", [Scope("here", {"weight": scope}) for scope in scopes], default)
-    found = resolve(parse(MergeParams, {"weights": [value]}, "test"), name, layers).weights[0]
+    found = resolve(parse(MergeParams, {"weights": [value]}, "test"), name, layers.position(name)).weights[0]
     assert isinstance(found, float)
     return found
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
-from tasks.parameters.merge import MergeParams, read_merge_params
+from tasks.parameters.merge import MergeParams
+from tasks.recipes.recipe import read_merge_params
 from tasks.recipes.sweep import LIMIT, grid
 
 OUT = Path("out")

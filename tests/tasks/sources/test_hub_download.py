@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
+from tasks.parameters.fetch import FetchParams
 
 from tasks.base.errors import BadInput, LorelineError
 from tasks.checkpoints.layout import read_tensors, side_files
 from tasks.fetch_run import fetch_run
-from tasks.parameters.params import FetchParams
 from tasks.sources.hub_download import download_checkpoint, download_run
 from tasks.sources.staging import staged
 from tests.support.hub_checkpoints import REPO, checkpoint, environment, names, value_of

@@ -15,9 +15,9 @@ from urllib.request import Request, urlopen
 import pytest
 import torch
 from safetensors.torch import load_file
+from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput, Unavailable
-from tasks.parameters.params import RegisterParams
 from tasks.registry.store import connect
 from tasks.sources import mlflow_download
 from tasks.sources.mlflow_address import address_of, kept

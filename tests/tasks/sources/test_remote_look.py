@@ -11,9 +11,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
+from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput, Unavailable
-from tasks.parameters.params import RegisterParams
 from tasks.sources import hub_download
 from tasks.sources.sighting import Sighting, sight
 from tests.support.hub_server import Handler, Hub, Repo

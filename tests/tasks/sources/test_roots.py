@@ -4,9 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput, Unavailable
-from tasks.parameters.params import RegisterParams
 from tasks.registry.store import connect, experiment
 from tasks.sources.roots import sources_in
 from tests.support.mlflow_runs import log_run

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.parameters.fetch import FetchParams
 
 from tasks.base.errors import BadInput
 from tasks.fetch_run import fetch_run
-from tasks.parameters.params import FetchParams
 from tasks.sources.staging import stage_files
 from tests.support.sightings import HOUR, back, finished, look
 from tests.support.tiny import write_checkpoint

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tasks.parameters.evaluation import EvaluateParams
 
 from tasks.base.errors import BadInput
 from tasks.base.records import EvaluatedModel, Evaluation
 from tasks.evaluation.results import TaskResult
-from tasks.parameters.params import EvaluateParams
 from tasks.verdict import intervals
 from tasks.verdict.comparison import compare
 from tasks.verdict.gate import evaluate_results, strongest_opponent

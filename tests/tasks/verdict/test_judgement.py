@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tasks.parameters.registration import RegisterParams
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
 from tasks.evaluation import harness
-from tasks.parameters.params import Params, RegisterParams
+from tasks.parameters.params import Params
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point, version_of
 from tasks.verdict.judgement import judge_again

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.merging.lore.certificate import certify, energy, gram_matrix
+from tasks.merging.lore.algebra import Factors, energy, gram_matrix
+from tasks.merging.lore.certificate import certify
 from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors
 from tests.support.lore_checks import on_devices
 from tests.support.lore_factors import factors, thresholds
 from tests.support.lore_matrices import family

@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import dense
-from tasks.merging.lore.penalty import Penalty
+from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import NotConverged, Unproven
-from tasks.merging.lore.scale import Scale
 from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
 from tests.support.lore_matrices import SPECTRA, family
 from tests.support.lore_reference import noise_edge, prox, threshold

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.merging.lore.algebra import Factors, add_up
 from tasks.merging.lore.fista import Fista, norm2
 from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import Factors, add_up
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import family
 from tests.support.lore_reference import Array, noise_edge, primal, prox

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.merging.lore.krylov import Start, Triplets, enlarged, gaussian, leading_triplets, times
+from tasks.merging.lore.algebra import gaussian
+from tasks.merging.lore.krylov import Start, enlarged, leading_triplets
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Unproven
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.ritz import Triplets, times
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import family, low_rank, with_spectrum

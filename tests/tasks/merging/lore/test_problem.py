@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.merging.lore.problem import add_up, inner
+from tasks.merging.lore.algebra import add_up, inner
 from tests.support.lore_factors import factors
 
 A, B = np.random.default_rng(0).standard_normal((2, 7, 5))

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
-from tasks.merging.lore.scale import Scale
 from tasks.merging.lore.solve import solve
 from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
 from tests.support.lore_matrices import SPECTRA, family

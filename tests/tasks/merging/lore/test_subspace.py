@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from tasks.merging.lore import subspace
-from tasks.merging.lore.krylov import Triplets, leading_triplets
-from tasks.merging.lore.penalty import Penalty
+from tasks.merging.lore.krylov import leading_triplets
+from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Unproven
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.ritz import Triplets
 from tests.support.lore_checks import check, matrices, off
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import family

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import dense, tall_matrices
-from tasks.merging.lore.penalty import Penalty
-from tasks.merging.lore.problem import NotConverged, Solution, Tensor
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.algebra import Tensor
+from tasks.merging.lore.penalty import Penalty, Scale
+from tasks.merging.lore.problem import NotConverged, Solution
 from tasks.merging.lore.solve import solve
 from tasks.merging.lore.two_checkpoints import no_task_vectors
 from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices

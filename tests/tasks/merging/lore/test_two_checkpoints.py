@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tasks.merging.lore import dense, two_checkpoints
-from tasks.merging.lore.scale import Scale
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.solve import solve
 from tests.support.lore_checks import DTYPES, matrices, off, on_devices
 from tests.support.lore_matrices import family

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.merging.lore.scale import Deviations, Scale, noise_edge, values
+from tasks.merging.lore.penalty import Deviations, Scale, noise_edge, values
 from tests.support.lore_matrices import edge, family
 from tests.support.lore_reference import Array, deviations
 from tests.support.lore_reference import noise_edge as by_definition

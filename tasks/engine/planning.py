@@ -1,0 +1,139 @@
+"""Planning a merge: everything about it that can be checked before any arithmetic."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cache
+
+from tasks.base.errors import BadInput
+from tasks.checkpoints.compatibility import check_compatible
+from tasks.checkpoints.header import FLOATING
+from tasks.checkpoints.peft.adapter import Adapter
+from tasks.checkpoints.weights import WeightReader
+from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
+from tasks.engine.plan import Plan, written_dtype
+from tasks.engine.shards import Stored
+from tasks.engine.tied import stored_twice
+from tasks.merging.layers import Layers
+from tasks.merging.method import Method
+from tasks.merging.methods import METHODS, method_of
+from tasks.merging.program import Settings
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.varying import resolve
+
+
+def plan_merges(
+    variants: Sequence[MergeParams],
+    inputs: Sequence[WeightReader],
+    base: WeightReader | None,
+    steps: Sequence[int],
+) -> Plan:
+    """Plan a merge into models, or into adapters where nothing but adapters is given.
+
+    Variants differ in what the method reads. Raises BadInput naming what does not fit.
+    """
+    adapters = [source for source in inputs if isinstance(source, Adapter)]
+    return plan_adapters(variants, adapters, steps) if adapters else make_plan(variants, inputs, base, steps)
+
+
+def narrowed(plan: Plan, kept: Sequence[int]) -> Plan:
+    """Plan the merge of some of a plan's checkpoints, by their positions."""
+    variants, steps = [settings.params for settings in plan.variants], plan.variants[0].steps
+    return plan_merges(variants, [plan.inputs[i] for i in kept], plan.base, [steps[i] for i in kept])
+
+
+def with_variants(plan: Plan, kept: Sequence[int]) -> Plan:
+    """Return the plan of some of a plan's variants, by their positions."""
+    variants = [plan.variants[i] for i in kept]
+    return replace(plan, variants=variants, method=method_of(variants))
+
+
+def make_plan(
+    variants: Sequence[MergeParams],
+    inputs: Sequence[WeightReader],
+    base: WeightReader | None,
+    steps: Sequence[int],
+) -> Plan:
+    """Check that these models can be merged by this method, and say what will be written.
+
+    Raises BadInput naming what does not fit.
+    """
+    params, method = variants[0], check_method(variants, len(inputs))
+    if method.base == "required" and base is None:
+        raise BadInput(f"merge.base: {params.method} needs the model the checkpoints started from; name it")
+    check_compatible(inputs, base)
+    names = sorted(inputs[-1].tensors.keys() - stored_twice([*([base] if base else []), *inputs]))
+    spec = {
+        name: Stored(
+            written_dtype({source.tensors[name].dtype for source in inputs}, params),
+            inputs[-1].tensors[name].shape,
+        )
+        for name in names
+    }
+    floating = {
+        name: stored.shape for name, stored in spec.items() if stored.dtype in FLOATING and stored.size
+    }
+    settings = make_settings(variants, steps, floating, Layers.of(names))
+    return Plan(inputs, base, settings, spec, method_of(settings))
+
+
+def plan_adapters(
+    variants: Sequence[MergeParams], adapters: Sequence[Adapter], steps: Sequence[int]
+) -> AdapterPlan:
+    """Check that these adapters can be merged by this method into an adapter.
+
+    Raises BadInput naming what does not fit.
+    """
+    method = check_method(variants, len(adapters))
+    for params in variants:
+        method.check_span(params)
+    check_alike(adapters)
+    shapes = changed_shapes(adapters)
+    dtypes = {name: written_dtype(factor_dtypes(name, adapters), variants[0]) for name in shapes}
+    settings = make_settings(variants, steps, shapes, Layers.of(shapes))
+    spec = adapter_spec(adapters, dtypes, variants[0])
+    return AdapterPlan(adapters, None, settings, spec, method_of(settings), dtypes)
+
+
+def make_settings(
+    variants: Sequence[MergeParams],
+    steps: Sequence[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    layers: Layers,
+) -> list[Settings]:
+    """Return each variant's settings, values that vary over layers resolved, once the method has agreed."""
+    found = [_settings(params, steps, shapes, layers) for params in variants]
+    for settings in found:
+        METHODS[settings.params.method].check(settings)
+    return found
+
+
+def _settings(
+    params: MergeParams, steps: Sequence[int], shapes: Mapping[str, tuple[int, ...]], layers: Layers
+) -> Settings:
+    at = cache(lambda tensor: resolve(params, tensor, layers.position(tensor)))
+    return Settings(params, at, steps, shapes)
+
+
+def check_method(variants: Sequence[MergeParams], count: int) -> Method:
+    """Return the method, once its parameters fit it and so many checkpoints (BadInput otherwise)."""
+    name = variants[0].method
+    method = METHODS[name]
+    _check_count(name, method, count)
+    for params in variants:
+        _check_parameters(params, method)
+    return method
+
+
+def _check_count(name: str, method: Method, count: int) -> None:
+    if count < method.at_least:
+        noun = "checkpoint is" if count == 1 else "checkpoints are"
+        raise BadInput(f"nothing to merge: {count} {noun} named, and {name} needs {method.at_least}")
+    if method.at_most is not None and count > method.at_most:
+        raise BadInput(f"merge.method: {name} takes {method.at_most} checkpoints, but {count} are named")
+
+
+def _check_parameters(params: MergeParams, method: Method) -> None:
+    given = {"lam": params.lam is not None, "weights": params.weights != "uniform"}
+    for key, is_given in given.items():
+        if is_given and key not in method.sections:
+            raise BadInput(f"merge.{key}: method {params.method} does not read it; leave it out")

@@ -1,0 +1,44 @@
+"""What is known of a merge method: a row of the table."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from tasks.merging.low_rank import check_no_span
+from tasks.merging.program import FamilyProgram, Program, Settings, together
+from tasks.parameters.merge import MergeParams
+
+
+class Method(NamedTuple):
+    """A named merge method."""
+
+    summary: str
+    reference: str
+    program: Callable[[Settings], Program]
+    base: Literal["required", "unused"] = "unused"
+    """Whether task vectors are differences from a base model."""
+    at_least: int = 2
+    """How many checkpoints it needs."""
+    at_most: int | None = None
+    sections: tuple[str, ...] = ()
+    """The keys of the merge section that it reads, beside those that every method reads."""
+    whole: bool = False
+    """Whether it takes whole matrices (decompositions), in the files' precision, instead of rows."""
+    spans_model: Callable[[MergeParams], bool] = lambda params: False
+    """Whether its measurements have to see the whole model before any tensor can be merged."""
+    check: Callable[[Settings], None] = lambda settings: None
+    """Raises BadInput for settings that do not fit the checkpoints."""
+    notes: Callable[[Settings], list[str]] = lambda settings: []
+    """What a reader must know about these settings, such as that they reduce to averaging."""
+    averages: Callable[[Settings], bool] = lambda settings: False
+    """Whether these settings make it a plain average, which needs no decomposition."""
+    averages_weights: bool = False
+    """Whether it averages the weights themselves: whole tensors beside the factors of adapters, too."""
+    check_span: Callable[[MergeParams], None] = check_no_span
+    """Raises BadInput for parameters that cannot merge low-rank matrices within the span of their factors."""
+    family: Callable[[Sequence[Settings]], FamilyProgram] | None = None
+    """Merges several variants over the same blocks; none: their programs side by side."""
+
+    def run(self, variants: Sequence[Settings]) -> FamilyProgram:
+        """Return the program of these variants; their settings differ in parameters only."""
+        family = self.family or (lambda variants: together([self.program(own) for own in variants]))
+        return family(variants)

@@ -1,0 +1,34 @@
+"""The section evaluate: what the merge is measured on, and what it has to show."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.parameters.section import Section
+
+
+class EvaluateParams(Section):
+    """What the merge is measured on, and what it has to show."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    """lm-eval task names: of `include_path`, or that lm-eval ships."""
+    include_path: str | None = None
+    """Directory of local task YAML files; their relative data_files are relative to the YAML file."""
+    primary: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
+    """The metric that decides, as task/metric, such as gsm8k/exact_match or word_problems_nll/nll."""
+    min_gain: Annotated[float, Field(ge=0)] = 0.0
+    """What the lower end of the primary metric's 95 % interval must exceed for PROMOTE, in its units."""
+    margin: Annotated[float, Field(ge=0)] = 0.01
+    """How far the mean of any other metric may fall, in its units, without blocking PROMOTE."""
+    margins: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    """Exceptions to `margin`, by task/metric."""
+    limit: Annotated[int, Field(ge=2)] | None = None
+    """Evaluate only the first so many items of each task."""
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    """Examples shown before each item; unset: what the task says."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Items per forward pass."""
+    device: str = "auto"
+    """auto (a GPU when there is one), cpu, or cuda[:i]."""
+    seed: int = 0
+    """Seed of lm-eval's sampling and of the bootstrap."""

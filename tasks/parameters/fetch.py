@@ -1,0 +1,19 @@
+"""The section fetch: which training run, and when it counts as finished."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.parameters.section import Section
+
+
+class FetchParams(Section):
+    """Which training run, and when it counts as finished."""
+
+    source: str
+    """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions), or
+    mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts)."""
+    wait: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds to wait for checkpoints that are still being written before leaving them out."""
+    settle: Annotated[float, Field(ge=0)] = 1.0
+    """Seconds between the two looks that show that nothing changes any more."""

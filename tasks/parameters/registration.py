@@ -1,0 +1,31 @@
+"""The section register: where the merge is registered, and who may promote it."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator
+
+from tasks.parameters.section import Section
+
+
+class RegisterParams(Section):
+    """Where the merge is registered and who may promote it."""
+
+    name: Annotated[str, Field(pattern=r"^[^/:]+$", max_length=250)] = "loreline"
+    """The MLflow registered model."""
+    tracking_uri: str | None = None
+    """MLflow server; unset: $MLFLOW_TRACKING_URI, else SQLite in the state directory."""
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        """Keep secrets out of what is logged, hashed and committed."""
+        if uri and "@" in urlsplit(uri).netloc:
+            raise ValueError(
+                "holds a user or password; leave it null and set MLFLOW_TRACKING_URI, or "
+                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment"
+            )
+        return uri
+
+    promote: Literal["manual", "auto"] = "manual"
+    """auto: a PROMOTE verdict moves the alias champion; manual: only `loreline promote` does."""

@@ -1,0 +1,16 @@
+"""The section watch: where training runs appear, and when one counts as ended."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tasks.parameters.section import Section
+
+
+class WatchParams(Section):
+    """Where training runs appear, and when one counts as ended."""
+
+    roots: tuple[str, ...] = ()
+    """Globs of output directories (runs/*), hf://org/name[@step*], mlflow:/experiments/NAME[/PATH]."""
+    quiet_for: Annotated[float, Field(ge=0)] = 1800.0
+    """Seconds without a change after which a run has ended although its training state does not say so."""
