@@ -36,9 +36,14 @@ def test_a_stage_s_command_and_parameters_carry_its_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_stage_depends_on_exactly_the_code_it_imports(name: str) -> None:
-    listed = [dep for dep in STAGES[name]["deps"] if dep.endswith(".py")]
-    assert listed == [path.relative_to(ROOT).as_posix() for path in code_files(MODULES[name])]
+def test_a_stage_depends_on_exactly_the_rooms_whose_code_it_imports(name: str) -> None:
+    listed = {dep for dep in STAGES[name]["deps"] if dep.startswith("tasks/")}
+    code = [path.relative_to(ROOT).parts for path in code_files(MODULES[name])]
+    assert listed == {"/".join(parts[:2]) for parts in code if parts != ("tasks", "__init__.py")}
+
+
+def test_it_stays_short() -> None:
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 60
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -10,13 +10,11 @@ from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
-from tasks.doctor.versioning import cache_directory, nearest, size_of, writable
+from tasks.doctor.versioning import COUNT_S, cache_directory, nearest, size_of, writable
 from tasks.jobs.ledger import Ledger
 from tasks.jobs.process_owner import lives
 from tasks.parameters.params import Params
 from tasks.sources.staging import wanted_files
-
-COUNT_S = 3.0
 
 
 class Need(NamedTuple):

@@ -88,7 +88,8 @@ def changed_files(directory: Path, names: Iterable[str]) -> list[str]:
     """Return which of these files, or files below these directories, are not as committed."""
     root, here = top(directory), prefix(directory)
     paths = [path for name in names for path in [directory / name, *(directory / name).rglob("*")]]
-    present = [here + path.relative_to(directory).as_posix() for path in paths if path.is_file()]
+    files = [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
+    present = [here + path.relative_to(directory).as_posix() for path in files]
     digests = git(root, "hash-object", "--stdin-paths", stdin="".join(f"{name}\n" for name in present))
     now = dict(zip(present, digests.splitlines(), strict=True))
     listed = git(root, "ls-tree", "-r", "-z", "HEAD", "--", *(here + name for name in names)).split("\0")

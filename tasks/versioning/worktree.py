@@ -1,7 +1,6 @@
 """A place of its own for one run: a git worktree that holds what decides a result, and nothing else."""
 
 import shutil
-from functools import partial
 from pathlib import Path
 
 import yaml
@@ -96,8 +95,11 @@ def _take(root: Path, workspace: Path, name: str) -> None:
     target.unlink(missing_ok=True)
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        copy = partial(shutil.copytree, ignore_dangling_symlinks=True) if source.is_dir() else shutil.copyfile
-        copy(source, target)
+        if source.is_dir():
+            compiled = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(source, target, ignore=compiled, ignore_dangling_symlinks=True)
+        else:
+            shutil.copyfile(source, target)
 
 
 def _committed_lock(workspace: Path) -> None:
