@@ -174,6 +174,8 @@ def test_changed_files_are_those_that_are_not_as_committed(root: Path) -> None:
     (root / "new.py").write_text("new\n")
     (root / "package" / "part.py").unlink()
     (root / "package" / "other.py").touch()
+    (root / "package" / "__pycache__").mkdir()
+    (root / "package" / "__pycache__" / "part.pyc").touch()
     assert changed_files(root, names) == ["code.py", "new.py", "package/other.py", "package/part.py"]
     assert changed_files(root / "package", ["part.py"]) == ["part.py"]
 
