@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.checkpoints.layout import numbered_checkpoints
+from tasks.checkpoints.names import numbered_checkpoints
 from tasks.doctor.training_runs import check_training_runs, judge_run, saved_steps
 from tasks.parameters.params import EvaluateParams, FetchParams, Params, SelectParams, WatchParams
-from tasks.sources.directory_look import read_state
+from tasks.trajectory.trainer_state import read_state
 
 FIVE = SelectParams(k=5)
 
