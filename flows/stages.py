@@ -17,7 +17,7 @@ from tasks.merge_checkpoints import merge_checkpoints
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.select_checkpoints import select_checkpoints
-from tasks.sources.sighting import sight
+from tasks.sources.addresses import observe
 from tasks.version_artifacts import version_artifacts
 
 ParamsT = ParamSpec("ParamsT")
@@ -52,7 +52,7 @@ def _unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     return False
 
 
-look = stage(sight, "look at {source}", network=True)
+look = stage(observe, "look at {address}", network=True)
 check = stage(check_tasks, "check the evaluation tasks")
 fetch = stage(fetch_run, "fetch {params.source}", network=True)
 select = stage(select_checkpoints, "select {params.rule}")

@@ -14,9 +14,7 @@ from tasks.jobs.identity import key_of
 from tasks.jobs.ledger import Ledger, LedgerEntry
 from tasks.parameters.params import Params, read_params
 from tasks.registry.promotion import reconcile
-from tasks.sources.addresses import normal_address
-from tasks.sources.roots import sources_in
-from tasks.sources.sighting import Sighting, sight
+from tasks.sources.addresses import normal_address, observe, sources_in
 from tasks.versioning.worktree import close_workspace
 
 
@@ -50,11 +48,11 @@ def _merge(source: str, params: Params) -> None:
 def _look_around(params: Params) -> None:
     """Start what is to be merged; what fails keeps nothing else waiting, and is told at the end."""
     failed: list[str] = []
-    for seen in _to_merge(params, failed):
+    for source, digest in _to_merge(params, failed):
         try:
-            _start(seen, params)
+            _start(source, digest, params)
         except Exception as error:
-            failed.append(f"{seen.source}: {error}")
+            failed.append(f"{source}: {error}")
     try:
         _tidy(params)
     except LorelineError as error:
@@ -63,12 +61,15 @@ def _look_around(params: Params) -> None:
         raise LorelineError("; ".join(failed))
 
 
-def _to_merge(params: Params, failed: list[str]) -> Iterator[Sighting]:
-    """Yield the runs that have ended and are not merged, refused or being merged; log the others."""
+def _to_merge(params: Params, failed: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield address and digest of the runs that have ended and are not merged, refused or being merged.
+
+    The others are logged.
+    """
     log, ledger = get_run_logger(), Ledger()
     for source in _sources(params, failed):
         try:
-            seen = sight(source, params.watch.quiet_for, params.register_)
+            seen = observe(source, params.watch.quiet_for, params.register_)
         except LorelineError as error:
             log.warning("%s: left alone: %s", source, error)
             continue
@@ -82,7 +83,7 @@ def _to_merge(params: Params, failed: list[str]) -> Iterator[Sighting]:
             log.warning("%s: was refused (%s); mend that and run it by hand", source, known.sentence)
         else:
             log.info("%s: has ended: %s", source, seen.reason)
-            yield seen
+            yield source, seen.digest
 
 
 def _sources(params: Params, failed: list[str]) -> list[str]:
@@ -95,18 +96,18 @@ def _sources(params: Params, failed: list[str]) -> list[str]:
     return sorted(found)
 
 
-def _start(seen: Sighting, params: Params) -> None:
+def _start(source: str, digest: str, params: Params) -> None:
     """Start a flow run of this deployment; by hand, without one, do it here."""
     if deployment.id is None:
-        _merge(seen.source, params)
+        _merge(source, params)
         return
-    key = key_of(seen.digest, params)
+    key = key_of(digest, params)
     known = Ledger().find(key)
     with get_client(sync_client=True) as client:
         for attempt in count(known.token if known else 0):
             started = client.create_flow_run_from_deployment(
                 deployment.id,
-                parameters={"run": seen.source},
+                parameters={"run": source},
                 idempotency_key=f"{key}-{attempt}",  # of two looks that overlap, one starts it
             )
             if started.state is None or not started.state.is_final():

@@ -11,8 +11,8 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.publish import is_published, tidy
 from tasks.base.records import Checkpoint, MergeReport, Selection, model_digest
-from tasks.checkpoints.layout import labels_of, step_of
 from tasks.checkpoints.models import open_models
+from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan

@@ -26,30 +26,38 @@ def code_digest(module: str) -> str:
 
 
 def code_files(module: str) -> list[Path]:
-    """List the source files of `module` and, transitively, of every tasks.* module that it imports."""
-    found: dict[str, Path] = {}
-    waiting = [module]
+    """List the source files of `module` and, transitively, of every tasks.* module that it imports.
+
+    A package that is imported as such, not a module of it, counts with all its files: one of them may be
+    chosen only when the program runs.
+    """
+    found: set[Path] = set()
+    waiting = _files(module)
     while waiting:
-        name = waiting.pop()
-        path = _source(name)
-        if name not in found and path is not None:
-            found[name] = path
-            waiting.extend(_imports(path))
-    return sorted(found.values())
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += _imported(path)
+    return sorted(found)
 
 
-def _source(module: str) -> Path | None:
-    path = ROOT.joinpath(*module.split("."))
-    if path.with_suffix(".py").is_file():
-        return path.with_suffix(".py")
-    return path / "__init__.py" if (path / "__init__.py").is_file() else None
-
-
-def _imports(path: Path) -> list[str]:
-    names: list[str] = []
+def _imported(path: Path) -> list[Path]:
+    files: list[Path] = []
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            files += [file for alias in node.names for file in _files(alias.name)]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [name for name in names if name.startswith("tasks.")]
+            files += _files(node.module)[:1]  # of a package its own __init__.py
+            files += [file for alias in node.names for file in _files(f"{node.module}.{alias.name}")]
+    return files
+
+
+def _files(module: str) -> list[Path]:
+    """Return the file of a tasks.* module, or all files of a package, its own __init__.py first."""
+    path = ROOT.joinpath(*module.split("."))
+    if not module.startswith("tasks."):
+        return []
+    if path.with_suffix(".py").is_file():
+        return [path.with_suffix(".py")]
+    own = path / "__init__.py"
+    return [own, *sorted(set(path.rglob("*.py")) - {own})] if own.is_file() else []

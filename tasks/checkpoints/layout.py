@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +13,11 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 STATE = "trainer_state.json"
 LORELINE_FILES = ("merge.json", "manifest.json")
+SIDE_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
+READABLE = ("*.safetensors", *SIDE_FILES)
+"""The names of what is ever read of a checkpoint: no pickle, no code."""
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
-
-
-def numbered_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """List a Trainer's checkpoint-N directories by step."""
-    found = ((re.fullmatch(r"checkpoint-(\d+)", path.name), path) for path in run.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match and path.is_dir())
-
-
-def step_of(directory: Path) -> int:
-    """Return the step that a directory's name ends in, 0 without one."""
-    match = re.search(r"(\d+)$", directory.name)
-    return int(match[1]) if match else 0
-
-
-def labels_of(directories: Sequence[Path]) -> list[str]:
-    """Name directories by their last part, or in full where that would name two of them alike.
-
-    Raises BadInput for one that is named twice.
-    """
-    places = [directory.resolve() for directory in directories]
-    if twice := [place for place in places if places.count(place) > 1]:
-        raise BadInput(f"{twice[0]}: is named twice; name every checkpoint once")
-    short = [directory.absolute().name for directory in directories]
-    return short if len(set(short)) == len(short) else [str(directory) for directory in directories]
 
 
 def weight_files(directory: Path) -> list[Path]:
@@ -106,13 +85,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def side_files(directory: Path) -> list[Path]:
     """List what a model needs beside its weights: configuration, tokenizer, templates; no code, no pickle."""
-    wanted = ("*.json", "*.txt", "*.model", "*.jinja")
-    found = {path for pattern in wanted for path in directory.glob(pattern)}
+    found = {path for pattern in SIDE_FILES for path in directory.glob(pattern)}
     return sorted(
         inside(directory, path)
         for path in found
         if path.name not in (STATE, *LORELINE_FILES) and not path.name.endswith(".index.json")
     )
+
+
+def wanted_files(directory: Path) -> list[Path]:
+    """List what a merge needs of a checkpoint: weights, configuration, tokenizer and training state.
+
+    Raises BadInput for a directory without weights that can be read.
+    """
+    wanted = [*weight_files(directory), *side_files(directory)]
+    return wanted + [directory / name for name in (INDEX, STATE) if (directory / name).is_file()]
+
+
+def is_readable(name: str) -> bool:
+    """Tell by its name whether a file of a checkpoint is ever read."""
+    return any(fnmatchcase(name, pattern) for pattern in READABLE)
 
 
 def inside(directory: Path, path: Path) -> Path:

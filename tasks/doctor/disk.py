@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import numbered_checkpoints
+from tasks.checkpoints.layout import wanted_files
+from tasks.checkpoints.names import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
 from tasks.doctor.versioning import COUNT_S, cache_directory, nearest, size_of, writable
 from tasks.jobs.ledger import Ledger
 from tasks.jobs.process_owner import lives
 from tasks.parameters.params import Params
-from tasks.sources.staging import wanted_files
 
 
 class Need(NamedTuple):
@@ -93,7 +93,7 @@ def _state_directory() -> Finding:
 
 def _newest_run(params: Params, root: Path) -> tuple[Path | None, dict[str, int]]:
     """Return the run that changed last, with the bytes of its checkpoints that can be used."""
-    runs = [(root / source).resolve() for source in local_runs(params, root)]
+    runs = [directory.resolve() for directory in local_runs(params, root).values()]
     if not runs:
         return None, {}
     newest = max(runs, key=lambda run: run.stat().st_mtime)

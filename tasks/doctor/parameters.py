@@ -3,23 +3,28 @@
 from pathlib import Path
 
 from tasks.base.errors import BadInput
+from tasks.checkpoints.names import numbered_checkpoints
 from tasks.doctor.finding import Finding
 from tasks.parameters.params import Params
-from tasks.sources.addresses import HUB, MLFLOW, checkpoints_in
+from tasks.sources.addresses import source_of
 
 
 def check_source(params: Params) -> list[Finding]:
     """Look whether fetch.source is a training run; one that is elsewhere is left to fetch."""
     source = params.fetch.source
-    if source.startswith((HUB, MLFLOW)):
+    directory = source_of(source).directory_of(source)
+    if directory is None:
         return [Finding("Parameters", "fetch.source", f"{source} (not asked)")]
     try:
-        count = len(checkpoints_in(source))
-    except BadInput as error:
-        told = str(error).removeprefix("fetch.source: ").partition(";")[0]
-        remedy = "set it to a Trainer's output_dir, or make that run: make demo makes runs/demo"
-        return [Finding("Parameters", "fetch.source", told, "warning", remedy)]
-    return [Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")]
+        if count := len(numbered_checkpoints(directory)):
+            return [Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")]
+        told = "holds no checkpoint-N directory"
+    except (FileNotFoundError, NotADirectoryError):
+        told = "no such directory"
+    except OSError as error:
+        told = f"cannot be read ({error.strerror})"
+    remedy = "set it to a Trainer's output_dir, or make that run: make demo makes runs/demo"
+    return [Finding("Parameters", "fetch.source", f"{source}: {told}", "warning", remedy)]
 
 
 def check_evaluation(params: Params) -> list[Finding]:

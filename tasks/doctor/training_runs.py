@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import numbered_checkpoints
+from tasks.checkpoints.names import numbered_checkpoints
 from tasks.doctor.finding import Finding
 from tasks.parameters.params import Params
-from tasks.parameters.registration import RegisterParams
 from tasks.parameters.selection import SelectParams
-from tasks.sources.addresses import HUB, MLFLOW
-from tasks.sources.directory_look import read_state
-from tasks.sources.roots import sources_in
+from tasks.sources.addresses import normal_address, source_of, sources_in
+from tasks.trajectory.trainer_state import read_state
 
 RUNS_SHOWN = 8
 
@@ -22,8 +20,8 @@ RUNS_SHOWN = 8
 def check_training_runs(params: Params, root: Path) -> list[Finding]:
     """Look at every local training run that the parameters name."""
     found, enough = [], 0
-    for source in local_runs(params, root):
-        there = numbered_checkpoints(root / source)
+    for source, directory in local_runs(params, root).items():
+        there = numbered_checkpoints(directory)
         state = read_state(there[-1][1]) or {}
         if judged := judge_run(source, [step for step, _ in there], state, params.select):
             found.append(judged)
@@ -36,17 +34,16 @@ def check_training_runs(params: Params, root: Path) -> list[Finding]:
     return [Finding("Training runs", "local", told), *found]
 
 
-def local_runs(params: Params, root: Path) -> list[str]:
-    """List the training runs on this machine's disks that watch.roots and fetch.source name."""
-    roots = [each for each in params.watch.roots if _is_local(each)]
+def local_runs(params: Params, root: Path) -> dict[str, Path]:
+    """Return address → directory of the runs on this machine that watch.roots and fetch.source name."""
     try:
-        found = set(sources_in(roots, root, RegisterParams()))
+        found = set(sources_in(filter(_directory_of, params.watch.roots), root, params.register_))
     except BadInput:  # Parameters says so
         found = set()
-    source = params.fetch.source
-    if _is_local(source) and (root / source).is_dir() and numbered_checkpoints(root / source):
-        found |= set(sources_in([source], root, RegisterParams()))
-    return sorted(found)
+    place = _directory_of(params.fetch.source)
+    if place and (root / place).is_dir() and numbered_checkpoints(root / place):
+        found.add(normal_address(params.fetch.source, root))
+    return {address: root / place for address in sorted(found) if (place := _directory_of(address))}
 
 
 def judge_run(
@@ -96,5 +93,5 @@ def _interval(steps: Sequence[int], state: Mapping[str, Any]) -> int:
     return between if consecutive and all(step % between == 0 for step in steps) else 0
 
 
-def _is_local(source: str) -> bool:
-    return not source.startswith((HUB, MLFLOW))
+def _directory_of(address: str) -> Path | None:
+    return source_of(address).directory_of(address)

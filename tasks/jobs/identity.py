@@ -31,9 +31,9 @@ def that_matter(params: Params) -> dict[str, Any]:
     }
 
 
-def key_of(sighting_digest: str, params: Params) -> str:
+def key_of(status_digest: str, params: Params) -> str:
     """Return the key of a job: known before any weights are read."""
-    return digest_of(["job", sighting_digest, that_matter(params)])
+    return digest_of(["job", status_digest, that_matter(params)])
 
 
 def identity_of(run: TrainingRun, params: Params) -> str:

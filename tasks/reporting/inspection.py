@@ -8,7 +8,7 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.publish import publishing
 from tasks.base.records import Record
-from tasks.checkpoints.layout import labels_of, step_of
+from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.devices import CPU
 from tasks.engine.execute import OnTensor, survey

@@ -1,46 +1,57 @@
-"""What names a training run: an output directory, hf://org/name[@pattern] or mlflow:/runs/RUN_ID/PATH."""
+"""What kind of source an address belongs to. The kinds are the modules of `kinds`: none is named here."""
 
+import pkgutil
+from collections.abc import Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 
-from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import numbered_checkpoints
-
-HUB, MLFLOW = "hf://", "mlflow:/"
-
-
-def normal_address(source: str, root: Path) -> str:
-    """Return the one spelling of a source: a directory inside `root` relative to it, any other absolute."""
-    if source.startswith((HUB, MLFLOW)):
-        return source.rstrip("/")
-    place, root = (root / source).resolve(), root.resolve()
-    return str(place.relative_to(root) if place.is_relative_to(root) else place)
+from tasks.parameters.registration import RegisterParams
+from tasks.sources import kinds
+from tasks.sources.run_status import RunStatus
+from tasks.sources.source import RunSource
 
 
-def name_of(source: str) -> str:
-    """Return what to call a run: its directory or repository, or its MLflow run id's first characters."""
-    if source.startswith(HUB):
-        return source.removeprefix(HUB).partition("@")[0].rstrip("/").rpartition("/")[2]
-    if source.startswith(MLFLOW):
-        return source.removeprefix(f"{MLFLOW}runs/").partition("/")[0][:8]
-    return Path(source).resolve().name
+def source_of(address: str) -> RunSource:
+    """Return the kind of source that a run, a checkpoint or a root belongs to."""
+    return next(source for source in _sources() if source.matches(address))
 
 
-def checkpoints_in(source: str) -> list[tuple[int, Path]]:
-    """List the checkpoint-N of a Trainer's output directory by step.
+def normal_address(address: str, project: Path) -> str:
+    """Return the one spelling of a run's address: a directory inside `project` is relative to it."""
+    return source_of(address).normal_form(address, project)
 
-    Raises BadInput when there is no such directory, or none in it.
+
+def observe(address: str, quiet_for: float, registry: RegisterParams) -> RunStatus:
+    """Look at a run once; it has ended when its state says so, or nothing changed for `quiet_for` seconds.
+
+    `registry` says in which MLflow a run of MLflow is. Raises BadInput when there is no such run or no
+    checkpoint, Unavailable when a server does not answer.
     """
-    try:
-        found = numbered_checkpoints(Path(source))
-    except (FileNotFoundError, NotADirectoryError):
-        raise BadInput(
-            f"fetch.source: {source}: no such directory; "
-            "name a Trainer's output directory, hf://… or mlflow:/runs/…"
-        ) from None
-    except OSError as error:
-        raise BadInput(f"fetch.source: {source}: cannot be read ({error.strerror}); allow it") from None
-    if not found:
-        raise BadInput(
-            f"fetch.source: {source}: holds no checkpoint-N directory; is it a Trainer's output_dir?"
-        )
-    return found
+    return source_of(address).observe(address, quiet_for, registry)
+
+
+def sources_in(roots: Iterable[str], project: Path, registry: RegisterParams) -> list[str]:
+    """List the runs that the roots hold now, sorted, each once; relative globs start at `project`.
+
+    Raises BadInput for a root that cannot be used, Unavailable when a server does not answer.
+    """
+    found = {
+        source.normal_form(address, project)
+        for root in roots
+        for source in [source_of(root)]
+        for address in source.runs_in(root, project, registry)
+    }
+    return sorted(found)
+
+
+def _sources() -> list[RunSource]:
+    """Make one of every kind, the one that takes what is left last."""
+    return sorted((kind() for kind in _kinds()), key=lambda source: source.asked_last)
+
+
+def _kinds() -> Iterator[type[RunSource]]:
+    for found in pkgutil.iter_modules(kinds.__path__):
+        module = import_module(f"{kinds.__name__}.{found.name}")
+        for each in vars(module).values():
+            if isinstance(each, type) and issubclass(each, RunSource) and each.__module__ == module.__name__:
+                yield each

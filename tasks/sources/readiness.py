@@ -1,10 +1,12 @@
-"""Whether a Trainer has finished writing a checkpoint."""
+"""Whether a checkpoint is whole: the Trainer has finished writing it, or its upload is complete."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import STATE, read_tensors, weight_files
+from tasks.sources.source import FetchedCheckpoint, FetchedRun
+from tasks.trajectory.trainer_state import read_state
 
 
 class NotReady(Exception):
@@ -17,29 +19,37 @@ def check_ready(directory: Path, step: int) -> None:
     The Trainer writes weights first and trainer_state.json last: without a matching state the save is under
     way, was cut short, or is being rotated away; with one, a file of the wrong length is damage.
     """
-    try:
-        state = json.loads((directory / STATE).read_bytes())
-        saved_step = state["global_step"]
-    except FileNotFoundError:
-        raise NotReady(f"has no {STATE}: still being written, or half removed") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise NotReady(f"{STATE} cannot be read yet") from None
-    if saved_step != step:
-        raise NotReady(f"{STATE} is of step {saved_step}")
+    if not (directory / STATE).exists():
+        raise NotReady(f"has no {STATE}: still being written, or half removed")
+    state = read_state(directory)
+    if state is None or "global_step" not in state:
+        raise NotReady(f"{STATE} cannot be read yet")
+    if state["global_step"] != step:
+        raise NotReady(f"{STATE} is of step {state['global_step']}")
     try:
         missing = [path.name for path in weight_files(directory) if not path.exists()]
     except FileNotFoundError:
         raise NotReady("is being removed") from None
     if missing:
         raise NotReady(f"{missing[0]} is missing")
-    check_model_files(directory)
+    _check_model_files(directory)
 
 
-def check_model_files(directory: Path) -> None:
-    """Raise BadInput unless the directory holds a model: whole safetensors files and a configuration."""
-    read_tensors(directory)
-    if not (directory / "config.json").is_file():
-        raise BadInput(f"{directory}: has no config.json; save the checkpoint with its model configuration")
+def complete_upload(checkpoints: Iterable[FetchedCheckpoint]) -> FetchedRun:
+    """Return a downloaded run once every checkpoint is a whole model, of the step that its state says.
+
+    Many are uploaded without their state: those count as they are. Raises BadInput for the first that is
+    not whole.
+    """
+    run = FetchedRun(list(checkpoints), left_out=[])
+    for checkpoint in run.checkpoints:
+        _check_model_files(checkpoint.directory)
+        if (checkpoint.directory / STATE).exists():
+            try:
+                check_ready(checkpoint.directory, checkpoint.step)
+            except NotReady as reason:
+                raise BadInput(f"{checkpoint.address}: {reason}; its upload is incomplete") from None
+    return run
 
 
 def file_snapshot(directory: Path) -> frozenset[tuple[str, int, int]]:
@@ -54,16 +64,8 @@ def file_snapshot(directory: Path) -> frozenset[tuple[str, int, int]]:
     return frozenset(seen)
 
 
-def logged_metrics(directory: Path, step: int) -> dict[str, float]:
-    """Return every number that the Trainer logged at `step`; empty without a readable state."""
-    try:
-        history = json.loads((directory / STATE).read_bytes())["log_history"]
-        entries = [entry for entry in history if entry.get("step") == step]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return {}
-    return {
-        key: float(value)
-        for entry in entries
-        for key, value in sorted(entry.items())
-        if key != "step" and isinstance(value, int | float)
-    }
+def _check_model_files(directory: Path) -> None:
+    """Raise BadInput unless the directory holds a model: whole safetensors files and a configuration."""
+    read_tensors(directory)
+    if not (directory / "config.json").is_file():
+        raise BadInput(f"{directory}: has no config.json; save the checkpoint with its model configuration")

@@ -1,69 +1,49 @@
-"""Whether a training run has ended: what its saved state says, and how long nothing has changed."""
+"""What a look at a training run shows: what fetch would take, and whether the run has ended."""
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 
-class Look(NamedTuple):
-    """What a source looks like now."""
+class RunStatus(NamedTuple):
+    """A training run at one look; no weights are read for it."""
 
     digest: str
-    """Changes whenever what fetch would take changes."""
+    """Changes whenever what fetch would take changes, and with nothing else that lies beside it."""
     ended: bool
     reason: str
-    """One phrase for the log."""
+    """Why it counts as ended or not, as one phrase for the log."""
 
 
-class Standing(NamedTuple):
-    """Whether a run has ended, and why."""
+def status_of(digest: str, says_ended: bool, place: str, age: float, quiet_for: float) -> RunStatus:
+    """Judge a run at `place` in its training: its state says that it has ended, or nothing has changed.
 
-    ended: bool
-    reason: str
-
-
-def standing(said: bool, place: str, age: float, quiet_for: float) -> Standing:
-    """Judge a run at `place` in its training: its state `said` that it has ended, or nothing has changed.
-
-    `age` is that of its newest change, in seconds.
+    `age` is that of its newest change; it and `quiet_for` are in seconds.
     """
-    if said:
-        return Standing(True, f"training state says so ({place})")
+    if says_ended:
+        return RunStatus(digest, True, f"training state says so ({place})")
     if age >= quiet_for:
-        return Standing(True, f"unchanged for {duration(age)} ({place})")
-    return Standing(False, f"still training: {place}, last change {duration(age)} ago")
+        return RunStatus(digest, True, f"unchanged for {_duration(age)} ({place})")
+    return RunStatus(digest, False, f"still training: {place}, last change {_duration(age)} ago")
 
 
-def says_ended(state: Mapping[str, Any]) -> bool:
-    """Tell whether a checkpoint's state is that of the last step, or of one at which training was stopped.
-
-    A stop counts only with an ordinary save. The checkpoint that enable_jit_checkpoint writes at SIGTERM says
-    should_training_stop too, but not should_save: that run was preempted and is to be resumed.
-    """
-    step, steps = _count(state, "global_step"), _count(state, "max_steps")
-    if 0 < steps <= step:
-        return True
-    control = _entry(_entry(_entry(state, "stateful_callbacks"), "TrainerControl"), "args")
-    return control.get("should_training_stop") is True and control.get("should_save", True) is True
+def newest_change(directory: Path) -> float:
+    """Return the newest modification time (seconds since 1970) of a directory and all that is in it."""
+    return max((status.st_mtime for status in _file_statuses(directory)), default=0.0)
 
 
-def step_of_steps(state: Mapping[str, Any]) -> str:
-    """Name the place in its training that a trainer_state.json is of."""
-    step, steps = _count(state, "global_step"), _count(state, "max_steps")
-    return f"step {step}" + (f" of {steps}" if steps else "")
+def _file_statuses(directory: Path) -> Iterator[os.stat_result]:
+    """Stat all that can be looked at, links themselves and not what they lead to."""
+    for folder, _, names in os.walk(directory):
+        for name in ("", *names):
+            with suppress(OSError):
+                yield Path(folder, name).lstat()
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     """Return a rough length of time to read: 12 s, 31 min, 5 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
-
-
-def _entry(tree: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    found = tree.get(key)
-    return found if isinstance(found, Mapping) else {}
-
-
-def _count(state: Mapping[str, Any], key: str) -> int:
-    value = state.get(key)
-    return value if isinstance(value, int) else 0

@@ -1,6 +1,7 @@
 """Staged checkpoints: hard links beside the artifacts that outlive the training directory's rotation."""
 
 import shutil
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,20 +9,37 @@ from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.publish import link_or_copy
 from tasks.base.records import Checkpoint
-from tasks.checkpoints.layout import INDEX, STATE, side_files, weight_files
-from tasks.sources.hub_download import download_checkpoint
-from tasks.sources.mlflow_address import kept
+from tasks.checkpoints.layout import wanted_files
+from tasks.sources.addresses import source_of
+from tasks.sources.source import FetchedCheckpoint
+from tasks.trajectory.trainer_state import logged_metrics
 
 STAGED = "checkpoints"
 
 
-def wanted_files(source: Path) -> list[Path]:
-    """List what a merge needs of a checkpoint: weights, configuration, tokenizer and training state.
+def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path) -> Checkpoint:
+    """Link what a merge needs of a checkpoint beside the artifacts, and return its record.
 
-    Raises BadInput for a directory without weights that can be read.
+    The links are made first and digested then: the training directory may rotate at any time.
     """
-    wanted = [*weight_files(source), *side_files(source)]
-    return wanted + [source / name for name in (INDEX, STATE) if (source / name).is_file()]
+    (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=artifacts / STAGED))
+    try:
+        linked = scratch / "linked"
+        stage_files(found.directory, linked)
+        checkpoint = Checkpoint(
+            name=found.name,
+            step=found.step,
+            source=found.address,
+            metrics=logged_metrics(linked, found.step),
+            files=file_digests(linked, linked.iterdir()),
+        )
+        directory = _place(checkpoint, artifacts)
+        shutil.rmtree(directory, ignore_errors=True)
+        linked.rename(directory)
+    finally:
+        shutil.rmtree(scratch)
+    return checkpoint
 
 
 def stage_files(source: Path, target: Path) -> None:
@@ -43,13 +61,6 @@ def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:
     return directory
 
 
-def put_staged(linked: Path, checkpoint: Checkpoint, artifacts: Path) -> None:
-    """Move a directory of linked files to where `staged` looks for them."""
-    directory = _place(checkpoint, artifacts)
-    shutil.rmtree(directory, ignore_errors=True)
-    linked.rename(directory)
-
-
 def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
     """Drop staged checkpoints of other runs, so that their disk space is not held for ever."""
     kept = {_place(checkpoint, artifacts) for checkpoint in keep}
@@ -64,7 +75,7 @@ def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
 
 def _restage(checkpoint: Checkpoint, directory: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
-    source = source_directory(checkpoint.source)
+    source = source_of(checkpoint.source).restore(checkpoint.source)
     if not source.is_dir():
         raise BadInput(
             f"{checkpoint.source}: gone, and {directory} does not hold its files; "
@@ -76,16 +87,6 @@ def _restage(checkpoint: Checkpoint, directory: Path) -> None:
         raise BadInput(
             f"{checkpoint.source}: changed since it was fetched; run loreline fetch --refresh to look again"
         )
-
-
-def source_directory(source: str) -> Path:
-    """Return where a checkpoint's source lies on this machine, downloading a Hub checkpoint if need be.
-
-    Raises BadInput for one of an MLflow run that is no longer kept here.
-    """
-    if source.startswith("hf://"):
-        return download_checkpoint(source)
-    return kept(source) if source.startswith("mlflow:/") else Path(source)
 
 
 def _matches(checkpoint: Checkpoint, directory: Path) -> bool:

@@ -17,7 +17,7 @@ from transformers.utils import logging
 
 from flows.demo import training
 from flows.demo.demo import demo_directory
-from tasks.sources.readiness import logged_metrics
+from tasks.trajectory.trainer_state import logged_metrics
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.programs import LORELINE
 from tests.benchmarks.study_figure import LINE, Losses, N, draw_study

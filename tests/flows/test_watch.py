@@ -8,7 +8,7 @@ import yaml
 from flows.watch import watch
 from tasks.base.errors import LorelineError
 from tasks.jobs.ledger import Ledger
-from tests.support.sightings import back, finished
+from tests.support.ended_runs import back, finished
 from tests.support.tiny import write_checkpoint
 from tests.support.tiny_world import write_world
 

@@ -6,6 +6,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save
 
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
+from tasks.sources.kinds.hub import HubSource
+from tasks.sources.source import FetchedCheckpoint
 from tests.support.hub_server import Files
 
 REPO = "hf://lab/model"
@@ -44,3 +48,11 @@ def value_of(directory: Path) -> float:
 
 def names(directory: Path) -> set[str]:
     return {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+
+
+def download(address: str) -> list[FetchedCheckpoint]:
+    return HubSource().fetch(FetchParams(source=address), RegisterParams()).checkpoints
+
+
+def restore(address: str) -> Path:
+    return HubSource().restore(address)

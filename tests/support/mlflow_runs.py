@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
-from tasks.parameters.registration import RegisterParams
+from safetensors.torch import load_file
 
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import connect, experiment
+from tasks.sources.kinds.mlflow import MlflowSource
+from tasks.sources.source import FetchedCheckpoint
 
 
 def log_run(
@@ -21,3 +25,11 @@ def log_run(
     if status:
         client.set_terminated(run_id, status)
     return str(run_id)
+
+
+def fetch_checkpoints(address: str, params: RegisterParams) -> list[FetchedCheckpoint]:
+    return MlflowSource().fetch(FetchParams(source=address), params).checkpoints
+
+
+def value_of(directory: Path) -> float:
+    return float(load_file(directory / "model.safetensors")["w"][0])

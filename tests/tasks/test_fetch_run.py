@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tasks.parameters.fetch import FetchParams
-from tasks.parameters.registration import RegisterParams
 
-from tasks import fetch_run as module
 from tasks.base.errors import BadInput
 from tasks.fetch_run import fetch_run
-from tasks.sources.mlflow_address import address_of
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
+from tasks.sources.kinds import directory
+from tasks.sources.kinds.mlflow import address_of
 from tasks.sources.staging import staged
 from tests.support.mlflow_runs import log_run
 from tests.support.tiny import write_checkpoint
@@ -126,7 +126,7 @@ def test_an_unfinished_checkpoint_is_left_out_and_reported(
 
 
 def test_an_unfinished_checkpoint_is_waited_for(training: Path, artifacts: Path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(directory, "LOOK_AGAIN_S", 0.05)
     state = training / "checkpoint-200" / "trainer_state.json"
     text = state.read_text()
     state.unlink()
@@ -206,7 +206,7 @@ def test_lost_staged_files_of_a_run_in_mlflow_come_back_from_the_cache(
     shutil.rmtree(artifacts / "checkpoints")
     assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
     shutil.rmtree(artifacts / "checkpoints")
-    shutil.rmtree(address_of(source).place)
+    shutil.rmtree(address_of(source).cached)
     with pytest.raises(BadInput, match="checkpoint-20: is not kept here any more; loreline fetch --refresh"):
         staged(run.checkpoints[0], artifacts)
     assert fetch_run(FetchParams(source=source), artifacts, refresh=True, registry=store) == run

@@ -1,14 +1,49 @@
 """A fingerprint changes exactly when code, parameters or inputs do."""
 
-from tasks.parameters.selection import SelectParams
+from pathlib import Path
+
+import pytest
 
 from tasks.base.fingerprint import ROOT, code_files, fingerprint
+from tasks.parameters.selection import SelectParams
 
 
 def test_code_files_follow_imports_and_stop_at_other_stages() -> None:
     names = [path.relative_to(ROOT).as_posix() for path in code_files("tasks.merge_checkpoints")]
     assert "tasks/merging/lore/dense.py" in names  # two imports away
     assert "tasks/evaluate_merge.py" not in names
+
+
+def test_a_package_that_is_imported_as_such_counts_with_all_its_files() -> None:
+    names = {path.relative_to(ROOT).as_posix() for path in code_files("tasks.fetch_run")}
+    assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tasks/sources/kinds/*.py")} <= names
+    assert "tasks/sources/hub_client.py" in names  # which only one of them imports
+
+
+@pytest.mark.parametrize(
+    ("line", "counted"),
+    [
+        ("from tasks.room import kinds", ["__init__", "one", "other", "deeper/__init__", "deeper/third"]),
+        ("import tasks.room.kinds", ["__init__", "one", "other", "deeper/__init__", "deeper/third"]),
+        ("from tasks.room.kinds import one", ["__init__", "one"]),
+        ("from tasks.room.kinds.one import NAME", ["one"]),
+        ("import tasks.room.kinds.one", ["one"]),
+        ("from tasks.room.kinds import deeper", ["__init__", "deeper/__init__", "deeper/third"]),
+    ],
+)
+def test_a_package_counts_with_the_files_that_may_be_chosen_from(
+    line: str, counted: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = tmp_path / "tasks" / "room" / "kinds"
+    (kinds / "deeper").mkdir(parents=True)
+    for name in ("__init__", "one", "other", "deeper/__init__", "deeper/third"):
+        (kinds / f"{name}.py").touch()
+    (tmp_path / "tasks" / "stage.py").write_text(line)
+    monkeypatch.setattr("tasks.base.fingerprint.ROOT", tmp_path)
+    found = [
+        path.relative_to(kinds).as_posix() for path in code_files("tasks.stage") if kinds in path.parents
+    ]
+    assert found == sorted(f"{name}.py" for name in counted)
 
 
 def test_stages_never_import_each_other() -> None:

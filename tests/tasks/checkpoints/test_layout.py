@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import INDEX, numbered_checkpoints, read_tensors, side_files, step_of
+from tasks.checkpoints.layout import INDEX, STATE, is_readable, read_tensors, side_files, wanted_files
 from tests.support.tiny import write_checkpoint
 
 
@@ -93,14 +93,6 @@ def test_the_hub_cache_s_links_to_its_blobs_are_followed(
     assert read_tensors(directory)
 
 
-def test_checkpoints_are_ordered_by_number(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
-    for step in (10, 9, 100):
-        make_checkpoint(step)
-    (tmp_path / "training" / "checkpoint-last").mkdir()
-    assert [step for step, _ in numbered_checkpoints(tmp_path / "training")] == [9, 10, 100]
-    assert step_of(tmp_path / "training" / "checkpoint-100") == 100
-
-
 def test_code_and_pickles_are_not_among_the_side_files(make_checkpoint: Callable[..., Path]) -> None:
     directory = make_checkpoint(1)
     for name in (
@@ -112,3 +104,15 @@ def test_code_and_pickles_are_not_among_the_side_files(make_checkpoint: Callable
     ):
         (directory / name).write_text("x")
     assert [path.name for path in side_files(directory)] == ["config.json", "tokenizer.json", "vocab.txt"]
+
+
+def test_what_is_wanted_of_a_checkpoint_is_readable_by_its_name(make_checkpoint: Callable[..., Path]) -> None:
+    """Or a kind of source would not bring to this machine what is staged from it."""
+    directory = make_checkpoint(1)
+    for name in ("modeling_x.py", "optimizer.pt", "chat_template.jinja", "tokenizer.model", "README.md"):
+        (directory / name).write_text("x")
+    shard(directory, {"a": "model-1.safetensors"})
+    save_file({"a": torch.ones(2)}, directory / "model-1.safetensors")
+    wanted = {path.name for path in wanted_files(directory)}
+    assert {INDEX, STATE, "model-1.safetensors", "chat_template.jinja", "tokenizer.model"} < wanted
+    assert wanted == {path.name for path in directory.iterdir() if is_readable(path.name)}

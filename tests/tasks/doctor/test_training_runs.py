@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from tasks.checkpoints.names import numbered_checkpoints
+from tasks.doctor.training_runs import check_training_runs, judge_run, saved_steps
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
+from tasks.parameters.params import Params
 from tasks.parameters.selection import SelectParams
 from tasks.parameters.watch import WatchParams
-
-from tasks.checkpoints.layout import numbered_checkpoints
-from tasks.doctor.training_runs import check_training_runs, judge_run, saved_steps
-from tasks.parameters.params import Params
-from tasks.sources.directory_look import read_state
+from tasks.trajectory.trainer_state import read_state
 
 FIVE = SelectParams(k=5)
 

@@ -100,7 +100,7 @@ def test_somebody_decided_about_every_section_and_every_parameter() -> None:
 @pytest.mark.parametrize("key", DECIDE)
 def test_what_decides_changes_key_and_identity(key: str) -> None:
     changed = params(**{key: DECIDE[key]})
-    assert key_of("sighting", changed) != key_of("sighting", params())
+    assert key_of("status", changed) != key_of("status", params())
     assert identity_of(run("a"), changed) != identity_of(run("a"), params())
 
 
@@ -108,7 +108,7 @@ def test_what_decides_changes_key_and_identity(key: str) -> None:
 def test_what_does_not_decide_changes_neither(key: str) -> None:
     changed = params(**{key: DO_NOT[key]})
     assert changed != params()
-    assert key_of("sighting", changed) == key_of("sighting", params())
+    assert key_of("status", changed) == key_of("status", params())
     assert identity_of(run("a"), changed) == identity_of(run("a"), params())
 
 
@@ -124,13 +124,13 @@ def test_every_parameter_of_a_method_decides(name: str) -> None:
 
 def test_a_default_that_is_spelled_out_changes_nothing_nor_would_a_new_parameter_with_a_default() -> None:
     spelled = params(**{f"merge.{key}": value for key, value in MergeParams().model_dump().items()})
-    assert key_of("sighting", spelled) == key_of("sighting", params())
+    assert key_of("status", spelled) == key_of("status", params())
     assert that_matter(params()) == {
         "select": {}, "merge": {}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}, "register": {},
     }  # fmt: skip
 
 
-def test_the_sighting_decides_the_key_and_the_checkpoints_the_identity_wherever_they_lie() -> None:
+def test_the_status_decides_the_key_and_the_checkpoints_the_identity_wherever_they_lie() -> None:
     assert key_of("one", params()) != key_of("other", params())
     assert identity_of(run("a", "b"), params()) == identity_of(run("a", "b", source="/copies/x"), params())
     assert identity_of(run("a", "b"), params()) != identity_of(run("a", "c"), params())

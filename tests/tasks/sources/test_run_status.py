@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.sightings import back, look
+from tests.support.ended_runs import back, look
 from tests.support.tiny import write_checkpoint
 
 

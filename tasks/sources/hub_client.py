@@ -1,15 +1,76 @@
-"""What goes wrong with the Hub, in one sentence each, and nothing secret in it."""
+"""Asking the Hugging Face Hub: with patience, and with errors of one sentence that hold no secret."""
 
 import logging
+import os
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 
+RETRIES, FIRST_WAIT = 5, 1.0
+
+
+def offline() -> bool:
+    """Tell whether huggingface_hub was told to use its cache alone."""
+    from huggingface_hub import is_offline_mode
+
+    return is_offline_mode()
+
+
+def endpoint() -> str:
+    """Return the Hub's address as it is set now; huggingface_hub itself reads it once, when imported."""
+    from huggingface_hub import constants
+
+    address = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
+    if "@" in urlsplit(address).netloc:  # huggingface_hub logs every URL that fails
+        raise BadInput("HF_ENDPOINT: holds a user name or password; leave it out and set HF_TOKEN instead")
+    return address
+
+
+def ask(path: str) -> Any:
+    """Ask the Hub's API; the calls of HfApi for this never try again, and may wait without end."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        build_hf_headers,
+        hf_raise_for_status,
+        http_backoff,
+    )
+
+    response = http_backoff(
+        "GET",
+        f"{endpoint()}/api/models/{path}",
+        headers=build_hf_headers(),
+        timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+        max_retries=RETRIES,
+        base_wait_time=FIRST_WAIT,
+    )
+    hf_raise_for_status(response)
+    return response.json()
+
+
+def patiently(download: Callable[[], str]) -> str:
+    """Try again after what huggingface_hub lets through; what it has waited for itself comes wrapped."""
+    import httpx2
+    from huggingface_hub.errors import HfHubHTTPError
+
+    for attempt in range(RETRIES):
+        try:
+            return download()
+        except httpx2.TransportError:
+            pass
+        except HfHubHTTPError as error:
+            if error.response.status_code < 500:
+                raise
+        time.sleep(FIRST_WAIT * 2**attempt)
+    return download()
+
 
 @contextmanager
-def plain_errors(where: str) -> Iterator[None]:
+def hub_errors(where: str) -> Iterator[None]:
     """Say in one sentence what went wrong, without any URL: those can carry signatures."""
     from huggingface_hub.utils import logging as hub_logging  # importing it sets its handler up
 

@@ -1,4 +1,4 @@
-"""A look at a run: ended or not as the real Trainer leaves it, and a digest of what fetch would take."""
+"""A look at a directory: ended or not as the real Trainer leaves it, and a digest of what fetch would take."""
 
 import json
 import os
@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.fetch import FetchParams
 
 from tasks.base.errors import BadInput
 from tasks.fetch_run import fetch_run
+from tasks.parameters.fetch import FetchParams
 from tasks.sources.staging import stage_files
-from tests.support.sightings import HOUR, back, finished, look
+from tests.support.ended_runs import HOUR, back, finished, look, recorded_run
 from tests.support.tiny import write_checkpoint
 
 
@@ -187,6 +187,12 @@ def test_the_digest_changes_with_a_checkpoint(tmp_path: Path) -> None:
     shutil.rmtree(output / "checkpoint-10")
     digests.append(look(output).digest)
     assert len(set(digests)) == 3
+
+
+def test_a_run_has_the_digest_that_it_always_had(tmp_path: Path) -> None:
+    """Recorded at 75a5440: with another one, every run would be merged again."""
+    recorded = "dc8180601be34d4b55f37b859a3b426b77548fc9d2dc9a5a0245ebc01591ea2d"
+    assert look(recorded_run(tmp_path)).digest == recorded
 
 
 def test_a_run_of_pickles_is_seen_and_left_to_fetch_to_refuse(tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
-"""A look at a run on the Hub or in MLflow: what would be taken, ended or not, and no weights downloaded."""
+"""How a run on the Hub looks to the watcher: what would be taken, ended or not, and no weights downloaded."""
 
 import json
-import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,17 +10,14 @@ import pytest
 import torch
 from huggingface_hub import constants
 from safetensors.torch import save
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput, Unavailable
-from tasks.sources import hub_download
-from tasks.sources.sighting import Sighting, sight
+from tasks.parameters.registration import RegisterParams
+from tasks.sources import hub_client
+from tasks.sources.addresses import observe
+from tasks.sources.run_status import RunStatus
+from tests.support.ended_runs import HOUR, RECORDED_FILES
 from tests.support.hub_server import Handler, Hub, Repo
-from tests.support.mlflow_runs import log_run
-from tests.support.sightings import HOUR, back, finished
-from tests.support.tiny import write_checkpoint
-
-# --- the Hub ---------------------------------------------------------------------------------------------
 
 
 class Dated(Handler):
@@ -42,8 +38,8 @@ def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo]:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_download, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(hub_download, "RETRIES", 2)
+    monkeypatch.setattr(hub_client, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(hub_client, "RETRIES", 2)
     monkeypatch.setattr(Dated, "minutes_old", 10)
     server = Hub()
     server.RequestHandlerClass = Dated
@@ -61,8 +57,8 @@ def upload(step: int, steps: int | None = None, under: str = "") -> dict[str, by
     return {f"{under}{name}": data for name, data in files.items()}
 
 
-def see(source: str, quiet_for: float = HOUR) -> Sighting:
-    return sight(source, quiet_for, RegisterParams())
+def see(source: str, quiet_for: float = HOUR) -> RunStatus:
+    return observe(source, quiet_for, RegisterParams())
 
 
 def test_a_repository_without_a_state_has_ended_when_its_newest_commit_is_old(repo: Repo) -> None:
@@ -124,25 +120,13 @@ def test_a_repository_that_cannot_be_looked_at(repo: Repo, monkeypatch: pytest.M
         see("hf://lab/model")
 
 
-# --- MLflow, in a database file (test_mlflow_run.py asks a server) ---------------------------------------
-
-
-def test_a_run_that_mlflow_thinks_is_running_has_ended_when_its_files_are_old(
-    store: RegisterParams, tmp_path: Path
-) -> None:
-    """A training process that was killed tells MLflow nothing."""
-    output = finished(tmp_path, 10, 20)
-    run = log_run(store, output, status=None)
-    source = f"mlflow:/runs/{run}/checkpoints"
-    [artifacts] = Path(os.environ["LORELINE_HOME"]).glob(f"mlartifacts/{run}/artifacts/checkpoints")
-    os.utime(artifacts / "checkpoint-20" / "config.json")
-    running = sight(source, HOUR, store)
-    assert (running.ended, running.reason) == (
-        False, "still training: the MLflow run is RUNNING, last change 0 s ago",
-    )  # fmt: skip
-    back(artifacts, 2 * HOUR)
-    quiet = sight(source, HOUR, store)
-    assert (quiet.ended, quiet.reason) == (True, "unchanged for 2 h (the MLflow run is RUNNING)")
-    assert quiet.digest == running.digest
-    write_checkpoint(artifacts, 30)
-    assert sight(source, HOUR, store).digest != quiet.digest
+def test_a_run_has_the_digest_that_it_always_had(repo: Repo) -> None:
+    """Recorded at 75a5440: with another one, every run would be merged again."""
+    for step in (10, 9):
+        repo.commit({**RECORDED_FILES, "n": b"%d" % step}, branch=f"step{step}")
+    repo.commit({f"checkpoint-3/{name}": data for name, data in RECORDED_FILES.items()}, branch="main")
+    recorded = {
+        "hf://lab/model@step*": "0e0f27bb8ad169679478ec988afcf66f864a9907789c4b1642ae75a619372941",
+        "hf://lab/model": "9371b69390a84a1c23780c622dd1a8b2e41f5488d1a94a689fe05c19ca2121ad",
+    }
+    assert {source: see(source).digest for source in recorded} == recorded

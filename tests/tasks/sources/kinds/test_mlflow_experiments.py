@@ -1,14 +1,14 @@
-"""What the roots hold: output directories by glob, repositories as they are, the runs of an experiment."""
+"""The runs of an MLflow experiment, found by the experiment's name."""
 
 import os
 from pathlib import Path
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput, Unavailable
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import connect, experiment
-from tasks.sources.roots import sources_in
+from tasks.sources.addresses import sources_in
 from tests.support.mlflow_runs import log_run
 from tests.support.tiny import write_checkpoint
 
@@ -17,70 +17,10 @@ NOWHERE = RegisterParams(tracking_uri="http://127.0.0.1:1")
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Make a project with runs at several depths, and what looks like runs."""
-    root = tmp_path / "project"
-    for run in ("runs/b", "runs/a", "runs/deep/er/c", "elsewhere/d"):
-        write_checkpoint(root / run, 10)
-    (root / "runs" / "empty").mkdir()
-    (root / "runs" / "file").touch()
-    (root / "runs" / "best" / "checkpoint-best").mkdir(parents=True)
-    write_checkpoint(tmp_path / "outside" / "e", 10)
-    return root
-
-
-@pytest.mark.parametrize(
-    ("roots", "found"),
-    [
-        (["runs/*"], ["runs/a", "runs/b"]),
-        (["runs/**"], ["runs/a", "runs/b", "runs/deep/er/c"]),
-        (["runs/[a]", "*/d"], ["elsewhere/d", "runs/a"]),
-        (["runs/*", "runs/a", "./runs/b/", "{root}/runs/*"], ["runs/a", "runs/b"]),
-        (["{root}/../outside/*", "../outside/e"], ["{outside}/e"]),
-        (["runs/nothing-*", "missing/*"], []),
-        (["runs/empty"], []),
-        ([], []),
-    ],
-)
-def test_globs_find_directories_with_checkpoints_each_once(
-    project: Path, roots: list[str], found: list[str]
-) -> None:
-    places = {"root": project, "outside": project.parent / "outside"}
-    assert sources_in([each.format(**places) for each in roots], project, NOWHERE) == [
-        each.format(**places) for each in found
-    ]
-
-
-def test_the_working_directory_plays_no_part(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project / "runs")
-    assert sources_in(["runs/a", "runs/*"], project, NOWHERE) == ["runs/a", "runs/b"]
-
-
-def test_a_directory_that_is_reached_twice_is_one_source(project: Path) -> None:
-    (project / "runs" / "latest").symlink_to("a")
-    (project / "runs" / "deep" / "round").symlink_to("..")
-    assert sources_in(["runs/**"], project, NOWHERE) == ["runs/a", "runs/b", "runs/deep/er/c"]
-
-
-def test_looking_changes_nothing(project: Path) -> None:
-    before = {path: path.lstat().st_mtime_ns for path in [project, *project.rglob("*")]}
-    sources_in(["**"], project, NOWHERE)
-    assert {path: path.lstat().st_mtime_ns for path in [project, *project.rglob("*")]} == before
-
-
-@pytest.mark.parametrize("root", ["missing", "runs/missing/", "/nowhere/at/all", "runs/file"])
-def test_a_directory_that_is_not_there_is_a_mistake(project: Path, root: str) -> None:
-    with pytest.raises(
-        BadInput, match=rf"^watch\.roots: {root}: no such directory; correct it, or write a glob"
-    ):
-        sources_in(["runs/*", root], project, NOWHERE)
-
-
-def test_repositories_are_named_and_not_asked(project: Path) -> None:
-    assert sources_in(["hf://lab/model@step*", "hf://lab/model/", "runs/a"], project, NOWHERE) == [
-        "hf://lab/model",
-        "hf://lab/model@step*",
-        "runs/a",
-    ]
+    """Make a project with a training run, and a directory without one."""
+    write_checkpoint(tmp_path / "project" / "runs" / "a", 10)
+    (tmp_path / "project" / "runs" / "empty").mkdir()
+    return tmp_path / "project"
 
 
 def test_an_experiment_gives_its_active_runs_with_checkpoints(

@@ -1,0 +1,45 @@
+"""What checkpoints are called, and the step that a name tells."""
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tasks.base.errors import BadInput
+
+CHECKPOINTS_GLOB = "checkpoint-[0-9]*"
+"""The names that `numbered` takes, as a glob, which takes a few more."""
+
+
+def numbered(names: Iterable[str]) -> list[tuple[int, str]]:
+    """Return step and name of every checkpoint-N among names, by step."""
+    matches = (re.fullmatch(r"checkpoint-([0-9]+)", name) for name in names)
+    return sorted((int(match[1]), match[0]) for match in matches if match)
+
+
+def numbered_checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """List a Trainer's checkpoint-N directories by step; raises OSError when `run` cannot be listed."""
+    found = numbered(path.name for path in run.iterdir())
+    return [(step, run / name) for step, name in found if (run / name).is_dir()]
+
+
+def step_at_end(name: str) -> int | None:
+    """Return the number that a name ends in, as that of the branch step1000; None without one."""
+    match = re.search(r"[0-9]+$", name)
+    return int(match[0]) if match else None
+
+
+def step_of(directory: Path) -> int:
+    """Return the step that a directory's name ends in, 0 without one."""
+    return step_at_end(directory.name) or 0
+
+
+def labels_of(directories: Sequence[Path]) -> list[str]:
+    """Name directories by their last part, or in full where that would name two of them alike.
+
+    Raises BadInput for one that is named twice.
+    """
+    places = [directory.resolve() for directory in directories]
+    if twice := [place for place in places if places.count(place) > 1]:
+        raise BadInput(f"{twice[0]}: is named twice; name every checkpoint once")
+    short = [directory.absolute().name for directory in directories]
+    return short if len(set(short)) == len(short) else [str(directory) for directory in directories]
