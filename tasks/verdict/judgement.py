@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
-from tasks.evaluation.harness import evaluate_model, known_results
+from tasks.evaluation.measure import evaluate_model, known_results
 from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import TaskSpec, check_tasks
+from tasks.evaluation.task_files import check_tasks
+from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.params import EvaluateParams, Params, RegisterParams
 from tasks.registry.alias_changes import TEXT_LIMIT
 from tasks.registry.evidence import recorded_evaluation

@@ -13,7 +13,7 @@ from tasks.base.records import (
     Selection,
     TrainingRun,
 )
-from tasks.evaluation.harness import result_paths
+from tasks.evaluation.measure import result_paths
 from tasks.evaluation.result_cache import store
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import load_tasks

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
-from tasks.evaluation import harness
+from tasks.evaluation.backends import hf
 from tasks.parameters.params import Params, RegisterParams
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point, version_of
@@ -115,7 +115,7 @@ def test_what_was_never_measured_here_is_measured_from_the_registered_files(
         asked.append(directory)
         raise BadInput("seen")
 
-    monkeypatch.setattr(harness, "_load", load)
+    monkeypatch.setattr(hf, "_load", load)
     with pytest.raises(BadInput, match="seen"):
         judge_again(params)
     remember(params, digest_of_version(params, 1), 60)
