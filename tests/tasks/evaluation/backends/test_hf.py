@@ -127,29 +127,21 @@ class TestMemory:
         with pytest.raises(LorelineError, match="not even one item fits in GPU memory"):
             run(tiny, folder)
 
-    @pytest.mark.parametrize("fails", [False, True])
-    def test_a_model_is_gone_before_another_one_comes(self, tiny, folder, monkeypatch, fails):
+    def test_a_model_is_gone_before_another_one_comes(self, tiny, folder, monkeypatch):
         """Not when the garbage collector happens to run: two models may not fit beside each other."""
         models = []
         real = hf._load
 
         def load(directory, device):
             model, tokenizer = real(directory, device)
+            model.circle = [model]  # as hooks and caches make them
             models.append(weakref.ref(model))
             return model, tokenizer
-
-        def fail(*_):
-            raise RuntimeError("lost")
 
         monkeypatch.setattr(hf, "_load", load)
         gc.disable()
         try:
-            if fails:
-                monkeypatch.setattr(measure, "_run", fail)
-                with pytest.raises(LorelineError, match="lost"):
-                    run(tiny, folder)
-            else:
-                run(tiny, folder)
+            run(tiny, folder)
             assert [model() for model in models] == [None]
         finally:
             gc.enable()
