@@ -13,9 +13,10 @@ from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selectio
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.model import write_models
 from tasks.engine.planning import make_plan
-from tasks.evaluation.harness import evaluate_model
+from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import TaskSpec, check_tasks
+from tasks.evaluation.task_files import check_tasks
+from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.registration import RegisterParams

@@ -15,3 +15,8 @@ class BadInput(LorelineError):
 
 class Unavailable(LorelineError):
     """A server or network that did not answer; the same command may succeed later."""
+
+
+def brief(error: BaseException) -> str:
+    """Return a library's error in brief: its kind, and the first line of what it says."""
+    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.base.errors import BadInput
 
+Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
+GateRule = Literal["equal", "gain_ruled_out", "gain_open", "may_be_chance", "others_worsen", "better"]
+
 
 class Record(BaseModel):
     """A frozen record that reads and writes itself as JSON with stable bytes."""
@@ -176,15 +179,40 @@ class EvaluatedModel(Record):
     digest: str
 
 
+class Worsening(Record):
+    """A metric that the merge worsens by more than its margin, against the model it was weighed against."""
+
+    metric: str
+    loss: float
+    margin: float
+
+
+class Reason(Record):
+    """Which of the gate's rules decided, and by what bounds; the gain itself is in the differences."""
+
+    rule: GateRule
+    min_gain: float
+    worsened: tuple[Worsening, ...]
+
+
 class Verdict(Record):
     """Whether the merge should replace what is in use, and on what evidence."""
 
-    decision: Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
-    sentence: str
+    decision: Decision
+    sentence: str = ""
+    """The fields in words: tasks/verdict/sentence.py."""
     against: str
     """The role of the strongest model it was weighed against."""
     primary: str
     items_needed: int | None
+    reason: Reason | None = None
+    """None where 0.1.0 recorded the verdict: it kept the sentence alone."""
+    beside_average: Literal["no_better", "not_shown_better"] | None = None
+    """Set where a gain over the opponent is none, or not shown to be one, over the plain average."""
+    not_measured: tuple[str, ...] = ()
+    """Labels of the models that took part when it was recorded, and cannot be weighed here again."""
+    recorded: Decision | None = None
+    """The recorded decision, which speaks for those."""
 
 
 class Evaluation(Record):
@@ -195,6 +223,12 @@ class Evaluation(Record):
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
     verdict: Verdict
+
+    @property
+    def decisive(self) -> Difference:
+        """The difference that the verdict rests on."""
+        wanted = (self.verdict.against, self.verdict.primary)
+        return next(found for found in self.differences if (found.against, found.metric) == wanted)
 
 
 class Registration(Record):

@@ -1,1 +1,1 @@
-"""Measuring models: lm-eval runs item by item, paired statistics, and the gate that gives the verdict."""
+"""Measuring models: what lm-eval tasks ask, and what a model answers to each item."""

@@ -1,13 +1,12 @@
 """What one model scored on one task, item by item."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Self
 
 from pydantic import FiniteFloat, model_validator
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Record
-from tasks.parameters.evaluation import EvaluateParams
 
 
 class TaskResult(Record):
@@ -45,10 +44,3 @@ def full_name(results: Mapping[str, TaskResult], name: str, key: str) -> str:
         there = ", ".join(f"{task}/{metric}" for task, result in results.items() for metric in result.values)
         raise BadInput(f"{key}: no task reports {name}; take one of {there}")
     return f"{task}/{full}"
-
-
-def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
-    """Yield (key, task/metric) for every metric that the parameters name."""
-    yield "evaluate.primary", params.primary
-    for name in params.margins:
-        yield "evaluate.margins", name

@@ -1,22 +1,15 @@
-"""Finding tasks, and checking before a model is loaded what can be checked: names, YAML, data files."""
+"""Finding tasks by name, and checking before a model is loaded whether what is asked for can be had."""
 
 import difflib
-import hashlib
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
-from tasks.base.records import digest_of
-from tasks.evaluation.results import named_metrics
+from tasks.evaluation import backends
+from tasks.evaluation.task_spec import Config, TaskSpec, read_task, task_spec
 from tasks.parameters.evaluation import EvaluateParams
-
-Config = dict[str, Any]
-DataFiles = dict[str, list[str]] | list[str]
 
 MEMBERS_SHOWN = 8
 
@@ -27,17 +20,6 @@ PER_ITEM = {
 """By output type, those of lm-eval's metrics that have one number per item; generation has many more."""
 
 
-@dataclass(frozen=True)
-class TaskSpec:
-    """An lm-eval task whose data files and functions have been found."""
-
-    name: str
-    config: Config
-    """What lm-eval gets; local data files are absolute paths."""
-    digest: str
-    """Identity of what is asked: configuration, data, functions, lm-eval's version; not where they lie."""
-
-
 def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec]:
     """Find each named task, first below `include_path`, then among those that lm-eval ships.
 
@@ -46,11 +28,12 @@ def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec
     index = _index(include_path) if include_path else {}
     if not index.keys() >= set(names):
         index = {**_shipped(), **index}
-    return [_spec(name, _yaml_of(name, index, include_path)) for name in names]
+    return [task_spec(name, _yaml_of(name, index, include_path)) for name in names]
 
 
 def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
-    """Find the tasks that are asked for; raises BadInput for unknown ones, within seconds."""
+    """Find the tasks that are asked for; BadInput for an unknown task, metric or backend, within seconds."""
+    backends.backend_named(params.backend)
     specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
     check_asked(specs, params)
     return specs
@@ -66,6 +49,13 @@ def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
         known = _reported(specs[task].config)
         if known and metric not in known:
             raise BadInput(f"{key}: {task} does not report {metric}, only {', '.join(sorted(known))}")
+
+
+def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
+    """Yield (key, task/metric) for every metric that the parameters name."""
+    yield "evaluate.primary", params.primary
+    for name in params.margins:
+        yield "evaluate.margins", name
 
 
 def _reported(config: Config) -> set[str] | None:
@@ -98,7 +88,7 @@ def _shipped() -> dict[str, Any]:
 def _yaml_of(name: str, index: Mapping[str, Any], include_path: Path | None) -> Path:
     if name not in index:
         for path in sorted(include_path.rglob("*.yaml")) if include_path else ():
-            _read(path)  # a broken file may be what should have defined it
+            read_task(path)  # a broken file may be what should have defined it
         near = difflib.get_close_matches(name, index, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see lm-eval's task list, or add a YAML file"
         raise BadInput(f"evaluate.tasks: unknown task {name}; {hint}")
@@ -122,79 +112,3 @@ def _members(name: str, index: Mapping[str, Any]) -> Iterator[str]:
         child = member if isinstance(member, str) else member.get("task") or member.get("group")
         if isinstance(child, str) and child != name:
             yield from _members(child, index)
-
-
-def _spec(name: str, path: Path) -> TaskSpec:
-    config = _read(path, resolve_functions=True)
-    kwargs = dict(config.get("dataset_kwargs") or {})
-    found = _found(kwargs["data_files"], path) if "data_files" in kwargs else []
-    identity = {**config, "dataset_kwargs": {**kwargs, "data_files": _contents(found)}}
-    if found:
-        config = {**config, "dataset_kwargs": {**kwargs, "data_files": found}}
-    digest = digest_of({"config": _identity(identity), "lm_eval": version("lm_eval")})
-    return TaskSpec(name=name, config=config, digest=digest)
-
-
-def _read(path: Path, resolve_functions: bool = False) -> Config:
-    """Read a task file as lm-eval does: `include` is followed, `!function` imports from its folder."""
-    from lm_eval.tasks._yaml_loader import load_yaml
-
-    try:
-        return dict(load_yaml(path, resolve_func=resolve_functions))
-    except Exception as error:  # whatever the user's functions raise when they are imported
-        problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(f"{path}: not a usable task file ({problem}); correct or remove it") from error
-
-
-def _found(data_files: Any, path: Path) -> DataFiles:
-    """Resolve data files, which are relative to the task file at `path`; patterns are expanded."""
-    if isinstance(data_files, dict):
-        return {
-            split: _paths(names, path, f"dataset_kwargs.data_files.{split}")
-            for split, names in data_files.items()
-        }
-    return _paths(data_files, path, "dataset_kwargs.data_files")
-
-
-def _paths(names: Any, path: Path, key: str) -> list[str]:
-    names = [names] if isinstance(names, str) else names
-    return [found for name in names for found in ([name] if "://" in name else _files(name, path, key))]
-
-
-def _files(name: str, path: Path, key: str) -> list[str]:
-    place = path.parent / name
-    literal = place.is_file() or Path(name).is_absolute()
-    matches = [place] if literal else sorted(path.parent.glob(name))
-    files = [str(match.resolve()) for match in matches if match.is_file()]
-    if not files:
-        raise BadInput(
-            f"{path}: {key} names {name}, but there is no such file; create it or correct the path"
-        )
-    return files
-
-
-def _contents(files: DataFiles) -> Any:
-    if isinstance(files, dict):
-        return {split: _contents(paths) for split, paths in files.items()}
-    return [name if "://" in name else _sha256(Path(name)) for name in files]
-
-
-def _identity(value: Any) -> Any:
-    """Reduce a configuration to JSON; a function is known by its name and the file it comes from."""
-    if isinstance(value, Mapping):
-        return {str(key): _identity(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_identity(inner) for inner in value]
-    if callable(value):
-        return [getattr(value, "__qualname__", type(value).__name__), _source(value)]
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-def _source(function: Callable[..., Any]) -> str:
-    file = inspect.getsourcefile(function)
-    return _sha256(Path(file)) if file else ""
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

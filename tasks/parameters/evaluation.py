@@ -26,6 +26,8 @@ class EvaluateParams(Section):
     """Evaluate only the first so many items of each task."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Examples shown before each item; unset: what the task says."""
+    backend: str = "hf"
+    """What runs the models: hf (transformers), or another file of tasks/evaluation/backends."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Items per forward pass."""
     device: str = "auto"

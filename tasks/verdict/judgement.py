@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
-from tasks.evaluation.harness import evaluate_model, known_results
+from tasks.evaluation.measure import evaluate_model, known_results
 from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import TaskSpec, check_tasks
+from tasks.evaluation.task_files import check_tasks
+from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
@@ -19,11 +20,13 @@ from tasks.registry.store import connect, mlflow_errors
 from tasks.registry.versions import CHALLENGER, CHAMPION, ModelVersion, aliases, files_of, version_of
 from tasks.verdict.comparison import MERGE_ROLE
 from tasks.verdict.gate import OPPONENTS, evaluate_results
+from tasks.verdict.sentence import with_sentence
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-REIGNS = "champion"
+CHAMPION_ROLE = "champion"
+AS_RECORDED = "This is the recorded verdict: there is nothing to weigh it against here."
 Measured = dict[str, dict[str, TaskResult]]
 
 
@@ -48,23 +51,23 @@ class Judgement(NamedTuple):
 
     @property
     def sentence(self) -> str:
-        """Return the verdict in a sentence, or that the candidate reigns."""
+        """Return the verdict in words, or that the candidate is champion already."""
         if self.reigns:
             return f"models:/{self.candidate.name}/{self.candidate.version} is champion already"
-        return self.evaluation.verdict.sentence
+        sentence = self.evaluation.verdict.sentence
+        return f"{sentence} {AS_RECORDED}" if self.items is None else sentence
 
     @property
     def evidence(self) -> str:
         """Return the evidence as JSON, for the record."""
         verdict = self.evaluation.verdict
-        gains = {(gain.against, gain.metric): gain.gain for gain in self.evaluation.differences}
         return json.dumps(
             {
                 "verdict": verdict.decision,
-                "sentence": verdict.sentence[:TEXT_LIMIT],
+                "sentence": self.sentence[:TEXT_LIMIT],
                 "metric": verdict.primary,
                 "against": verdict.against,
-                "gain": gains[verdict.against, verdict.primary].model_dump(),
+                "gain": self.evaluation.decisive.gain.model_dump(),
                 "merge": self.candidate.digest,
                 "champion": self.champion and self.champion.digest,
                 "items": self.items,
@@ -89,14 +92,16 @@ def judge_again(params: Params, version: int | None = None) -> Judgement:
         return Judgement(candidate, champion, recorded, None)
     known = _known(recorded, specs, params.evaluate)
     if champion is not None:
-        known[REIGNS] = _measure(client, champion, specs, params.evaluate)
+        known[CHAMPION_ROLE] = _measure(client, champion, specs, params.evaluate)
     if not known.keys() & set(OPPONENTS):
-        return Judgement(candidate, champion, _as_recorded(recorded), None)
+        return Judgement(candidate, champion, recorded, None)
     known[MERGE_ROLE] = _measure(client, candidate, specs, params.evaluate)
     models = [model for model in _models(recorded, champion) if model.role in known]
     results = {model.role: known[model.role] for model in models}
     evaluation = evaluate_results(models, results, params.evaluate)
-    absent = [m.label for m in recorded.models if m.role in OPPONENTS and m.role not in (*known, REIGNS)]
+    absent = [
+        m.label for m in recorded.models if m.role in OPPONENTS and m.role not in (*known, CHAMPION_ROLE)
+    ]
     items = digest_of([(task, result.items) for task, result in known[MERGE_ROLE].items()])
     return Judgement(candidate, champion, _completed(evaluation, recorded.verdict, absent), items)
 
@@ -116,7 +121,7 @@ def _parties(
 
 def _known(recorded: Evaluation, specs: Sequence[TaskSpec], params: EvaluateParams) -> Measured:
     """Return what this machine measured of the checkpoints and their average."""
-    others = [model for model in recorded.models if model.role not in (MERGE_ROLE, REIGNS)]
+    others = [model for model in recorded.models if model.role not in (MERGE_ROLE, CHAMPION_ROLE)]
     found = {model.role: known_results(model.digest, specs, params) for model in others}
     return {role: results for role, results in found.items() if results}
 
@@ -132,17 +137,11 @@ def _measure(
 
 
 def _models(recorded: Evaluation, champion: ModelVersion | None) -> list[EvaluatedModel]:
-    models = [model for model in recorded.models if model.role != REIGNS]
+    models = [model for model in recorded.models if model.role != CHAMPION_ROLE]
     if champion is not None:
         label = f"champion v{champion.version}"
-        models.append(EvaluatedModel(role=REIGNS, label=label, digest=champion.digest))
+        models.append(EvaluatedModel(role=CHAMPION_ROLE, label=label, digest=champion.digest))
     return models
-
-
-def _as_recorded(recorded: Evaluation) -> Evaluation:
-    verdict = recorded.verdict
-    sentence = f"{verdict.sentence} This is the recorded verdict: there is nothing to weigh it against here."
-    return recorded.model_copy(update={"verdict": verdict.model_copy(update={"sentence": sentence})})
 
 
 def _completed(evaluation: Evaluation, recorded: Verdict, absent: Sequence[str]) -> Evaluation:
@@ -151,10 +150,11 @@ def _completed(evaluation: Evaluation, recorded: Verdict, absent: Sequence[str])
         return evaluation
     verdict = evaluation.verdict
     overruled = verdict.decision == "PROMOTE" and recorded.decision != "PROMOTE"
-    decision, sentence = (recorded if overruled else verdict).decision, verdict.sentence
-    if overruled:
-        sentence = f"{decision}: {sentence.removeprefix('PROMOTE: ')}"
-    sentence += f" Not measured on this machine: {' and '.join(absent)}, "
-    sentence += f"of which the recorded verdict is {recorded.decision}."
-    found = verdict.model_copy(update={"decision": decision, "sentence": sentence})
-    return evaluation.model_copy(update={"verdict": found})
+    found = verdict.model_copy(
+        update={
+            "decision": (recorded if overruled else verdict).decision,
+            "not_measured": tuple(absent),
+            "recorded": recorded.decision,
+        }
+    )
+    return with_sentence(evaluation.model_copy(update={"verdict": found}))

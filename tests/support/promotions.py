@@ -2,10 +2,6 @@
 
 from pathlib import Path
 
-from tasks.parameters.evaluation import EvaluateParams
-from tasks.parameters.fetch import FetchParams
-from tasks.parameters.registration import RegisterParams
-
 from tasks.base.digests import file_digests
 from tasks.base.publish import publishing
 from tasks.base.records import (
@@ -17,11 +13,14 @@ from tasks.base.records import (
     Selection,
     TrainingRun,
 )
-from tasks.evaluation.harness import result_paths
+from tasks.evaluation.measure import result_paths
 from tasks.evaluation.result_cache import store
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import load_tasks
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.verdict.gate import evaluate_results
 from tests.support.tiny_world import write_world

@@ -6,19 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tasks.parameters.evaluation import EvaluateParams
-from tasks.parameters.fetch import FetchParams
-from tasks.parameters.registration import RegisterParams
-from tasks.parameters.selection import SelectParams
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.publish import MANIFEST
 from tasks.evaluate_merge import evaluate_merge
-from tasks.evaluation import harness
+from tasks.evaluation.backends import hf
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import MergeParams
+from tasks.parameters.registration import RegisterParams
+from tasks.parameters.selection import SelectParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point
@@ -62,13 +62,13 @@ def params(tmp_path: Path) -> EvaluateParams:
 def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Record which directories are loaded as models, with their weights' mean."""
     found: list[Path] = []
-    real = harness._load
+    real = hf._load
 
     def load(directory: Path, device: str) -> object:
         found.append(directory)
         return real(directory, device)
 
-    monkeypatch.setattr(harness, "_load", load)
+    monkeypatch.setattr(hf, "_load", load)
     return found
 
 
@@ -112,14 +112,14 @@ def test_the_average_that_is_measured_is_the_mean(
     tmp_path: Path,
 ) -> None:
     kept = tmp_path / "kept"
-    real = harness._load
+    real = hf._load
 
     def load(directory: Path, device: str) -> object:
         if directory.name == "average":
             shutil.copytree(directory, kept)
         return real(directory, device)
 
-    monkeypatch.setattr(harness, "_load", load)
+    monkeypatch.setattr(hf, "_load", load)
     evaluate_merge(params, store, artifacts)
     inputs = [load_file(path) for path in sorted((tmp_path / "training").glob("*/model.safetensors"))]
     for name, tensor in load_file(kept / "model.safetensors").items():

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tasks.parameters.evaluation import EvaluateParams
 
 from tasks.base.errors import BadInput
-from tasks.evaluation.harness import evaluate_model
+from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.task_files import load_tasks
+from tasks.parameters.evaluation import EvaluateParams
 from tests.support.tiny_world import rows, write_task
 
 

@@ -5,11 +5,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from tasks.parameters.evaluation import EvaluateParams
 
 from tasks.base.errors import BadInput
 from tasks.evaluation import task_files
-from tasks.evaluation.task_files import TaskSpec, check_asked, load_tasks
+from tasks.evaluation.task_files import check_asked, load_tasks
+from tasks.evaluation.task_spec import TaskSpec
+from tasks.parameters.evaluation import EvaluateParams
 from tests.support.tiny_world import TASKS, write_data, write_task, write_world
 
 SHIPPED = {

@@ -46,6 +46,7 @@ DECIDE: dict[str, Any] = {
     "evaluate.limit": 10,
     "evaluate.num_fewshot": 3,
     "evaluate.seed": 1,
+    "evaluate.backend": "vllm",
     "register.name": "another",
 }
 DO_NOT: dict[str, Any] = {

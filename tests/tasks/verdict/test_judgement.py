@@ -1,17 +1,19 @@
 """Judged again: against the champion of now, like with like, and no better than the record where that is all."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
-from tasks.evaluation import harness
+from tasks.evaluation.backends import hf
 from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
+from tasks.registry.evidence import EVALUATION, EVALUATION_FILE
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point, version_of
 from tasks.verdict.judgement import judge_again
@@ -83,7 +85,9 @@ def test_checkpoints_measured_elsewhere_keep_their_recorded_verdict(params: Para
     results = [(digest_of_version(params, n), right) for n, right in ((1, 20), (2, 38), (3, 60))]
     on_another_machine(params, *results)
     beaten = judge_again(params, 2)  # It beats the champion, but lost against its last checkpoint.
-    assert beaten.decision == "KEEP"
+    verdict = beaten.evaluation.verdict
+    assert (verdict.decision, verdict.against, verdict.reason.rule) == ("KEEP", "champion", "better")
+    assert (verdict.not_measured, verdict.recorded) == (("last (checkpoint-9)",), "KEEP")
     assert beaten.sentence.startswith("KEEP: likely/acc improves by 0.18")
     assert beaten.sentence.endswith(
         "Not measured on this machine: last (checkpoint-9), of which the recorded verdict is KEEP."
@@ -104,6 +108,26 @@ def test_with_nothing_to_weigh_against_the_recorded_verdict_stands(params: Param
     )
 
 
+@pytest.mark.parametrize("measured_here", [True, False])
+def test_a_version_that_the_first_release_registered_is_judged(
+    params: Params, add: Add, tmp_path: Path, measured_here: bool
+) -> None:
+    """Its recorded verdict has a sentence, and no fields for what the sentence says."""
+    add(60)
+    client = connect(params.register_)
+    version = version_of(client, "demo", 1)
+    record = json.loads((tmp_path / "merge-60" / "evaluation" / "evaluation.json").read_text())
+    for added in ("reason", "beside_average", "not_measured", "recorded"):
+        del record["verdict"][added]
+    client.log_text(version.run_id, json.dumps(record), f"{EVALUATION}/{EVALUATION_FILE}")
+    if not measured_here:
+        on_another_machine(params)
+    judged = judge_again(params)
+    assert (judged.decision, judged.evaluation.verdict.reason is None) == ("PROMOTE", not measured_here)
+    assert judged.sentence.startswith(record["verdict"]["sentence"])
+    assert json.loads(judged.evidence)["sentence"] == judged.sentence
+
+
 def test_what_was_never_measured_here_is_measured_from_the_registered_files(
     params: Params, add: Add, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,7 +140,7 @@ def test_what_was_never_measured_here_is_measured_from_the_registered_files(
         asked.append(directory)
         raise BadInput("seen")
 
-    monkeypatch.setattr(harness, "_load", load)
+    monkeypatch.setattr(hf, "_load", load)
     with pytest.raises(BadInput, match="seen"):
         judge_again(params)
     remember(params, digest_of_version(params, 1), 60)

@@ -1,0 +1,59 @@
+"""What runs a model for lm-eval: a file here is a backend, and evaluate.backend names it by its file."""
+
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from tasks.base.errors import BadInput
+from tasks.parameters.evaluation import EvaluateParams
+
+if TYPE_CHECKING:
+    from lm_eval.api.model import LM
+
+Samples = list[dict[str, Any]]
+"""What lm-eval logs of a task, item by item."""
+
+
+class Backend(ABC):
+    """A loaded model that answers lm-eval. Its file imports heavy libraries inside functions only."""
+
+    loggers: ClassVar[tuple[str, ...]] = ()
+    """Names of the libraries' loggers, which are silenced while the model loads and answers."""
+
+    @staticmethod
+    @abstractmethod
+    def settings(params: EvaluateParams) -> dict[str, Any]:
+        """Return what decides the numbers besides model, task and lm-eval: versions, device, batches, dtype.
+
+        JSON-able: it is part of the key under which results are kept. Raises BadInput for a device, or a
+        library, that cannot be used here.
+        """
+
+    @abstractmethod
+    def __init__(self, model_dir: Path, params: EvaluateParams) -> None:
+        """Load a model directory, and run no code from it; raises BadInput when it cannot be loaded."""
+
+    @abstractmethod
+    def answer(self, ask: Callable[["LM"], Samples], where: str) -> Samples:
+        """Return what `ask` finds out when it is called with the model as lm-eval knows models.
+
+        It may be called again, such as with smaller batches. `where` names model and task in messages.
+        """
+
+    @abstractmethod
+    def free(self) -> None:
+        """Give the model's memory back; it is not asked again."""
+
+
+def backend_named(name: str) -> type[Backend]:
+    """Return the class that the file of this name defines; BadInput lists the names when there is none."""
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    if name not in known:
+        raise BadInput(f"evaluate.backend: there is no backend {name}; take one of {', '.join(known)}")
+    module = import_module(f"{__name__}.{name}")
+    classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Backend)]
+    (backend,) = (each for each in classes if each.__module__ == module.__name__)
+    return backend

@@ -1,0 +1,103 @@
+"""A task as its YAML file defines it: configuration, data files, and the identity of what is asked."""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import BadInput
+from tasks.base.records import digest_of
+
+Config = dict[str, Any]
+DataFiles = dict[str, list[str]] | list[str]
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """An lm-eval task whose data files and functions have been found."""
+
+    name: str
+    config: Config
+    """What lm-eval gets; local data files are absolute paths."""
+    digest: str
+    """Identity of what is asked: configuration, data, functions, lm-eval's version; not where they lie."""
+
+
+def task_spec(name: str, path: Path) -> TaskSpec:
+    """Describe the task that the file at `path` defines; BadInput for broken YAML and missing data files."""
+    config = read_task(path, resolve_functions=True)
+    kwargs = dict(config.get("dataset_kwargs") or {})
+    found = _found(kwargs["data_files"], path) if "data_files" in kwargs else []
+    identity = {**config, "dataset_kwargs": {**kwargs, "data_files": _contents(found)}}
+    if found:
+        config = {**config, "dataset_kwargs": {**kwargs, "data_files": found}}
+    digest = digest_of({"config": _identity(identity), "lm_eval": version("lm_eval")})
+    return TaskSpec(name=name, config=config, digest=digest)
+
+
+def read_task(path: Path, resolve_functions: bool = False) -> Config:
+    """Read a task file as lm-eval does: `include` is followed, `!function` imports from its folder."""
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    try:
+        return dict(load_yaml(path, resolve_func=resolve_functions))
+    except Exception as error:  # whatever the user's functions raise when they are imported
+        problem = " ".join(f"{type(error).__name__}: {error}".split())
+        raise BadInput(f"{path}: not a usable task file ({problem}); correct or remove it") from error
+
+
+def _found(data_files: Any, path: Path) -> DataFiles:
+    """Resolve data files, which are relative to the task file at `path`; patterns are expanded."""
+    if isinstance(data_files, dict):
+        return {
+            split: _paths(names, path, f"dataset_kwargs.data_files.{split}")
+            for split, names in data_files.items()
+        }
+    return _paths(data_files, path, "dataset_kwargs.data_files")
+
+
+def _paths(names: Any, path: Path, key: str) -> list[str]:
+    names = [names] if isinstance(names, str) else names
+    return [found for name in names for found in ([name] if "://" in name else _files(name, path, key))]
+
+
+def _files(name: str, path: Path, key: str) -> list[str]:
+    place = path.parent / name
+    literal = place.is_file() or Path(name).is_absolute()
+    matches = [place] if literal else sorted(path.parent.glob(name))
+    files = [str(match.resolve()) for match in matches if match.is_file()]
+    if not files:
+        raise BadInput(
+            f"{path}: {key} names {name}, but there is no such file; create it or correct the path"
+        )
+    return files
+
+
+def _contents(files: DataFiles) -> Any:
+    if isinstance(files, dict):
+        return {split: _contents(paths) for split, paths in files.items()}
+    return [name if "://" in name else _sha256(Path(name)) for name in files]
+
+
+def _identity(value: Any) -> Any:
+    """Reduce a configuration to JSON; a function is known by its name and the file it comes from."""
+    if isinstance(value, Mapping):
+        return {str(key): _identity(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_identity(inner) for inner in value]
+    if callable(value):
+        return [getattr(value, "__qualname__", type(value).__name__), _source(value)]
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def _source(function: Callable[..., Any]) -> str:
+    file = inspect.getsourcefile(function)
+    return _sha256(Path(file)) if file else ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
