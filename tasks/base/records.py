@@ -11,6 +11,7 @@ from tasks.base.errors import BadInput
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
 GateRule = Literal["equal", "gain_ruled_out", "gain_open", "may_be_chance", "others_worsen", "better"]
+"""Recorded with every verdict: a name may be added, but not taken away."""
 
 
 class Record(BaseModel):

@@ -1,7 +1,5 @@
 """Whatever is wrong with a task is said before a model is loaded, and its identity is what it asks."""
 
-import shutil
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +9,7 @@ from tasks.evaluation import task_files
 from tasks.evaluation.task_files import check_asked, load_tasks
 from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
-from tests.support.tiny_world import TASKS, write_data, write_task, write_world
+from tests.support.tiny_world import TASKS
 
 SHIPPED = {
     "arc_easy": SimpleNamespace(yaml_path="/x/arc_easy.yaml", cfg={"task": "arc_easy"}, tags=set()),
@@ -36,45 +34,6 @@ def digest(folder, name="spell"):
 class TestFinding:
     def test_tasks_come_in_the_order_asked_for(self, folder):
         assert [spec.name for spec in load_tasks(["likely", "spell"], folder)] == ["likely", "spell"]
-
-    def test_data_is_relative_to_the_task_file(self, folder, tmp_path, monkeypatch):
-        """Whatever the working directory is, and however the folder is written."""
-        monkeypatch.chdir(tmp_path.parent)
-        for include in (folder, Path(tmp_path.name) / "tasks"):
-            (spec,) = load_tasks(["spell"], include)
-            assert spec.config["dataset_kwargs"]["data_files"] == {
-                "test": [str((tmp_path / "data" / "items.jsonl").resolve())]
-            }
-
-    @pytest.mark.parametrize(
-        ("written", "found"),
-        [
-            ("../data/items.jsonl", ["items.jsonl"]),
-            ("['../data/items.jsonl', '../data/more.jsonl']", ["items.jsonl", "more.jsonl"]),
-            ("{test: '../data/*.jsonl'}", {"test": ["items.jsonl", "more.jsonl"]}),
-            ("{test: 'hf://datasets/a/b.jsonl'}", {"test": ["b.jsonl"]}),
-        ],
-        ids=["one", "list", "pattern", "remote"],
-    )
-    def test_data_files_may_be_written_as_datasets_allows(self, folder, tmp_path, written, found):
-        shutil.copy(tmp_path / "data" / "items.jsonl", tmp_path / "data" / "more.jsonl")
-        (folder / "own.yaml").write_text(
-            f"task: own\ndataset_path: json\ndataset_kwargs: {{data_files: {written}}}\n"
-        )
-        files = load_tasks(["own"], folder)[0].config["dataset_kwargs"]["data_files"]
-        names = [file.rpartition("/")[2] for file in (files["test"] if isinstance(files, dict) else files)]
-        assert names == (found["test"] if isinstance(found, dict) else found)
-        assert isinstance(files, dict) == isinstance(found, dict)
-
-    def test_includes_and_local_functions_work_as_in_lm_eval(self, folder):
-        (folder / "base_yaml").write_text((folder / "spell.yaml").read_text())
-        (folder / "helpers.py").write_text("def target(doc):\n    return doc['answer']\n")
-        (folder / "child.yaml").write_text(
-            "include: base_yaml\ntask: child\ndoc_to_target: !function helpers.target\n"
-        )
-        (spec,) = load_tasks(["child"], folder)
-        assert spec.config["doc_to_target"]({"answer": "7"}) == "7"
-        assert spec.config["output_type"] == "generate_until"
 
     def test_a_broken_neighbour_does_not_disturb(self, folder):
         (folder / "broken.yaml").write_text("task: [")
@@ -108,38 +67,9 @@ class TestRefusing:
         with pytest.raises(BadInput, match="all is a group.*name its tasks: arc_easy, arc_hard, own"):
             load_tasks(["all"], None)
 
-    def test_missing_data_naming_file_key_and_path(self, folder, tmp_path):
-        (tmp_path / "data" / "items.jsonl").unlink()
-        with pytest.raises(
-            BadInput, match=r"spell.yaml: dataset_kwargs.data_files.test names ../data/items.jsonl, but"
-        ):
-            load_tasks(["spell"], folder)
-
-    def test_a_function_that_is_not_there(self, folder):
-        write_task(folder, "own", "process_docs: !function helpers.no\n")
-        with pytest.raises(BadInput, match=r"own.yaml: not a usable task file \(ImportError.*helpers"):
-            load_tasks(["own"], folder)
-
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(BadInput, match=r"evaluate.include_path: .*nowhere is not a directory"):
             load_tasks(["spell"], tmp_path / "nowhere")
-
-
-class TestIdentity:
-    def test_it_does_not_depend_on_where_the_folder_lies(self, folder, tmp_path):
-        assert digest(folder) == digest(write_world(tmp_path / "elsewhere"))
-
-    def test_it_changes_with_the_data_the_question_and_the_functions(self, folder, tmp_path):
-        (folder / "helpers.py").write_text("def target(doc):\n    return doc['answer']\n")
-        write_task(folder, "own", "doc_to_target: !function helpers.target\n")
-        seen = {digest(folder, "own")}
-        (folder / "helpers.py").write_text("def target(doc):\n    return doc['answer'] + ' '\n")
-        seen.add(digest(folder, "own"))
-        write_data(tmp_path, count=13)
-        seen.add(digest(folder, "own"))
-        write_task(folder, "own", "doc_to_target: !function helpers.target\ntarget_delimiter: ''\n")
-        seen.add(digest(folder, "own"))
-        assert len(seen) == 4
 
 
 class TestAskedFor:

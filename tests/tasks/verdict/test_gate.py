@@ -4,45 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tasks.parameters.evaluation import EvaluateParams
 
 from tasks.base.errors import BadInput
-from tasks.base.records import EvaluatedModel, Evaluation
-from tasks.evaluation.results import TaskResult
 from tasks.verdict import intervals
-from tasks.verdict.comparison import compare
-from tasks.verdict.gate import evaluate_results, strongest_opponent
-
-ITEMS = 300
-NOISE = np.random.default_rng(7).normal(0, 0.1, size=(5, ITEMS))
-HARD = np.random.default_rng(8).exponential(1.0, size=ITEMS)
-
-
-def result(**metrics):
-    """One task; nll is better when lower, everything else when higher."""
-    count = len(next(iter(metrics.values())))
-    return {
-        "t": TaskResult(
-            task="t",
-            items=tuple(str(item) for item in range(count)),
-            values={name.replace("__", ","): tuple(map(float, column)) for name, column in metrics.items()},
-            higher_is_better={name.replace("__", ","): name != "nll" for name in metrics},
-        )
-    }
-
-
-def nll(level, noise):
-    return HARD + level + NOISE[noise]
-
-
-def verdict_of(results, **chosen):
-    return evaluation_of(results, **chosen).verdict
-
-
-def evaluation_of(results, **chosen) -> Evaluation:
-    models = [EvaluatedModel(role=role, label=f"the {role}", digest=role) for role in results]
-    params = EvaluateParams(**{"tasks": ("t",), "primary": "t/nll", **chosen})
-    return evaluate_results(models, results, params)
+from tasks.verdict.gate import strongest_opponent
+from tests.support.evaluated import ITEMS, evaluation_of, nll, result, verdict_of
 
 
 @pytest.fixture(autouse=True)
@@ -188,48 +154,3 @@ class TestOpponents:
     def test_without_an_opponent_there_is_no_verdict(self):
         with pytest.raises(BadInput, match="nothing to compare"):
             verdict_of({"merge": result(nll=nll(0, 0)), "average": result(nll=nll(0, 0))})
-
-
-class TestComparison:
-    def test_every_model_has_every_score_and_the_merge_every_difference(self):
-        roles = ("merge", "last", "average")
-        results = {
-            role: result(nll=nll(level, level), acc=NOISE[level] > 0) for level, role in enumerate(roles)
-        }
-        scores, differences = compare(results, seed=0)
-        assert [(score.model, score.metric) for score in scores] == [
-            (role, metric) for role in roles for metric in ("t/nll", "t/acc")
-        ]
-        assert [(difference.against, difference.metric) for difference in differences] == [
-            (role, metric) for role in roles[1:] for metric in ("t/nll", "t/acc")
-        ]
-        for difference in differences:
-            values = {score.model: score.value.mean for score in scores if score.metric == difference.metric}
-            sign = -1 if difference.metric == "t/nll" else 1
-            assert difference.gain.mean == pytest.approx(
-                sign * (values["merge"] - values[difference.against])
-            )
-            assert (difference.p_value is None) == (difference.metric == "t/nll")
-
-    def test_other_items_are_refused_and_named(self):
-        results = {
-            "merge": result(nll=nll(0, 0)),
-            "last": result(nll=nll(0, 1)),
-            "best": result(nll=nll(0, 1)[:-1]),
-            "average": {"u": result(nll=nll(0, 1))["t"]},
-        }
-        with pytest.raises(
-            BadInput, match=r"not evaluated on the same items.*: t \(best\), t \(average\), u"
-        ):
-            verdict_of(results)
-
-    def test_a_primary_without_its_filter_is_the_first_filters(self):
-        right, wrong = np.ones(50), np.zeros(50)
-        evaluation = evaluation_of(
-            {
-                "merge": result(em__strict=right, em__loose=right),
-                "last": result(em__strict=wrong, em__loose=right),
-            },
-            primary="t/em",
-        )
-        assert (evaluation.primary, evaluation.verdict.decision) == ("t/em,strict", "PROMOTE")

@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.base.records import EvaluatedModel, Evaluation
-from tasks.evaluation.results import TaskResult
-from tasks.parameters.evaluation import EvaluateParams
-from tasks.verdict.gate import evaluate_results
+from tasks.base.records import Evaluation
 from tasks.verdict.sentence import with_sentence
+from tests.support.evaluated import evaluation_of, result
 
 OLD_RECORD = Path(__file__).with_name("evaluation_0.1.0.json")
 ITEMS = 60
@@ -25,37 +23,26 @@ def right(count):
     return (np.arange(ITEMS) < count).astype(float)
 
 
-def task(**metrics):
-    return {
-        "t": TaskResult(
-            task="t",
-            items=tuple(map(str, range(ITEMS))),
-            values={name: tuple(map(float, column)) for name, column in metrics.items()},
-            higher_is_better={name: name != "nll" for name in metrics},
-        )
-    }
-
-
-LAST, MERGE = task(nll=nll(0.0)), task(nll=nll(0.3, 1))
+LAST, MERGE = result(nll=nll(0.0)), result(nll=nll(0.3, 1))
 CASES = {
     "better": ({"last": LAST, "merge": MERGE}, {}),
-    "worse": ({"last": task(nll=nll(0.3)), "merge": task(nll=nll(0.0, 1))}, {}),
+    "worse": ({"last": result(nll=nll(0.3)), "merge": result(nll=nll(0.0, 1))}, {}),
     "gain ruled out": ({"last": LAST, "merge": MERGE}, {"min_gain": 0.5}),
-    "open": ({"last": LAST, "merge": task(nll=nll(0.01, 1))}, {}),
-    "open for ever": ({"last": LAST, "merge": task(nll=nll(0.0, 1))}, {}),
-    "equal": ({"last": task(acc=right(30)), "merge": task(acc=right(30))}, {"primary": "t/acc"}),
-    "chance": ({"last": task(acc=right(30)), "merge": task(acc=right(34))}, {"primary": "t/acc"}),
+    "open": ({"last": LAST, "merge": result(nll=nll(0.01, 1))}, {}),
+    "open for ever": ({"last": LAST, "merge": result(nll=nll(0.0, 1))}, {}),
+    "equal": ({"last": result(acc=right(30)), "merge": result(acc=right(30))}, {"primary": "t/acc"}),
+    "chance": ({"last": result(acc=right(30)), "merge": result(acc=right(34))}, {"primary": "t/acc"}),
     "others worsen": (
         {
-            "last": task(nll=nll(0.0), acc=right(30), em=right(9)),
-            "merge": task(nll=nll(0.3, 1), acc=right(20), em=right(8)),
+            "last": result(nll=nll(0.0), acc=right(30), em=right(9)),
+            "merge": result(nll=nll(0.3, 1), acc=right(20), em=right(8)),
         },
         {"margins": {"t/em": 0.001}},
     ),
-    "average as good": ({"last": LAST, "average": task(nll=nll(0.3, 2)), "merge": MERGE}, {}),
-    "average not beaten": ({"last": LAST, "average": task(nll=nll(0.29, 2)), "merge": MERGE}, {}),
+    "average as good": ({"last": LAST, "average": result(nll=nll(0.3, 2)), "merge": MERGE}, {}),
+    "average not beaten": ({"last": LAST, "average": result(nll=nll(0.29, 2)), "merge": MERGE}, {}),
     "open beside the average": (
-        {"last": LAST, "average": task(nll=nll(0.3, 2)), "merge": task(nll=nll(0.01, 1))},
+        {"last": LAST, "average": result(nll=nll(0.3, 2)), "merge": result(nll=nll(0.01, 1))},
         {},
     ),
 }
@@ -77,9 +64,7 @@ RECORDED = {
 
 def evaluated(name) -> Evaluation:
     results, chosen = CASES[name]
-    models = [EvaluatedModel(role=role, label=f"the {role}", digest=role) for role in results]
-    params = EvaluateParams(**{"tasks": ("t",), "primary": "t/nll", **chosen})
-    return evaluate_results(models, results, params)
+    return evaluation_of(results, **chosen)
 
 
 @pytest.mark.parametrize("name", CASES)
