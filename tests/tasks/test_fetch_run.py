@@ -16,7 +16,6 @@ from tasks.fetch_run import fetch_run
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.kinds import directory
-from tasks.sources.kinds.mlflow import address_of
 from tasks.sources.staging import staged
 from tests.support.mlflow_runs import log_run
 from tests.support.tiny import write_checkpoint
@@ -60,13 +59,6 @@ def test_the_source_is_not_touched_and_weights_are_not_copied(training: Path, ar
     assert link.samefile(training / "checkpoint-20" / "model.safetensors")
 
 
-def test_staged_checkpoints_outlive_the_training_directory(training: Path, artifacts: Path) -> None:
-    run = fetch_run(params(training), artifacts)
-    shutil.rmtree(training)
-    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
-    assert fetch_run(params(training), artifacts) == run  # a finished run does not change
-
-
 def test_a_run_that_grew_is_taken_as_it_was_with_a_warning(
     training: Path, artifacts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -76,28 +68,6 @@ def test_a_run_that_grew_is_taken_as_it_was_with_a_warning(
     assert fetch_run(params(training), artifacts) == run
     assert "checkpoint-400 and later were not there when it was fetched; --refresh" in caplog.text
     assert fetch_run(params(training), artifacts, refresh=True).checkpoints[-1].step == 400
-
-
-def test_lost_staged_files_come_back_from_the_source(training: Path, artifacts: Path) -> None:
-    run = fetch_run(params(training), artifacts)
-    shutil.rmtree(artifacts / "checkpoints")
-    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
-    shutil.rmtree(artifacts / "checkpoints")
-    shutil.rmtree(training)
-    with pytest.raises(BadInput, match="checkpoint-20: gone"):
-        staged(run.checkpoints[0], artifacts)
-
-
-def test_a_source_that_changed_after_it_was_fetched_is_refused(training: Path, artifacts: Path) -> None:
-    run = fetch_run(params(training), artifacts)
-    weights = training / "checkpoint-20" / "model.safetensors"
-    data = bytearray(weights.read_bytes())
-    data[-1] ^= 1
-    weights.write_bytes(data)  # in place: the staged link changes with it
-    with pytest.raises(BadInput, match="changed since it was fetched"):
-        staged(run.checkpoints[0], artifacts)
-    again = fetch_run(params(training), artifacts, refresh=True)
-    assert again.digest != run.digest
 
 
 def test_the_same_run_gives_the_same_bytes(training: Path, artifacts: Path) -> None:
@@ -195,22 +165,6 @@ def test_a_run_in_mlflow_gives_what_its_directory_gives(
     ]
     assert [checkpoint.metrics for checkpoint in run.checkpoints] == [c.metrics for c in local.checkpoints]
     assert (snapshot(training), snapshot(Path(os.environ["LORELINE_HOME"]) / "mlartifacts")) == before
-
-
-def test_lost_staged_files_of_a_run_in_mlflow_come_back_from_the_cache(
-    training: Path, artifacts: Path, store: RegisterParams
-) -> None:
-    """Without asking MLflow; and when the cache is gone too, what to do is said, and helps."""
-    source = f"mlflow:/runs/{log_run(store, training)}/checkpoints"
-    run = fetch_run(FetchParams(source=source), artifacts, registry=store)
-    shutil.rmtree(artifacts / "checkpoints")
-    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
-    shutil.rmtree(artifacts / "checkpoints")
-    shutil.rmtree(address_of(source).cached)
-    with pytest.raises(BadInput, match="checkpoint-20: is not kept here any more; loreline fetch --refresh"):
-        staged(run.checkpoints[0], artifacts)
-    assert fetch_run(FetchParams(source=source), artifacts, refresh=True, registry=store) == run
-    assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
 
 
 def test_a_checkpoint_whose_upload_is_incomplete_stops_the_fetch(
