@@ -142,7 +142,7 @@ def _write(
     figures = sorted((out / "figures").iterdir())
     deviation = out / "figures" / "deviation.png"
     labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
-    draw_deviation(deviation, labels, merge.tensors, has_base)
+    draw_deviation(deviation, labels, merge.deviations, has_base)
     found = summarise(merge)
     lore = out / "figures" / "lore.png" if found and found.matrices else None
     if lore:

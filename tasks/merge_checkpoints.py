@@ -9,6 +9,7 @@ from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
+from tasks.base.measures import TensorMeasures
 from tasks.base.publish import is_published, tidy
 from tasks.base.records import Checkpoint, MergeReport, Selection, model_digest
 from tasks.checkpoints.models import open_models
@@ -21,7 +22,6 @@ from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
 from tasks.engine.planning import narrowed, plan_merges, with_variants
 from tasks.engine.publish_merges import Job, Target, publish_merges
-from tasks.merging.program import Facts
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.model_card import model_card
 from tasks.sources.staging import staged
@@ -98,7 +98,7 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
     return plan_merges(list(variants.values()), open_models(directories, labels, base), base, steps)
 
 
-def _write(plan: Plan, directories: Sequence[Path], on_tensor: OnTensor) -> list[dict[str, Facts]]:
+def _write(plan: Plan, directories: Sequence[Path], on_tensor: OnTensor) -> list[dict[str, TensorMeasures]]:
     if isinstance(plan, AdapterPlan):
         return merge_adapters(plan, directories, on_tensor)
     return write_models(plan, directories, on_tensor)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import DeviationSummary, TensorMeasures
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
 GateRule = Literal["equal", "gain_ruled_out", "gain_open", "may_be_chance", "others_worsen", "better"]
@@ -129,8 +130,13 @@ class MergeReport(Record):
     inputs: tuple[MergeInput, ...]
     outputs: tuple[FileDigest, ...]
     notes: tuple[str, ...]
-    tensors: dict[str, dict[str, float | int | str | bool | list[int] | list[float] | list[list[float]]]]
-    """Per tensor, what the method measured."""
+    tensors: dict[str, TensorMeasures]
+    """What was measured on each tensor."""
+
+    @property
+    def deviations(self) -> dict[str, DeviationSummary]:
+        """How the checkpoints lie to each other, tensor by tensor; integers have no task vectors."""
+        return {name: own.deviation for name, own in self.tensors.items() if own.deviation}
 
     @property
     def digest(self) -> str:

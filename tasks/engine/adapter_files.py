@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.checkpoints.layout import SINGLE, read_json, side_files
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
@@ -21,12 +22,12 @@ from tasks.engine.execute import OnTensor
 from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS, averaging
-from tasks.merging.program import Facts, Finish, Settings
+from tasks.merging.program import Finish, Settings
 
 
 def merge_adapters(
     plan: AdapterPlan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
-) -> list[dict[str, Facts]]:
+) -> list[dict[str, TensorMeasures]]:
     """Write each variant as an adapter directory: factors, configuration, the newest's other files.
 
     Adapters are small: every variant reads them again. Return what was measured of each tensor, variant by
@@ -46,7 +47,7 @@ def merge_adapters(
 
 def _write(
     plan: AdapterPlan, settings: Settings, directory: Path, hear: Callable[[str], None]
-) -> dict[str, Facts]:
+) -> dict[str, TensorMeasures]:
     merged = merge_factors(plan, settings, hear)
     _write_tensors(plan, settings, merged, directory)
     newest = plan.inputs[-1]
@@ -55,7 +56,7 @@ def _write(
     ranks = {name.removesuffix(".weight"): found.A.shape[0] for name, found in merged.items()}
     config = read_json(newest.directory / ADAPTER_CONFIG) | _config(ranks)
     (directory / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    return {name: found.facts for name, found in merged.items()}
+    return {name: found.measures for name, found in merged.items()}
 
 
 def _config(ranks: Mapping[str, int]) -> dict[str, object]:

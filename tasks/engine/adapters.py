@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import FactorMeasures, TensorMeasures
 from tasks.base.threads import compute_alone
 from tasks.checkpoints.numbers import Numbers, all_finite, encode
 from tasks.checkpoints.peft.adapter import Adapter
@@ -20,7 +21,7 @@ from tasks.engine.shards import Stored
 from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation
 from tasks.merging.low_rank import Span, factored, span
-from tasks.merging.program import Facts, Program, Settings
+from tasks.merging.program import Finish, Program, Settings
 from tasks.parameters.merge import MergeParams
 
 RANK_ROUNDING = {"F64": 1e-14}
@@ -66,7 +67,7 @@ class MergedFactors(NamedTuple):
     """out × r, as it is stored."""
     A: Numbers
     """r × in, as it is stored."""
-    facts: Facts
+    measures: TensorMeasures
 
 
 def adapter_spec(
@@ -133,16 +134,17 @@ def _block(tensor: str, within: Span) -> Block:
     return Block(tensor, 0, 0, within.cores, np.zeros_like(within.cores[0]))  # the base is where ΔW = 0
 
 
-def _merged(tensor: str, within: Span, finish: Any, dtype: str) -> MergedFactors:
+def _merged(tensor: str, within: Span, finish: Finish, dtype: str) -> MergedFactors:
     block = _block(tensor, within)
-    core, facts = finish(block)
+    core, found = finish(block)
     B, A = factored(within, core, RANK_ROUNDING.get(dtype, RANK_ROUNDING_SINGLE))
     known = describe(deviation(block))
     stored = [encode(half.reshape(-1), dtype) for half in (B, A)]
     if not all(all_finite(half, dtype) for half in stored):
         raise BadInput(f"tensor {tensor}: the merge overflows {dtype}; choose a wider merge.dtype")
-    facts = {**facts, "norms": known["norms"], "cosines": known["cosines"], "rank": A.shape[0]}
-    return MergedFactors(stored[0].reshape(B.shape), stored[1].reshape(A.shape), facts)
+    factors = FactorMeasures(rank=A.shape[0], norms=known.norms, cosines=known.cosines)
+    measures = TensorMeasures(factors=factors, method=found)
+    return MergedFactors(stored[0].reshape(B.shape), stored[1].reshape(A.shape), measures)
 
 
 def factor_dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import parts
@@ -21,7 +22,7 @@ from tasks.engine.plan import Plan
 from tasks.merging.arrays import to_numpy
 from tasks.merging.block import Block
 from tasks.merging.deviation import Deviation, describe, deviation, join
-from tasks.merging.program import Facts, FamilyFinish, Measure, Settings, worst
+from tasks.merging.program import FamilyFinish, Measure, Settings, worst
 
 OnTensor = Callable[[str, int, int], None]
 """Called with a tensor's name once it is merged, the bytes merged so far, and all bytes."""
@@ -114,8 +115,8 @@ class _Merging:
             for name, blocks in running.items():
                 found, deviations = zip(*(block.result() for block in blocks), strict=True)
                 known = describe(join(deviations))
-                for output, facts in zip(outputs, zip(*found, strict=True), strict=True):
-                    output.complete(name, {**worst(facts), **known})
+                for output, own in zip(outputs, zip(*found, strict=True), strict=True):
+                    output.complete(name, TensorMeasures(deviation=known, method=worst(own)))
         except BaseException as error:
             for name in names:
                 for output in outputs:
@@ -152,14 +153,14 @@ class _Merging:
 
 def _write(
     finish: FamilyFinish, outputs: Sequence[Output], measure: Callable[[Block], Deviation], block: Block
-) -> tuple[list[Facts], Deviation]:
+) -> tuple[list[MethodMeasures | None], Deviation]:
     """Write a block's variants, each before the next is computed; return what is known of them and of all."""
-    facts: list[Facts] = []
-    measured = measure(block)  # first: methods on whole matrices compute in the weights' place
+    measures: list[MethodMeasures | None] = []
+    known = measure(block)  # first: methods on whole matrices compute in the weights' place
     for output, (merged, found) in zip(outputs, finish(block), strict=True):
         output.write(block.tensor, block.start, to_numpy(merged).reshape(-1))
-        facts.append(found)
-    return facts, measured
+        measures.append(found)
+    return measures, known
 
 
 def _whole(block: Block) -> Deviation:

@@ -5,14 +5,16 @@ end: one pass of hashing serves to believe what an earlier process wrote, and to
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
+from pydantic import ValidationError
+
+from tasks.base.measures import TensorMeasures
+from tasks.base.records import Record
 from tasks.engine.shards import Shard, Spec
-from tasks.merging.program import Facts
 
 JOURNAL = ".journal"
 HASHED_AT_ONCE = 2**22
@@ -20,13 +22,13 @@ SYNC_EVERY = 2**26
 """Bytes after which a file is sent to the disk: while others compute, instead of all at the end."""
 
 
-class FinishedTensor(NamedTuple):
+class FinishedTensor(Record):
     """A finished tensor."""
 
     tensor: str
     sha256: str
     """Of the weight file, up to and including this tensor."""
-    facts: Facts
+    measures: TensorMeasures
 
 
 class Journal:
@@ -41,10 +43,10 @@ class Journal:
         self.finished = self._believed()
         self._rewrite()
 
-    def finish(self, tensor: str, facts: Facts) -> None:
+    def finish(self, tensor: str, measures: TensorMeasures) -> None:
         """Note that a tensor, the next in order, is written."""
-        entry = FinishedTensor(tensor, self._hashed(tensor), facts)
-        self.finished[tensor] = facts
+        entry = FinishedTensor(tensor=tensor, sha256=self._hashed(tensor), measures=measures)
+        self.finished[tensor] = measures
         self._write("a", [entry])
         self._unsynced += self._spec[tensor].size
         if self._unsynced >= SYNC_EVERY:
@@ -56,15 +58,15 @@ class Journal:
         self._path.unlink()
         return {path: hash_.hexdigest() for path, hash_ in self._hashes.items()}
 
-    def _believed(self) -> dict[str, Facts]:
+    def _believed(self) -> dict[str, TensorMeasures]:
         """Take over an earlier process's tensors as long as the files hold what it wrote."""
-        found: dict[str, Facts] = {}
+        found: dict[str, TensorMeasures] = {}
         for name, entry in zip(self._places, _entries(self._path), strict=False):
             before = self._hashes[self._places[name].path].copy()
             if entry.tensor != name or entry.sha256 != self._hashed(name):
                 self._hashes[self._places[name].path] = before
                 break
-            found[name] = entry.facts
+            found[name] = entry.measures
         return found
 
     def _rewrite(self) -> None:
@@ -73,7 +75,7 @@ class Journal:
 
     def _write(self, mode: Literal["a", "w"], entries: Sequence[FinishedTensor]) -> None:
         with self._path.open(mode, encoding="utf-8") as file:
-            file.writelines(json.dumps(entry._asdict()) + "\n" for entry in entries)
+            file.writelines(entry.model_dump_json() + "\n" for entry in entries)
 
     def _hashed(self, tensor: str) -> str:
         shard = self._places[tensor]
@@ -89,11 +91,10 @@ def _chunks(handle: int, start: int, size: int) -> Iterator[bytes]:
 
 
 def _entries(path: Path) -> Iterator[FinishedTensor]:
-    """Read lines up to the first that is not whole."""
+    """Read lines up to the first that is not whole, or that another release wrote."""
     if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in path.read_bytes().splitlines():
             try:
-                values: dict[str, Any] = json.loads(line)
-                yield FinishedTensor(**values)
-            except (ValueError, TypeError, RecursionError):
+                yield FinishedTensor.model_validate_json(line)
+            except ValidationError:
                 return

@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from tasks.base.digests import remember
+from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.layout import read_json, side_files
 from tasks.engine.devices import choose_devices
 from tasks.engine.execute import OnTensor, execute
 from tasks.engine.journal import JOURNAL
 from tasks.engine.plan import DTYPES, Plan
 from tasks.engine.shards import parse_size, plan_shards
-from tasks.merging.program import Facts
 
 DTYPE_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
 def write_models(
     plan: Plan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
-) -> list[dict[str, Facts]]:
+) -> list[dict[str, TensorMeasures]]:
     """Write each variant as a model directory: weights, and the newest input's configuration and tokenizer.
 
     Return what was measured of each tensor, variant by variant.
@@ -32,7 +32,7 @@ def write_models(
     for found in written:
         for path, sha256 in found.digests.items():
             remember(path, sha256)
-    return [found.facts for found in written]
+    return [found.measures for found in written]
 
 
 def _prepare(plan: Plan, directory: Path, weight_files: Iterable[str]) -> None:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.numbers import Numbers, all_finite, encode
 from tasks.engine.cut import BLOCK
 from tasks.engine.journal import Journal
 from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
-from tasks.merging.program import Facts
 
 
 class Written(NamedTuple):
     """What came of a variant."""
 
-    facts: dict[str, Facts]
+    measures: dict[str, TensorMeasures]
     """By tensor."""
     digests: dict[Path, str]
     """SHA-256 of the weight files."""
@@ -30,7 +30,7 @@ class Output:
         self._journal = journal
         self._spec = spec
         self._shards = shards
-        self._coming: dict[str, Future[Facts]] = {
+        self._coming: dict[str, Future[TensorMeasures]] = {
             name: Future() for name in spec if name not in journal.finished
         }
 
@@ -55,12 +55,12 @@ class Output:
         """Write a whole tensor as it is stored."""
         if self.lacks(name):
             write_numbers(self._shards[name], name, 0, stored)
-            self.complete(name, {})
+            self.complete(name, TensorMeasures())
 
-    def complete(self, name: str, facts: Facts) -> None:
+    def complete(self, name: str, measures: TensorMeasures) -> None:
         """Say that a tensor is written, and what is known of it."""
         if self.lacks(name):
-            self._coming[name].set_result(facts)
+            self._coming[name].set_result(measures)
 
     def fail(self, name: str, error: BaseException) -> None:
         """Say why a tensor will not come."""
@@ -73,7 +73,7 @@ class Output:
             self._journal.finish(name, self._coming[name].result())
 
     def close(self) -> Written:
-        """End the journal; return facts and digests."""
+        """End the journal; return measures and digests."""
         return Written(dict(self._journal.finished), self._journal.close())
 
 

@@ -10,13 +10,13 @@ from typing import NamedTuple
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput, LorelineError
 from tasks.base.fingerprint import fingerprint
+from tasks.base.measures import TensorMeasures
 from tasks.base.publish import publishing
 from tasks.base.records import MergeInput, MergeReport
 from tasks.checkpoints.duplicates import find_duplicates
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.execute import OnTensor
 from tasks.engine.plan import Plan
-from tasks.merging.program import Facts
 from tasks.parameters.merge import MergeParams
 
 
@@ -40,7 +40,7 @@ class Job(NamedTuple):
     """One for each variant."""
     narrowed: Callable[[Plan, Sequence[int]], Plan]
     """Plans the merge of some of a plan's checkpoints, by their positions."""
-    write: Callable[[Plan, Sequence[Path], OnTensor], list[dict[str, Facts]]]
+    write: Callable[[Plan, Sequence[Path], OnTensor], list[dict[str, TensorMeasures]]]
     """Writes each variant into a directory; returns what was measured of each tensor, variant by variant."""
     card: Callable[[MergeReport], str]
     """The README.md that goes with a merge."""
@@ -81,14 +81,14 @@ def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on
             inputs = tuple(
                 MergeInput(path=job.inputs[i][0], step=job.inputs[i][1], digest=job.digest(i)) for i in kept
             )
-            for settings, facts, scratch in zip(plan.variants, found, scratches, strict=True):
+            for settings, tensors, scratch in zip(plan.variants, found, scratches, strict=True):
                 report = MergeReport(
                     method=settings.params.method,
                     parameters=_effective(settings.params, plan.method.sections),
                     inputs=inputs,
                     outputs=file_digests(scratch, scratch.iterdir()),
                     notes=(*notes, *plan.method.notes(settings)),
-                    tensors={name: dict(own) for name, own in facts.items()},
+                    tensors=tensors,
                 )
                 report.write(scratch / "merge.json")
                 (scratch / "README.md").write_text(job.card(report), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from tasks.base.measures import WeightsUsed
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
@@ -37,7 +38,7 @@ def _by_age(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], lis
 
     def weigh(block: Block) -> Weighed:
         c = rule(settings.at(block.tensor), ages)
-        return Weighed(c, {"weights": [weight / sum(c) for weight in c]})
+        return Weighed(c, WeightsUsed(weights=tuple(weight / sum(c) for weight in c)))
 
     return weigh
     yield

@@ -6,9 +6,10 @@
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple, TypeAlias
 
+from tasks.base.measures import MethodMeasures
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block, Weight
-from tasks.merging.program import Facts, Measure, Program, Results, Settings
+from tasks.merging.program import Measure, Merged, Program, Results, Settings
 from tasks.parameters.merge import MergeParams
 
 
@@ -16,7 +17,7 @@ class Weighed(NamedTuple):
     """The weights of the checkpoints on a block, and what a reader wants to know of them."""
 
     c: Sequence[Weight]
-    facts: Facts
+    measures: MethodMeasures | None = None
     scale: float = 1.0
     """Multiplies λ: in c, a combination that divides by Σc would lose it."""
 
@@ -42,13 +43,13 @@ def compose(row: Row, settings: Settings) -> Program:
     deltas = yield from row.deltas(settings)
     weights = yield from row.weights(settings)
 
-    def finish(block: Block) -> tuple[Array, Facts]:
+    def finish(block: Block) -> Merged:
         params = settings.at(block.tensor)
         weighed = weights(block)
         tau = row.combine(weighed.c, deltas(block), params)
         lam = weighed.scale * (1.0 if params.lam is None else params.lam)
         if lam != 1.0:
             tau = lam * tau
-        return row.anchor(block) + tau, weighed.facts
+        return row.anchor(block) + tau, weighed.measures
 
     return finish

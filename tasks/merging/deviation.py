@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tasks.base.measures import DeviationSummary
 from tasks.merging.arrays import count_nonzero, dot, gram
 from tasks.merging.block import Block
-from tasks.merging.program import Facts
 
 
 class Deviation(NamedTuple):
@@ -53,22 +53,22 @@ def cosines(whole: Deviation) -> np.ndarray[Any, np.dtype[np.float64]]:
     return found
 
 
-def describe(whole: Deviation) -> Facts:
+def describe(whole: Deviation) -> DeviationSummary:
     """Return norms of task vectors and anchor, cosines of the pairs, and the share in sign conflict."""
-    return {
-        "norms": np.sqrt(np.diag(whole.products)).tolist(),
-        "anchor": whole.anchor**0.5,
-        "cosines": cosines(whole)[np.triu_indices(len(whole.products), 1)].tolist(),
-        "conflict": whole.conflicts / whole.elements if whole.elements else 0.0,
-        "elements": whole.elements,
-    }
+    return DeviationSummary(
+        norms=tuple(np.sqrt(np.diag(whole.products)).tolist()),
+        anchor=whole.anchor**0.5,
+        cosines=tuple(cosines(whole)[np.triu_indices(len(whole.products), 1)].tolist()),
+        conflict=whole.conflicts / whole.elements if whole.elements else 0.0,
+        elements=whole.elements,
+    )
 
 
-def recall(facts: Facts) -> Deviation:
+def recall(summary: DeviationSummary) -> Deviation:
     """Return what `describe` described, so that tensors can be joined to layers and to the whole model."""
-    norms = np.array(facts["norms"])
+    norms = np.array(summary.norms)
     products = np.diag(norms**2)
     i, j = np.triu_indices(len(norms), 1)
-    products[i, j] = products[j, i] = np.array(facts["cosines"]) * norms[i] * norms[j]
-    conflicts = round(facts["conflict"] * facts["elements"])
-    return Deviation(products, facts["anchor"] ** 2, conflicts, facts["elements"])
+    products[i, j] = products[j, i] = np.array(summary.cosines) * norms[i] * norms[j]
+    conflicts = round(summary.conflict * summary.elements)
+    return Deviation(products, summary.anchor**2, conflicts, summary.elements)

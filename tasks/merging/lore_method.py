@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from tasks.merging.arrays import Array
+from tasks.base.measures import Averaged, LoreMeasures
 from tasks.merging.block import Block
 from tasks.merging.combine import elected
 from tasks.merging.lore_notes import beyond, lam_of
-from tasks.merging.program import Facts, FamilyProgram, Program, Settings, without_measuring
+from tasks.merging.program import FamilyProgram, Merged, Program, Settings, without_measuring
 from tasks.merging.roles import is_embedding, is_head
 from tasks.parameters.merge import LoreParams, MergeParams
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tasks.merging.lore.problem import Solution
 
 SPECTRUM_SHOWN = 64
-"""Singular values of each task vector that the facts keep."""
+"""Singular values of each task vector that are kept."""
 NOTHING = ("symmetric", "zero")
 """What the solver calls a matrix without task vectors."""
 
@@ -46,7 +46,7 @@ def trim(delta: "Tensor", density: float) -> "Tensor":
     return trimmed.reshape(delta.shape)
 
 
-def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array, Facts]]:
+def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
     """Yield the merge of each variant, solving once for all that ask the same."""
     import torch
 
@@ -57,10 +57,10 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
     for settings in variants:
         params = settings.at(block.tensor)
         if B is None and _identical(block):
-            yield block.thetas[0], {"averaged": True, "identical": True}  # the mean of equals may be rounded
+            yield block.thetas[0], Averaged(identical=True)  # the mean of equals may be rounded
             continue
         if _averaged(block, settings, params):
-            yield block.mean, {"averaged": True}
+            yield block.mean, Averaged(identical=False)
             continue
         if B is None:
             B = deviations(block)
@@ -69,8 +69,8 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[tuple[Array,
         question = _question(params.lore)
         if question not in solutions:
             solutions[question] = _solve(B, params.lore, settings.steps, shape)
-        merged, facts = _finish(torch.as_tensor(block.mean), energies, solutions[question], params, shape)
-        yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), facts
+        merged, measures = _finish(torch.as_tensor(block.mean), energies, solutions[question], params, shape)
+        yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), measures
 
 
 def _identical(block: Block) -> bool:
@@ -126,14 +126,14 @@ def _finish(
     solution: "Solution",
     params: MergeParams,
     shape: tuple[int, int],
-) -> tuple["Tensor", Facts]:
+) -> tuple["Tensor", Averaged | LoreMeasures]:
     """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut."""
     import torch
 
     from tasks.merging.lore.algebra import add_up, inner
 
     if solution.solver in NOTHING:
-        return mean, {"averaged": True}
+        return mean, Averaged(identical=False)
     N, rank = len(energies), max(1, round(params.lore.rank_ratio * min(shape)))
     deltas = [delta.truncated(rank).to(mean.dtype) for delta in solution.deltas]
     S = add_up(deltas)
@@ -144,36 +144,41 @@ def _finish(
     else:
         merged = torch.addmm(mean, S.U * (S.sigma * beyond(params, N)), S.V.T)
         moved = abs(beyond(params, N)) * max(inner(S, S), 0.0) ** 0.5
-    return merged, {"shape": list(shape)} | _facts(solution, deltas, S, energies, moved)
+    return merged, _measures(solution, deltas, S, energies, moved, params.lore.mu, shape)
 
 
-def _facts(
+def _measures(
     solution: "Solution",
     deltas: Sequence["Factors"],
     S: "Factors",
     energies: Sequence[float],
     moved: float,
-) -> dict[str, Any]:
+    mu: float,
+    shape: tuple[int, int],
+) -> LoreMeasures:
     from tasks.merging.lore.algebra import inner
 
     N, squares = len(deltas), [float(delta.sigma.double().square().sum()) for delta in deltas]
     total = max(inner(S, S), 0.0)
-    return {
-        "solver": solution.solver,
-        "passes": solution.passes,
-        "gap": solution.gap,
-        "mu": max(solution.thresholds),
-        "edge": solution.edge,
-        "active": [delta.rank for delta in solution.deltas],
-        "ranks": [delta.rank for delta in deltas],
-        "effective_ranks": [round(_effective_rank(delta.sigma), 2) for delta in deltas],
-        "share": total**0.5 / max(sum(square**0.5 for square in squares), 1e-300),
-        "explained": sum(squares) / (sum(energies) + total / N),
-        "from_mean": moved * N / sum(energy**0.5 for energy in energies),
-        "spectra": [
-            [float(f"{sigma:.4g}") for sigma in spectrum[:SPECTRUM_SHOWN]] for spectrum in solution.spectra
-        ],
-    }
+    return LoreMeasures(
+        shape=shape,
+        solver=solution.solver,
+        passes=solution.passes,
+        gap=solution.gap,
+        mu=mu,
+        threshold=max(solution.thresholds),
+        edge=solution.edge,
+        active=tuple(delta.rank for delta in solution.deltas),
+        ranks=tuple(delta.rank for delta in deltas),
+        effective_ranks=tuple(round(_effective_rank(delta.sigma), 2) for delta in deltas),
+        share=total**0.5 / max(sum(square**0.5 for square in squares), 1e-300),
+        explained=sum(squares) / (sum(energies) + total / N),
+        from_mean=moved * N / sum(energy**0.5 for energy in energies),
+        spectra=tuple(
+            tuple(float(f"{sigma:.4g}") for sigma in spectrum[:SPECTRUM_SHOWN])
+            for spectrum in solution.spectra
+        ),
+    )
 
 
 def _effective_rank(sigma: "Tensor") -> float:

@@ -38,6 +38,8 @@ def _check_breadcrumbs(settings: Settings) -> None:
     deltas.check_band(settings)
 
 
+PLAIN_AVERAGE = Row(anchor.no_anchor, deltas.weights_themselves, weights.averaged, combine.mean)
+"""What other methods are where their settings make them averages."""
 WEIGHT_SECTIONS = ("weights", "nan", "metagpt")
 """The sections behind `weights.chosen`."""
 
@@ -194,20 +196,18 @@ METHODS = {
 
 
 def method_of(variants: Sequence[Settings]) -> Method:
-    """Return the row of the table; where all variants are plain averages, at an average's price.
-
-    The average gets its own defaults: it must not read what was set for the method that it stands for, whose
-    λ it would multiply the weights by.
-    """
+    """Return the row of the table; where all variants are plain averages, at an average's price."""
     row = METHODS[variants[0].params.method]
     if not all(row.averages(settings) for settings in variants):
         return row
-    return row._replace(
-        program=lambda own: METHODS["average"].program(averaging(own)), family=None, whole=False
-    )
+    return row._replace(program=lambda own: compose(PLAIN_AVERAGE, averaging(own)), family=None, whole=False)
 
 
 def averaging(settings: Settings) -> Settings:
-    """Return the settings of a plain average of the same checkpoints and tensors."""
+    """Return the settings of a plain average of the same checkpoints and tensors.
+
+    With its own defaults: an average must not read what was set for the method that it stands for, whose λ it
+    would multiply the weights by.
+    """
     plain = MergeParams(method="average")
     return replace(settings, params=plain, at=lambda tensor: plain)

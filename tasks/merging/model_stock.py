@@ -6,6 +6,7 @@
 
 import numpy as np
 
+from tasks.base.measures import ModelStockMeasures
 from tasks.merging.arrays import gram
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
@@ -20,7 +21,7 @@ def model_stock(settings: Settings) -> Weighing:
     def weigh(block: Block) -> Weighed:
         cosine = cosines[block.tensor]
         t = interpolation(cosine, settings.count)
-        return Weighed([t / settings.count] * settings.count, {"t": t, "cosine": cosine})
+        return Weighed([t / settings.count] * settings.count, ModelStockMeasures(t=t, cosine=cosine))
 
     return weigh
 

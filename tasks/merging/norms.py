@@ -6,6 +6,7 @@ The norms of checkpoints or task vectors, of each tensor or of the whole model, 
 from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias
 
+from tasks.base.measures import WeightsUsed
 from tasks.merging.arrays import Array, dot
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
@@ -22,7 +23,7 @@ def nan(settings: Settings) -> Weighing:
 
     def weigh(block: Block) -> Weighed:
         c = inverse_to_norm(squares(block.tensor))
-        return Weighed(c, {"weights": c}, settings.at(block.tensor).nan.scale)
+        return Weighed(c, WeightsUsed(weights=tuple(c)), settings.at(block.tensor).nan.scale)
 
     return weigh
 
@@ -33,7 +34,7 @@ def metagpt(settings: Settings) -> Weighing:
 
     def weigh(block: Block) -> Weighed:
         c = by_square(squares(block.tensor))
-        return Weighed(c, {"weights": c})
+        return Weighed(c, WeightsUsed(weights=tuple(c)))
 
     return weigh
 

@@ -13,18 +13,18 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from tasks.base.measures import Averaged, MethodMeasures
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block
 from tasks.parameters.merge import MergeParams
 
-Facts: TypeAlias = Mapping[str, Any]
-"""What a method measured on a tensor: JSON-able numbers, strings, booleans, lists of integers."""
-
 Measure: TypeAlias = Callable[[Block], Any]
 Results: TypeAlias = Mapping[str, Sequence[Any]]
-Finish: TypeAlias = Callable[[Block], tuple[Array, Facts]]
+Merged: TypeAlias = tuple[Array, MethodMeasures | None]
+"""A merged block, and what the method found on it."""
+Finish: TypeAlias = Callable[[Block], Merged]
 Program: TypeAlias = Generator[Measure, Results, Finish]
-FamilyFinish: TypeAlias = Callable[[Block], Iterable[tuple[Array, Facts]]]
+FamilyFinish: TypeAlias = Callable[[Block], Iterable[Merged]]
 """Yields one merged block after the other, in the order of the variants: only one need be held at a time."""
 FamilyProgram: TypeAlias = Generator[Measure, Results, FamilyFinish]
 
@@ -79,20 +79,24 @@ def _all_of(measures: Mapping[int, Measure]) -> Measure:
     return lambda block: {i: measure(block) for i, measure in measures.items()}
 
 
-def worst(facts: Sequence[Facts]) -> dict[str, Any]:
-    """Join the facts of a tensor's blocks: the largest of each, element by element for lists.
+def worst(found: Sequence[MethodMeasures | None]) -> MethodMeasures | None:
+    """Join what a method found on a tensor's blocks: the largest of each, number by number for tuples.
 
-    Of lists of lists, such as spectra, that with the largest first element; a flag has to hold for all.
+    Of spectra that with the largest first value; identical are those that are identical in all blocks. Where
+    some matrices of a stack were averaged, the others decide.
     """
-    joined: dict[str, Any] = {}
-    for part in facts:
-        for key, value in part.items():
-            if value is True and not all(other.get(key) for other in facts):
-                continue
-            if key not in joined:
-                joined[key] = value
-            elif isinstance(value, list):
-                joined[key] = [max(pair) for pair in zip(joined[key], value, strict=True)]
-            else:
-                joined[key] = max(joined[key], value)
-    return joined
+    known = [part for part in found if part is not None]
+    parts = [part for part in known if not isinstance(part, Averaged)] or known
+    if len(parts) < 2:
+        return parts[0] if parts else None
+    first = parts[0]
+    largest = {name: _largest([getattr(part, name) for part in parts]) for name in type(first).model_fields}
+    return first.model_copy(update=largest)
+
+
+def _largest(values: Sequence[Any]) -> Any:
+    if isinstance(values[0], bool):
+        return all(values)
+    if isinstance(values[0], tuple):
+        return tuple(max(own) for own in zip(*values, strict=True))
+    return max(values)

@@ -2,6 +2,7 @@
 
 import math
 
+from tasks.base.measures import SlerpMeasures
 from tasks.merging.arrays import dot
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
@@ -19,7 +20,7 @@ def slerp(settings: Settings) -> Weighing:
     def weigh(block: Block) -> Weighed:
         cosine = found[block.tensor]
         c = arc_weights(cosine, settings.at(block.tensor).slerp.t)
-        return Weighed(c, {"weights": c, "cosine": cosine})
+        return Weighed(c, SlerpMeasures(weights=tuple(c), cosine=cosine))
 
     return weigh
 

@@ -7,9 +7,9 @@ and both methods leave them out instead of blowing them up.
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from tasks.merging.arrays import Array
+from tasks.base.measures import IsoCMeasures, TsvMMeasures
 from tasks.merging.block import Block
-from tasks.merging.program import Facts, Program, Settings, without_measuring
+from tasks.merging.program import Merged, Program, Settings, without_measuring
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,7 +28,7 @@ def iso_c(settings: Settings) -> Program:
     return without_measuring(lambda block: _merge(block, settings, isotropic))
 
 
-def decorrelated(deltas: Sequence["Tensor"]) -> tuple["Tensor", Facts]:
+def decorrelated(deltas: Sequence["Tensor"]) -> tuple["Tensor", TsvMMeasures]:
     """Return τ = U_⊥ Σ V_⊥ᵀ for N matrices with m ≥ n.
 
     Of each matrix the n/N largest singular values (at least one) and their vectors, side by side; U_⊥ and V_⊥
@@ -39,36 +39,36 @@ def decorrelated(deltas: Sequence["Tensor"]) -> tuple["Tensor", Facts]:
     share = max(1, deltas[0].shape[1] // len(deltas))
     parts = [_leading(delta, share) for delta in deltas]
     U, S, V = (torch.cat(own, dim=-1) for own in zip(*parts, strict=True))
-    return (_polar(U) * S) @ _polar(V).T, {"ranks": [part[1].numel() for part in parts]}
+    return (_polar(U) * S) @ _polar(V).T, TsvMMeasures(ranks=tuple(part[1].numel() for part in parts))
 
 
-def isotropic(deltas: Sequence["Tensor"]) -> tuple["Tensor", Facts]:
+def isotropic(deltas: Sequence["Tensor"]) -> tuple["Tensor", IsoCMeasures]:
     """Return τ = σ̄ U Vᵀ for N matrices with m ≥ n, σ̄ the mean of the n singular values of Σδ_i."""
     import torch
 
     whole = torch.stack(list(deltas)).sum(0)
     U, S, V = _leading(whole, whole.shape[1])
     sigma = float(S.sum()) / whole.shape[1]
-    return sigma * U @ V.T, {"sigma": sigma, "rank": S.numel()}
+    return sigma * U @ V.T, IsoCMeasures(sigma=sigma, rank=S.numel())
 
 
 def _merge(
     block: Block,
     settings: Settings,
-    method: Callable[[Sequence["Tensor"]], tuple["Tensor", Facts]],
-) -> tuple[Array, Facts]:
+    method: Callable[[Sequence["Tensor"]], tuple["Tensor", TsvMMeasures | IsoCMeasures]],
+) -> Merged:
     import torch
 
     block = block.double()
     given = settings.at(block.tensor).lam
     lam = 1.0 if given is None else given
     if len(settings.shapes[block.tensor]) < 2:
-        return block.anchor + lam * (sum(block.deltas[1:], block.deltas[0]) / settings.count), {}
+        return block.anchor + lam * (sum(block.deltas[1:], block.deltas[0]) / settings.count), None
     deltas = [torch.as_tensor(delta) for delta in block.deltas]
     wide = deltas[0].shape[0] < deltas[0].shape[1]
-    tau, facts = method([delta.T for delta in deltas] if wide else deltas)
+    tau, measures = method([delta.T for delta in deltas] if wide else deltas)
     merged = torch.as_tensor(block.anchor) + lam * (tau.T if wide else tau)
-    return merged if isinstance(block.anchor, torch.Tensor) else merged.numpy(), facts
+    return merged if isinstance(block.anchor, torch.Tensor) else merged.numpy(), measures
 
 
 def _leading(matrix: "Tensor", count: int) -> tuple["Tensor", "Tensor", "Tensor"]:

@@ -1,6 +1,7 @@
 """The weight c_i of each checkpoint: what merge.weights says."""
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import Averaged, WeightsUsed
 from tasks.merging import norms
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
@@ -50,7 +51,13 @@ def spans_model(params: MergeParams) -> bool:
 
 def uniform(settings: Settings) -> Weighing:
     """1 for every checkpoint."""
-    return lambda block: Weighed([1.0] * settings.count, {})
+    return lambda block: Weighed([1.0] * settings.count)
+    yield
+
+
+def averaged(settings: Settings) -> Weighing:
+    """1 for every checkpoint, of a method that these settings make a plain average."""
+    return lambda block: Weighed([1.0] * settings.count, Averaged(identical=False))
     yield
 
 
@@ -59,7 +66,7 @@ def given(settings: Settings) -> Weighing:
 
     def weigh(block: Block) -> Weighed:
         c = [float(weight) for weight in settings.at(block.tensor).weights]
-        return Weighed(c, {"weights": c})
+        return Weighed(c, WeightsUsed(weights=tuple(c)))
 
     return weigh
     yield

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tasks.base.measures import WeightsUsed
 from tasks.merging import arrays
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block
@@ -32,12 +33,12 @@ def widen(settings: Settings) -> Weighing:
 
     def weigh(block: Block) -> Weighed:
         c = tables[block.tensor][block.matrix]
-        facts = {"weights": _mean(tables[block.tensor])}
+        measures = WeightsUsed(weights=_mean(tables[block.tensor]))
         if along[block.tensor] == 1:
             rows, columns = block.thetas[0].shape
             first = block.start // max(columns, 1)
             c = c[:, first : first + rows, None]
-        return Weighed([arrays.factors(own, block.thetas[0]) for own in c], facts)
+        return Weighed([arrays.factors(own, block.thetas[0]) for own in c], measures)
 
     return weigh
 
@@ -98,7 +99,7 @@ def _of_columns(measured: Floats) -> tuple[Floats, Floats]:
     return magnitude, direction
 
 
-def _mean(tables: Sequence[Floats]) -> list[float]:
+def _mean(tables: Sequence[Floats]) -> tuple[float, ...]:
     """Return the mean weight of each checkpoint."""
     whole = np.concatenate(tables, axis=1)
-    return [float(own.sum() / max(len(own), 1)) for own in whole]
+    return tuple(float(own.sum() / max(len(own), 1)) for own in whole)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, cosines, describe, join
-from tasks.merging.program import Facts
 from tasks.reporting.figures import name_layers, save
 from tasks.reporting.model_parts import Parts, by_layer, tensor_parts
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-def draw_deviation(path: Path, labels: Sequence[str], tensors: Mapping[str, Facts], has_base: bool) -> None:
+def draw_deviation(
+    path: Path, labels: Sequence[str], tensors: Mapping[str, DeviationSummary], has_base: bool
+) -> None:
     """Draw the task vectors' norms over the layers; of several checkpoints, cosines and sign conflict too.
 
     Differences from a mean add up to zero, so that nearly all is in sign conflict: that is not drawn.
@@ -46,10 +48,10 @@ def _arrangement(count: int, has_base: bool) -> list[Any]:
 def _draw_norms(axes: "Axes", labels: Sequence[str], layers: Parts) -> None:
     from matplotlib import colormaps
 
-    facts = [describe(part) for part in layers.values()]
+    summaries = [describe(part) for part in layers.values()]
     for i, label in enumerate(labels):
         # A part of the anchor that is all zero leaves a gap.
-        relative = [found["norms"][i] / (found["anchor"] or math.nan) for found in facts]
+        relative = [found.norms[i] / (found.anchor or math.nan) for found in summaries]
         colour = colormaps["viridis"](0.9 * i / max(len(labels) - 1, 1))
         axes.plot(relative, ".-", color=colour, linewidth=1, label=f"{i + 1} {label}")
     axes.set(title="Task vectors' norm over the anchor's, by layer", ylabel="‖δ‖ / ‖θ₀‖", ylim=(0, None))
@@ -58,9 +60,8 @@ def _draw_norms(axes: "Axes", labels: Sequence[str], layers: Parts) -> None:
 
 
 def _draw_conflict(axes: "Axes", layers: Parts) -> None:
-    axes.plot(
-        [100 * describe(part)["conflict"] for part in layers.values()], ".-", color="tab:red", linewidth=1
-    )
+    shares = [100 * describe(part).conflict for part in layers.values()]
+    axes.plot(shares, ".-", color="tab:red", linewidth=1)
     axes.set(title="Sign conflict, by layer", ylabel="% of elements", ylim=(0, None))
     name_layers(axes, list(layers))
 

@@ -4,15 +4,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, cosines, describe, join
-from tasks.merging.program import Facts
 from tasks.reporting.model_parts import Parts, by_kind, by_layer, tensor_parts
 
 DEVIATION_HEADER = ["parameters", "mean norm", "relative", "mean cosine", "conflict"]
 
 
 def deviation_text(
-    labels: Sequence[str], base: str | None, tensors: Mapping[str, Facts], every_tensor: bool
+    labels: Sequence[str], base: str | None, tensors: Mapping[str, DeviationSummary], every_tensor: bool
 ) -> str:
     """Render the model, its kinds of tensors and its layers; tensor by tensor too if asked for."""
     parts = tensor_parts(tensors)
@@ -33,10 +33,10 @@ def _headline(labels: Sequence[str], base: str | None, whole: Deviation, tensors
     count = len(labels)
     checkpoints = "1 checkpoint" if count == 1 else f"{count} checkpoints"
     anchor = f"the base {base}" if base else "their mean"
-    facts = describe(whole)
+    found = describe(whole)
     lines = [
         f"{checkpoints}, {whole.elements:,} parameters in {tensors} tensors",
-        f"task vectors: differences from {anchor}, relative to its norm {_number(facts['anchor'])}",
+        f"task vectors: differences from {anchor}, relative to its norm {_number(found.anchor)}",
     ]
     if base is None:
         lines.append(
@@ -45,27 +45,27 @@ def _headline(labels: Sequence[str], base: str | None, whole: Deviation, tensors
         )
     elif count > 1:
         lines.append(
-            f"sign conflict: {facts['conflict']:.1%} of the elements are raised by one and lowered by another"
+            f"sign conflict: {found.conflict:.1%} of the elements are raised by one and lowered by another"
         )
     return "\n".join(lines)
 
 
 def _checkpoint_rows(labels: Sequence[str], whole: Deviation) -> Iterator[list[str]]:
     """Yield norm, relative norm and cosines of each checkpoint, the checkpoints numbered."""
-    facts = describe(whole)
+    found = describe(whole)
     numbers = [str(number) for number, _ in enumerate(labels, 1)]
     yield ["", "checkpoint", "norm", "relative", "cosine to 1", *numbers[1:]]
-    for number, label, norm, row in zip(numbers, labels, facts["norms"], cosines(whole), strict=True):
-        yield [number, label, _number(norm), _ratio(norm, facts["anchor"]), *(f"{c:.3f}" for c in row)]
+    for number, label, norm, row in zip(numbers, labels, found.norms, cosines(whole), strict=True):
+        yield [number, label, _number(norm), _ratio(norm, found.anchor), *(f"{c:.3f}" for c in row)]
 
 
 def _part_rows(title: str, parts: Parts) -> Iterator[list[str]]:
     yield [title, *DEVIATION_HEADER]
     for name, part in parts.items():
-        facts = describe(part)
-        norm = float(np.mean(facts["norms"]))
-        cosine = f"{np.mean(facts['cosines']):.3f}" if facts["cosines"] else "-"
-        values = [_number(norm), _ratio(norm, facts["anchor"]), cosine, f"{facts['conflict']:.1%}"]
+        found = describe(part)
+        norm = float(np.mean(found.norms))
+        cosine = f"{np.mean(found.cosines):.3f}" if found.cosines else "-"
+        values = [_number(norm), _ratio(norm, found.anchor), cosine, f"{found.conflict:.1%}"]
         yield [name, f"{part.elements:,}", *values]
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
+from tasks.base.measures import DeviationSummary
 from tasks.base.publish import publishing
 from tasks.base.records import Record
 from tasks.checkpoints.names import labels_of, step_of
@@ -28,8 +29,8 @@ class Inspection(Record):
     """Their directories, in the order of the norms."""
     base: str | None
     """What task vectors are differences from; None: the checkpoints' mean."""
-    tensors: dict[str, dict[str, float | int | list[float]]]
-    """As in merge.json."""
+    tensors: dict[str, DeviationSummary]
+    """As the deviation in merge.json."""
 
     @property
     def labels(self) -> list[str]:
@@ -55,7 +56,7 @@ def inspect_directories(
     inspection = Inspection(
         checkpoints=tuple(str(directory) for directory in directories),
         base=str(base) if base else None,
-        tensors={name: dict(describe(join(parts))) for name, parts in found.items()},
+        tensors={name: describe(join(parts)) for name, parts in found.items()},
     )
     if out is not None:
         with publishing(out, fingerprint(__name__, inspection)) as scratch:

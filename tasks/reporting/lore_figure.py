@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tasks.base.measures import LoreMeasures
 from tasks.base.records import MergeReport
-from tasks.merging.program import Facts
 from tasks.reporting.figures import name_layers, save
 from tasks.reporting.lore_matrices import decomposed, rank_share
 from tasks.reporting.model_parts import along_the_model, layer_name, role_of
@@ -37,7 +37,7 @@ def draw_lore(path: Path, report: MergeReport) -> None:
     figure = Figure(figsize=(12, max(4.6, 1.8 + 0.26 * len(roles))), layout="constrained")
     spectra, ranks = figure.subplots(1, 2, width_ratios=(5, 6))
     shrinks = report.parameters.get("lore", {}).get("penalty", "nuclear") == "nuclear"
-    shown = max(found, key=lambda name: (found[name]["from_mean"], found[name]["explained"]))
+    shown = max(found, key=lambda name: (found[name].from_mean, found[name].explained))
     labels = [f"step {source.step}" for source in report.inputs]
     _draw_spectra(spectra, labels, found[shown], shrinks)
     spectra.set_title(f"Singular values of the task vectors\n{shown}")
@@ -46,31 +46,31 @@ def draw_lore(path: Path, report: MergeReport) -> None:
     save(figure, path)
 
 
-def _draw_spectra(axes: "Axes", labels: Sequence[str], facts: Facts, shrinks: bool) -> None:
+def _draw_spectra(axes: "Axes", labels: Sequence[str], matrix: LoreMeasures, shrinks: bool) -> None:
     """Draw σ before and, where the penalty makes it max(σ − μ, 0), after thresholding."""
     from matplotlib import colormaps
 
-    for i, (label, sigma) in enumerate(zip(labels, facts["spectra"], strict=True)):
+    for i, (label, sigma) in enumerate(zip(labels, matrix.spectra, strict=True)):
         colour = colormaps["viridis"](0.9 * i / max(len(labels) - 1, 1))
         axes.plot(range(1, len(sigma) + 1), sigma, color=colour, linewidth=1, alpha=0.5)
         # Rounded, or of one expert beside the largest μ of all, a value that was kept may lie below μ.
-        above = [value for value in sigma[: facts["ranks"][i]] if value > facts["mu"]]
-        kept = [value - facts["mu"] for value in above] if shrinks else []
+        above = [value for value in sigma[: matrix.ranks[i]] if value > matrix.threshold]
+        kept = [value - matrix.threshold for value in above] if shrinks else []
         axes.plot(range(1, len(kept) + 1), kept, ".-", color=colour, linewidth=1, label=label)
     axes.set(xlabel="index", ylabel="singular value of θᵢ − θ₀", yscale="log")
-    _draw_thresholds(axes, facts)
+    _draw_thresholds(axes, matrix)
 
 
-def _draw_thresholds(axes: "Axes", facts: Facts) -> None:
+def _draw_thresholds(axes: "Axes", matrix: LoreMeasures) -> None:
     """Draw μ, the noise edge, and what is taken away below μ."""
-    mu, edge = facts["mu"], facts["edge"]
-    largest = max((sigma[0] for sigma in facts["spectra"] if sigma), default=mu)
-    axes.set(ylim=(mu / DEPTH, 1.5 * max(largest, mu, edge)))
-    axes.axhspan(mu / DEPTH, mu, color="0.95", zorder=0)
+    threshold, edge = matrix.threshold, matrix.edge
+    largest = max((sigma[0] for sigma in matrix.spectra if sigma), default=threshold)
+    axes.set(ylim=(threshold / DEPTH, 1.5 * max(largest, threshold, edge)))
+    axes.axhspan(threshold / DEPTH, threshold, color="0.95", zorder=0)
     higher, lower = (4, "bottom"), (-4, "top")
-    _draw_level(axes, "threshold μ", mu, "tab:red", "-", *(higher if mu >= edge else lower))
+    _draw_level(axes, "threshold μ", threshold, "tab:red", "-", *(higher if threshold >= edge else lower))
     if edge > 0:  # what is exactly low-rank has no noise
-        _draw_level(axes, "noise edge", edge, "0.35", "--", *(lower if mu >= edge else higher))
+        _draw_level(axes, "noise edge", edge, "0.35", "--", *(lower if threshold >= edge else higher))
 
 
 def _draw_level(
@@ -98,7 +98,7 @@ def _draw_legend(figure: "Figure", axes: "Axes", shrinks: bool) -> None:
     )  # fmt: skip
 
 
-def _draw_ranks(axes: "Axes", roles: Sequence[str], found: Mapping[str, Facts]) -> None:
+def _draw_ranks(axes: "Axes", roles: Sequence[str], found: Mapping[str, LoreMeasures]) -> None:
     layers = list(dict.fromkeys(map(layer_name, along_the_model(found))))
     grid = 100 * _grid(roles, layers, found)
     axes.set_facecolor("0.95")
@@ -119,11 +119,11 @@ def _write_numbers(axes: "Axes", grid: Grid) -> None:
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
 
 
-def _grid(roles: Sequence[str], layers: Sequence[str], found: Mapping[str, Facts]) -> Grid:
+def _grid(roles: Sequence[str], layers: Sequence[str], found: Mapping[str, LoreMeasures]) -> Grid:
     """Return mean shares of full rank, roles × layers; NaN where there is no such matrix."""
     cells = defaultdict(list)
-    for name, facts in found.items():
-        cells[roles.index(role_of(name)), layers.index(layer_name(name))].append(rank_share(facts))
+    for name, matrix in found.items():
+        cells[roles.index(role_of(name)), layers.index(layer_name(name))].append(rank_share(matrix))
     grid = np.full((len(roles), len(layers)), math.nan)
     for cell, shares in cells.items():
         grid[cell] = np.mean(shares)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 
+from tasks.base.measures import Averaged, LoreMeasures
 from tasks.base.records import MergeReport, Record
-from tasks.merging.program import Facts
 from tasks.reporting.lore_matrices import FAINT, active_rank, decomposed, doubt, rank_share
 
 NEAR = 0.1
@@ -114,30 +114,30 @@ class LoreSummary(Record):
 
 
 def summarise(report: MergeReport) -> LoreSummary | None:
-    """Sum up the facts of a LoRE merge; None for other methods."""
-    if report.method != "lore":
+    """Sum up what LoRE found; None for other methods."""
+    if not any(isinstance(own.method, LoreMeasures | Averaged) for own in report.tensors.values()):
         return None
     matrices = list(decomposed(report.tensors).values())
     doubts = Counter(map(doubt, matrices))
     return LoreSummary(
         matrices=len(matrices),
-        averaged=sum(not any(facts["active"]) for facts in matrices),
-        cut=sum(facts["ranks"] != facts["active"] for facts in matrices),
+        averaged=sum(not any(matrix.active) for matrix in matrices),
+        cut=sum(matrix.ranks != matrix.active for matrix in matrices),
         dense=doubts["dense"],
         noise=doubts["noise"],
         faint=doubts["faint"],
         rank=_median(matrices, active_rank),
         rank_share=_median(matrices, rank_share),
-        explained=_median(matrices, lambda facts: facts["explained"]),
-        from_mean=_median(matrices, lambda facts: facts["from_mean"]),
-        farthest=max((facts["from_mean"] for facts in matrices), default=0.0),
-        passes=max((facts["passes"] for facts in matrices), default=0),
-        gap=max((facts["gap"] for facts in matrices), default=0.0),
+        explained=_median(matrices, lambda matrix: matrix.explained),
+        from_mean=_median(matrices, lambda matrix: matrix.from_mean),
+        farthest=max((matrix.from_mean for matrix in matrices), default=0.0),
+        passes=max((matrix.passes for matrix in matrices), default=0),
+        gap=max((matrix.gap for matrix in matrices), default=0.0),
         tolerance=report.parameters.get("lore", {}).get("tolerance"),
     )
 
 
-def _median(matrices: Sequence[Facts], value: Callable[[Facts], float]) -> float:
+def _median(matrices: Sequence[LoreMeasures], value: Callable[[LoreMeasures], float]) -> float:
     return median(map(value, matrices)) if matrices else 0.0
 
 

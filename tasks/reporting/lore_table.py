@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 
-from tasks.merging.program import Facts
+from tasks.base.measures import LoreMeasures, TensorMeasures
 from tasks.reporting.lore_matrices import active_rank, decomposed, rank_share
 from tasks.reporting.model_parts import grouped, kind_of
 
@@ -28,24 +28,24 @@ LORE_LEGEND = (
 )
 
 
-def lore_rows(tensors: Mapping[str, Facts]) -> list[list[str]]:
+def lore_rows(tensors: Mapping[str, TensorMeasures]) -> list[list[str]]:
     """Return rows of text under `HEADER`, one for each kind of matrix that was decomposed."""
     kinds = grouped(decomposed(tensors), kind_of)
     return [[kind, *_cells(matrices)] for kind, matrices in kinds.items()]
 
 
-def _cells(matrices: Sequence[Facts]) -> list[str]:
-    def middle(value: Callable[[Facts], float]) -> float:
+def _cells(matrices: Sequence[LoreMeasures]) -> list[str]:
+    def middle(value: Callable[[LoreMeasures], float]) -> float:
         return median(map(value, matrices))
 
-    edges = [facts["mu"] / facts["edge"] for facts in matrices if facts["edge"]]
+    edges = [matrix.threshold / matrix.edge for matrix in matrices if matrix.edge]
     return [
         f"{median(edges):.3g}" if edges else "-",
         f"{middle(active_rank):.3g} ({middle(rank_share):.0%})",
-        f"{middle(lambda facts: fmean(facts['effective_ranks'])):.3g}",
-        f"{middle(lambda facts: facts['explained']):.1%}",
-        f"{middle(lambda facts: facts['share']):.1%}",
-        f"{middle(lambda facts: facts['from_mean']):.1%}",
-        f"{max(facts['gap'] for facts in matrices):.1e}",
-        f"{max(facts['passes'] for facts in matrices)}",
+        f"{middle(lambda matrix: fmean(matrix.effective_ranks)):.3g}",
+        f"{middle(lambda matrix: matrix.explained):.1%}",
+        f"{middle(lambda matrix: matrix.share):.1%}",
+        f"{middle(lambda matrix: matrix.from_mean):.1%}",
+        f"{max(matrix.gap for matrix in matrices):.1e}",
+        f"{max(matrix.passes for matrix in matrices)}",
     ]

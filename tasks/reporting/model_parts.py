@@ -5,18 +5,18 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
+from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, join, recall
 from tasks.merging.layers import layer_of, on_input_side
-from tasks.merging.program import Facts
 
 T = TypeVar("T")
 Parts = Mapping[str, Deviation]
 """What is known of each part of a model, by its name."""
 
 
-def tensor_parts(tensors: Mapping[str, Facts]) -> Parts:
-    """Read the tensors of a merge.json or inspect.json; integers, which have no task vector, are left out."""
-    return {name: recall(facts) for name, facts in tensors.items() if "norms" in facts}
+def tensor_parts(tensors: Mapping[str, DeviationSummary]) -> Parts:
+    """Recall the tensors of a merge.json or inspect.json."""
+    return {name: recall(summary) for name, summary in tensors.items()}
 
 
 def by_kind(tensors: Parts) -> Parts:

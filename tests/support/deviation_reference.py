@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from tasks.base.measures import DeviationSummary
+
 Model = Mapping[str, np.ndarray]
 
 
-def reference(checkpoints: Sequence[Model], base: Model | None, names: Sequence[str]) -> dict[str, object]:
+def reference(checkpoints: Sequence[Model], base: Model | None, names: Sequence[str]) -> DeviationSummary:
     """Describe some tensors of a model as if they were one vector."""
     thetas = np.stack([np.concatenate([c[name].ravel() for name in names]) for c in checkpoints]).astype(
         np.float64
@@ -23,15 +25,15 @@ def reference(checkpoints: Sequence[Model], base: Model | None, names: Sequence[
         for i, a in enumerate(deltas)
         for b in deltas[i + 1 :]
     ]
-    return {
-        "norms": [float(np.linalg.norm(delta)) for delta in deltas],
-        "anchor": float(np.linalg.norm(anchor)),
-        "cosines": cosines,
-        "conflict": float(((deltas > 0).any(0) & (deltas < 0).any(0)).mean()),
-        "elements": anchor.size,
-    }
+    return DeviationSummary(
+        norms=tuple(float(np.linalg.norm(delta)) for delta in deltas),
+        anchor=float(np.linalg.norm(anchor)),
+        cosines=tuple(cosines),
+        conflict=float(((deltas > 0).any(0) & (deltas < 0).any(0)).mean()),
+        elements=anchor.size,
+    )
 
 
-def each_tensor(checkpoints: Sequence[Model], base: Model | None = None) -> dict[str, dict[str, object]]:
+def each_tensor(checkpoints: Sequence[Model], base: Model | None = None) -> dict[str, DeviationSummary]:
     """Describe every tensor by itself, as merge.json does."""
     return {name: reference(checkpoints, base, [name]) for name in checkpoints[0]}

@@ -1,6 +1,5 @@
 """Carry out merges of tiny checkpoints, and compare what was written."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file
-from tasks.engine.planning import make_plan
 
+from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.execute import execute
 from tasks.engine.plan import Plan
+from tasks.engine.planning import make_plan
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tests.support.tiny import random_tensors, write_checkpoint
@@ -68,13 +68,11 @@ def run(
     devices: Sequence[str] = ("cpu",),
     shard_bytes: int = 2**40,
     on_tensor: Callable[[str, int, int], None] = lambda name, done, total: None,
-) -> tuple[Tensors, dict[str, Any]]:
-    """Execute a plan; return tensors and facts as merge.json would hold them."""
+) -> tuple[Tensors, dict[str, TensorMeasures]]:
+    """Execute a plan; return tensors and measures."""
     directory.mkdir(parents=True, exist_ok=True)
     [written] = execute(plan, [directory], shard_bytes, list(devices), on_tensor)
-    return read(directory), json.loads(
-        json.dumps({name: dict(written.facts[name]) for name in sorted(written.facts)})
-    )
+    return read(directory), written.measures
 
 
 def read(directory: Path) -> Tensors:

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from tasks.base.measures import MethodMeasures
 from tasks.merging.block import Block
 from tasks.merging.layers import Layers
 from tasks.merging.method import Method
@@ -26,8 +26,8 @@ def merge(
     dtype: type = np.float64,
     steps: Sequence[int] | None = None,
     row: Method | None = None,
-) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
-    """Merge whole models; `rows` a block, computing in `dtype`. Return tensors and facts.
+) -> tuple[dict[str, np.ndarray], dict[str, MethodMeasures | None]]:
+    """Merge whole models; `rows` a block, computing in `dtype`. Return tensors and what was found.
 
     `row`: how; unset: as the table says of params.method.
     """
@@ -42,7 +42,7 @@ def merge(
     method = row or METHODS[params.method]
     groups = [list(shapes)] if method.spans_model(params) else [[name] for name in shapes]
     merged: dict[str, np.ndarray] = {}
-    facts: dict[str, dict[str, Any]] = {}
+    measures: dict[str, MethodMeasures | None] = {}
     for names in groups:
         own = Settings(params, at, steps, {n: shapes[n] for n in names})
         blocks = {
@@ -60,9 +60,9 @@ def merge(
         for name in names:
             parts, found = zip(*(one for block in blocks[name] for one in finish(block)), strict=True)
             merged[name] = np.concatenate([part.reshape(-1) for part in parts]).reshape(shapes[name])
-            facts[name] = worst(found)
+            measures[name] = worst(found)
     assert settings.count == len(checkpoints)
-    return merged, facts
+    return merged, measures
 
 
 def cut(

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.publish import publishing
 from tasks.base.records import (
@@ -30,6 +29,7 @@ from tasks.base.records import (
     TrainingRun,
     Verdict,
 )
+from tasks.parameters.registration import RegisterParams
 
 MakeArtifacts = Callable[..., Path]
 
@@ -148,6 +148,7 @@ def write_model(directory: Path, seed: int) -> None:
 
 def _merge(directory: Path, chosen: tuple[Checkpoint, ...], seed: int, notes: tuple[str, ...]) -> MergeReport:
     from tasks.base.digests import file_digests
+    from tasks.base.measures import TensorMeasures
 
     with publishing(directory, made_from=f"seed {seed}, {notes}") as out:
         write_model(out, seed)
@@ -157,7 +158,7 @@ def _merge(directory: Path, chosen: tuple[Checkpoint, ...], seed: int, notes: tu
             inputs=tuple(MergeInput(path=c.source, step=c.step, digest=c.digest) for c in chosen),
             outputs=file_digests(out, out.iterdir()),
             notes=notes,
-            tensors={"model.norm.weight": {"passes": 3}},
+            tensors={"model.norm.weight": TensorMeasures()},
         )
         report.write(out / "merge.json")
         (out / "README.md").write_text(f"# Merged\n{notes}\n")

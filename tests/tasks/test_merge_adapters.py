@@ -68,9 +68,10 @@ def test_a_linear_method_gives_the_weighted_sum_of_the_changes(
     for module, change in merged.items():
         expected = sum(c * own[module] for c, own in zip(weights, inputs, strict=True))
         np.testing.assert_allclose(change, expected, atol=3e-7 * np.abs(expected).max())
-        facts = report.tensors[module.removeprefix("base_model.model.") + ".weight"]
-        assert facts["rank"] == np.linalg.matrix_rank(expected, rtol=1e-6)
-        assert facts["norms"] == pytest.approx([np.linalg.norm(own[module]) for own in inputs], rel=1e-6)
+        factors = report.tensors[module.removeprefix("base_model.model.") + ".weight"].factors
+        assert factors is not None
+        assert factors.rank == np.linalg.matrix_rank(expected, rtol=1e-6)
+        assert factors.norms == pytest.approx([np.linalg.norm(own[module]) for own in inputs], rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -295,8 +296,9 @@ def test_lore_by_default_gives_on_a_base_what_it_gives_alone(tmp_path: Path) -> 
     )
     for module, change in merged.items():
         name = module.removeprefix("base_model.model.") + ".weight"
-        assert alone.tensors[name]["mu"] == pytest.approx(on_base.tensors[name]["mu"], rel=1e-6)
-        assert max(alone.tensors[name]["ranks"]) > 0
+        found, expected = alone.tensors[name].method, on_base.tensors[name].method
+        assert found.threshold == pytest.approx(expected.threshold, rel=1e-6)
+        assert max(found.ranks) > 0
         np.testing.assert_allclose(full[name] - before[name], change, atol=1e-6)
 
 

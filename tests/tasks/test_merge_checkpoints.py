@@ -12,17 +12,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tasks.parameters.fetch import FetchParams
-from tasks.parameters.selection import SelectParams
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import Averaged, LoreMeasures
 from tasks.base.publish import MANIFEST
 from tasks.base.records import MergeReport
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 from tasks.merging.lore import dense
 from tasks.merging.lore.problem import NotConverged
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import LoreParams, MergeParams
+from tasks.parameters.selection import SelectParams
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.tiny import CONFIG, random_tensors, write_checkpoint
 
@@ -58,11 +59,14 @@ def test_merge_json_says_what_was_done(artifacts: Path) -> None:
     assert report.parameters["lam"] == 0.5
     assert report.parameters["lore"]["mu_scale"] == "noise_edge"
     assert "ema" not in report.parameters
-    assert report.tensors["norm"]["averaged"] is True
-    assert len(report.tensors["tall"]["norms"]) == len(report.tensors["tall"]["cosines"]) == 3
-    assert 0 < report.tensors["tall"]["conflict"] <= 1
-    assert report.tensors["tall"]["gap"] <= 1e-4
-    assert len(report.tensors["tall"]["ranks"]) == 3
+    assert report.tensors["norm"].method == Averaged(identical=False)
+    deviation, found = report.tensors["tall"].deviation, report.tensors["tall"].method
+    assert deviation is not None
+    assert len(deviation.norms) == len(deviation.cosines) == 3
+    assert 0 < deviation.conflict <= 1
+    assert isinstance(found, LoreMeasures)
+    assert found.gap <= 1e-4
+    assert len(found.ranks) == 3
     assert "λ = 0.5" in report.notes[0]
     assert "checkpoint-300" in (artifacts / "merged" / "README.md").read_text()
 

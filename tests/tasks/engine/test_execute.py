@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.layout import INDEX
 from tasks.engine import cut, devices, execute
 from tasks.engine.execute import survey
@@ -56,9 +57,9 @@ def test_shard_size_and_number_of_workers_change_no_bit(
         with_workers(monkeypatch, workers)
         results.append(run(plan, tmp_path / f"{workers}", shard_bytes=shard_bytes))
     assert len(list((tmp_path / "5").glob("*.safetensors"))) == len(plan.spec)
-    for tensors, facts in results[1:]:
+    for tensors, measures in results[1:]:
         assert equal(tensors, results[0][0])
-        assert facts == results[0][1]
+        assert measures == results[0][1]
 
 
 @on_all_methods
@@ -143,10 +144,10 @@ def test_order_and_sharding_of_the_inputs_change_no_bit(method: str, tmp_path: P
         rewritten(source, tmp_path / "again" / source.name, order)
     again = [tmp_path / "again" / source.name for source in models]
     params = params_for(method)
-    one, facts = run(plan_for(params, models), tmp_path / "one")
-    other, other_facts = run(plan_for(params, again), tmp_path / "other")
+    one, measures = run(plan_for(params, models), tmp_path / "one")
+    other, other_measures = run(plan_for(params, again), tmp_path / "other")
     assert equal(one, other)
-    assert facts == other_facts
+    assert measures == other_measures
 
 
 @pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.whole])
@@ -205,12 +206,13 @@ def test_scalars_and_empty_tensors_are_merged(tmp_path: Path) -> None:
 def test_identical_checkpoints_merge_in_silence(method: str, tmp_path: Path) -> None:
     """Task vectors of zero: no division by zero, nothing but the base."""
     models = write_all(tmp_path, [random_tensors(0)] * 4)
-    merged, facts = run(plan_for(params_for(method), models), tmp_path / "out")
+    merged, measures = run(plan_for(params_for(method), models), tmp_path / "out")
     assert last_places(merged, random_tensors(0)) <= 2
-    assert json.loads(json.dumps(facts, allow_nan=False)) == facts
+    for found in measures.values():
+        assert TensorMeasures.model_validate_json(found.model_dump_json()) == found  # NaN is no JSON
 
 
-def exact_facts(models: Sequence[Path], base: Path | None) -> dict[str, Any]:
+def exact_deviation(models: Sequence[Path], base: Path | None) -> dict[str, Any]:
     """Compute norms, cosines and conflict of the tensor tall in float64."""
     thetas = [load_file(path / "model.safetensors")["tall"].double().numpy().ravel() for path in models]
     anchor = (
@@ -230,14 +232,14 @@ def exact_facts(models: Sequence[Path], base: Path | None) -> dict[str, Any]:
 
 @on_all_methods
 @pytest.mark.parametrize("block", [SMALL_BLOCK, 2**18])
-def test_facts_hold_norms_cosines_and_sign_conflict(
+def test_measures_hold_norms_cosines_and_sign_conflict(
     method: str, block: int, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cut, "BLOCK", block)
-    _, facts = run(plan_for(params_for(method), models), tmp_path / "out")
+    _, measures = run(plan_for(params_for(method), models), tmp_path / "out")
     base = models[0] if METHODS[method].base == "required" else None
-    for key, value in exact_facts(models[1 : count_for(method) + 1], base).items():
-        assert facts["tall"][key] == value
+    for key, value in exact_deviation(models[1 : count_for(method) + 1], base).items():
+        assert getattr(measures["tall"].deviation, key) == value
 
 
 def test_a_survey_measures_every_floating_block_and_writes_nothing(

@@ -57,9 +57,9 @@ def stop_after(count: int) -> Callable[[str, int, int], None]:
 def test_an_execution_goes_on_where_it_stopped(
     method: str, finished: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Tensors that are written are believed, not written again; tensors and facts are the same."""
+    """Tensors that are written are believed, not written again; tensors and measures are the same."""
     plan = plan_for(params_for(method), write_models(tmp_path / "training"))
-    undisturbed, facts = run(plan, tmp_path / "undisturbed", shard_bytes=300)
+    undisturbed, measures = run(plan, tmp_path / "undisturbed", shard_bytes=300)
     with pytest.raises(Stopped):
         run(plan, tmp_path / "stopped", shard_bytes=300, on_tensor=stop_after(finished))
     written, write = set[str](), output.write_numbers
@@ -69,10 +69,10 @@ def test_an_execution_goes_on_where_it_stopped(
         write(shard, tensor, first_byte, numbers)
 
     monkeypatch.setattr(output, "write_numbers", note)
-    tensors, resumed_facts = run(plan, tmp_path / "stopped", shard_bytes=300)
+    tensors, resumed_measures = run(plan, tmp_path / "stopped", shard_bytes=300)
     assert written == set(sorted(plan.spec)[finished:])
     assert equal(tensors, undisturbed)
-    assert resumed_facts == facts
+    assert resumed_measures == measures
 
 
 @pytest.mark.parametrize("method", ["average", "task_arithmetic", "ties"])

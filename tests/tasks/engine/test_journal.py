@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.base.measures import TensorMeasures, WeightsUsed
 from tasks.engine.journal import JOURNAL, Journal
 from tasks.engine.shards import Stored, open_shards, write_numbers
 
@@ -27,9 +28,13 @@ def merge(directory: Path, until: int = len(SPEC), wrong: float = 0.0) -> tuple[
         assert list(journal.finished) == NAMES[:believed]
         for i, name in list(enumerate(NAMES))[believed:until]:
             write_numbers(places[name], name, 0, np.full(SPEC[name].shape, i + wrong, np.float32))
-            journal.finish(name, {"number": i, "list": [0.1, i], "averaged": True})
-        assert all(journal.finished[name]["number"] == i for i, name in enumerate(NAMES[:until]))
+            journal.finish(name, measures(i))
+        assert all(journal.finished[name] == measures(i) for i, name in enumerate(NAMES[:until]))
         return believed, journal.close() if until == len(SPEC) else None
+
+
+def measures(i: int) -> TensorMeasures:
+    return TensorMeasures(method=WeightsUsed(weights=(0.1, i)))
 
 
 @pytest.fixture
@@ -122,6 +127,16 @@ def test_a_line_that_is_no_entry_ends_belief(tmp_path: Path, text: str) -> None:
     lines = (tmp_path / JOURNAL).read_text().splitlines()
     lines[1] = text
     (tmp_path / JOURNAL).write_text("\n".join(lines) + "\n")
+    assert merge(tmp_path)[0] == 1
+
+
+def test_a_line_of_an_earlier_release_ends_belief(tmp_path: Path) -> None:
+    """It held what was measured without saying of which kind."""
+    merge(tmp_path, until=3)
+    lines = (tmp_path / JOURNAL).read_text().splitlines()
+    entry = json.loads(lines[1])
+    entry["facts"] = entry.pop("measures")["method"]
+    (tmp_path / JOURNAL).write_text("\n".join([lines[0], json.dumps(entry), lines[2]]) + "\n")
     assert merge(tmp_path)[0] == 1
 
 

@@ -23,8 +23,8 @@ def test_blocks_add_up_to_what_the_whole_tensor_is(thetas: np.ndarray, base: np.
     cuts = (slice(0, split), slice(split, 6))
     blocks = [Block("a", 0, c.start, [theta[c, None] for theta in thetas], base[c, None]) for c in cuts]
     found = describe(join([deviation(block) for block in blocks]))
-    for key, value in reference([{"a": theta} for theta in thetas], {"a": base}, ["a"]).items():
-        assert found[key] == pytest.approx(value), key
+    for key, value in reference([{"a": theta} for theta in thetas], {"a": base}, ["a"]):
+        assert getattr(found, key) == pytest.approx(value), key
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,6 +35,6 @@ def test_what_merge_json_says_of_tensors_is_enough_for_the_model(
     """The model's cosines come from summed inner products, not from averaged cosines."""
     checkpoints, (origin,) = models(thetas, split), models(base[None], split)
     tensors = each_tensor(checkpoints, origin)
-    found = describe(join([recall(facts) for facts in tensors.values()]))
-    for key, value in reference(checkpoints, origin, ["a", "b"]).items():
-        assert found[key] == pytest.approx(value, abs=1e-12), key
+    found = describe(join([recall(summary) for summary in tensors.values()]))
+    for key, value in reference(checkpoints, origin, ["a", "b"]):
+        assert getattr(found, key) == pytest.approx(value, abs=1e-12), key

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.base.measures import Averaged
 from tasks.merging.block import Block
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import NotConverged
@@ -94,10 +95,10 @@ def test_embeddings_and_heads_are_averaged_when_asked() -> None:
     embedding = "model.embed_tokens.weight"
     models = [{**model, "lm_head.weight": model[embedding]} for model in MODELS]
     for asked in ("average", "solve"):
-        result, facts = merge(params(2.0, embeddings=asked), models)
+        result, measures = merge(params(2.0, embeddings=asked), models)
         for name in (embedding, "lm_head.weight"):
             assert np.allclose(result[name], mean(embedding), atol=1e-9) == (asked == "average")
-            assert facts[name].get("averaged", False) == (asked == "average")
+            assert isinstance(measures[name], Averaged) == (asked == "average")
         assert not np.allclose(result["tall"], mean("tall"), atol=1e-6)
 
 
@@ -143,15 +144,15 @@ def test_truncation_cuts_the_task_vectors_and_refreshes_the_base(name: str, lam:
     ratio, shape = 0.4, MODELS[0][name].shape
     rank = round(ratio * min(shape))
     theta_0, total = lore_reference.solve([model[name] for model in MODELS], 0.2, rank)
-    found, facts = merge(params(lam, rank_ratio=ratio), [{name: model[name]} for model in MODELS])
+    found, measures = merge(params(lam, rank_ratio=ratio), [{name: model[name]} for model in MODELS])
     np.testing.assert_allclose(found[name], theta_0 + lam * total, atol=2e-5)
     np.testing.assert_allclose(found[name], mean(name) + (lam - 1 / 3) * total, atol=2e-5)
-    assert max(facts[name]["ranks"]) == rank < max(facts[name]["active"])
+    assert max(measures[name].ranks) == rank < max(measures[name].active)
 
 
 def test_the_least_rank_ratio_keeps_one_singular_value() -> None:
-    _, facts = merge(params(rank_ratio=1e-9), [{"tall": model["tall"]} for model in MODELS])
-    assert facts["tall"]["ranks"] == [1, 1, 1]
+    _, measures = merge(params(rank_ratio=1e-9), [{"tall": model["tall"]} for model in MODELS])
+    assert measures["tall"].ranks == (1, 1, 1)
 
 
 @pytest.mark.parametrize("anchor", [0, 1])
@@ -159,10 +160,10 @@ def test_the_least_rank_ratio_keeps_one_singular_value() -> None:
 def test_two_anchored_checkpoints_have_a_closed_form(anchor: int, lam: float) -> None:
     """θ* = mean + (λ − ½)·SVT(θ_other − θ_anchor; 2μ), the anchor named by its step."""
     models = [{"wide": model["wide"]} for model in MODELS[:2]]
-    found, facts = merge(params(lam, anchor=(100, 200)[anchor]), models, steps=(100, 200))
+    found, measures = merge(params(lam, anchor=(100, 200)[anchor]), models, steps=(100, 200))
     moved = lore_reference.svt(MODELS[1 - anchor]["wide"] - MODELS[anchor]["wide"], 0.4)
     np.testing.assert_allclose(found["wide"], mean("wide", 2) + (lam - 0.5) * moved, atol=1e-9)
-    assert facts["wide"]["ranks"][anchor] == 0 < facts["wide"]["ranks"][1 - anchor]
+    assert measures["wide"].ranks[anchor] == 0 < measures["wide"].ranks[1 - anchor]
 
 
 @pytest.mark.parametrize("K", [1, 3])
@@ -170,9 +171,9 @@ def test_passes_are_those_of_algorithm_1(K: int) -> None:
     deltas = lore_reference.algorithm_1(
         lore_reference.deviations([model["tall"] for model in MODELS]), 0.2, K
     )
-    found, facts = merge(params(1.0, passes=K), [{"tall": model["tall"]} for model in MODELS])
+    found, measures = merge(params(1.0, passes=K), [{"tall": model["tall"]} for model in MODELS])
     np.testing.assert_allclose(found["tall"], mean("tall") + (1 - 1 / 3) * deltas.sum(axis=0), atol=1e-8)
-    assert (facts["tall"]["solver"], facts["tall"]["passes"]) == ("passes", K)
+    assert (measures["tall"].solver, measures["tall"].passes) == ("passes", K)
 
 
 def test_the_squared_penalty_is_its_own_problem() -> None:
@@ -187,10 +188,10 @@ def test_the_squared_penalty_is_its_own_problem() -> None:
 def test_identical_checkpoints_are_returned_exactly_and_reported(N: int, dtype: type) -> None:
     """Also where Σθ/N would be rounded."""
     model = {name: tensor.astype(dtype) for name, tensor in MODELS[0].items()}
-    found, facts = merge(params(5.0), [{name: tensor.copy() for name, tensor in model.items()}] * N)
+    found, measures = merge(params(5.0), [{name: tensor.copy() for name, tensor in model.items()}] * N)
     for name, tensor in model.items():
         np.testing.assert_array_equal(found[name], tensor)
-        assert facts[name] == {"averaged": True, "identical": True}
+        assert measures[name] == Averaged(identical=True)
 
 
 def test_a_variant_of_a_family_is_the_merge_by_itself_bit_for_bit() -> None:
@@ -204,10 +205,10 @@ def test_a_variant_of_a_family_is_the_merge_by_itself_bit_for_bit() -> None:
         shapes = {name: MODELS[0][name].shape}
         own = [Settings(one, lambda tensor, one=one: one, (1, 2, 3), shapes) for one in variants]
         together = finish(family(own))(block(name))
-        for of_variant, (array, facts) in zip(own, together, strict=True):
-            alone, own_facts = finish(program(of_variant))(block(name))
+        for of_variant, (array, measures) in zip(own, together, strict=True):
+            alone, own_measures = finish(program(of_variant))(block(name))
             np.testing.assert_array_equal(array, alone)
-            assert facts == own_facts
+            assert measures == own_measures
 
 
 def test_a_family_solves_once_for_all_that_ask_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,25 +226,29 @@ def test_what_no_solver_reaches_is_refused_with_the_gap(monkeypatch: pytest.Monk
         merged(params(), ["wide"])
 
 
-def test_the_facts_are_those_of_the_task_vectors() -> None:
+def test_the_measures_are_those_of_the_task_vectors() -> None:
     theta_0, deltas = fixed_point("tall")
-    [facts] = merge(params(1.0), [{"tall": model["tall"]} for model in MODELS])[1].values()
+    [measures] = merge(params(1.0), [{"tall": model["tall"]} for model in MODELS])[1].values()
     lengths = [np.linalg.norm(delta) for delta in deltas]
     energy = sum(np.linalg.norm(model["tall"] - theta_0) ** 2 for model in MODELS)
     apart = np.mean([np.linalg.norm(model["tall"] - mean("tall")) for model in MODELS])
     total = np.linalg.norm(np.sum(deltas, axis=0))
-    expected = {"mu": 0.2, "share": total / sum(lengths), "explained": np.sum(np.square(lengths)) / energy,
+    expected = {"mu": 0.2, "threshold": 0.2, "share": total / sum(lengths), "explained": np.sum(np.square(lengths)) / energy,
                 "from_mean": (1 - 1 / 3) * total / apart}  # fmt: skip
-    assert {key: facts[key] for key in expected} == pytest.approx(expected, rel=1e-4)
-    assert facts["active"] == facts["ranks"] == [np.linalg.matrix_rank(delta, tol=1e-4) for delta in deltas]
-    for model, spectrum in zip(MODELS, facts["spectra"], strict=True):
+    assert {key: getattr(measures, key) for key in expected} == pytest.approx(expected, rel=1e-4)
+    assert (
+        list(measures.active)
+        == list(measures.ranks)
+        == [np.linalg.matrix_rank(delta, tol=1e-4) for delta in deltas]
+    )
+    for model, spectrum in zip(MODELS, measures.spectra, strict=True):
         exact = np.linalg.svd(model["tall"] - theta_0, compute_uv=False)
         np.testing.assert_allclose(spectrum, exact, rtol=1e-3)
-    for delta, effective in zip(deltas, facts["effective_ranks"], strict=True):
+    for delta, effective in zip(deltas, measures.effective_ranks, strict=True):
         sigma = np.linalg.svd(delta, compute_uv=False)
         shares = sigma[sigma > 1e-9] / sigma.sum()
         assert effective == pytest.approx(np.exp(-np.sum(shares * np.log(shares))), abs=0.02)
-    assert facts["gap"] <= 1e-10
+    assert measures.gap <= 1e-10
 
 
 def block(name: str) -> Block:

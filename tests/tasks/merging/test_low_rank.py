@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import LoreMeasures
 from tasks.merging.block import Block
 from tasks.merging.lore_method import program
 from tasks.merging.low_rank import factored, span
@@ -88,12 +89,12 @@ def test_lore_on_the_cores_is_lore_on_the_full_matrices(shape: tuple[int, int], 
     params = MergeParams(lam=0.8, lore=lore.model_copy(update={"tolerance": 1e-12}))
     found = products(*shape, [2, 3, 2])
     joint = span(found)
-    full, facts = merged(params, dense(found), shape)
+    full, measures = merged(params, dense(found), shape)
     core, own = merged(params, joint.cores, shape)
     np.testing.assert_allclose(joint.U @ core @ joint.V.T, full, atol=1e-10 * np.abs(full).max())
-    assert own["ranks"] == facts["ranks"]
-    assert own["mu"] == pytest.approx(facts["mu"], rel=1e-9)
-    assert max(own["ranks"]) > 0
+    assert own.ranks == measures.ranks
+    assert own.threshold == pytest.approx(measures.threshold, rel=1e-9)
+    assert max(own.ranks) > 0
 
 
 def test_lore_on_the_cores_is_the_reference_on_the_full_matrices() -> None:
@@ -126,13 +127,14 @@ def test_the_noise_edge_is_that_of_the_whole_energy_over_the_full_matrix(ranks: 
     found = products(m, n, ranks)
     deviations = np.stack(dense(found)) - np.mean(dense(found), axis=0)
     lore = LoreParams(mu=2.0, mu_scale="noise_edge")
-    _, facts = merged(MergeParams(lore=lore), span(found).cores, (m, n))
-    assert facts["edge"] == pytest.approx(
+    _, measures = merged(MergeParams(lore=lore), span(found).cores, (m, n))
+    assert measures.edge == pytest.approx(
         deviations.std() * (m**0.5 + n**0.5), rel=1e-3 if ranks[0] == 4 else 0.06
     )
-    assert facts["mu"] == pytest.approx(2 * facts["edge"])
+    assert measures.mu == 2.0
+    assert measures.threshold == pytest.approx(2 * measures.edge)
     if ranks[0] == 400:
-        assert facts["edge"] == pytest.approx(np.linalg.norm(deviations, 2, axis=(1, 2)).max(), rel=0.25)
+        assert measures.edge == pytest.approx(np.linalg.norm(deviations, 2, axis=(1, 2)).max(), rel=0.25)
 
 
 @pytest.mark.parametrize(
@@ -156,11 +158,11 @@ def test_norms_of_task_vectors_are_known() -> None:
 
 def merged(
     params: MergeParams, matrices: list[np.ndarray], shape: tuple[int, int]
-) -> tuple[np.ndarray, dict]:
+) -> tuple[np.ndarray, LoreMeasures]:
     """Run LoRE on blocks, which may be cores, of matrices of this shape."""
     given_settings = Settings(params, lambda tensor: params, range(1, len(matrices) + 1), {"w": shape})
     try:
         next(program(given_settings))
     except StopIteration as stop:
-        matrix, facts = stop.value(Block("w", 0, 0, [m.copy() for m in matrices], None))
-    return matrix, dict(facts)
+        return stop.value(Block("w", 0, 0, [m.copy() for m in matrices], None))
+    raise AssertionError("LoRE measures nothing")

@@ -1,13 +1,14 @@
 """The methods as users know them: what holds for every row of the table, and averages and LoRE on whole tensors."""
 
 import itertools
-import json
 from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
+from pydantic import BaseModel
 
+from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import LoreParams, MergeParams
@@ -26,7 +27,7 @@ def mean(name: str, count: int = 3) -> np.ndarray:
 
 def run(
     method: str, lam: float | None = None, **options: object
-) -> tuple[Model, dict[str, dict[str, object]]]:
+) -> tuple[Model, dict[str, MethodMeasures | None]]:
     """Merge as many checkpoints as the method takes; the noise that they are made of is signal to LoRE."""
     params = MergeParams(method=method, lam=lam, lore=LoreParams(mu=0.3, mu_scale="sigma1", tolerance=1e-4))
     return merge(params, MODELS[: METHODS[method].at_most], BASE, **options)
@@ -49,13 +50,11 @@ def test_a_method_reads_sections_that_exist(method: str) -> None:
 @EVERY
 @pytest.mark.parametrize("rows", [1, 3])
 def test_the_result_does_not_depend_on_the_blocks(method: str, rows: int) -> None:
-    whole, whole_facts = run(method)
-    cut, cut_facts = run(method, rows=rows)
+    whole, whole_measures = run(method)
+    cut, cut_measures = run(method, rows=rows)
     assert_same(cut, whole, 1e-12)
     for name in SHAPES:
-        assert cut_facts[name].keys() == whole_facts[name].keys()
-        for key, value in whole_facts[name].items():
-            assert_close(cut_facts[name][key], value, 1e-9)
+        assert_close(cut_measures[name], whole_measures[name], 1e-9)
 
 
 @EVERY
@@ -71,22 +70,25 @@ def test_float32_is_float64_but_for_rounding(method: str) -> None:
 def test_torch_tensors_give_what_numpy_arrays_give(
     method: str, dtype: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected, expected_facts = run(method, rows=2, dtype=dtype)
+    expected, expected_measures = run(method, rows=2, dtype=dtype)
     cut = in_memory.cut
     monkeypatch.setattr(in_memory, "cut", lambda *given: [in_torch(block) for block in cut(*given)])
-    merged, facts = run(method, rows=2, dtype=dtype)
+    merged, measures = run(method, rows=2, dtype=dtype)
     assert {tensor.dtype for tensor in merged.values()} == {tensor.dtype for tensor in expected.values()}
     assert_same(merged, expected, 1e-6 if dtype is np.float32 else 1e-12)
     for name in SHAPES:
-        for key, value in expected_facts[name].items():
-            assert_close(facts[name][key], value, 1e-5)
+        assert_close(measures[name], expected_measures[name], 1e-5)
 
 
 def assert_close(found: Any, expected: Any, rel: float) -> None:
-    """Compare facts, which may be text, and lists of lists."""
-    if isinstance(expected, str):
+    """Compare records, which may hold text, and tuples of tuples."""
+    if isinstance(expected, BaseModel):
+        assert type(found) is type(expected)
+        for key, value in expected:
+            assert_close(getattr(found, key), value, rel)
+    elif isinstance(expected, str | None):
         assert found == expected
-    elif isinstance(expected, list) and expected and isinstance(expected[0], list):
+    elif isinstance(expected, tuple) and expected and isinstance(expected[0], tuple):
         for own, other in zip(found, expected, strict=True):
             assert own == pytest.approx(other, rel=rel)
     else:
@@ -100,9 +102,10 @@ def in_torch(block: Block) -> Block:
 
 
 @EVERY
-def test_the_facts_are_plain_values(method: str) -> None:
-    _, facts = run(method)
-    assert json.loads(json.dumps(facts)) == facts
+def test_the_measures_survive_json(method: str) -> None:
+    for found in run(method)[1].values():
+        measures = TensorMeasures(method=found)
+        assert TensorMeasures.model_validate_json(measures.model_dump_json()) == measures
 
 
 @EVERY

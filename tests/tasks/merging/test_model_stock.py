@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.base.measures import MethodMeasures, ModelStockMeasures
 from tasks.merging.model_stock import interpolation
 from tasks.parameters.merge import MergeParams
 from tests.support.in_memory import merge
@@ -29,37 +30,38 @@ def expected(base: np.ndarray, thetas: list[np.ndarray]) -> tuple[np.ndarray, fl
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_average_is_trusted_as_far_as_the_angles_allow(count: int, name: str) -> None:
     base, models = trajectory(count)
-    merged, facts = merge(PARAMS, models, base, rows=2)
+    merged, measures = merge(PARAMS, models, base, rows=2)
     result, t, cosine = expected(base[name], [model[name] for model in models])
     assert 0 < t < 1
     np.testing.assert_allclose(merged[name], result, rtol=1e-11)
-    assert facts[name] == pytest.approx({"t": t, "cosine": cosine})
+    assert isinstance(measures[name], ModelStockMeasures)
+    assert (measures[name].t, measures[name].cosine) == (pytest.approx(t), pytest.approx(cosine))
 
 
-def one(deltas: list[list[float]]) -> tuple[np.ndarray, dict[str, float]]:
+def one(deltas: list[list[float]]) -> tuple[np.ndarray, MethodMeasures | None]:
     base = np.array([[1.0, 2.0]])
-    merged, facts = merge(PARAMS, [{"w": base + np.array([delta])} for delta in deltas], {"w": base})
-    return merged["w"] - base, facts["w"]
+    merged, measures = merge(PARAMS, [{"w": base + np.array([delta])} for delta in deltas], {"w": base})
+    return merged["w"] - base, measures["w"]
 
 
 def test_equal_task_vectors_are_trusted_wholly() -> None:
-    moved, facts = one([[0.5, 0.25]] * 3)
+    moved, measures = one([[0.5, 0.25]] * 3)
     np.testing.assert_allclose(moved, [[0.5, 0.25]])
-    assert facts["t"] == pytest.approx(1)
+    assert measures.t == pytest.approx(1)
 
 
 @pytest.mark.parametrize("deltas", [[[1, 0], [0, 1]], [[1, 0], [-1, 0.5]], [[1, 0], [-1, 0]]])
 def test_task_vectors_at_right_angles_or_more_leave_the_base(deltas: list[list[float]]) -> None:
     """The formula would go backwards, and has no value at all for opposites."""
-    moved, facts = one(deltas)
-    assert facts["t"] == 0
-    assert facts["cosine"] <= 0
+    moved, measures = one(deltas)
+    assert measures.t == 0
+    assert measures.cosine <= 0
     np.testing.assert_array_equal(moved, [[0, 0]])
 
 
 def test_a_checkpoint_equal_to_the_base_agrees_with_nobody() -> None:
-    _, facts = one([[1, 0], [1, 0], [0, 0]])
-    assert facts["cosine"] == pytest.approx(1 / 3)
+    _, measures = one([[1, 0], [1, 0], [0, 0]])
+    assert measures.cosine == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e-8, 1e-30])
@@ -67,8 +69,8 @@ def test_only_the_angle_counts_however_small_the_task_vectors(scale: float) -> N
     deltas = np.array([[1, 0.5], [1, 1]])
     base = np.zeros((1, 2))
     models = [{"w": scale * delta[None]} for delta in deltas]
-    _, facts = merge(PARAMS, models, {"w": base})
-    assert facts["w"]["cosine"] == pytest.approx(1.5 / np.sqrt(1.25 * 2))
+    _, measures = merge(PARAMS, models, {"w": base})
+    assert measures["w"].cosine == pytest.approx(1.5 / np.sqrt(1.25 * 2))
 
 
 @given(st.floats(0, 1), st.integers(2, 20))
@@ -81,7 +83,7 @@ def test_the_interpolation_stays_between_base_and_average_and_grows(cosine: floa
 
 def test_nothing_moved_is_the_base() -> None:
     base, _ = trajectory(1)
-    merged, facts = merge(PARAMS, [base] * 3, base)
+    merged, measures = merge(PARAMS, [base] * 3, base)
     for name in SHAPES:
         np.testing.assert_array_equal(merged[name], base[name])
-        assert facts[name] == {"t": 0.0, "cosine": 0.0}
+        assert measures[name] == ModelStockMeasures(t=0.0, cosine=0.0)

@@ -3,11 +3,14 @@
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.base.measures import Averaged, LoreMeasures, WeightsUsed
 from tasks.merging.block import Block
 from tasks.merging.program import FamilyProgram, Program, together, worst
+from tests.support.lore_measures_reference import EDGE, changed, measures, spiked
 
 Lists = dict[str, list[Block]]
 
@@ -26,7 +29,7 @@ def adding(rounds: int, factor: float) -> Program:
     for _ in range(rounds):
         results = yield lambda block: factor * float(block.thetas[0][0, 0]) + sums[-1]
         sums.append(sum(sum(parts) for parts in results.values()))
-    return lambda block: (block.thetas[0] * sums[-1], {"sums": list(sums)})
+    return lambda block: (block.thetas[0] * sums[-1], WeightsUsed(weights=tuple(sums)))
 
 
 def run(program: FamilyProgram | Program, tensors: Lists) -> tuple[Any, int]:
@@ -61,7 +64,7 @@ def test_each_variant_is_computed_when_it_is_asked_for() -> None:
     computed: list[int] = []
 
     def noting(i: int) -> Program:
-        return lambda block: (computed.append(i), {})  # type: ignore[return-value]
+        return lambda block: (computed.append(i), None)  # type: ignore[return-value]
         yield
 
     finish, _ = run(together([noting(i) for i in range(3)]), {})
@@ -72,8 +75,33 @@ def test_each_variant_is_computed_when_it_is_asked_for() -> None:
     assert computed == [0, 1, 2]
 
 
-def test_a_flag_holds_for_a_tensor_if_it_holds_for_all_its_blocks() -> None:
-    """One frozen expert of a stack does not make the stack identical."""
-    assert worst([{"identical": True}, {"identical": True}]) == {"identical": True}
-    assert worst([{"identical": True}, {"gap": 0.1}]) == {"gap": 0.1}
-    assert worst([{"gap": 0.1, "ranks": [3, 1]}, {"identical": True}]) == {"gap": 0.1, "ranks": [3, 1]}
+FROZEN, AVERAGED = Averaged(identical=True), Averaged(identical=False)
+SOLVED = measures(spiked(0), EDGE)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "joined"),
+    [
+        ([None, None], None),
+        ([FROZEN, FROZEN], FROZEN),
+        ([FROZEN, AVERAGED, FROZEN], AVERAGED),
+        ([FROZEN, SOLVED], SOLVED),
+        ([SOLVED, AVERAGED, FROZEN], SOLVED),
+        (
+            [WeightsUsed(weights=(0.25, 0.75)), WeightsUsed(weights=(0.5, 0.5))],
+            WeightsUsed(weights=(0.5, 0.75)),
+        ),
+    ],
+)
+def test_blocks_that_were_not_averaged_decide_for_a_tensor(blocks: list[Any], joined: Any) -> None:
+    """One frozen expert of a stack does not make the stack identical, nor averaged."""
+    assert worst(blocks) == joined
+
+
+def test_of_each_number_the_largest_of_a_tensor_s_blocks_is_kept() -> None:
+    one = changed(SOLVED, gap=0.1, ranks=[3, 1, 0], spectra=[[3.0, 1.0], [2.0], []], solver="dense")
+    other = changed(SOLVED, gap=0.2, ranks=[1, 2, 0], spectra=[[2.0, 2.0], [2.5, 0.5], []], solver="passes")
+    joined = worst([one, AVERAGED, other])
+    expected = {"gap": 0.2, "ranks": (3, 2, 0), "spectra": ((3.0, 1.0), (2.5, 0.5), ()), "solver": "passes"}
+    assert joined == SOLVED.model_copy(update=expected)
+    assert joined == LoreMeasures.model_validate_json(joined.model_dump_json())

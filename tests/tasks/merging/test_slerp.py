@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tasks.base.measures import MethodMeasures
 from tasks.merging.slerp import arc_weights
 from tasks.parameters.merge import MergeParams
 from tests.support.in_memory import merge
 from tests.support.trajectory_models import SHAPES, Model, trajectory
 
-Facts = dict[str, dict[str, object]]
 COSINES = st.floats(-0.999, 0.999)
 SHARES = st.floats(0, 1)
 
 
-def run(t: float, models: list[Model]) -> tuple[Model, Facts]:
+def run(t: float, models: list[Model]) -> tuple[Model, dict[str, MethodMeasures | None]]:
     return merge(MergeParams.model_validate({"method": "slerp", "slerp": {"t": t}}), models, rows=2)
 
 
@@ -40,10 +40,10 @@ def rotated(first: np.ndarray, second: np.ndarray, t: float) -> np.ndarray:
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_direction_turns_at_constant_speed(t: float, name: str) -> None:
     models = ends()
-    merged, facts = run(t, models)
+    merged, measures = run(t, models)
     np.testing.assert_allclose(merged[name], rotated(models[0][name], models[1][name], t), atol=1e-10)
     a, b = (model[name].ravel() for model in models)
-    assert facts[name]["cosine"] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    assert measures[name].cosine == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
 @given(COSINES, SHARES)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import polar
 
+from tasks.base.measures import IsoCMeasures, MethodMeasures, TsvMMeasures
 from tasks.parameters.merge import MergeParams
 from tests.support.in_memory import merge
 from tests.support.trajectory_models import SHAPES, Model, trajectory
@@ -60,19 +61,19 @@ def orthonormal(n: int, count: int, seed: int) -> np.ndarray:
     return np.linalg.qr(np.random.default_rng(seed).standard_normal((n, count)))[0]
 
 
-def one(method: str, deltas: list[np.ndarray]) -> tuple[np.ndarray, dict]:
+def one(method: str, deltas: list[np.ndarray]) -> tuple[np.ndarray, MethodMeasures | None]:
     zero = np.zeros_like(deltas[0])
-    merged, facts = run(method, [{"w": delta} for delta in deltas], {"w": zero})
-    return merged["w"], facts["w"]
+    merged, measures = run(method, [{"w": delta} for delta in deltas], {"w": zero})
+    return merged["w"], measures["w"]
 
 
 def test_task_vectors_in_orthogonal_subspaces_are_added_up() -> None:
     """Nothing interferes, and rank two of nine is within the third that each may keep."""
     U, V = orthonormal(12, 6, 0), orthonormal(9, 6, 1)
     deltas = [U[:, i : i + 2] @ np.diag([3.0, 1.0]) @ V[:, i : i + 2].T for i in (0, 2, 4)]
-    tau, facts = one("tsv_m", deltas)
+    tau, measures = one("tsv_m", deltas)
     np.testing.assert_allclose(tau, sum(deltas), atol=1e-12)
-    assert facts == {"ranks": [2, 2, 2]}
+    assert measures == TsvMMeasures(ranks=(2, 2, 2))
 
 
 @pytest.mark.parametrize("shape", [(12, 6), (6, 12)])
@@ -86,34 +87,35 @@ def test_identical_task_vectors_of_low_rank_are_not_counted_twice(shape: tuple[i
 
 def test_a_checkpoint_that_did_not_move_changes_nothing_but_its_share_of_the_rank() -> None:
     deltas = [np.random.default_rng(0).standard_normal((8, 6)), np.zeros((8, 6))]
-    tau, facts = one("tsv_m", deltas)
+    tau, measures = one("tsv_m", deltas)
     U, S, Vt = np.linalg.svd(deltas[0], full_matrices=False)
     np.testing.assert_allclose(tau, (U[:, :3] * S[:3]) @ Vt[:3], atol=1e-12)
-    assert facts == {"ranks": [3, 0]}
+    assert measures == TsvMMeasures(ranks=(3, 0))
 
 
 def test_more_checkpoints_than_columns_keep_one_direction_each() -> None:
     deltas = [np.random.default_rng(seed).standard_normal((7, 2)) for seed in range(4)]
-    tau, facts = one("tsv_m", deltas)
+    tau, measures = one("tsv_m", deltas)
     np.testing.assert_allclose(tau, tsv_m(deltas), atol=1e-9)
-    assert facts == {"ranks": [1, 1, 1, 1]}
+    assert measures == TsvMMeasures(ranks=(1, 1, 1, 1))
 
 
 def test_iso_c_has_one_singular_value_and_keeps_their_sum() -> None:
     deltas = [np.random.default_rng(seed).standard_normal((8, 5)) for seed in range(3)]
-    tau, facts = one("iso_c", deltas)
+    tau, measures = one("iso_c", deltas)
     spectrum = np.linalg.svd(tau, compute_uv=False)
     np.testing.assert_allclose(spectrum, np.linalg.svd(sum(deltas), compute_uv=False).mean())
-    assert facts["sigma"] == pytest.approx(spectrum[0])
-    assert facts["rank"] == 5
+    assert measures.sigma == pytest.approx(spectrum[0])
+    assert measures.rank == 5
 
 
 def test_iso_c_invents_no_directions_where_nothing_moved() -> None:
     """Rank one of four columns: σ/4 along it, and nothing along the three that the SVD would make up."""
     U, V = orthonormal(6, 1, 0), orthonormal(4, 1, 1)
-    tau, facts = one("iso_c", [U @ V.T, 3 * U @ V.T])
+    tau, measures = one("iso_c", [U @ V.T, 3 * U @ V.T])
     np.testing.assert_allclose(tau, U @ V.T, atol=1e-12)
-    assert facts == {"sigma": pytest.approx(1.0), "rank": 1}
+    assert isinstance(measures, IsoCMeasures)
+    assert (measures.sigma, measures.rank) == (pytest.approx(1.0), 1)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import WeightsUsed
 from tasks.merging.methods import METHODS
 from tasks.merging.norms import by_square, inverse_to_norm
 from tasks.merging.program import Settings
@@ -38,9 +39,9 @@ def deltas() -> list[Model]:
 @pytest.mark.parametrize("name", SHAPES)
 def test_an_average_divides_given_weights_by_their_sum_and_a_sum_does_not(name: str) -> None:
     weights = [1.0, 0.5, 2.5]
-    average, facts = run({"method": "average", "weights": weights})
+    average, measures = run({"method": "average", "weights": weights})
     np.testing.assert_allclose(average[name], weighted(weights, MODELS, name) / 4, rtol=1e-12)
-    assert facts[name] == {"weights": weights}
+    assert measures[name] == WeightsUsed(weights=tuple(weights))
     total, _ = run({"method": "task_arithmetic", "weights": weights, "lam": 0.5})
     np.testing.assert_allclose(total[name], BASE[name] + 0.5 * weighted(weights, deltas(), name), rtol=1e-12)
 
@@ -74,10 +75,10 @@ def test_nan_weighs_inversely_to_the_norm(of: str, per: str, name: str) -> None:
     found = squares(MODELS if of == "weights" else deltas(), [name] if per == "tensor" else list(SHAPES))
     c = found**-0.5 / np.sum(found**-0.5)
     nan = {"of": of, "per": per, "scale": 1.5}
-    merged, facts = run({"method": "task_arithmetic", "weights": "nan", "nan": nan, "lam": 0.8})
+    merged, measures = run({"method": "task_arithmetic", "weights": "nan", "nan": nan, "lam": 0.8})
     expected = BASE[name] + 1.5 * 0.8 * weighted(list(c), deltas(), name)
     np.testing.assert_allclose(merged[name], expected, rtol=1e-12)
-    np.testing.assert_allclose(facts[name]["weights"], c, rtol=1e-12)
+    np.testing.assert_allclose(measures[name].weights, c, rtol=1e-12)
 
 
 @pytest.mark.parametrize("method", ["average", "ties", "dare_ties"])
@@ -91,8 +92,8 @@ def test_the_scale_of_nan_survives_a_division_by_the_sum_of_weights(method: str)
 
 def test_nan_with_equal_norms_is_uniform_exactly() -> None:
     flipped = [{name: sign * BASE[name] for name in SHAPES} for sign in (1, -1, 1)]
-    _, facts = run({"method": "average", "weights": "nan"}, flipped)
-    assert all(found["weights"] == [1 / 3] * 3 for found in facts.values())
+    _, measures = run({"method": "average", "weights": "nan"}, flipped)
+    assert all(found.weights == (1 / 3,) * 3 for found in measures.values())
 
 
 @given(SQUARES)
@@ -113,9 +114,9 @@ def test_zero_norms_take_all_the_weight() -> None:
 def test_metagpt_weighs_by_the_squared_norm_of_the_task_vector(per: str, name: str) -> None:
     found = squares(deltas(), [name] if per == "tensor" else list(SHAPES))
     c = found / found.sum()
-    merged, facts = run({"method": "metagpt", "metagpt": {"per": per}})
+    merged, measures = run({"method": "metagpt", "metagpt": {"per": per}})
     np.testing.assert_allclose(merged[name], BASE[name] + weighted(list(c), deltas(), name), rtol=1e-12)
-    np.testing.assert_allclose(facts[name]["weights"], c, rtol=1e-12)
+    np.testing.assert_allclose(measures[name].weights, c, rtol=1e-12)
     as_weights, _ = run({"method": "task_arithmetic", "weights": "metagpt", "metagpt": {"per": per}})
     np.testing.assert_array_equal(merged[name], as_weights[name])
 
@@ -142,11 +143,11 @@ def test_metagpt_without_any_change_is_uniform() -> None:
 )
 def test_trajectory_weights_grow_towards_the_newest(tree: dict[str, object], weights: list[float]) -> None:
     models = trajectory(5)[1]
-    merged, facts = run(tree, models)
+    merged, measures = run(tree, models)
     shares = [weight / sum(weights) for weight in weights]
     for name in SHAPES:
         np.testing.assert_allclose(merged[name], weighted(shares, models, name), rtol=1e-12, atol=1e-14)
-        assert facts[name]["weights"] == pytest.approx(shares)
+        assert measures[name].weights == pytest.approx(shares)
 
 
 def test_identical_checkpoints_are_what_lawa_returns() -> None:

@@ -85,24 +85,24 @@ def test_every_column_is_weighed_as_in_the_paper(count: int, t: float, s: float,
 def test_with_negative_t_it_is_task_arithmetic_and_for_one_nth_averaging(name: str) -> None:
     base, models = trajectory(3)
     thetas = [model[name] for model in models]
-    merged, facts = run(models, base, t=-1.0, s=0.4)
+    merged, measures = run(models, base, t=-1.0, s=0.4)
     np.testing.assert_allclose(
         merged[name], base[name] + 0.4 * sum(w - base[name] for w in thetas), atol=1e-12
     )
-    assert facts[name]["weights"] == pytest.approx([0.4] * 3)
+    assert measures[name].weights == pytest.approx([0.4] * 3)
     merged, _ = run(models, base, t=-1.0, s=1 / 3)
     np.testing.assert_allclose(merged[name], np.mean(thetas, axis=0), atol=1e-12)
 
 
-def test_the_facts_are_the_mean_weights_whatever_the_blocks() -> None:
+def test_the_measures_are_the_mean_weights_whatever_the_blocks() -> None:
     base, models = trajectory(3)
-    _, facts = run(models, base, rows=2)
+    _, measures = run(models, base, rows=2)
     _, whole = run(models, base, rows=None)
     for name in SHAPES:
-        assert facts[name]["weights"] == pytest.approx(whole[name]["weights"], rel=1e-12)
+        assert measures[name].weights == pytest.approx(whole[name].weights, rel=1e-12)
     moved = np.stack([(model["norm"] - base["norm"]) for model in models])
     soft = calibrated([ranks(list(abs(row))) for row in moved], 1.0, 1.0)
-    assert facts["norm"]["weights"] == pytest.approx(soft.mean(1))
+    assert measures["norm"].weights == pytest.approx(soft.mean(1))
 
 
 def test_the_sign_of_a_vectors_element_may_change() -> None:

@@ -43,14 +43,14 @@ def test_norms_and_conflict_run_over_the_layers(panels) -> None:
     assert set(drawn) == {NORMS, CONFLICT, COSINES}
     layers = [reference(CHECKPOINTS, BASE, [name]) for name in NAMES]
     for i, line in enumerate(drawn[NORMS].lines):
-        assert line.get_ydata() == pytest.approx([layer["norms"][i] / layer["anchor"] for layer in layers])
+        assert line.get_ydata() == pytest.approx([layer.norms[i] / layer.anchor for layer in layers])
     (conflict,) = drawn[CONFLICT].lines
-    assert conflict.get_ydata() == pytest.approx([100 * layer["conflict"] for layer in layers])
+    assert conflict.get_ydata() == pytest.approx([100 * layer.conflict for layer in layers])
 
 
 def test_cosines_are_the_whole_models(panels) -> None:
     drawn = panels(LABELS, each_tensor(CHECKPOINTS, BASE), True)[COSINES]
-    a, b, c = reference(CHECKPOINTS, BASE, NAMES)["cosines"]
+    a, b, c = reference(CHECKPOINTS, BASE, NAMES).cosines
     assert np.asarray(drawn.images[0].get_array()) == pytest.approx(
         np.array([[1, a, b], [a, 1, c], [b, c, 1]])
     )

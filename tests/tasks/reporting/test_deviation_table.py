@@ -41,13 +41,13 @@ def test_the_whole_model_comes_first() -> None:
     assert text.startswith(
         "3 checkpoints, 276 parameters in 6 tensors\ntask vectors: differences from the base b"
     )
-    assert f"sign conflict: {whole['conflict']:.1%} of the elements" in text
+    assert f"sign conflict: {whole.conflict:.1%} of the elements" in text
     rows = tables(text)[0][1:]
-    a, b, c = whole["cosines"]
+    a, b, c = whole.cosines
     for i, cosines in enumerate(([1, a, b], [a, 1, c], [b, c, 1])):
         assert rows[i][:2] == [str(i + 1), LABELS[i]]
-        assert float(rows[i][2]) == number(whole["norms"][i])
-        assert float(rows[i][3]) == number(whole["norms"][i] / whole["anchor"])
+        assert float(rows[i][2]) == number(whole.norms[i])
+        assert float(rows[i][3]) == number(whole.norms[i] / whole.anchor)
         assert [float(cell) for cell in rows[i][4:]] == pytest.approx(cosines, abs=6e-4)
 
 
@@ -61,13 +61,13 @@ def test_kinds_and_layers_are_vectors_of_all_their_tensors() -> None:
     }
     rows = {row[0]: row[1:] for row in [*kinds, *layers]}
     for part, names in expected.items():
-        facts = reference(CHECKPOINTS, BASE, names)
+        expected_part = reference(CHECKPOINTS, BASE, names)
         elements, norm, relative, cosine, conflict = rows[part]
-        assert int(elements) == facts["elements"]
-        assert float(norm) == number(np.mean(facts["norms"]))
-        assert float(relative) == number(np.mean(facts["norms"]) / facts["anchor"])
-        assert float(cosine) == pytest.approx(np.mean(facts["cosines"]), abs=6e-4)
-        assert conflict == f"{facts['conflict']:.1%}"
+        assert int(elements) == expected_part.elements
+        assert float(norm) == number(np.mean(expected_part.norms))
+        assert float(relative) == number(np.mean(expected_part.norms) / expected_part.anchor)
+        assert float(cosine) == pytest.approx(np.mean(expected_part.cosines), abs=6e-4)
+        assert conflict == f"{expected_part.conflict:.1%}"
 
 
 def test_tensors_are_listed_when_asked_for() -> None:
@@ -82,7 +82,7 @@ def test_without_a_base_the_reader_hears_that_cosines_say_little() -> None:
     assert "differences from their mean" in text
     assert "cosines are about -0.50" in text
     assert "sign conflict:" not in text
-    pairs = reference(CHECKPOINTS, None, list(SHAPES))["cosines"]
+    pairs = reference(CHECKPOINTS, None, list(SHAPES)).cosines
     assert np.mean(pairs) == pytest.approx(-0.5, abs=0.02)
 
 

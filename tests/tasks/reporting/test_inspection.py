@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import TensorMeasures
 from tasks.base.publish import is_intact
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
@@ -59,10 +60,9 @@ def test_every_tensor_equals_its_definition(
     found = inspect_directories(checkpoints, base, None)
     expected = each_tensor([loaded(c) for c in checkpoints], loaded(base) if base else None)
     assert found.tensors.keys() == expected.keys()
-    for name, facts in expected.items():
-        assert found.tensors[name].keys() == facts.keys()
-        for key, value in facts.items():
-            assert found.tensors[name][key] == pytest.approx(value, rel=1e-5, abs=1e-5), (name, key)
+    for name, summary in expected.items():
+        for key, value in summary:
+            assert getattr(found.tensors[name], key) == pytest.approx(value, rel=1e-5, abs=1e-5), (name, key)
 
 
 @pytest.mark.parametrize("with_base", [True, False])
@@ -70,10 +70,9 @@ def test_it_says_what_merge_json_says(write: Callable[..., Path], tmp_path: Path
     checkpoints = [write(step, torch.bfloat16) for step in (1, 2, 3)]
     base = write(9, torch.bfloat16) if with_base else None
     params = MergeParams(method="average", base=str(base) if base else None)
-    merged = merge_directories(params, checkpoints, tmp_path / "merged").tensors
-    found = inspect_directories(checkpoints, base, None).tensors
-    assert merged.pop("ids") == {}
-    assert {name: {key: facts[key] for key in found[name]} for name, facts in merged.items()} == found
+    merged = merge_directories(params, checkpoints, tmp_path / "merged")
+    assert merged.tensors["ids"] == TensorMeasures()
+    assert merged.deviations == inspect_directories(checkpoints, base, None).tensors
 
 
 def test_checkpoints_that_did_not_move_have_norms_cosines_and_conflict_of_zero(
@@ -81,8 +80,8 @@ def test_checkpoints_that_did_not_move_have_norms_cosines_and_conflict_of_zero(
 ) -> None:
     base = write(9)
     copies = [write_checkpoint(tmp_path / "copies", i, load_file(base / "model.safetensors")) for i in (1, 2)]
-    for facts in inspect_directories(copies, base, tmp_path / "seen").tensors.values():
-        assert (facts["norms"], facts["cosines"], facts["conflict"]) == ([0.0, 0.0], [0.0], 0.0)
+    for found in inspect_directories(copies, base, tmp_path / "seen").tensors.values():
+        assert (found.norms, found.cosines, found.conflict) == ((0.0, 0.0), (0.0,), 0.0)
 
 
 def test_out_is_published_whole_and_sources_stay_as_they_were(

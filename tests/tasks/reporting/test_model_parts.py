@@ -2,16 +2,14 @@
 
 import pytest
 
+from tasks.base.measures import DeviationSummary, TensorMeasures
+from tasks.base.records import MergeReport
 from tasks.reporting.model_parts import along_the_model, by_kind, by_layer, grouped, role_of, tensor_parts
 
 
 def parts(*names: str):
-    return tensor_parts(
-        {
-            name: {"norms": [3.0], "anchor": 1.0, "cosines": [], "conflict": 0.0, "elements": 10}
-            for name in names
-        }
-    )
+    summary = DeviationSummary(norms=(3.0,), anchor=1.0, cosines=(), conflict=0.0, elements=10)
+    return tensor_parts(dict.fromkeys(names, summary))
 
 
 @pytest.mark.parametrize(
@@ -44,7 +42,15 @@ def test_two_stacks_are_not_mixed() -> None:
 
 
 def test_integers_are_no_part() -> None:
-    assert list(tensor_parts({"position_ids": {}})) == []
+    report = MergeReport(
+        method="lore",
+        parameters={},
+        inputs=(),
+        outputs=(),
+        notes=(),
+        tensors={"position_ids": TensorMeasures()},
+    )
+    assert tensor_parts(report.deviations) == {}
 
 
 @pytest.mark.parametrize(

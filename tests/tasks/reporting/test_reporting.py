@@ -4,6 +4,7 @@ from base64 import b64encode
 from html import unescape
 from pathlib import Path
 
+from tasks.base.measures import TensorMeasures
 from tasks.base.records import (
     Checkpoint,
     Difference,
@@ -24,7 +25,7 @@ from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_LEGEND, lore_rows
 from tasks.reporting.model_card import model_card
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables, markdown_tables
-from tests.support.lore_facts_reference import EDGE, facts, spiked
+from tests.support.lore_measures_reference import AVERAGED, EDGE, measures, spiked, tensors
 
 CHECKPOINTS = tuple(
     Checkpoint(
@@ -38,7 +39,7 @@ SELECTION = Selection(
     left_out=(LeftOut(name="checkpoint-1", reason="is not among the newest 2"),), metric="eval_loss",
 )  # fmt: skip
 MERGE = MergeReport(
-    method="lore", parameters={"lam": 0.5}, outputs=(), notes=("λ = 0.5",), tensors={},
+    method="lore", parameters={"lam": 0.5}, outputs=(), notes=("λ = 0.5",), tensors=tensors({"norm": AVERAGED}),
     inputs=tuple(MergeInput(path=c.source, step=c.step, digest=c.digest) for c in CHECKPOINTS),
 )  # fmt: skip
 
@@ -82,7 +83,7 @@ def test_markdown_has_a_row_for_every_model_and_metric() -> None:
 def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
     draw_gains(tmp_path / "gains.png", EVALUATION)
     (tmp_path / "deviation.png").write_bytes(b"how they lie")
-    ties = MERGE.model_copy(update={"method": "ties"})
+    ties = MERGE.model_copy(update={"method": "ties", "tensors": {"norm": TensorMeasures()}})
     page = html_report(
         SELECTION, ties, EVALUATION, [tmp_path / "gains.png"], tmp_path / "deviation.png", None
     )
@@ -104,7 +105,9 @@ def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path)
 def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found(tmp_path: Path) -> None:
     """Figure, sentences and a row for each kind of matrix."""
     merge = MERGE.model_copy(
-        update={"tensors": {"h.<i>.q": facts(spiked(0), EDGE), "h.<i>.up": facts(spiked(1), EDGE)}}
+        update={
+            "tensors": tensors({"h.<i>.q": measures(spiked(0), EDGE), "h.<i>.up": measures(spiked(1), EDGE)})
+        }
     )
     (tmp_path / "deviation.png").write_bytes(b"how they lie")
     (tmp_path / "lore.png").write_bytes(b"what was found")

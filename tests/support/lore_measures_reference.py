@@ -2,9 +2,11 @@
 
 import numpy as np
 
+from tasks.base.measures import Averaged, LoreMeasures, TensorMeasures
 from tests.support.lore_reference import solve
 
 Array = np.ndarray
+AVERAGED = Averaged(identical=False)
 ROWS, COLUMNS = 24, 16
 EDGE = float(np.sqrt(ROWS) + np.sqrt(COLUMNS))
 """Where the singular values of noise of variance 1 end."""
@@ -27,10 +29,10 @@ def spiked(seed: int, height: float = 6.0, count: int = 3) -> list[Array]:
     return found
 
 
-def facts(
+def measures(
     thetas: list[Array], mu: float, lam: float = 1.0, rank: int | None = None, **given: object
-) -> dict[str, object]:
-    """Describe LoRE on matrices; `given` replaces what a test wants otherwise."""
+) -> LoreMeasures:
+    """Describe LoRE on matrices, μ as a singular value; `given` replaces what a test wants otherwise."""
     N, mean = len(thetas), np.mean(thetas, axis=0)
     theta_0, _ = solve(thetas, mu)
     spectra = [np.linalg.svd(theta - theta_0, compute_uv=False) for theta in thetas]
@@ -40,8 +42,8 @@ def facts(
     distances = [np.linalg.norm(theta - mean) for theta in thetas]
     energy = sum(np.sum(sigma**2) for sigma in spectra)
     lengths = [np.linalg.norm(delta) for delta in deltas]
-    return {
-        "shape": list(mean.shape), "mu": mu, "edge": EDGE * np.sqrt(1 - 1 / N), "passes": 9, "gap": 1e-7, "solver": "dense",
+    found = {
+        "shape": mean.shape, "mu": 1.0, "threshold": mu, "edge": EDGE * np.sqrt(1 - 1 / N), "passes": 9, "gap": 1e-7, "solver": "dense",
         "ranks": [int(np.sum(sigma > 1e-9)) for sigma in kept],
         "active": [int(np.sum(sigma > mu)) for sigma in spectra],
         "effective_ranks": [effective_rank(sigma) for sigma in kept],
@@ -49,7 +51,18 @@ def facts(
         "explained": float(np.sum(np.square(lengths)) / energy),
         "from_mean": float(abs(lam - 1 / N) * np.linalg.norm(total) / np.mean(distances)),
         "spectra": [[float(f"{value:.4g}") for value in sigma[:64]] for sigma in spectra],
-    } | given  # fmt: skip
+    }  # fmt: skip
+    return LoreMeasures.model_validate(found | given)
+
+
+def changed(matrix: LoreMeasures, **given: object) -> LoreMeasures:
+    """Return what is known of a matrix, with some of it replaced."""
+    return LoreMeasures.model_validate(matrix.model_dump() | given)
+
+
+def tensors(found: dict[str, LoreMeasures | Averaged]) -> dict[str, TensorMeasures]:
+    """Return what LoRE found as merge.json holds it."""
+    return {name: TensorMeasures(method=own) for name, own in found.items()}
 
 
 def task_vectors(thetas: list[Array], theta_0: Array, mu: float, rank: int | None = None) -> list[Array]:

@@ -1,0 +1,142 @@
+"""What a merge measures on a tensor: how its inputs lie to each other, and what its method found.
+
+Plain data. Methods and engine make it, merge.json and the journal of a merge keep it, reports read it.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Measures(BaseModel):
+    """A frozen part of a record."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DeviationSummary(Measures):
+    """How the checkpoints' task vectors lie to each other and to their anchor: the base, else the mean."""
+
+    norms: tuple[float, ...]
+    """‖δ_i‖"""
+    anchor: float
+    """‖θ_0‖"""
+    cosines: tuple[float, ...]
+    """Of the pairs (1, 2), (1, 3), ..., (2, 3), ...; 0 where one is zero."""
+    conflict: float
+    """Share of the elements that one task vector raises and another lowers."""
+    elements: int
+
+
+class FactorMeasures(Measures):
+    """The changes ΔW_i = BA of adapters, and what became of them."""
+
+    rank: int
+    """Of the merged factors."""
+    norms: tuple[float, ...]
+    """‖ΔW_i‖"""
+    cosines: tuple[float, ...]
+    """Of the pairs, as in `DeviationSummary`."""
+
+
+class WeightsUsed(Measures):
+    """Checkpoints weighed by numbers; by one for each column (WIDEN), these are their means."""
+
+    kind: Literal["weights"] = "weights"
+    weights: tuple[float, ...]
+
+
+class SlerpMeasures(Measures):
+    """The way along an arc between two checkpoints."""
+
+    kind: Literal["slerp"] = "slerp"
+    weights: tuple[float, ...]
+    cosine: float
+    """Of the angle between them."""
+
+
+class ModelStockMeasures(Measures):
+    """How far from the base to the average."""
+
+    kind: Literal["model_stock"] = "model_stock"
+    t: float
+    """0: the base; 1: the average."""
+    cosine: float
+    """The mean of the task vectors' pairs."""
+
+
+class TsvMMeasures(Measures):
+    """Task singular vectors."""
+
+    kind: Literal["tsv_m"] = "tsv_m"
+    ranks: tuple[int, ...]
+    """How many were taken of each checkpoint."""
+
+
+class IsoCMeasures(Measures):
+    """The flat spectrum of the summed task vectors."""
+
+    kind: Literal["iso_c"] = "iso_c"
+    sigma: float
+    """Every singular value of the result."""
+    rank: int
+
+
+class Averaged(Measures):
+    """A plain average, where LoRE has nothing to decompose or was told not to."""
+
+    kind: Literal["averaged"] = "averaged"
+    identical: bool
+    """Whether the checkpoints share the tensor; False where nobody looked."""
+
+
+class LoreMeasures(Measures):
+    """A matrix m × n that LoRE decomposed into a common base and low-rank task vectors δ_i."""
+
+    kind: Literal["lore"] = "lore"
+    shape: tuple[int, int]
+    solver: str
+    passes: int
+    gap: float
+    """Proven bound on the objective's relative distance from its minimum."""
+    mu: float
+    """merge.lore.mu for this tensor, in units of merge.lore.mu_scale."""
+    threshold: float
+    """What came of μ: the largest that was taken off a checkpoint's singular values."""
+    edge: float
+    """Noise edge: the largest singular value that noise alone would have."""
+    active: tuple[int, ...]
+    """How many singular values of each θ_i − θ_0 lie above the threshold."""
+    ranks: tuple[int, ...]
+    """Of the δ_i after merge.lore.rank_ratio."""
+    effective_ranks: tuple[float, ...]
+    """How many equal singular values those of each δ_i amount to."""
+    share: float
+    """‖Σδ_i‖ / Σ‖δ_i‖"""
+    explained: float
+    """Share of the deviations' energy that the δ_i hold."""
+    from_mean: float
+    """Distance of the result from the average, over the mean distance of a checkpoint."""
+    spectra: tuple[tuple[float, ...], ...]
+    """The largest singular values of each θ_i − θ_0, descending."""
+
+
+MethodMeasures: TypeAlias = Annotated[
+    WeightsUsed | SlerpMeasures | ModelStockMeasures | TsvMMeasures | IsoCMeasures | Averaged | LoreMeasures,
+    Field(discriminator="kind"),
+]
+"""What a method found, by the family that it belongs to."""
+
+
+def _unknown(value: object) -> bool:
+    return value is None
+
+
+class TensorMeasures(Measures):
+    """All that is known of a tensor; of integers, which are copied, nothing. JSON leaves out what is None."""
+
+    deviation: DeviationSummary | None = Field(default=None, exclude_if=_unknown)
+    factors: FactorMeasures | None = Field(default=None, exclude_if=_unknown)
+    """Of adapters that were merged into an adapter; then there is no `deviation`."""
+    method: MethodMeasures | None = Field(default=None, exclude_if=_unknown)
+    """None where the method has nothing to say, such as of uniform weights."""
