@@ -8,7 +8,7 @@ from tasks.parameters.varying import varies
 
 
 def lam_of(params: MergeParams, count: int) -> float:
-    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (README)."""
+    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (docs/study.md)."""
     if params.lam is not None:
         return params.lam
     return 0.75 / count if params.lore.combine == "sum" and params.lore.preset is None else 1.0
@@ -43,7 +43,7 @@ def check_lore_span(params: MergeParams) -> None:
 
 
 def lore_averages(settings: Settings) -> bool:
-    """Tell whether the task vectors of two checkpoints cancel (methods.md § 2, fact 3)."""
+    """Tell whether the task vectors of two checkpoints cancel (docs/mathematics.md, fact 3)."""
     return settings.count == 2 and settings.params.lore.anchor == "mean"
 
 

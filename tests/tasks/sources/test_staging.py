@@ -8,7 +8,8 @@ import pytest
 
 from tasks.base.errors import BadInput
 from tasks.fetch_run import fetch_run
-from tasks.parameters.params import FetchParams, RegisterParams
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.registration import RegisterParams
 from tasks.sources.kinds.mlflow import address_of
 from tasks.sources.staging import staged
 from tests.support.mlflow_runs import log_run
