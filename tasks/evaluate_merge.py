@@ -62,7 +62,7 @@ def evaluate_merge(
     if is_published(published, made_from):
         return Evaluation.read(published / "evaluation.json")
     if not is_intact(artifacts / "merged"):
-        raise BadInput(f"{artifacts / 'merged'}: changed since it was published; run loreline merge again")
+        raise BadInput(artifacts / "merged", "changed since it was published", "run loreline merge again")
     with publishing(published, made_from) as out:
         contenders = _contenders(selection, merge, artifacts, scratch=out / "average")
         contenders += [reigning] if reigning else []

@@ -35,8 +35,9 @@ def fetch_run(
     if not found.checkpoints:
         reasons = "; ".join(f"{left.name} {left.reason}" for left in found.left_out)
         raise BadInput(
-            f"fetch.source: {params.source}: no usable checkpoint ({reasons}); "
-            "wait until one is whole, or raise fetch.wait"
+            "fetch.source",
+            f"{params.source}: no usable checkpoint ({reasons})",
+            "wait until one is whole, or raise fetch.wait",
         )
     run = TrainingRun(
         name=source.run_name(params.source),

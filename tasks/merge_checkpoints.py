@@ -150,7 +150,7 @@ def _digest(source: WeightReader) -> str:
         return model_digest(tuple(found for path in files for found in file_digests(path.parent, [path])))
     except (FileNotFoundError, BadInput):
         raise BadInput(
-            f"{source.directory}: deleted while it was merged; keep a checkpoint until its merge is done"
+            source.directory, "deleted while it was merged", "keep a checkpoint until its merge is done"
         ) from None
 
 

@@ -106,8 +106,9 @@ def roll_back(params: RegisterParams, by: str, why: str) -> Promotion:
         now = aliases(client, params.name)
         if PREVIOUS not in now or now.get(CHAMPION) == now[PREVIOUS]:
             raise BadInput(
-                f"{params.name}: no other version has the alias {PREVIOUS}, nothing to go back to; "
-                "name a version: loreline promote --version N"
+                params.name,
+                f"no other version has the alias {PREVIOUS}, nothing to go back to",
+                "name a version: loreline promote --version N",
             )
         version = version_of(client, params.name, now[PREVIOUS])
         verify_files(client, version)
@@ -133,12 +134,13 @@ def _promote(params: RegisterParams, judgement: Judgement, by: str, why: str, fo
         now = aliases(client, params.name)
         judged_against = judgement.champion.version if judgement.champion else None
         if now.get(CHAMPION) != judged_against:
-            raise Contended(f"{params.name}: the champion changed meanwhile; run the same command again")
+            raise Contended(params.name, "the champion changed meanwhile", "run the same command again")
         version = version_of(client, params.name, judgement.candidate.version)
         if version.tags.get(PUSH) == "pending":
             raise Declined(
-                f"models:/{params.name}/{version.version}: its DVC push is pending; "
-                "run loreline run again when the remote answers"
+                f"models:/{params.name}/{version.version}",
+                "its DVC push is pending",
+                "run loreline run again when the remote answers",
             )
         verify_files(client, version)
         move = _move("promotion", version, now, by, why, lock_location(lock.lock_file))
@@ -152,8 +154,9 @@ def _decide(judgement: Judgement, force: bool) -> None:
     if judgement.decision != "PROMOTE" and not force:
         version = judgement.candidate
         raise Declined(
-            f"models:/{version.name}/{version.version}: {judgement.sentence.rstrip('.')}; promote a version "
-            "that was shown to be better, or force it with a reason"
+            f"models:/{version.name}/{version.version}",
+            judgement.sentence.rstrip("."),
+            "promote a version that was shown to be better, or force it with a reason",
         )
 
 
@@ -189,7 +192,9 @@ def _move(
 def _require(**needed: str) -> None:
     for key, value in needed.items():
         if not value.strip():
-            raise BadInput(f"--{key}: empty; say {'who you are' if key == 'by' else 'why'} for the record")
+            raise BadInput(
+                f"--{key}", "empty", f"say {('who you are' if key == 'by' else 'why')} for the record"
+            )
 
 
 def _told(move: AliasChange, version: ModelVersion, why: str) -> Promotion:

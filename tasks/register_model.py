@@ -56,11 +56,11 @@ def _read(artifacts: Path) -> MergeRecords:
     )
     chosen = [(checkpoint.step, checkpoint.digest) for checkpoint in merged.selection.chosen]
     if [(source.step, source.digest) for source in merged.report.inputs] != chosen:
-        raise BadInput(f"{artifacts / 'merged'}: not made from this selection; run loreline merge again")
+        raise BadInput(artifacts / "merged", "not made from this selection", "run loreline merge again")
     if merged.report.digest not in [m.digest for m in merged.evaluation.models if m.role == "merge"]:
-        raise BadInput(f"{artifacts / 'evaluation'}: judges another merge; run loreline evaluate again")
+        raise BadInput(artifacts / "evaluation", "judges another merge", "run loreline evaluate again")
     if not set(merged.report.outputs) <= set(merged.manifest.files):
-        raise BadInput(f"{artifacts / 'merged' / 'merge.json'}: names other files; run loreline merge again")
+        raise BadInput(artifacts / "merged" / "merge.json", "names other files", "run loreline merge again")
     return merged
 
 

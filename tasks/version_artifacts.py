@@ -33,7 +33,9 @@ def check_version(params: Params, root: Path) -> None:
     """Make sure before any work that what comes of it can be versioned as `version` says (BadInput)."""
     if params.version.push and (root / ".dvc").is_dir() and default_remote(root) is None:
         raise BadInput(
-            "version.push: no DVC remote is set; run dvc remote add --default NAME URL, or set it to false"
+            "version.push",
+            "no DVC remote is set",
+            "run dvc remote add --default NAME URL, or set it to false",
         )
     if unusable(root) is None:
         check_branch(root, params.version.branch)
@@ -84,7 +86,7 @@ def _unversioned(params: Params, workspace: Path) -> str | None:
 def _uncommitted(workspace: Path) -> str | None:
     """Return why a commit would not give the outputs back."""
     if reason := unusable(workspace):
-        return reason
+        return str(reason)
     for name in ("dvc.yaml", ".dvc/config"):
         if git_answer(workspace, "cat-file", "-e", f"HEAD:./{name}") is None:
             return f"{name} is not committed to git; commit it"
@@ -128,8 +130,9 @@ def _publish(
         dvc(workspace, "push", *stages(workspace))
     except LorelineError as error:
         raise Unavailable(
-            f"{error}; everything is kept, as {tags[GIT_TAG]}, and the push is pending: "
-            "run the same command again when the remote answers"
+            error.subject,
+            f"{error.problem}; everything is kept, as {tags[GIT_TAG]}, and the push is pending",
+            "run the same command again when the remote answers",
         ) from None
     _tell(params.register_, registration, {PUSH: "done"}, confirm)
     return "done"

@@ -1,10 +1,32 @@
 """The two ways a stage stops: the user can mend it, or the world failed."""
 
+from typing import Self
+
 
 class LorelineError(Exception):
-    """One sentence naming the file or key, what is wrong and what to do."""
+    """What a user is told: the file or key, what is wrong with it, what to do; code reads the fields."""
 
     exit_code = 1
+
+    def __init__(self, subject: object, problem: str, remedy: str) -> None:
+        super().__init__(str(subject), problem, remedy)
+        self.subject = str(subject)
+        """The file or key; empty where only whoever catches it knows (see `within`)."""
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.subject}: {self.told}" if self.subject else self.told
+
+    @property
+    def told(self) -> str:
+        """Problem and remedy, for whoever has named the subject."""
+        return f"{self.problem}; {self.remedy}"
+
+    def within(self, place: str) -> Self:
+        """Return the same error with its subject placed in something larger."""
+        subject = f"{place}: {self.subject}" if self.subject else place
+        return type(self)(subject, self.problem, self.remedy)
 
 
 class BadInput(LorelineError):

@@ -16,11 +16,11 @@ def check_free(out: Path, sources: Sequence[Path], earlier: str) -> None:
     place = out.resolve()
     for source in sources:
         if place.is_relative_to(source.resolve()) or source.resolve().is_relative_to(place):
-            raise BadInput(f"{out}: is not apart from the input {source}; name another directory with --out")
+            raise BadInput(out, f"is not apart from the input {source}", "name another directory with --out")
     existing = next(path for path in (place, *place.parents) if path.exists())
     if not existing.is_dir():
-        raise BadInput(f"{existing}: is a file; name a new directory with --out")
+        raise BadInput(existing, "is a file", "name a new directory with --out")
     if out.exists() and any(out.iterdir()) and not (out / earlier).is_file():
-        raise BadInput(f"{out}: is not empty and holds no earlier {earlier}; name a new directory with --out")
+        raise BadInput(out, f"is not empty and holds no earlier {earlier}", "name a new directory with --out")
     if out.exists():
         check_untouched(out)

@@ -55,8 +55,9 @@ def check_untouched(directory: Path) -> None:
     for file in _contents(directory):
         if known.get(file.name) != file:
             raise BadInput(
-                f"{directory / file.name}: was changed since Loreline wrote it, and would be replaced; "
-                "move it away, or write somewhere else"
+                directory / file.name,
+                "was changed since Loreline wrote it, and would be replaced",
+                "move it away, or write somewhere else",
             )
 
 
@@ -69,8 +70,9 @@ def check_replaceable(directory: Path) -> None:
     ours |= {parent for path in ours for parent in path.parents}
     if others := sorted(set(directory.rglob("*")) - ours):
         raise BadInput(
-            f"{others[0]}: is not part of what Loreline wrote to {directory}, which would be replaced; "
-            "move it away, or write somewhere else"
+            others[0],
+            f"is not part of what Loreline wrote to {directory}, which would be replaced",
+            "move it away, or write somewhere else",
         )
 
 

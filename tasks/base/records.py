@@ -30,11 +30,11 @@ class Record(BaseModel):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise BadInput(f"{path}: not there; run the stage that writes it first") from None
+            raise BadInput(path, "not there", "run the stage that writes it first") from None
         except (OSError, ValidationError) as error:
             problem = str(error).splitlines()[0]
             raise BadInput(
-                f"{path}: not a {cls.__name__} record ({problem}); remove it and run again"
+                path, f"not a {cls.__name__} record ({problem})", "remove it and run again"
             ) from None
 
 

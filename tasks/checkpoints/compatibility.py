@@ -37,12 +37,12 @@ def _check_alone(source: WeightReader) -> None:
     for name, info in source.tensors.items():
         if info.dtype not in STORED:
             raise BadInput(
-                f"{source.label}: tensor {name} is quantised ({info.dtype}); merge the unquantised weights"
+                source.label,
+                f"tensor {name} is quantised ({info.dtype})",
+                "merge the unquantised weights",
             )
     if "quantization_config" in read_json(source.directory / "config.json"):
-        raise BadInput(
-            f"{source.label}: config.json has a quantization_config; merge the unquantised weights"
-        )
+        raise BadInput(source.label, "config.json has a quantization_config", "merge the unquantised weights")
     generation = source.directory / "generation_config.json"
     if generation.exists():
         read_json(generation)  # transformers would refuse the merged model
@@ -58,8 +58,9 @@ def _check_names(one: WeightReader, other: WeightReader) -> None:
     for holder, lacker in ((one, other), (other, one)):
         if missing := holder.tensors.keys() - lacker.tensors.keys():
             raise BadInput(
-                f"{lacker.label}: tensor {min(missing)} is missing, but {holder.label} has it; "
-                "checkpoints of one merge must share one architecture"
+                lacker.label,
+                f"tensor {min(missing)} is missing, but {holder.label} has it",
+                "checkpoints of one merge must share one architecture",
             )
 
 
@@ -72,8 +73,9 @@ def _check_tensor(name: str, one: WeightReader, other: WeightReader) -> None:
     ):
         if differ:
             raise BadInput(
-                f"{other.label}: tensor {name} is {field}{b}, but {field}{a} in {one.label}; "
-                "checkpoints of one merge must share one architecture"
+                other.label,
+                f"tensor {name} is {field}{b}, but {field}{a} in {one.label}",
+                "checkpoints of one merge must share one architecture",
             )
 
 
@@ -82,8 +84,9 @@ def _check_config(one: WeightReader, other: WeightReader) -> None:
     for key in sorted((left.keys() | right.keys()) - UNIMPORTANT):
         if left.get(key) != right.get(key):
             raise BadInput(
-                f"{other.label}: {key} in config.json is {right.get(key)!r}, but {left.get(key)!r} "
-                f"in {one.label}; checkpoints of one merge must share one configuration"
+                other.label,
+                f"{key} in config.json is {right.get(key)!r}, but {left.get(key)!r} in {one.label}",
+                "checkpoints of one merge must share one configuration",
             )
 
 
@@ -94,8 +97,9 @@ def _check_tokenizer(one: WeightReader, other: WeightReader) -> None:
             if name == "tokenizer.json" and _vocabulary(left) == _vocabulary(right):
                 continue  # truncation, padding and the like
             raise BadInput(
-                f"{other.label}: {name} differs from that of {one.label}; "
-                "checkpoints of one merge must share one tokenizer"
+                other.label,
+                f"{name} differs from that of {one.label}",
+                "checkpoints of one merge must share one tokenizer",
             )
 
 

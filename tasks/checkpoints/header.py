@@ -38,7 +38,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         base = 8 + length
         tensors = {name: _tensor(name, entry, base) for name, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise BadInput(f"{path}: damaged safetensors header ({error}); save or fetch it again") from None
+        raise BadInput(path, f"damaged safetensors header ({error})", "save or fetch it again") from None
     _check_coverage(path, tensors, base, size)
     return tensors
 
@@ -48,18 +48,27 @@ def _read_raw(path: Path) -> tuple[int, int, bytes]:
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise BadInput(f"{path}: not a regular file; remove it or fetch the checkpoint again")
+            raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
         length = int.from_bytes(file.read(8), "little")
         if status.st_size < 8 or length > status.st_size - 8:
             raise BadInput(
-                f"{path}: truncated: {status.st_size} bytes, but its header alone needs {8 + length}; "
-                "save or fetch it again"
+                path,
+                f"truncated: {status.st_size} bytes, but its header alone needs {8 + length}",
+                "save or fetch it again",
             )
         if length > MAX_HEADER:
-            raise BadInput(f"{path}: a header of {length} bytes is over the limit of {MAX_HEADER}")
+            raise BadInput(
+                path,
+                f"a header of {length} bytes is over the limit of {MAX_HEADER}",
+                "fetch the checkpoint again",
+            )
         raw = file.read(length)
         if (count := raw.count(b'"dtype"')) > MAX_TENSORS:  # seconds of parsing, for no known model
-            raise BadInput(f"{path}: {count} tensors in one file are over the limit of {MAX_TENSORS}")
+            raise BadInput(
+                path,
+                f"{count} tensors in one file are over the limit of {MAX_TENSORS}",
+                "save the model in more files, with a smaller max_shard_size",
+            )
         return status.st_size, length, raw
 
 
@@ -85,10 +94,10 @@ def _check_coverage(path: Path, tensors: dict[str, TensorInfo], base: int, size:
     reached = base
     for name, info in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if info.start != reached:
-            raise BadInput(f"{path}: tensor {name} overlaps another or leaves a hole; save or fetch it again")
+            raise BadInput(path, f"tensor {name} overlaps another or leaves a hole", "save or fetch it again")
         reached = info.end
     if size != reached:
         kind = "truncated" if size < reached else "has trailing bytes"
         raise BadInput(
-            f"{path}: {kind}: {size} bytes, but its header describes {reached}; save or fetch it again"
+            path, f"{kind}: {size} bytes, but its header describes {reached}", "save or fetch it again"
         )

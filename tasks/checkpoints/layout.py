@@ -32,24 +32,30 @@ def weight_files(directory: Path) -> list[Path]:
         return [inside(directory, directory / SINGLE)]
     if (directory / "adapter_config.json").is_file():
         raise BadInput(
-            f"{directory}: is a PEFT adapter; merge it into its base model first (merge_and_unload)"
+            directory, "is a PEFT adapter", "merge it into its base model first (merge_and_unload)"
         )
     if any(path for pattern in PICKLES for path in directory.glob(pattern)):
         raise BadInput(
-            f"{directory}: holds pickled weights only, which are never opened; "
-            f"convert them where you trust them, in Python: D = {str(directory)!r}; {CONVERT}"
+            directory,
+            "holds pickled weights only, which are never opened; convert them where you trust "
+            f"them, in Python: D = {str(directory)!r}",
+            CONVERT,
         )
-    raise BadInput(f"{directory}: no {SINGLE} and no {INDEX}; name a directory with safetensors weights")
+    raise BadInput(directory, f"no {SINGLE} and no {INDEX}", "name a directory with safetensors weights")
 
 
 def read_index(directory: Path) -> dict[str, str]:
     """Return tensor name → file name of a sharded model."""
     weight_map = read_json(inside(directory, directory / INDEX)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
-        raise BadInput(f"{directory / INDEX}: has no weight_map; save or fetch it again")
+        raise BadInput(directory / INDEX, "has no weight_map", "save or fetch it again")
     for name in weight_map.values():
         if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.safetensors", name):
-            raise BadInput(f"{directory / INDEX}: names {name!r}, which is not a weight file beside it")
+            raise BadInput(
+                directory / INDEX,
+                f"names {name!r}, which is not a weight file beside it",
+                "save or fetch it again",
+            )
     return weight_map
 
 
@@ -58,15 +64,19 @@ def read_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
     tensors: dict[str, tuple[Path, TensorInfo]] = {}
     for path in weight_files(directory):
         if not path.exists():
-            raise BadInput(f"{path}: missing, but the index names it; fetch the checkpoint again")
+            raise BadInput(path, "missing, but the index names it", "fetch the checkpoint again")
         for name, info in read_header(path).items():
             if name in tensors:
-                raise BadInput(f"{path}: tensor {name} is also in {tensors[name][0].name}; save it again")
+                raise BadInput(path, f"tensor {name} is also in {tensors[name][0].name}", "save it again")
             tensors[name] = (path, info)
     if (directory / INDEX).is_file() and (missing := read_index(directory).keys() - tensors.keys()):
-        raise BadInput(f"{directory}: the index names tensor {min(missing)}, but no shard holds it")
+        raise BadInput(
+            directory,
+            f"the index names tensor {min(missing)}, but no shard holds it",
+            "save or fetch it again",
+        )
     if not tensors:
-        raise BadInput(f"{directory}: holds no tensor; name a directory with a model")
+        raise BadInput(directory, "holds no tensor", "name a directory with a model")
     return tensors
 
 
@@ -75,11 +85,11 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise BadInput(f"{path}: missing; save or fetch the checkpoint again") from None
+        raise BadInput(path, "missing", "save or fetch the checkpoint again") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: not readable as JSON ({error}); save or fetch it again") from None
+        raise BadInput(path, f"not readable as JSON ({error})", "save or fetch it again") from None
     if not isinstance(value, dict):
-        raise BadInput(f"{path}: must hold a JSON object")
+        raise BadInput(path, "must hold a JSON object", "save or fetch it again")
     return value
 
 
@@ -114,7 +124,7 @@ def inside(directory: Path, path: Path) -> Path:
         repos = [parent.parent for parent in directory.resolve().parents if parent.name == "snapshots"]
         homes += [place / "blobs" for repo in repos for place in (repo, repo.parent)]
         if not any(path.resolve().is_relative_to(home) for home in homes):
-            raise BadInput(f"{path}: is a link out of its directory; put the file itself there")
+            raise BadInput(path, "is a link out of its directory", "put the file itself there")
     if path.exists() and not path.is_file():
-        raise BadInput(f"{path}: not a regular file; remove it or fetch the checkpoint again")
+        raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
     return path

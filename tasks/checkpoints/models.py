@@ -35,8 +35,9 @@ def _check_one_base(adapters: Sequence[Adapter]) -> None:
     for adapter in adapters[1:]:
         if adapter.config.base != adapters[0].config.base:
             raise BadInput(
-                f"{adapter.label}: was trained on {adapter.config.base}, but {adapters[0].label} on "
-                f"{adapters[0].config.base}; adapters of one merge must share one base"
+                adapter.label,
+                f"was trained on {adapter.config.base}, but {adapters[0].label} on {adapters[0].config.base}",
+                "adapters of one merge must share one base",
             )
 
 
@@ -44,6 +45,6 @@ def _own_base(adapter: Adapter) -> WeightReader:
     named = adapter.config.base_model_name_or_path
     if not named or not Path(named).is_dir():
         raise BadInput(
-            f"{adapter.label}: is an adapter of {adapter.config.base}; set merge.base to its directory"
+            adapter.label, f"is an adapter of {adapter.config.base}", "set merge.base to its directory"
         )
     return open_weights(Path(named), f"base {named}")

@@ -40,6 +40,6 @@ def labels_of(directories: Sequence[Path]) -> list[str]:
     """
     places = [directory.resolve() for directory in directories]
     if twice := [place for place in places if places.count(place) > 1]:
-        raise BadInput(f"{twice[0]}: is named twice; name every checkpoint once")
+        raise BadInput(twice[0], "is named twice", "name every checkpoint once")
     short = [directory.absolute().name for directory in directories]
     return short if len(set(short)) == len(short) else [str(directory) for directory in directories]

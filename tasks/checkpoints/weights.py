@@ -66,7 +66,7 @@ class SafetensorsModel:
             got = os.preadv(self._handles[self.files[name]], [view], offset)
             if not got:
                 raise BadInput(
-                    f"{self.files[name]}: became shorter while it was read; fetch the checkpoint again"
+                    self.files[name], "became shorter while it was read", "fetch the checkpoint again"
                 )
             view, offset = view[got:], offset + got
         return values
@@ -88,8 +88,9 @@ class NotFinite(BadInput):
 
     def __init__(self, label: str, tensor: str) -> None:
         super().__init__(
-            f"{label}: tensor {tensor} holds NaN or Inf; leave that checkpoint out of the merge, "
-            "or set merge.on_nan to drop"
+            label,
+            f"tensor {tensor} holds NaN or Inf",
+            "leave that checkpoint out of the merge, or set merge.on_nan to drop",
         )
         self.label = label
         self.tensor = tensor
@@ -98,7 +99,7 @@ class NotFinite(BadInput):
 def open_weights(directory: Path, label: str) -> SafetensorsModel:
     """Read and check the headers of a model directory; `label` names it in messages."""
     if not directory.is_dir():
-        raise BadInput(f"{directory}: no such directory; name a checkpoint directory")
+        raise BadInput(directory, "no such directory", "name a checkpoint directory")
     placed = read_tensors(directory)
     files = {name: path for name, (path, _) in placed.items()}
     return SafetensorsModel(

@@ -38,9 +38,7 @@ def check_evaluation(params: Params) -> list[Finding]:
     try:
         check_tasks(asked)
     except BadInput as error:
-        return [
-            Finding("Parameters", "evaluate.tasks", str(error).removeprefix("evaluate.tasks: "), "problem")
-        ]
+        return [Finding("Parameters", error.subject, error.problem, "problem", error.remedy)]
     return [Finding("Parameters", "evaluate.tasks", ", ".join(asked.tasks))]
 
 

@@ -122,7 +122,7 @@ def _model(uri: str, name: str) -> list[Finding]:
             there = [number for number in set(now.aliases.values()) if _exists(client, name, number)]
             newest = _newest(client, name)
     except LorelineError as error:
-        return [Finding("Registry", name, str(error), "problem")]
+        return [Finding("Registry", name, f"{error.subject}: {error.problem}", "problem", error.remedy)]
     if newest is None:
         return [Finding("Registry", name, "not registered yet: the first merge does it")]
     found = [Finding("Registry", "versions", f"the newest of {name} is {newest}")]

@@ -87,7 +87,7 @@ def _found(check: Check) -> list[Finding]:
     try:
         return check.look()
     except LorelineError as error:
-        return [Finding("Doctor", check.name, str(error), "problem")]
+        return [Finding("Doctor", check.name, f"{error.subject}: {error.problem}", "problem", error.remedy)]
     except Exception as error:
         problem = without_secrets(" ".join(f"{type(error).__name__}: {error}".split()))[:300]
         return [Finding("Doctor", check.name, f"could not be looked at: {problem}", "warning")]

@@ -59,13 +59,12 @@ def _bytes(path: Path) -> int:
 
 def _branch(branch: str, root: Path) -> Finding:
     if problem := unusable(root):
-        told, _, remedy = problem.partition("; ")
-        return Finding("Versioning", "git", f"merges get no commit: {told}", "warning", remedy)
+        told = f"merges get no commit: {problem.problem}"
+        return Finding("Versioning", "git", told, "warning", problem.remedy)
     try:
         check_branch(root, branch)
     except BadInput as error:
-        told, _, remedy = str(error).rpartition("; ")
-        return Finding("Versioning", "git", told, "problem", remedy)
+        return Finding("Versioning", "git", f"{error.subject}: {error.problem}", "problem", error.remedy)
     return Finding("Versioning", "git", f"merges go to the branch {branch}")
 
 

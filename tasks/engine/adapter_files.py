@@ -113,7 +113,9 @@ def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, sh
         average, _ = finish(Block(name, piece.matrix, piece.start, thetas, None))
         numbers = encode(average.reshape(-1), stored.dtype)
         if not all_finite(numbers, stored.dtype):
-            raise BadInput(f"tensor {name}: the merge overflows {stored.dtype}; choose a wider merge.dtype")
+            raise BadInput(
+                f"tensor {name}", f"the merge overflows {stored.dtype}", "choose a wider merge.dtype"
+            )
         write_numbers(shard, key, piece.start * numbers.itemsize, numbers)
 
 

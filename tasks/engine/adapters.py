@@ -141,7 +141,7 @@ def _merged(tensor: str, within: Span, finish: Finish, dtype: str) -> MergedFact
     known = describe(deviation(block))
     stored = [encode(half.reshape(-1), dtype) for half in (B, A)]
     if not all(all_finite(half, dtype) for half in stored):
-        raise BadInput(f"tensor {tensor}: the merge overflows {dtype}; choose a wider merge.dtype")
+        raise BadInput(f"tensor {tensor}", f"the merge overflows {dtype}", "choose a wider merge.dtype")
     factors = FactorMeasures(rank=A.shape[0], norms=known.norms, cosines=known.cosines)
     measures = TensorMeasures(factors=factors, method=found)
     return MergedFactors(stored[0].reshape(B.shape), stored[1].reshape(A.shape), measures)
@@ -159,14 +159,16 @@ def check_alike(adapters: Sequence[Adapter]) -> None:
     for other in adapters[:-1]:
         if other.config.fan_in_fan_out != newest.config.fan_in_fan_out:
             raise BadInput(
-                f"{newest.label}: fan_in_fan_out differs from that of {other.label}; "
-                "adapters of one merge must share one base"
+                newest.label,
+                f"fan_in_fan_out differs from that of {other.label}",
+                "adapters of one merge must share one base",
             )
         if missing := other.replaced.keys() ^ newest.replaced.keys():
             lacker = other if min(missing) in newest.replaced else newest
             raise BadInput(
-                f"{lacker.label}: tensor {min(missing)} is missing, but others replace it whole; "
-                "give merge.base to merge these adapters into full models"
+                lacker.label,
+                f"tensor {min(missing)} is missing, but others replace it whole",
+                "give merge.base to merge these adapters into full models",
             )
         for name in other.factors.keys() & newest.factors.keys():
             _check_same(name, other, newest, other.factors[name].shape, newest.factors[name].shape)
@@ -179,6 +181,7 @@ def _check_same(
 ) -> None:
     if left != right:
         raise BadInput(
-            f"{newest.label}: {name} is {right}, but {left} in {other.label}; "
-            "adapters of one merge must share one base"
+            newest.label,
+            f"{name} is {right}, but {left} in {other.label}",
+            "adapters of one merge must share one base",
         )

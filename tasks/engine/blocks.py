@@ -80,7 +80,7 @@ class Blocks:
         except LorelineError as error:
             if isinstance(error, NotFinite):
                 raise
-            raise type(error)(f"tensor {piece.tensor}: {error}") from None
+            raise error.within(f"tensor {piece.tensor}") from None
 
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)

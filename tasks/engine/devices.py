@@ -27,7 +27,7 @@ def choose_devices(wanted: str, decomposes: bool) -> list[str]:
         return found
     if wanted not in found:
         raise BadInput(
-            f"--device {wanted}: there is {', '.join(found) or 'no CUDA device'}; take cpu or auto"
+            f"--device {wanted}", f"there is {', '.join(found) or 'no CUDA device'}", "take cpu or auto"
         )
     return [wanted]
 
@@ -40,9 +40,10 @@ def compute_threads(bytes_held: int) -> int:
     fitting = psutil.virtual_memory().available // max(bytes_held, 1)
     if not fitting:
         raise BadInput(
-            f"this merge needs about {bytes_held / 1e9:.1f} GB of memory for its largest matrix, and "
-            f"{psutil.virtual_memory().available / 1e9:.1f} GB are free; free some, or choose a method "
-            "that does not decompose matrices"
+            "memory",
+            f"this merge needs about {bytes_held / 1e9:.1f} GB for its largest matrix, and "
+            f"{psutil.virtual_memory().available / 1e9:.1f} GB are free",
+            "free some, or choose a method that does not decompose matrices",
         )
     return int(min(cores(), fitting))
 

@@ -141,8 +141,9 @@ class _Merging:
             for other, source in zip(others, self._plan.inputs, strict=False):
                 if not np.array_equal(other, newest):
                     raise BadInput(
-                        f"{source.label}: tensor {name} ({newest.dtype}) differs from "
-                        f"{self._plan.inputs[-1].label}; only floating-point tensors can be merged"
+                        source.label,
+                        f"tensor {name} ({newest.dtype}) differs from {self._plan.inputs[-1].label}",
+                        "only floating-point tensors can be merged",
                     )
             for _, output in self._variants:
                 output.copy(name, newest)

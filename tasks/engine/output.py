@@ -47,7 +47,7 @@ class Output:
             numbers = encode(values[start : start + BLOCK], dtype)
             if not all_finite(numbers, dtype):
                 raise BadInput(
-                    f"the merge overflows {dtype}; choose a smaller merge.lam, or a wider merge.dtype"
+                    "", f"the merge overflows {dtype}", "choose a smaller merge.lam, or a wider merge.dtype"
                 )
             write_numbers(self._shards[name], name, (first + start) * numbers.itemsize, numbers)
 

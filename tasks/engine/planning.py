@@ -59,7 +59,9 @@ def make_plan(
     """
     params, method = variants[0], check_method(variants, len(inputs))
     if method.base == "required" and base is None:
-        raise BadInput(f"merge.base: {params.method} needs the model the checkpoints started from; name it")
+        raise BadInput(
+            "merge.base", f"{params.method} needs the model the checkpoints started from", "name it"
+        )
     check_compatible(inputs, base)
     names = sorted(inputs[-1].tensors.keys() - stored_twice([*([base] if base else []), *inputs]))
     spec = {
@@ -127,13 +129,19 @@ def check_method(variants: Sequence[MergeParams], count: int) -> Method:
 def _check_count(name: str, method: Method, count: int) -> None:
     if count < method.at_least:
         noun = "checkpoint is" if count == 1 else "checkpoints are"
-        raise BadInput(f"nothing to merge: {count} {noun} named, and {name} needs {method.at_least}")
+        raise BadInput(
+            "nothing to merge", f"{count} {noun} named, and {name} needs {method.at_least}", "name more"
+        )
     if method.at_most is not None and count > method.at_most:
-        raise BadInput(f"merge.method: {name} takes {method.at_most} checkpoints, but {count} are named")
+        raise BadInput(
+            "merge.method",
+            f"{name} takes {method.at_most} checkpoints, but {count} are named",
+            "name fewer, or choose another method",
+        )
 
 
 def _check_parameters(params: MergeParams, method: Method) -> None:
     given = {"lam": params.lam is not None, "weights": params.weights != "uniform"}
     for key, is_given in given.items():
         if is_given and key not in method.sections:
-            raise BadInput(f"merge.{key}: method {params.method} does not read it; leave it out")
+            raise BadInput(f"merge.{key}", f"method {params.method} does not read it", "leave it out")

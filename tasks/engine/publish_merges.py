@@ -60,7 +60,7 @@ def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
             try:
                 plan = job.narrowed(whole, kept)
             except BadInput as error:
-                raise BadInput("; ".join([*notes, str(error)])) from None
+                raise BadInput(error.subject, "; ".join([*notes, error.problem]), error.remedy) from None
         try:
             _publish(plan, job, kept, notes, on_tensor)
             return
@@ -96,11 +96,15 @@ def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on
         parent = job.targets[0].published.absolute().parent
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LorelineError(
-                f"{parent}: the disk is full; make room for {plan.bytes_written / 1e9:.1f} GB and run again"
+                parent,
+                "the disk is full",
+                f"make room for {plan.bytes_written / 1e9:.1f} GB and run again",
             ) from None
         if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
             raise LorelineError(
-                f"{error.filename or parent}: {error.strerror}; write somewhere else, or lift the restriction"
+                error.filename or parent,
+                str(error.strerror),
+                "write somewhere else, or lift the restriction",
             ) from None
         raise
 
@@ -127,6 +131,7 @@ def _check_space(scratches: Sequence[Path], needed: int) -> None:
     free = shutil.disk_usage(scratches[0]).free + sum(path.stat().st_blocks * 512 for path in left)
     if free < needed:
         raise BadInput(
-            f"{scratches[0].absolute().parent} has {free / 1e9:.1f} GB free, this merge writes "
-            f"{needed / 1e9:.1f} GB; make room"
+            scratches[0].absolute().parent,
+            f"has {free / 1e9:.1f} GB free, this merge writes {needed / 1e9:.1f} GB",
+            "make room",
         )

@@ -37,6 +37,7 @@ def _check_same(source: WeightReader, head: str, table: str) -> None:
         some = min(COMPARED_AT_ONCE, count - first)
         if not np.array_equal(source.stored(head, first, some), source.stored(table, first, some)):
             raise BadInput(
-                f"{source.label}: {head} differs from {table}, but config.json ties them; "
-                "set tie_word_embeddings to false there if they are meant to differ"
+                source.label,
+                f"{head} differs from {table}, but config.json ties them",
+                "set tie_word_embeddings to false there if they are meant to differ",
             )

@@ -108,14 +108,14 @@ def _build(spec: TaskSpec) -> Any:
         task = TaskManager(include_defaults=False).load([deepcopy(spec.config)])["tasks"][spec.name]
     except ConnectionError as error:
         raise Unavailable(
-            f"{spec.name}: its data set cannot be fetched ({brief(error)}); try again"
+            spec.name, f"its data set cannot be fetched ({brief(error)})", "try again"
         ) from error
     except Exception as error:
         raise BadInput(
-            f"{spec.name}: lm-eval cannot set the task up ({brief(error)}); correct its file or its data"
+            spec.name, f"lm-eval cannot set the task up ({brief(error)})", "correct its file or its data"
         ) from error
     if getattr(task, "UNSAFE_CODE", False):
-        raise BadInput(f"evaluate.tasks: {spec.name} would run code that the model writes; leave it out")
+        raise BadInput("evaluate.tasks", f"{spec.name} would run code that the model writes", "leave it out")
     return task
 
 
@@ -126,7 +126,9 @@ def _samples(model: backends.Backend, task: Any, params: EvaluateParams, where: 
     except LorelineError:
         raise
     except Exception as error:
-        raise LorelineError(f"{where}: lm-eval failed ({brief(error)})") from error
+        raise LorelineError(
+            where, f"lm-eval failed ({brief(error)})", "mend the task or the model, or leave one of them out"
+        ) from error
 
 
 def _run(lm: "LM", task: Any, params: EvaluateParams) -> list[Sample]:

@@ -42,5 +42,7 @@ def store(path: Path, result: TaskResult) -> None:
             beside.replace(path)
     except OSError as error:
         raise LorelineError(
-            f"{path}: cannot be written ({error.strerror}); make room there, or set LORELINE_HOME elsewhere"
+            path,
+            f"cannot be written ({error.strerror})",
+            "make room there, or set LORELINE_HOME elsewhere",
         ) from error

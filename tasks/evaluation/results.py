@@ -42,5 +42,5 @@ def full_name(results: Mapping[str, TaskResult], name: str, key: str) -> str:
     full = results[task].metric(metric) if task in results else None
     if full is None:
         there = ", ".join(f"{task}/{metric}" for task, result in results.items() for metric in result.values)
-        raise BadInput(f"{key}: no task reports {name}; take one of {there}")
+        raise BadInput(key, f"no task reports {name}", f"take one of {there}")
     return f"{task}/{full}"

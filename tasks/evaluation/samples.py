@@ -87,10 +87,14 @@ def _identity(sample: Sample) -> str:
 
 def _usable(task: str, values: dict[str, tuple[float, ...]]) -> None:
     if not values:
-        raise BadInput(f"evaluate.tasks: {task} reports no number per item to pair models by; leave it out")
+        raise BadInput(
+            "evaluate.tasks", f"{task} reports no number per item to pair models by", "leave it out"
+        )
     for metric, column in values.items():
         for place, value in enumerate(column):
             if not math.isfinite(value):
                 raise BadInput(
-                    f"{task}/{metric} is {value} on item {place}; the model's weights may overflow"
+                    f"{task}/{metric}",
+                    f"is {value} on item {place}",
+                    "look at the model's weights, which may overflow, or leave the metric's task out",
                 )

@@ -45,10 +45,16 @@ def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
     for key, name in named_metrics(params):
         task, _, metric = name.partition("/")
         if task not in specs:
-            raise BadInput(f"{key}: {name} is of a task that is not in evaluate.tasks ({', '.join(specs)})")
+            raise BadInput(
+                key,
+                f"{name} is of a task that is not in evaluate.tasks ({', '.join(specs)})",
+                "add the task there",
+            )
         known = _reported(specs[task].config)
         if known and metric not in known:
-            raise BadInput(f"{key}: {task} does not report {metric}, only {', '.join(sorted(known))}")
+            raise BadInput(
+                key, f"{task} does not report {metric}, only {', '.join(sorted(known))}", "take one of these"
+            )
 
 
 def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
@@ -70,7 +76,7 @@ def _index(include_path: Path) -> dict[str, Any]:
     """Map names to lm-eval's index entries; files that it cannot read are left out."""
     if not include_path.is_dir():
         raise BadInput(
-            f"evaluate.include_path: {include_path} is not a directory; name the one of the YAML files"
+            "evaluate.include_path", f"{include_path} is not a directory", "name the one of the YAML files"
         )
     from lm_eval.tasks import TaskManager
 
@@ -91,13 +97,13 @@ def _yaml_of(name: str, index: Mapping[str, Any], include_path: Path | None) -> 
             read_task(path)  # a broken file may be what should have defined it
         near = difflib.get_close_matches(name, index, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see lm-eval's task list, or add a YAML file"
-        raise BadInput(f"evaluate.tasks: unknown task {name}; {hint}")
+        raise BadInput("evaluate.tasks", f"unknown task {name}", hint)
     members = list(_members(name, index))
     if members != [name]:
         more = f" and {len(members) - MEMBERS_SHOWN} more" if len(members) > MEMBERS_SHOWN else ""
         named = ", ".join(members[:MEMBERS_SHOWN]) + more
         raise BadInput(
-            f"evaluate.tasks: {name} is a group, which has no items of its own; name its tasks: {named}"
+            "evaluate.tasks", f"{name} is a group, which has no items of its own", f"name its tasks: {named}"
         )
     return Path(index[name].yaml_path)
 

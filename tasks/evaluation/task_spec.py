@@ -46,7 +46,7 @@ def read_task(path: Path, resolve_functions: bool = False) -> Config:
         return dict(load_yaml(path, resolve_func=resolve_functions))
     except Exception as error:  # whatever the user's functions raise when they are imported
         problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise BadInput(f"{path}: not a usable task file ({problem}); correct or remove it") from error
+        raise BadInput(path, f"not a usable task file ({problem})", "correct or remove it") from error
 
 
 def _found(data_files: Any, path: Path) -> DataFiles:
@@ -71,7 +71,7 @@ def _files(name: str, path: Path, key: str) -> list[str]:
     files = [str(match.resolve()) for match in matches if match.is_file()]
     if not files:
         raise BadInput(
-            f"{path}: {key} names {name}, but there is no such file; create it or correct the path"
+            path, f"{key} names {name}, but there is no such file", "create it or correct the path"
         )
     return files
 

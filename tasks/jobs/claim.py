@@ -87,11 +87,12 @@ class Claim:
     def _held(self, db: sqlite3.Connection) -> LedgerEntry:
         entry, source = find_entry(db, self._entry.key), self._entry.source
         if entry is None:
-            raise Superseded(f"{source}: its entry is gone from {self._path}; run it again")
+            raise Superseded(source, f"its entry is gone from {self._path}", "run it again")
         if entry.token != self.token:
             raise Superseded(
-                f"{source}: {entry.owner} took over while this process was silent; "
-                "its merge counts, this one's work is dropped, and nothing needs to be done"
+                source,
+                f"{entry.owner} took over while this process was silent",
+                "its merge counts, this one's work is dropped, and nothing needs to be done",
             )
         return entry
 

@@ -76,7 +76,7 @@ def transaction(path: Path) -> Iterator[sqlite3.Connection]:
     except OSError as error:
         problem = f"{error.strerror}: {error.filename}"
         raise BadInput(
-            f"{path}: cannot be made ({problem}); name a writable directory in LORELINE_HOME"
+            path, f"cannot be made ({problem})", "name a writable directory in LORELINE_HOME"
         ) from None
 
 
@@ -112,11 +112,12 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
         db.execute(f"PRAGMA user_version = {SCHEMA}")
         db.execute(TABLE)
     elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-        raise BadInput(f"{path}: is another program's database, not the ledger; move it away and run again")
+        raise BadInput(path, "is another program's database, not the ledger", "move it away and run again")
     elif (schema := db.execute("PRAGMA user_version").fetchone()[0]) != SCHEMA:
         raise BadInput(
-            f"{path}: is of another release of Loreline (schema {schema}, not {SCHEMA}); install that, or "
-            "move the file away, and what it knows to be merged is merged again"
+            path,
+            f"is of another release of Loreline (schema {schema}, not {SCHEMA})",
+            "install that, or move the file away, and what it knows to be merged is merged again",
         )
 
 
@@ -129,12 +130,13 @@ def _told(path: Path, error: sqlite3.Error) -> LorelineError:
     """Say what SQLite could not do, and what helps."""
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest is detail
     if code in WAIT:
-        return Unavailable(f"{path}: other processes hold the ledger ({error}); run the same command again")
+        return Unavailable(path, f"other processes hold the ledger ({error})", "run the same command again")
     if code in DISK:
-        return Unavailable(f"{path}: the disk does not take it ({error}); free some space and run again")
+        return Unavailable(path, f"the disk does not take it ({error})", "free some space and run again")
     if code in DAMAGED:
         return BadInput(
-            f"{path}: is damaged or no ledger ({error}); move it away and run again, "
-            "and what it knew to be merged is merged again"
+            path,
+            f"is damaged or no ledger ({error})",
+            "move it away and run again, and what it knew to be merged is merged again",
         )
-    return BadInput(f"{path}: cannot be used ({error}); make the file and its directory writable")
+    return BadInput(path, f"cannot be used ({error})", "make the file and its directory writable")

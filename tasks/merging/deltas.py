@@ -65,8 +65,9 @@ def check_band(settings: Settings) -> None:
         density, gamma = settings.at(tensor).breadcrumbs.density, settings.at(tensor).breadcrumbs.gamma
         if density + gamma > 1:
             raise BadInput(
-                f"merge.breadcrumbs.density {density:g} and merge.breadcrumbs.gamma {gamma:g} "
-                f"add up to more than 1 for {tensor}; lower one of them"
+                "merge.breadcrumbs",
+                f"density {density:g} and gamma {gamma:g} add up to more than 1 for {tensor}",
+                "lower one of them",
             )
 
 

@@ -25,21 +25,23 @@ def check_lore(settings: Settings) -> None:
     params, steps = settings.params, list(settings.steps)
     lore = params.lore
     if lore.anchor != "mean" and lore.anchor not in steps:
-        raise BadInput(f"merge.lore.anchor: step {lore.anchor} is not merged; the steps are {steps}")
+        raise BadInput("merge.lore.anchor", f"step {lore.anchor} is not merged", f"the steps are {steps}")
     if lore.combine == "ties" and params.ties.scope == "model":
-        raise BadInput("merge.ties.scope: lore trims matrix by matrix; set it to tensor")
+        raise BadInput("merge.ties.scope", "lore trims matrix by matrix", "set it to tensor")
     if lore.penalty == "squared" and lore.mu_scale != "absolute":
         raise BadInput(
-            "merge.lore.mu_scale: with penalty squared μ has no unit; set it to absolute, and μ to, say, 0.01"
+            "merge.lore.mu_scale",
+            "with penalty squared μ has no unit",
+            "set it to absolute, and μ to, say, 0.01",
         )
     if lore.passes is not None and lore.anchor != "mean":
-        raise BadInput("merge.lore.passes: Algorithm 1 starts at the mean; leave merge.lore.anchor out")
+        raise BadInput("merge.lore.passes", "Algorithm 1 starts at the mean", "leave merge.lore.anchor out")
 
 
 def check_lore_span(params: MergeParams) -> None:
     """Refuse a combination that needs the elements of the matrices."""
     if params.lore.combine == "ties":
-        raise BadInput(f"merge.lore.combine: ties works on elements, not on low-rank factors; {ADVICE}")
+        raise BadInput("merge.lore.combine", "ties works on elements, not on low-rank factors", ADVICE)
 
 
 def lore_averages(settings: Settings) -> bool:

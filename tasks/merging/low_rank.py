@@ -52,7 +52,7 @@ ADVICE = "give merge.base to merge these adapters into full models"
 
 def check_no_span(params: MergeParams) -> None:
     """Raise BadInput: the method needs the elements of the matrices, or the base beneath them."""
-    raise BadInput(f"merge.method: {params.method} works on elements, not on low-rank factors; {ADVICE}")
+    raise BadInput("merge.method", f"{params.method} works on elements, not on low-rank factors", ADVICE)
 
 
 def check_any_span(params: MergeParams) -> None:
@@ -63,5 +63,5 @@ def check_weighed_span(params: MergeParams) -> None:
     """Raise BadInput where the weights come from norms of what lies beneath the factors."""
     if params.weights == "nan" and params.nan.of == "weights":
         raise BadInput(
-            f"merge.nan.of: weights are unknown where adapters are merged; set task_vectors, or {ADVICE}"
+            "merge.nan.of", "weights are unknown where adapters are merged", f"set task_vectors, or {ADVICE}"
         )

@@ -26,8 +26,9 @@ def check_weights(settings: Settings) -> None:
     weights = settings.params.weights
     if not isinstance(weights, str) and len(weights) != settings.count:
         raise BadInput(
-            f"merge.weights: {len(weights)} weights for {settings.count} checkpoints; "
-            "give one for each, oldest first"
+            "merge.weights",
+            f"{len(weights)} weights for {settings.count} checkpoints",
+            "give one for each, oldest first",
         )
 
 
@@ -38,8 +39,10 @@ def check_average(settings: Settings) -> None:
         weights = settings.at(tensor).weights
         if not isinstance(weights, str) and sum(weights) == 0:
             raise BadInput(
-                f"merge.weights: {list(weights)} add up to 0 for {tensor}, and {settings.params.method} "
-                "divides by their sum; give weights with another sum"
+                "merge.weights",
+                f"{list(weights)} add up to 0 for {tensor}, and {settings.params.method} divides by "
+                "their sum",
+                "give weights with another sum",
             )
 
 

@@ -29,7 +29,7 @@ def parse(section: type[SectionT], tree: Mapping[str, Any], where: str, prefix: 
     try:
         return section.model_validate(tree)
     except ValidationError as error:
-        raise BadInput(f"{where}: {_sentence(section, error, prefix)}") from None
+        raise _error(section, error, where, prefix) from None
 
 
 def load_yaml(
@@ -41,11 +41,13 @@ def load_yaml(
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except FileNotFoundError:
-        raise BadInput(f"{path}: no such file; {missing}") from None
+        raise BadInput(path, "no such file", missing) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: not readable as plain YAML: {' '.join(str(error).split())}") from None
+        raise BadInput(
+            path, f"not readable as plain YAML ({' '.join(str(error).split())})", "correct it"
+        ) from None
     if not isinstance(tree, dict):
-        raise BadInput(f"{path}: must hold {holds}, not {type(tree).__name__}")
+        raise BadInput(path, f"must hold {holds}, not {type(tree).__name__}", "correct it")
     return tree
 
 
@@ -53,20 +55,20 @@ def override(tree: dict[str, Any], setting: str) -> None:
     """Set `section.key=value` in a plain tree."""
     key, equals, text = setting.partition("=")
     if not equals or not all(key.split(".")):
-        raise BadInput(f"--set {setting}: write it as section.key=value")
+        raise BadInput(f"--set {setting}", "is not a setting", "write it as section.key=value")
     try:
         value = yaml.load(text, Loader=_PlainLoader)
     except yaml.YAMLError:
-        raise BadInput(f"--set {setting}: {text!r} is not a YAML value") from None
+        raise BadInput(f"--set {setting}", f"{text!r} is not a YAML value", "quote it") from None
     *parents, leaf = key.split(".")
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise BadInput(f"--set {setting}: {parent} is not a section")
+            raise BadInput(f"--set {setting}", f"{parent} is not a section", "name a key of a section")
     tree[leaf] = value
 
 
-def _sentence(section: type[Section], error: ValidationError, prefix: str) -> str:
+def _error(section: type[Section], error: ValidationError, where: str, prefix: str) -> BadInput:
     errors = error.errors(include_url=False)
     # A misspelt key explains a missing one, not the other way round.
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
@@ -74,13 +76,16 @@ def _sentence(section: type[Section], error: ValidationError, prefix: str) -> st
     if first["type"] == "extra_forbidden":
         *parents, own = first["loc"]
         known, parent = _keys(section, tuple(parents)), prefix + ".".join(map(str, parents))
-        return f"unknown key {key}; {_remedy(str(own), known, parent.rstrip('.'))}"
+        return BadInput(where, f"unknown key {key}", _remedy(str(own), known, parent.rstrip(".")))
     if first["type"] == "missing":
-        return f"{key} is missing; set it"
-    message = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "value_error":  # ours; the value may be a secret
-        return f"{key}: {message}"
-    return f"{key}: {message[0].lower()}{message[1:]}, but it is {first['input']!r}"
+        return BadInput(where, f"{key} is missing", "set it")
+    if first["type"] == "value_error":  # ours: problem and remedy; the value may be a secret
+        problem, remedy = first["ctx"]["error"].args
+        return BadInput(where, f"{key}: {problem}", remedy)
+    message = first["msg"]
+    return BadInput(
+        where, f"{key}: {message[0].lower()}{message[1:]}, but it is {first['input']!r}", "correct it"
+    )
 
 
 def _remedy(own: str, known: list[str], parent: str) -> str:

@@ -22,8 +22,9 @@ class RegisterParams(Section):
         """Keep secrets out of what is logged, hashed and committed."""
         if uri and "@" in urlsplit(uri).netloc:
             raise ValueError(
-                "holds a user or password; leave it null and set MLFLOW_TRACKING_URI, or "
-                "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, in the environment"
+                "holds a user or password",
+                "leave it null and set MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD, in the environment",
             )
         return uri
 

@@ -111,24 +111,24 @@ def _read(tree: Any, number: Bounded) -> float | Gradient | Rules:
     tree = _plain(tree)
     if isinstance(tree, list | tuple):
         if not tree:
-            raise ValueError("holds no rule; write [{match: REGEX, value: x}, ..., {value: y}]")
+            raise ValueError("holds no rule", "write [{match: REGEX, value: x}, ..., {value: y}]")
         return Rules(tuple(_rule(entry, number) for entry in tree))
     return _value(tree, number)
 
 
 def _rule(tree: Any, number: Bounded) -> Rule:
     if not isinstance(tree, Mapping) or not {"value"} <= set(tree) <= {"match", "value"}:
-        raise ValueError(f"a rule is {{match: REGEX, value: x}}, or {{value: x}} for the rest, not {tree!r}")
+        raise ValueError(f"{tree!r} is no rule", "write {match: REGEX, value: x}, or {value: x} for the rest")
     return Rule(_regex(tree["match"]) if "match" in tree else None, _value(tree["value"], number))
 
 
 def _regex(text: Any) -> str:
     if not isinstance(text, str):
-        raise ValueError(f"match is a regular expression, not {text!r}; quote it")
+        raise ValueError(f"match is a regular expression, not {text!r}", "quote it")
     try:
         re.compile(text)
     except re.error as error:
-        raise ValueError(f"match {text!r} is no regular expression: {error}") from None
+        raise ValueError(f"match {text!r} is no regular expression: {error}", "correct it") from None
     return text
 
 
@@ -138,8 +138,8 @@ def _value(tree: Any, number: Bounded) -> float | Gradient:
     knots = tree.get("gradient")
     if set(tree) != {"gradient"} or not isinstance(knots, list | tuple) or len(knots) < 2:
         raise ValueError(
-            "a mapping is a gradient, {gradient: [first, ..., last]} with two numbers or more, "
-            f"and rules are a list; not {tree!r}"
+            f"{tree!r} is no gradient",
+            "write {gradient: [first, ..., last]} with two numbers or more; rules are a list",
         )
     return Gradient(tuple(number(knot) for knot in knots))
 

@@ -52,13 +52,14 @@ class _Config(Section):
 def translate(tree: dict[str, Any], path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return a recipe of ours as a plain tree, and what its reader must know (BadInput for what we lack)."""
     if "modules" in tree:
-        raise BadInput(f"{path}: modules: Loreline merges a model as one; list the models under models")
+        raise BadInput(path, "modules: Loreline merges a model as one", "list the models under models")
     config = parse(_Config, tree, where=str(path))
     method = MERGEKIT_METHODS.get(config.merge_method)
     if method is None:
         raise BadInput(
-            f"{path}: merge_method: Loreline has no {config.merge_method}; "
-            f"it reads {', '.join(MERGEKIT_METHODS)}"
+            path,
+            f"merge_method: Loreline has no {config.merge_method}",
+            f"it reads {', '.join(MERGEKIT_METHODS)}",
         )
     _check_tokenizer(config, path)
     merge = _merge(config, path)
@@ -70,7 +71,7 @@ def _merge(config: _Config, path: Path) -> Merge:
     """See a single slice of whole models as models."""
     if bool(config.models) == bool(config.slices) or len(config.slices) > 1:
         raise BadInput(
-            f"{path}: Loreline merges whole models; list them under models, without slices of layers"
+            path, "Loreline merges whole models", "list them under models, without slices of layers"
         )
     given = Scope(f"{path}: parameters", config.parameters or {})
     if config.models:
@@ -90,8 +91,9 @@ def _models(models: tuple[_Model, ...], where: str) -> list[Model]:
     for position, entry in enumerate(models):
         if "+" in entry.model:
             raise BadInput(
-                f"{where}.{position}.model: {entry.model} adds an adapter; merge it into its model first "
-                "(peft's merge_and_unload), and name the result"
+                f"{where}.{position}.model",
+                f"{entry.model} adds an adapter",
+                "merge it into its model first (peft's merge_and_unload), and name the result",
             )
     return [
         Model(entry.model, Scope(f"{where}.{position}.parameters", entry.parameters or {}))
@@ -109,8 +111,8 @@ def _unread(merge: Merge, method: MergekitMethod) -> list[str]:
         for key in [key for key in scope.parameters if key not in keys]:
             if key not in KNOWN:
                 near = difflib.get_close_matches(str(key), KNOWN, n=1)
-                meant = f"; did you mean {near[0]}?" if near else "; remove it"
-                raise BadInput(f"{scope.where}: unknown key {key}{meant}")
+                meant = f"did you mean {near[0]}?" if near else "remove it"
+                raise BadInput(scope.where, f"unknown key {key}", meant)
             notes.append(f"{scope.where}.{key} has no effect")
     return notes
 
@@ -118,20 +120,24 @@ def _unread(merge: Merge, method: MergekitMethod) -> list[str]:
 def _dtype(config: _Config, path: Path) -> dict[str, str]:
     name = (config.out_dtype or config.dtype or "").removeprefix("torch.")
     if name and name not in MERGEKIT_DTYPES:
-        raise BadInput(f"{path}: dtype: Loreline writes {', '.join(MERGEKIT_DTYPES)}, not {name}")
+        raise BadInput(f"{path}: dtype", f"is {name}", f"choose one of {', '.join(MERGEKIT_DTYPES)}")
     return {"dtype": name} if name else {}
 
 
 def _check_tokenizer(config: _Config, path: Path) -> None:
     if config.tokenizer_source not in (None, "base"):
         raise BadInput(
-            f"{path}: tokenizer_source: Loreline merges models of one vocabulary; leave it out, or say base"
+            path,
+            "tokenizer_source: Loreline merges models of one vocabulary",
+            "leave it out, or say base",
         )
     if config.tokenizer not in (None, {"source": "base"}):
         raise BadInput(
-            f"{path}: tokenizer: Loreline changes no vocabulary; leave it out, or say {{source: base}}"
+            path, "tokenizer: Loreline changes no vocabulary", "leave it out, or say {source: base}"
         )
     if config.chat_template not in (None, "auto"):
         raise BadInput(
-            f"{path}: chat_template: Loreline copies the tokenizer as it is; leave it out, set it afterwards"
+            path,
+            "chat_template: Loreline copies the tokenizer as it is",
+            "leave it out, set it afterwards",
         )

@@ -42,8 +42,9 @@ class Merge(NamedTuple):
         first, *more = self.each(key, default)
         if differing := [value for value in more if value != first]:
             raise BadInput(
-                f"{self.path}: parameters.{key} is {first} for one model and {differing[0]} for another; "
-                f"Loreline has one {key} for all"
+                self.path,
+                f"parameters.{key} is {first} for one model and {differing[0]} for another",
+                f"Loreline has one {key} for all",
             )
         return first
 
@@ -71,8 +72,9 @@ def _linear(merge: Merge) -> RecipeTree:
     normalized = flag("normalize", merge.shared, True)
     if not normalized and not (_plain(weights) and math.isclose(sum(weights), 1, abs_tol=1e-9)):
         raise BadInput(
-            f"{merge.path}: parameters.normalize: Loreline's average divides by the sum of the weights; "
-            "set it to true, or give weights that sum to 1"
+            merge.path,
+            "parameters.normalize: Loreline's average divides by the sum of the weights",
+            "set it to true, or give weights that sum to 1",
         )
     return {"method": "average", "checkpoints": [model.name for model in models], **_weights(weights, True)}
 
@@ -82,7 +84,9 @@ def _slerp(merge: Merge) -> RecipeTree:
     base, others = _base(merge), merge.others
     if len(others) != 1:
         raise BadInput(
-            f"{merge.path}: models: slerp takes base_model and one other model, not {len(others)} others"
+            f"{merge.path}: models",
+            f"slerp takes base_model and one other model, not {len(others)} others",
+            "name two models",
         )
     t = setting("t", merge.shared)
     return {"method": "slerp", "checkpoints": [base, others[0].name], "slerp": {"t": t}}
@@ -91,7 +95,7 @@ def _slerp(merge: Merge) -> RecipeTree:
 def _model_stock(merge: Merge) -> RecipeTree:
     if flag("filter_wise", merge.shared, False):
         raise BadInput(
-            f"{merge.path}: parameters.filter_wise: Loreline measures whole tensors; set it to false"
+            merge.path, "parameters.filter_wise: Loreline measures whole tensors", "set it to false"
         )
     return {"method": "model_stock", **_task_vectors(merge)}
 
@@ -102,8 +106,9 @@ def _sum(merge: Merge, method: str, sections: Callable[[Merge], RecipeTree]) -> 
     if flag("normalize", merge.shared, False):
         if not _plain(weights):
             raise BadInput(
-                f"{merge.path}: parameters.normalize: weights that vary cannot be normalized here; set it to "
-                "false, and give weights that sum to 1"
+                merge.path,
+                "parameters.normalize: weights that vary cannot be normalized here",
+                "set it to false, and give weights that sum to 1",
             )
         whole = sum(weights)
         weights = [weight / (whole if abs(whole) >= 1e-8 else 1) for weight in weights]
@@ -137,7 +142,7 @@ def _outliers(merge: Merge) -> RecipeTree:
     if _plain([density, gamma]):
         gamma = min(gamma, max(1 - density, 0.0))  # mergekit gives up dropping outliers rather than density
     elif max(all_numbers(density)) + max(all_numbers(gamma)) > 1:
-        raise BadInput(f"{merge.path}: parameters.density and gamma exceed 1 together; lower one of them")
+        raise BadInput(merge.path, "parameters.density and gamma exceed 1 together", "lower one of them")
     return {"breadcrumbs": {"density": density, "gamma": gamma}}
 
 
@@ -148,13 +153,17 @@ def _common(merge: Merge, method: str) -> RecipeTree:
 def _task_vectors(merge: Merge) -> RecipeTree:
     base = _base(merge)
     if not merge.others:
-        raise BadInput(f"{merge.path}: models: name at least one model beside base_model")
+        raise BadInput(
+            f"{merge.path}: models",
+            "there is none beside base_model",
+            "name at least one model beside base_model",
+        )
     return {"base": base, "checkpoints": [model.name for model in merge.others]}
 
 
 def _base(merge: Merge) -> str:
     if merge.base is None:
-        raise BadInput(f"{merge.path}: base_model is missing; name the model that the others started from")
+        raise BadInput(merge.path, "base_model is missing", "name the model that the others started from")
     return merge.base
 
 
@@ -162,7 +171,7 @@ def _check_rescale(merge: Merge, ours: bool) -> None:
     """Refuse the switch where it is not what both do by default."""
     if flag("rescale", merge.shared, ours) != ours:
         raise BadInput(
-            f"{merge.path}: parameters.rescale: Loreline has only {str(ours).lower()} here; leave it out"
+            merge.path, f"parameters.rescale: Loreline has only {str(ours).lower()} here", "leave it out"
         )
 
 

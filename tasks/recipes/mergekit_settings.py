@@ -46,7 +46,7 @@ def setting(key: str, scopes: Sequence[Scope], default: float | None = None) -> 
     last = next((place for place, found in enumerate(conditions) if found.filter is None), None)
     if last is None:
         problem = "leaves out the tensors that no filter matches" if conditions else "is missing"
-        raise BadInput(f"{scopes[0].where}.{key} {problem}; add {key}: or a last - value:")
+        raise BadInput(f"{scopes[0].where}.{key}", problem, f"add {key}: or a last - value:")
     rules = [rule for condition in conditions[: last + 1] for rule in _rules(condition)]
     return rules[0]["value"] if len(rules) == 1 else rules
 
@@ -58,7 +58,9 @@ def flag(key: str, scopes: Sequence[Scope], default: bool) -> bool:
             value = scope.parameters[key]
             if isinstance(value, bool):
                 return value
-            raise BadInput(f"{scope.where}.{key}: must be true or false for the whole model, not {value!r}")
+            raise BadInput(
+                f"{scope.where}.{key}", f"is {value!r}", "write true or false, for the whole model"
+            )
     return default
 
 
@@ -103,7 +105,7 @@ def _conditions(value: Any, where: str) -> list[_Condition]:
 def _condition(entry: dict[str, Any], where: str) -> _Condition:
     name = entry.get("filter")
     if not {"value"} <= set(entry) <= {"value", "filter"} or not isinstance(name, str | None):
-        raise BadInput(f"{where}: a condition is {{filter: TEXT, value: x}}, not {entry!r}")
+        raise BadInput(where, f"{entry!r} is no condition", "write {filter: TEXT, value: x}")
     return _Condition(None if name == "*" else name, _numbers(entry["value"], where))
 
 
@@ -114,4 +116,4 @@ def _numbers(value: Any, where: str) -> list[float]:
             return [float(entry) for entry in entries]
     except ValueError:
         pass
-    raise BadInput(f"{where}: must be a number, a list of numbers or a list of conditions, not {value!r}")
+    raise BadInput(where, f"is {value!r}", "write a number, a list of numbers or a list of conditions")

@@ -17,11 +17,13 @@ def check_all_layers(model: str, layers: tuple[int, int], recipe: Path) -> None:
         count = next(config[key] for key in LAYER_COUNTS if key in config)
     except (OSError, ValueError, TypeError, StopIteration):
         raise BadInput(
-            f"{recipe}: slices: {directory}/config.json does not say how many layers there are; list "
-            "the models under models"
+            recipe,
+            f"slices: {directory}/config.json does not say how many layers there are",
+            "list the models under models",
         ) from None
     if layers != (0, count):
         raise BadInput(
-            f"{recipe}: slices: layers {layers[0]} to {layers[1]} of {model} are not its {count} layers; "
-            "Loreline merges whole models"
+            recipe,
+            f"slices: layers {layers[0]} to {layers[1]} of {model} are not its {count} layers",
+            "Loreline merges whole models",
         )

@@ -10,12 +10,14 @@ def located(name: str, recipe: Path, key: str) -> Path:
     try:
         place = recipe.parent / Path(name).expanduser()
     except RuntimeError as error:  # ~nobody
-        raise BadInput(f"{recipe}: {key}: {name}: {error}") from None
+        raise BadInput(f"{recipe}: {key}", f"{name}: {error}", "name a directory") from None
     if "\0" in name or not place.is_dir():
         repository, _, revision = name.partition("@")
         at = f" --revision {revision}" if revision else ""
         raise BadInput(
-            f"{recipe}: {key}: there is no directory {place}; a model of the Hub has to be downloaded first: "
-            f"hf download {repository}{at} --local-dir DIR, and DIR named here"
+            recipe,
+            f"{key}: there is no directory {place}",
+            f"a model of the Hub has to be downloaded first: hf download {repository}{at} "
+            "--local-dir DIR, and DIR named here",
         )
     return place

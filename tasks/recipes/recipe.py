@@ -71,6 +71,8 @@ def read_merge_params(overrides: Iterable[str], given: Mapping[str, Any] | None 
     tree: dict[str, Any] = {"merge": deepcopy(dict(given or {}))}
     for setting in overrides:
         if not setting.startswith("merge."):
-            raise BadInput(f"--set {setting}: a merge of named checkpoints takes only merge.* keys")
+            raise BadInput(
+                f"--set {setting}", "a merge of named checkpoints takes only merge.* keys", "leave it out"
+            )
         override(tree, setting)
     return parse(MergeParams, tree["merge"], where="--set", prefix="merge.")

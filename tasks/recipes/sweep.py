@@ -39,7 +39,7 @@ def grid(params: MergeParams, sweeps: Sequence[str], out: Path) -> dict[Path, Me
     for axis in axes:
         _check(axis, params)
     if axes and (out / "merge.json").is_file():
-        raise BadInput(f"{out}: is a merge itself; name another directory with --out for those of a sweep")
+        raise BadInput(out, "is a merge itself", "name another directory with --out for those of a sweep")
     combinations = product(*(axis.values for axis in axes))
     return {out / _name(axes, values): _varied(params, axes, values) for values in combinations}
 
@@ -49,7 +49,7 @@ def _axis(text: str) -> Axis:
     key, _, listed = text.partition("=")
     section, _, own = key.partition(".")
     if section != "merge" or not own or not all(value.strip() for value in listed.split(",")):
-        raise BadInput(f"--sweep {text}: write it as merge.key=value,value")
+        raise BadInput(f"--sweep {text}", "is no sweep", "write it as merge.key=value,value")
     return Axis(own, [_value(value, text) for value in listed.split(",")])
 
 
@@ -60,7 +60,7 @@ def _value(text: str, sweep: str) -> Any:
         value = []
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise BadInput(f"--sweep {sweep}: {text.strip()} is no number or word; give the others with --set")
+    raise BadInput(f"--sweep {sweep}", f"{text.strip()} is no number or word", "give the others with --set")
 
 
 def _check_extent(axes: Sequence[Axis]) -> None:
@@ -68,23 +68,27 @@ def _check_extent(axes: Sequence[Axis]) -> None:
     keys = [axis.key for axis in axes]
     for key in keys:
         if keys.count(key) > 1:
-            raise BadInput(f"--sweep merge.{key}: is given twice; put all values into one list")
+            raise BadInput(f"--sweep merge.{key}", "is given twice", "put all values into one list")
     count = math.prod(len(axis.values) for axis in axes)
     if count > LIMIT:
-        raise BadInput(f"--sweep: {count} combinations, and at most {LIMIT} are merged; leave out some")
+        raise BadInput("--sweep", f"{count} combinations, and at most {LIMIT} are merged", "leave out some")
 
 
 def _check(axis: Axis, params: MergeParams) -> None:
     """Refuse what no variant can have of its own, and values that change nothing."""
     section = axis.key.split(".")[0]
     if section in SHARED:
-        raise BadInput(f"--sweep merge.{axis.key}: all merges of a sweep share it; give it with --set")
+        raise BadInput(f"--sweep merge.{axis.key}", "all merges of a sweep share it", "give it with --set")
     found = [_varied(params, [axis], [value]) for value in axis.values]
     for i, value in enumerate(axis.values):
         if found[i] in found[:i]:
-            raise BadInput(f"--sweep merge.{axis.key}: {_text(value)} is there twice; give each value once")
+            raise BadInput(
+                f"--sweep merge.{axis.key}", f"{_text(value)} is there twice", "give each value once"
+            )
     if section not in METHODS[params.method].sections:
-        raise BadInput(f"--sweep merge.{axis.key}: method {params.method} does not read it; leave it out")
+        raise BadInput(
+            f"--sweep merge.{axis.key}", f"method {params.method} does not read it", "leave it out"
+        )
 
 
 def _varied(params: MergeParams, axes: Sequence[Axis], values: Sequence[Any]) -> MergeParams:

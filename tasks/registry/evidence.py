@@ -21,10 +21,10 @@ def recorded_evaluation(client: "MlflowClient", version: ModelVersion) -> Evalua
     """
     what = f"{version.name} version {version.version}"
     if version.run_id is None or not client.list_artifacts(version.run_id, EVALUATION):
-        raise BadInput(f"{what}: has no recorded evaluation; register it with Loreline")
+        raise BadInput(what, "has no recorded evaluation", "register it with Loreline")
     with tempfile.TemporaryDirectory() as scratch:
         path = client.download_artifacts(version.run_id, f"{EVALUATION}/{EVALUATION_FILE}", scratch)
         evaluation = Evaluation.read(Path(path))
     if version.digest not in [model.digest for model in evaluation.models if model.role == "merge"]:
-        raise BadInput(f"{what}: its recorded evaluation judges another merge; run loreline register again")
+        raise BadInput(what, "its recorded evaluation judges another merge", "run loreline register again")
     return evaluation

@@ -33,7 +33,7 @@ def verify_directory(directory: Path, remedy: str) -> Manifest:
             problem = (
                 "missing" if name not in present else "changed" if name in recorded else "not part of it"
             )
-            raise BadInput(f"{directory / name}: {problem}, according to {MANIFEST} beside it; {remedy}")
+            raise BadInput(directory / name, f"{problem}, according to {MANIFEST} beside it", remedy)
     return manifest
 
 
@@ -44,7 +44,7 @@ def check_files(directory: Path, recorded: str) -> None:
     """
     remedy = "register the merge again, or promote another version"
     if digest_of_files(verify_directory(directory, remedy)) != recorded:
-        raise BadInput(f"{directory / MANIFEST}: not the one that was registered; {remedy}")
+        raise BadInput(directory / MANIFEST, "not the one that was registered", remedy)
 
 
 def digest_of_files(manifest: Manifest) -> str:

@@ -85,13 +85,14 @@ def _exclude_others(client: "MlflowClient", name: str, move: AliasChange) -> Non
     while others := [other for other in now.moves if other.token != move.token]:
         if min(other.token for other in others) < move.token or time.monotonic() > deadline:
             raise Contended(
-                f"{name}: {others[0].by} is moving champion on {others[0].place.partition(':')[0]}; "
-                f"run the same command again in {CHANGE_LEASE_S:.0f} s"
+                name,
+                f"{others[0].by} is moving champion on {others[0].place.partition(':')[0]}",
+                f"run the same command again in {CHANGE_LEASE_S:.0f} s",
             )
         time.sleep(0.1)
         now = alias_state(client, name)
     if (now.aliases.get(CHAMPION), now.aliases.get(PREVIOUS)) != (move.over, move.previous):
-        raise Contended(f"{name}: the champion changed meanwhile; run the same command again")
+        raise Contended(name, "the champion changed meanwhile", "run the same command again")
 
 
 def _alive(move: AliasChange, place: str) -> bool:
@@ -105,4 +106,4 @@ def _point(client: "MlflowClient", name: str, alias: str, number: int | None) ->
     elif alias in aliases(client, name):
         client.delete_registered_model_alias(name, alias)
         if alias in aliases(client, name):
-            raise Unavailable(f"{name}: the alias {alias} came back; run the same command again")
+            raise Unavailable(name, f"the alias {alias} came back", "run the same command again")

@@ -59,8 +59,9 @@ def experiment(client: "MlflowClient", name: str) -> str:
         return str(client.create_experiment(name, artifact_location=_artifacts(client.tracking_uri)))
     if found.lifecycle_stage != "active":
         raise BadInput(
-            f"register.name: the MLflow experiment {name} is deleted; "
-            f"run mlflow experiments restore --experiment-id {found.experiment_id}, or choose another name"
+            "register.name",
+            f"the MLflow experiment {name} is deleted",
+            f"run mlflow experiments restore --experiment-id {found.experiment_id}, or choose another name",
         )
     return str(found.experiment_id)
 
@@ -81,8 +82,9 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         raise _told(Unavailable, uri, error) from None
     except ModuleNotFoundError as error:
         raise BadInput(
-            f"register.tracking_uri: {without_secrets(uri)} needs the Python package {error.name}; "
-            "install it, or name an MLflow server"
+            "register.tracking_uri",
+            f"{without_secrets(uri)} needs the Python package {error.name}",
+            "install it, or name an MLflow server",
         ) from None
 
 
@@ -111,8 +113,9 @@ def _probe(uri: str) -> None:
         _open(uri)
     elif not uri.startswith(SCHEMES):
         raise BadInput(
-            f"register.tracking_uri: {without_secrets(uri)} is not a store that MLflow keeps models in; "
-            "write http(s)://server or sqlite:////path/to/mlflow.db"
+            "register.tracking_uri",
+            f"{without_secrets(uri)} is not a store that MLflow keeps models in",
+            "write http(s)://server or sqlite:////path/to/mlflow.db",
         )
 
 
@@ -125,18 +128,22 @@ def _knock(uri: str) -> None:
         pass  # It answered; MLflow has settings of its own for certificates.
     except (requests.ConnectionError, requests.Timeout):
         raise Unavailable(
-            f"{server}: the MLflow server does not answer; start it, or correct register.tracking_uri "
-            "(or MLFLOW_TRACKING_URI), then run the same command again"
+            server,
+            "the MLflow server does not answer",
+            "start it, or correct register.tracking_uri (or MLFLOW_TRACKING_URI), then run the "
+            "same command again",
         ) from None
     except (requests.RequestException, ValueError):
-        raise BadInput(f"register.tracking_uri: {server} is not a usable address; correct it") from None
+        raise BadInput("register.tracking_uri", f"{server} is not a usable address", "correct it") from None
 
 
 def _open(uri: str) -> None:
     """Look at a SQLite file first: MLflow would retry a hopeless one for a minute and a half."""
     path = _database(uri)
     if path is None:
-        raise BadInput(f"register.tracking_uri: {uri} would keep nothing; write sqlite:////path/to/mlflow.db")
+        raise BadInput(
+            "register.tracking_uri", f"{uri} would keep nothing", "write sqlite:////path/to/mlflow.db"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path)) as connection:
@@ -144,7 +151,9 @@ def _open(uri: str) -> None:
     except (OSError, sqlite3.Error) as error:
         kind = Unavailable if "locked" in str(error) else BadInput
         raise kind(
-            f"{path}: not usable as an MLflow database ({error}); correct register.tracking_uri or the file"
+            path,
+            f"not usable as an MLflow database ({error})",
+            "correct register.tracking_uri or the file",
         ) from None
 
 
@@ -167,4 +176,4 @@ def _told(kind: type[LorelineError], uri: str, error: Exception) -> LorelineErro
         if kind is BadInput
         else "run the same command again when MLflow answers; nothing is registered twice"
     )
-    return kind(f"{place_of(uri)}: MLflow says: {what}; {remedy}")
+    return kind(place_of(uri), f"MLflow says: {what}", remedy)

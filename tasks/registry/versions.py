@@ -102,7 +102,9 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
     """Return a version by its number; raises BadInput when there is no such version."""
     found = unless_missing(lambda: client.get_model_version(name, str(number)))
     if found is None:
-        raise BadInput(f"{name} version {number}: not in the registry; choose one that is, or register it")
+        raise BadInput(
+            f"{name} version {number}", "not in the registry", "choose one that is, or register it"
+        )
     return ModelVersion(
         name=name,
         version=number,
@@ -125,8 +127,9 @@ def point(client: "MlflowClient", name: str, alias: str, number: int) -> None:
         client.set_registered_model_alias(name, alias, str(number))
         if (now := aliases(client, name).get(alias)) != number:
             raise Contended(
-                f"{name}: the alias {alias} went to version {now} meanwhile, not {number}; "
-                "run the same command again"
+                name,
+                f"the alias {alias} went to version {now} meanwhile, not {number}",
+                "run the same command again",
             )
 
 
@@ -137,7 +140,9 @@ def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
     """
     recorded, directory = version.tags.get(FILES), local_directory(version.uri)
     if recorded is None:
-        raise BadInput(f"{version.name} version {version.version}: has no digests; register it with Loreline")
+        raise BadInput(
+            f"{version.name} version {version.version}", "has no digests", "register it with Loreline"
+        )
     if directory is None:
         _fetch(client, version)  # What the server holds now counts, not an earlier download.
     else:

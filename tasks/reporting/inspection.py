@@ -69,7 +69,7 @@ def _plan(directories: Sequence[Path], base: Path | None) -> Plan:
     """Check the checkpoints as a merge of them would be checked."""
     if len(directories) < 2 and base is None:
         raise BadInput(
-            "nothing to compare: 1 checkpoint is named; name another, or what it came from with --base"
+            "nothing to compare", "1 checkpoint is named", "name another, or what it came from with --base"
         )
     sources = [
         open_weights(place, label) for place, label in zip(directories, labels_of(directories), strict=True)
@@ -79,5 +79,5 @@ def _plan(directories: Sequence[Path], base: Path | None) -> Plan:
     opened = open_weights(base, f"the base {base}") if base else None
     plan = make_plan([params], sources, opened, [step_of(directory) for directory in directories])
     if not plan.shapes:
-        raise BadInput(f"{directories[0]}: holds no floating-point tensor; name a directory with a model")
+        raise BadInput(directories[0], "holds no floating-point tensor", "name a directory with a model")
     return plan

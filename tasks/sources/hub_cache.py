@@ -34,7 +34,9 @@ def commit_of(repo: str, revision: str) -> str:
         return revision
     note = _cache(repo) / "refs" / revision
     if offline() and not note.is_file():
-        raise Unavailable(f"hf://{repo}@{revision}: is not in the cache; unset HF_HUB_OFFLINE to look it up")
+        raise Unavailable(
+            f"hf://{repo}@{revision}", "is not in the cache", "unset HF_HUB_OFFLINE to look it up"
+        )
     if offline():
         return note.read_text().strip()
     commit = str(ask(f"{repo}/revision/{quote(revision, safe='')}")["sha"])
@@ -58,7 +60,7 @@ def snapshot(repo: str, commit: str, folder: str = "") -> Path:
     root = _cache(repo) / "snapshots" / commit
     if (lacking := _lacking(root, wanted(repo, commit, folder))) and offline():
         raise Unavailable(
-            f"hf://{repo}@{commit}: the cache lacks {lacking}; unset HF_HUB_OFFLINE to download it"
+            f"hf://{repo}@{commit}", f"the cache lacks {lacking}", "unset HF_HUB_OFFLINE to download it"
         )
     if lacking:
         prefix = f"{folder}/" if folder else ""
@@ -73,7 +75,7 @@ def snapshot(repo: str, commit: str, folder: str = "") -> Path:
         )
     listing = wanted(repo, commit, folder)
     if lacking := _lacking(root, listing):
-        raise Unavailable(f"hf://{repo}@{commit}: the Hub did not send {lacking}; try again later")
+        raise Unavailable(f"hf://{repo}@{commit}", f"the Hub did not send {lacking}", "try again later")
     for name, size in (listing or {}).items():
         _check_file(root / name, size)
     root.mkdir(parents=True, exist_ok=True)  # a commit of pickles only leaves it empty, to be refused later
@@ -119,7 +121,7 @@ def _check_file(path: Path, size: int) -> None:
     from huggingface_hub import constants
 
     if not path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve()) or not path.is_file():
-        raise BadInput(f"{path}: leads out of the Hub's cache; remove it and do not use that Hub")
+        raise BadInput(path, "leads out of the Hub's cache", "remove it and do not use that Hub")
     digest = path.readlink().name if path.is_symlink() else ""
     whole = path.stat().st_size == size
     if whole and len(digest) == 64:
@@ -127,7 +129,7 @@ def _check_file(path: Path, size: int) -> None:
     if whole and len(digest) == 40:  # a small file that lies in git itself
         whole = hashlib.sha1(b"blob %d\0" % size + path.read_bytes()).hexdigest() == digest
     if not whole:
-        raise BadInput(f"{path}: is damaged; remove {path.resolve()} and run again to download it anew")
+        raise BadInput(path, "is damaged", f"remove {path.resolve()} and run again to download it anew")
 
 
 def _cache(repo: str) -> Path:

@@ -27,7 +27,9 @@ def endpoint() -> str:
 
     address = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
     if "@" in urlsplit(address).netloc:  # huggingface_hub logs every URL that fails
-        raise BadInput("HF_ENDPOINT: holds a user name or password; leave it out and set HF_TOKEN instead")
+        raise BadInput(
+            "HF_ENDPOINT", "holds a user name or password", "leave it out and set HF_TOKEN instead"
+        )
     return address
 
 
@@ -92,24 +94,27 @@ def _translate(where: str, error: BaseException) -> LorelineError:
         error = error.__cause__
     match error:
         case hub.GatedRepoError():
-            return BadInput(f"{where}: is gated; ask for access on its page and set HF_TOKEN")
+            return BadInput(where, "is gated", "ask for access on its page and set HF_TOKEN")
         case hub.RepositoryNotFoundError():
-            return BadInput(f"{where}: no such repository, or a private one; check the name, or set HF_TOKEN")
+            return BadInput(where, "no such repository, or a private one", "check the name, or set HF_TOKEN")
         case hub.RevisionNotFoundError():
-            return BadInput(f"{where}: no such branch, tag or commit; check it on the repository's page")
+            return BadInput(where, "no such branch, tag or commit", "check it on the repository's page")
         case hub.HfHubHTTPError(response=response) if response.status_code in (401, 403):
-            return BadInput(f"{where}: access is refused; set HF_TOKEN to a token that may read it")
+            return BadInput(where, "access is refused", "set HF_TOKEN to a token that may read it")
         case hub.HfHubHTTPError(response=response):
-            return Unavailable(f"{where}: the Hub answers HTTP {response.status_code}; try again later")
+            return Unavailable(where, f"the Hub answers HTTP {response.status_code}", "try again later")
         case httpx2.TransportError():
             return Unavailable(
-                f"{where}: the Hub cannot be reached ({type(error).__name__}); check the network "
-                "and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use what is cached"
+                where,
+                f"the Hub cannot be reached ({type(error).__name__})",
+                "check the network and HF_ENDPOINT, or set HF_HUB_OFFLINE=1 to use what is cached",
             )
         case OSError(errno=int(), strerror=str(reason)):
-            return LorelineError(f"{where}: cannot be stored ({reason}); make room, or set HF_HUB_CACHE")
+            return LorelineError(where, f"cannot be stored ({reason})", "make room, or set HF_HUB_CACHE")
     return Unavailable(
-        f"{where}: the answers make no sense ({type(error).__name__}); try again later, or check HF_ENDPOINT"
+        where,
+        f"the answers make no sense ({type(error).__name__})",
+        "try again later, or check HF_ENDPOINT",
     )
 
 

@@ -66,8 +66,9 @@ def _listed(client: "MlflowClient", folder: str) -> list[tuple[str, Any]]:
     for name, entry in named:
         if name == entry.path or not re.fullmatch(SEGMENT, name):
             raise BadInput(
-                f"{without_secrets(folder)}: the store lists {entry.path!r}, which leads out of it; "
-                "do not use that store"
+                without_secrets(folder),
+                f"the store lists {entry.path!r}, which leads out of it",
+                "do not use that store",
             )
     return named
 
@@ -83,7 +84,7 @@ def _bring_file(client: "MlflowClient", folder: str, name: str, size: int | None
     try:
         link_or_copy(inside(directory, directory / name), target)
     except FileNotFoundError:
-        raise Unavailable(f"{directory / name}: went away while it was read; try again") from None
+        raise Unavailable(directory / name, "went away while it was read", "try again") from None
 
 
 def _patiently(download: Callable[[], Path]) -> Path:
@@ -106,6 +107,6 @@ def _download(client: "MlflowClient", uri: str, size: int | None, into: Path) ->
         got = Path(download_artifacts(uri, dst_path=str(into), tracking_uri=client.tracking_uri))
     if size not in (None, got.stat().st_size):
         raise Unavailable(
-            f"{without_secrets(uri)}: came with {got.stat().st_size} bytes of {size}; try again"
+            without_secrets(uri), f"came with {got.stat().st_size} bytes of {size}", "try again"
         )
     return got

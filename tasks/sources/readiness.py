@@ -48,7 +48,9 @@ def complete_upload(checkpoints: Iterable[FetchedCheckpoint]) -> FetchedRun:
             try:
                 check_ready(checkpoint.directory, checkpoint.step)
             except NotReady as reason:
-                raise BadInput(f"{checkpoint.address}: {reason}; its upload is incomplete") from None
+                raise BadInput(
+                    checkpoint.address, str(reason), "upload it again: the upload is incomplete"
+                ) from None
     return run
 
 
@@ -68,4 +70,4 @@ def _check_model_files(directory: Path) -> None:
     """Raise BadInput unless the directory holds a model: whole safetensors files and a configuration."""
     read_tensors(directory)
     if not (directory / "config.json").is_file():
-        raise BadInput(f"{directory}: has no config.json; save the checkpoint with its model configuration")
+        raise BadInput(directory, "has no config.json", "save the checkpoint with its model configuration")

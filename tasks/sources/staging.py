@@ -78,14 +78,17 @@ def _restage(checkpoint: Checkpoint, directory: Path) -> None:
     source = source_of(checkpoint.source).restore(checkpoint.source)
     if not source.is_dir():
         raise BadInput(
-            f"{checkpoint.source}: gone, and {directory} does not hold its files; "
-            "bring it back, or fetch another run"
+            checkpoint.source,
+            f"gone, and {directory} does not hold its files",
+            "bring it back, or fetch another run",
         )
     stage_files(source, directory)
     if not _matches(checkpoint, directory):
         shutil.rmtree(directory)
         raise BadInput(
-            f"{checkpoint.source}: changed since it was fetched; run loreline fetch --refresh to look again"
+            checkpoint.source,
+            "changed since it was fetched",
+            "run loreline fetch --refresh to look again",
         )
 
 

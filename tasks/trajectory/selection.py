@@ -17,9 +17,10 @@ def choose(params: SelectParams, run: TrainingRun) -> Selection:
     if len(chosen) < 2:
         others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
         raise BadInput(
-            f"nothing to merge: select.rule={params.rule} takes {len(chosen)} checkpoint of {run.source}, "
-            "and a merge needs two; choose more, or look at the run again with --refresh"
-            + (f" ({others})" if others else "")
+            "nothing to merge",
+            f"select.rule={params.rule} takes {len(chosen)} checkpoint of {run.source}, "
+            "and a merge needs two",
+            "choose more, or look at the run again with --refresh" + (f" ({others})" if others else ""),
         )
     return Selection(
         run=run.name,
@@ -56,7 +57,7 @@ def _top_k(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoi
         if params.metric not in checkpoint.metrics:
             logged = ", ".join(sorted({name for c in checkpoints for name in c.metrics})) or "nothing"
             raise BadInput(
-                f"select.metric: {params.metric} was not logged for {checkpoint.name}; logged: {logged}"
+                "select.metric", f"{params.metric} was not logged for {checkpoint.name}", f"logged: {logged}"
             )
     return sorted(_ranked(params, checkpoints)[: params.k], key=lambda checkpoint: checkpoint.step)
 
@@ -83,7 +84,7 @@ def _steps(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoi
     there = {checkpoint.step for checkpoint in checkpoints}
     if missing := sorted(set(params.steps) - there):
         known = ", ".join(map(str, sorted(there)))
-        raise BadInput(f"select.steps: no usable checkpoint at step {missing[0]}; there are {known}")
+        raise BadInput("select.steps", f"no usable checkpoint at step {missing[0]}", f"there are {known}")
     return [checkpoint for checkpoint in checkpoints if checkpoint.step in params.steps]
 
 

@@ -50,8 +50,9 @@ def _same_items(results: ResultsByRole) -> None:
     ]
     if odd:
         raise BadInput(
-            f"no verdict: these were not evaluated on the same items and metrics as the merge: "
-            f"{', '.join(odd)}; evaluate all models with the same tasks, data and limit"
+            "no verdict",
+            f"these were not evaluated on the same items and metrics as the merge: {', '.join(odd)}",
+            "evaluate all models with the same tasks, data and limit",
         )
 
 

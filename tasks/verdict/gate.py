@@ -80,7 +80,11 @@ def strongest_opponent(results: ResultsByRole, primary: str) -> str:
     task, _, metric = primary.partition("/")
     opponents = [role for role in OPPONENTS if role in results]
     if not opponents:
-        raise BadInput("nothing to compare the merge with: evaluate at least the last checkpoint too")
+        raise BadInput(
+            "evaluate",
+            "there is nothing to compare the merge with",
+            "evaluate at least the last checkpoint too",
+        )
     sign = 1 if results[MERGE_ROLE][task].higher_is_better[metric] else -1
     return max(opponents, key=lambda role: sign * float(np.mean(results[role][task].values[metric])))
 

@@ -112,7 +112,7 @@ def _parties(
     now = aliases(client, params.name)
     number, reigning = version or now.get(CHALLENGER), now.get(CHAMPION)
     if number is None:
-        raise BadInput(f"{params.name}: no version has the alias {CHALLENGER}; run loreline register first")
+        raise BadInput(params.name, f"no version has the alias {CHALLENGER}", "run loreline register first")
     return (
         version_of(client, params.name, number),
         None if reigning is None else version_of(client, params.name, reigning),

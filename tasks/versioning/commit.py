@@ -36,7 +36,7 @@ class Message(NamedTuple):
 def check_branch(directory: Path, branch: str) -> None:
     """Make sure that a branch can get commits: BadInput when it is checked out anywhere, or no name."""
     if git_answer(directory, "check-ref-format", "--branch", branch) is None:
-        raise BadInput(f"version.branch: {branch} is not a name that git accepts; choose another")
+        raise BadInput("version.branch", f"{branch} is not a name that git accepts", "choose another")
     place = ""
     for line in git(directory, "worktree", "list", "--porcelain").splitlines():
         key, _, value = line.partition(" ")
@@ -44,8 +44,9 @@ def check_branch(directory: Path, branch: str) -> None:
             place = value
         if (key, value) == ("branch", f"refs/heads/{branch}"):
             raise BadInput(
-                f"version.branch: {branch} is checked out in {place}, whose files would no longer match it; "
-                "check out another branch there, or name another here"
+                "version.branch",
+                f"{branch} is checked out in {place}, whose files would no longer match it",
+                "check out another branch there, or name another here",
             )
 
 
@@ -71,7 +72,10 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, Path], messag
         except GitRefused as error:  # Another run was faster.
             refusal = error
             time.sleep(PAUSE_S)
-    raise Unavailable(f"version.branch: {refusal}; mend that, or run the same command again")
+    assert refusal is not None
+    raise Unavailable(
+        f"version.branch: {refusal.subject}", refusal.problem, "mend that, or run the same command again"
+    )
 
 
 def tag(directory: Path, name: str, identity: str, revision: str) -> str:
@@ -81,7 +85,8 @@ def tag(directory: Path, name: str, identity: str, revision: str) -> str:
         refusal = _tag_as(directory, full, revision)
         if refusal is None:
             return full
-    raise Unavailable(f"{refusal}; mend that, or run the same command again")
+    assert refusal is not None
+    raise Unavailable(refusal.subject, refusal.problem, "mend that, or run the same command again")
 
 
 def changed_files(directory: Path, names: Iterable[str]) -> list[str]:
@@ -157,10 +162,10 @@ def _tag_as(directory: Path, name: str, revision: str) -> GitRefused | None:
             refusal = error
         if git_answer(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
             return None
-        if LOCKED not in str(refusal):
+        if LOCKED not in refusal.problem:
             return refusal
         time.sleep(PAUSE_S)
-    raise Unavailable(f"{refusal}; run the same command again")
+    raise Unavailable(refusal.subject, refusal.problem, "run the same command again")
 
 
 def _move(directory: Path, reference: str, revision: str, expected: str) -> None:

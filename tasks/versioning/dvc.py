@@ -37,8 +37,10 @@ def dvc(root: Path, *arguments: str) -> None:
             return
         message = _said(result.stderr)
         if "Unable to acquire lock" not in message and "is busy" not in message:
-            raise LorelineError(f"{root}: dvc {arguments[0]} failed: {message or 'no message'}")
-    raise Unavailable(f"{root}: dvc {arguments[0]} failed: {message}; run the same command again later")
+            raise LorelineError(
+                root, f"dvc {arguments[0]} failed: {message or 'no message'}", "mend that and run it again"
+            )
+    raise Unavailable(root, f"dvc {arguments[0]} failed: {message}", "run the same command again later")
 
 
 def stages(root: Path) -> dict[str, Mapping[str, Any]]:
@@ -51,7 +53,9 @@ def stages(root: Path) -> dict[str, Mapping[str, Any]]:
     try:
         found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
     except (OSError, UnicodeDecodeError, AttributeError, yaml.YAMLError) as error:
-        raise BadInput(f"{path}: not readable as a pipeline: {' '.join(str(error).split())}") from None
+        raise BadInput(
+            path, f"not readable as a pipeline ({' '.join(str(error).split())})", "correct it"
+        ) from None
     return {name: stage for name, stage in found.items() if _is_ours(stage)}
 
 

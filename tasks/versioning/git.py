@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tasks.base.errors import LorelineError
 from tasks.base.secrets import without_secrets
@@ -19,6 +20,16 @@ INHERITED = (
     "GIT_PREFIX",
     "GIT_NAMESPACE",
 )
+
+
+class Unusable(NamedTuple):
+    """Why there is nothing to commit to."""
+
+    problem: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.remedy}"
 
 
 class GitRefused(LorelineError):
@@ -45,7 +56,7 @@ def git(
     )
     if result.returncode:
         said = without_secrets(" ".join(result.stderr.split())) or f"exit code {result.returncode}"
-        raise GitRefused(f"{directory}: git {arguments[0]} says: {said}")
+        raise GitRefused(directory, f"git {arguments[0]} says: {said}", "mend that and run it again")
     return result.stdout.rstrip("\n")
 
 
@@ -63,19 +74,19 @@ def environment() -> dict[str, str]:
     return kept | {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
 
 
-def unusable(directory: Path) -> str | None:
-    """Return why there is nothing to commit to, with what would change that; None for a usable repository."""
+def unusable(directory: Path) -> Unusable | None:
+    """Return why there is nothing to commit to, and what would change that; None for a usable repository."""
     try:
         if git(directory, "rev-parse", "--is-inside-work-tree") != "true":
-            return "not in a git work tree; run it in a checkout"
+            return Unusable("not in a git work tree", "run it in a checkout")
     except FileNotFoundError:
-        return "git is not installed; install it"
+        return Unusable("git is not installed", "install it")
     except GitRefused as error:
-        if "not a git repository" in str(error):
-            return "not a git repository; run git init and commit"
-        return str(error)
+        if "not a git repository" in error.problem:
+            return Unusable("not a git repository", "run git init and commit")
+        return Unusable(f"{error.subject}: {error.problem}", error.remedy)
     if git_answer(directory, "rev-parse", "--verify", "--quiet", "HEAD^{commit}") is None:
-        return "the git repository has no commit yet; make one"
+        return Unusable("the git repository has no commit yet", "make one")
     return None
 
 

@@ -16,7 +16,7 @@ def settings(root: Path) -> dict[str, Any]:
     try:
         return dict(Config(str(root / ".dvc")))
     except ConfigError as error:
-        raise BadInput(f"{root / '.dvc'}: {' '.join(str(error).split())}; correct it") from None
+        raise BadInput(root / ".dvc", " ".join(str(error).split()), "correct it") from None
 
 
 def default_remote(root: Path) -> str | None:

@@ -44,7 +44,7 @@ def close_workspace(place: Path, root: Path) -> None:
     """Remove a workspace, also one that is half made or half removed; anything else of git's stays."""
     shutil.rmtree(place, ignore_errors=True)
     if place.exists():
-        raise LorelineError(f"{place}: cannot be removed; remove it by hand")
+        raise LorelineError(place, "cannot be removed", "remove it by hand")
     if not unusable(root) and _registered(place, root):
         git(root, "worktree", "remove", "--force", "--force", str(place.absolute()))
 
@@ -81,7 +81,7 @@ def _write_params(directory: Path, params: Params) -> None:
     path = directory / "params.yaml"
     path.write_text(f"# The parameters of this run, with every default.\n{tree}", encoding="utf-8")
     if read_params(path) != params:
-        raise LorelineError(f"{path}: does not read back as the parameters of this run; report this")
+        raise LorelineError(path, "does not read back as the parameters of this run", "report this")
 
 
 def _take(root: Path, workspace: Path, name: str) -> None:

@@ -118,8 +118,9 @@ def _match(name: str, adapter: Adapter, base: WeightReader) -> str:
     found = [own for own in base.tensors if own.endswith(f".{name}") or name.endswith(f".{own}")]
     if len(found) != 1:
         raise BadInput(
-            f"{adapter.label}: changes {name}, which {base.label} does not have; "
-            f"the adapter was trained on {adapter.config.base}"
+            adapter.label,
+            f"changes {name}, which {base.label} does not have",
+            f"the adapter was trained on {adapter.config.base}",
         )
     return found[0]
 
@@ -128,7 +129,7 @@ def _lies_transposed(name: str, adapter: Adapter, base: WeightReader) -> bool:
     factors, info = adapter.factors[name], base.tensors[_match(name, adapter, base)]
     if info.dtype not in FLOATING:
         raise BadInput(
-            f"{base.label}: tensor {name} is quantised ({info.dtype}); name the unquantised base model"
+            base.label, f"tensor {name} is quantised ({info.dtype})", "name the unquantised base model"
         )
     out, in_ = factors.shape
     if info.shape == (in_, out) and (factors.embedding or in_ != out):
@@ -142,8 +143,9 @@ def _misfit(
     adapter: Adapter, base: WeightReader, name: str, own: tuple[int, ...], other: tuple[int, ...]
 ) -> BadInput:
     return BadInput(
-        f"{adapter.label}: {name} is {own}, but {other} in {base.label}; "
-        f"the adapter was trained on {adapter.config.base}"
+        adapter.label,
+        f"{name} is {own}, but {other} in {base.label}",
+        f"the adapter was trained on {adapter.config.base}",
     )
 
 
@@ -154,9 +156,10 @@ def _check_square(adapter: Adapter, ways: Mapping[str, bool]) -> None:
     others = {ways[name] for name in linear.keys() - set(square)}
     if square and others - {adapter.config.fan_in_fan_out}:
         raise BadInput(
-            f"{adapter.label}: {square[0]} may lie either way round, because fan_in_fan_out in "
-            "adapter_config.json does not hold for all layers; merge it into its base with "
-            "peft's merge_and_unload first"
+            adapter.label,
+            f"{square[0]} may lie either way round, because fan_in_fan_out in adapter_config.json "
+            "does not hold for all layers",
+            "merge it into its base with peft's merge_and_unload first",
         )
 
 
@@ -168,6 +171,7 @@ def _check_tied(adapter: Adapter, base: WeightReader, changes: Mapping[str, Chan
     tables = [name for name, info in base.tensors.items() if info.shape[:1] == (config.get("vocab_size"),)]
     if len(tables) == 1 and tables[0] in changes:
         raise BadInput(
-            f"{adapter.label}: changes {tables[0]}, which {base.label} also uses as its output head; "
-            "merge the adapters alone, without merge.base, or untie the base"
+            adapter.label,
+            f"changes {tables[0]}, which {base.label} also uses as its output head",
+            "merge the adapters alone, without merge.base, or untie the base",
         )

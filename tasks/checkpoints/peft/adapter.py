@@ -77,17 +77,17 @@ def read_adapter(directory: Path, label: str) -> Adapter:
         pickled = "; its adapter_model.bin is a pickle, which is never opened"
         has = pickled if (directory / "adapter_model.bin").exists() else ""
         raise BadInput(
-            f"{directory}: has no {ADAPTER_WEIGHTS}{has}; save it again with safe_serialization=True"
+            directory, f"has no {ADAPTER_WEIGHTS}{has}", "save it again with safe_serialization=True"
         )
     tensors = read_header(path)
     for name, info in tensors.items():
         if not name.startswith(PREFIX):
-            raise BadInput(f"{label}: tensor {name} does not begin with {PREFIX}; save the adapter with PEFT")
+            raise BadInput(label, f"tensor {name} does not begin with {PREFIX}", "save the adapter with PEFT")
         if info.dtype not in FLOATING:
-            raise BadInput(f"{label}: tensor {name} is quantised ({info.dtype}); save it in floating point")
+            raise BadInput(label, f"tensor {name} is quantised ({info.dtype})", "save it in floating point")
     halves = {name: found for name in tensors if (found := _FACTOR.fullmatch(name))}
     if not halves:
-        raise BadInput(f"{label}: {ADAPTER_WEIGHTS} holds no LoRA factors; save the adapter with PEFT")
+        raise BadInput(label, f"{ADAPTER_WEIGHTS} holds no LoRA factors", "save the adapter with PEFT")
     return Adapter(
         label,
         directory,
@@ -110,12 +110,13 @@ def _factors(
 ) -> LoraFactors:
     names = {found[3]: name for name, found in halves.items() if found[1] == module}
     if len(names) < 2:
-        raise BadInput(f"{label}: {module} has only one of its two LoRA factors; save the adapter again")
+        raise BadInput(label, f"{module} has only one of its two LoRA factors", "save the adapter again")
     A, B = (tensors[names[half]].shape for half in "AB")
     if len(A) != 2 or len(B) != 2 or A[0] != B[1] or 0 in (*A, *B):
         raise BadInput(
-            f"{label}: the LoRA factors of {module} are {B} and {A}, which do not multiply to a matrix; "
-            "merge it into its base with peft's merge_and_unload first"
+            label,
+            f"the LoRA factors of {module} are {B} and {A}, which do not multiply to a matrix",
+            "merge it into its base with peft's merge_and_unload first",
         )
     embedding = bool(halves[names["A"]][2])
     return LoraFactors(names["A"], names["B"], (B[0], A[1]), A[0], config.scaling(module, A[0]), embedding)
@@ -125,7 +126,8 @@ def _replaces(label: str, name: str) -> str:
     """Return the tensor of the base that a whole tensor stands for."""
     if ".lora_" in name:
         raise BadInput(
-            f"{label}: tensor {name} is more than a low-rank factor; "
-            "merge the adapter into its base with peft's merge_and_unload first"
+            label,
+            f"tensor {name} is more than a low-rank factor",
+            "merge the adapter into its base with peft's merge_and_unload first",
         )
     return name.removeprefix(PREFIX).replace(".base_layer.", ".")

@@ -61,17 +61,18 @@ def read_config(directory: Path) -> AdapterConfig:
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in found["loc"])
-        raise BadInput(f"{path}: {key}: {found['msg']}; save the adapter again") from None
+        raise BadInput(path, f"{key}: {found['msg']}", "save the adapter again") from None
     except re.error as error:
-        raise BadInput(f"{path}: alpha_pattern is no regular expression ({error}); correct it") from None
+        raise BadInput(path, f"alpha_pattern is no regular expression ({error})", "correct it") from None
     advice = "merge it into its base with peft's merge_and_unload first"
     if config.peft_type != "LORA":
-        raise BadInput(f"{path}: peft_type is {config.peft_type}, not LORA; {advice}")
+        raise BadInput(path, f"peft_type is {config.peft_type}, not LORA", advice)
     if found_beyond := [key for key in BEYOND if tree.get(key)]:
-        raise BadInput(f"{path}: {found_beyond[0]} is more than low-rank factors; {advice}")
+        raise BadInput(path, f"{found_beyond[0]} is more than low-rank factors", advice)
     if CHANGED_BASE.match(str(config.init_lora_weights)):
         raise BadInput(
-            f"{path}: init_lora_weights {config.init_lora_weights} changes the base; save the adapter "
-            "with peft's path_initial_model_for_weight_conversion first"
+            path,
+            f"init_lora_weights {config.init_lora_weights} changes the base",
+            "save the adapter with peft's path_initial_model_for_weight_conversion first",
         )
     return config

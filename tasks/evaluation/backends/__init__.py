@@ -52,7 +52,7 @@ def backend_named(name: str) -> type[Backend]:
     """Return the class that the file of this name defines; BadInput lists the names when there is none."""
     known = sorted(module.name for module in pkgutil.iter_modules(__path__))
     if name not in known:
-        raise BadInput(f"evaluate.backend: there is no backend {name}; take one of {', '.join(known)}")
+        raise BadInput("evaluate.backend", f"there is no backend {name}", f"take one of {', '.join(known)}")
     module = import_module(f"{__name__}.{name}")
     classes = [each for each in vars(module).values() if isinstance(each, type) and issubclass(each, Backend)]
     (backend,) = (each for each in classes if each.__module__ == module.__name__)

@@ -52,7 +52,7 @@ class HuggingFace(Backend):
                     log.warning("%s: batches of %d do not fit in GPU memory", where, batch_size)
                 torch.cuda.empty_cache()
                 batch_size //= 2
-        raise LorelineError(f"{where}: not even one item fits in GPU memory; set evaluate.device to cpu")
+        raise LorelineError(where, "not even one item fits in GPU memory", "set evaluate.device to cpu")
 
     def free(self) -> None:
         """Drop the model, and what refers to it in circles, before another one is loaded."""
@@ -72,7 +72,7 @@ def _device(params: EvaluateParams) -> str:
         torch.empty(0, device=params.device)
     except (RuntimeError, AssertionError) as error:
         raise BadInput(
-            f"evaluate.device: {params.device} cannot be used here ({brief(error)}); try auto"
+            "evaluate.device", f"{params.device} cannot be used here ({brief(error)})", "try auto"
         ) from None
     return params.device
 
@@ -89,10 +89,12 @@ def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
         )
     except Exception as error:
         raise BadInput(
-            f"{model_dir}: cannot be loaded as a causal language model with its tokenizer ({brief(error)})"
+            model_dir,
+            f"cannot be loaded as a causal language model with its tokenizer ({brief(error)})",
+            "mend it, or leave it out",
         ) from error
     model, info = loaded
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
-        raise BadInput(f"{model_dir}: weights are missing, among them {names}; save or merge the model again")
+        raise BadInput(model_dir, f"weights are missing, among them {names}", "save or merge the model again")
     return model.to(device).eval(), tokenizer

@@ -56,8 +56,9 @@ def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None 
         z = moved + beta * (moved - previous)
         previous = moved
     raise NotConverged(
-        f"LoRE: relative duality gap {gap:.1e} after {taken} passes, above merge.lore.tolerance "
-        f"{tolerance:.1e}; raise merge.lore.mu or the tolerance"
+        "LoRE",
+        f"relative duality gap {gap:.1e} after {taken} passes, above merge.lore.tolerance {tolerance:.1e}",
+        "raise merge.lore.mu or the tolerance",
     )
 
 

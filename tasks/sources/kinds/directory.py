@@ -73,7 +73,7 @@ class DirectorySource(RunSource):
         """List the directories of a glob that hold a checkpoint; without wildcards it has to be there."""
         if not has_magic(root) and not (project / root).is_dir():
             raise BadInput(
-                f"watch.roots: {root}: no such directory; correct it, or write a glob such as runs/*"
+                "watch.roots", f"{root}: no such directory", "correct it, or write a glob such as runs/*"
             )
         found = glob(root, root_dir=project, recursive=True)  # noqa: PTH207 (Path.glob walks hidden ones too)
         yield from (path for path in found if _holds_checkpoints(project / path))
@@ -85,14 +85,16 @@ def _checkpoints_in(address: str) -> list[tuple[int, Path]]:
         found = numbered_checkpoints(Path(address))
     except (FileNotFoundError, NotADirectoryError):
         raise BadInput(
-            f"fetch.source: {address}: no such directory; name a Trainer's output directory, "
-            "or an address such as hf://org/name or mlflow:/runs/RUN_ID/PATH"
+            "fetch.source",
+            f"{address}: no such directory",
+            "name a Trainer's output directory, or an address such as hf://org/name or "
+            "mlflow:/runs/RUN_ID/PATH",
         ) from None
     except OSError as error:
-        raise BadInput(f"fetch.source: {address}: cannot be read ({error.strerror}); allow it") from None
+        raise BadInput("fetch.source", f"{address}: cannot be read ({error.strerror})", "allow it") from None
     if not found:
         raise BadInput(
-            f"fetch.source: {address}: holds no checkpoint-N directory; is it a Trainer's output_dir?"
+            "fetch.source", f"{address}: holds no checkpoint-N directory", "is it a Trainer's output_dir?"
         )
     return found
 

@@ -73,7 +73,7 @@ class HubSource(RunSource):
         match = PINNED.fullmatch(address)
         folder = match["folder"] or "" if match else ""
         if not match or (folder and not numbered([folder])):
-            raise BadInput("checkpoint source: is not pinned; write hf://org/name@commit[/checkpoint-N]")
+            raise BadInput("checkpoint source", "is not pinned", "write hf://org/name@commit[/checkpoint-N]")
         with hub_errors(address):
             return snapshot(match["repo"], match["commit"], folder) / folder
 
@@ -86,7 +86,7 @@ def _parts_of(address: str) -> tuple[str, str]:
     """Return repository and revision (or pattern) of hf://org/name[@…]; BadInput for anything else."""
     match = HUB_ADDRESS.fullmatch(address)
     if not match:  # not quoted: it could hold a password
-        raise BadInput("fetch.source: not a Hub address; write hf://org/name or hf://org/name@step*")
+        raise BadInput("fetch.source", "not a Hub address", "write hf://org/name or hf://org/name@step*")
     return match["repo"], match["revision"] or "main"
 
 
@@ -102,8 +102,9 @@ def _pinned(repo: str, pattern: str) -> list[tuple[int, str, str]]:
     found = sorted((step, name) for name, step in steps.items() if step is not None)
     if not found:
         raise BadInput(
-            f"{HUB}{repo}@{pattern}: no branch or tag matches that and ends in a number; "
-            f"there is {first_few(names)}"
+            f"{HUB}{repo}@{pattern}",
+            "no branch or tag matches that and ends in a number",
+            f"there is {first_few(names)}",
         )
     return [(step, name, commit_of(repo, name)) for step, name in found]
 
@@ -122,8 +123,9 @@ def _folders(repo: str, revision: str) -> list[FetchedCheckpoint]:
     found = numbered({name.partition("/")[0] for name in wanted(repo, commit, CHECKPOINTS_GLOB) or ()})
     if not found:
         raise BadInput(
-            f"{HUB}{repo}@{revision}: has no checkpoint-N folder; name another branch, "
-            f"or its revisions by a pattern such as {HUB}{repo}@step*"
+            f"{HUB}{repo}@{revision}",
+            "has no checkpoint-N folder",
+            f"name another branch, or its revisions by a pattern such as {HUB}{repo}@step*",
         )
     return [
         FetchedCheckpoint(step, name, root / name, f"{HUB}{repo}@{commit}/{name}") for step, name in found
@@ -133,7 +135,7 @@ def _folders(repo: str, revision: str) -> list[FetchedCheckpoint]:
 def _newest_folder(repo: str, revision: str, commit: str) -> str:
     found = numbered({str(entry["path"]).partition("/")[0] for entry in ask(f"{repo}/tree/{commit}")})
     if not found:
-        raise BadInput(f"{HUB}{repo}@{revision}: has no checkpoint-N folder; name another branch")
+        raise BadInput(f"{HUB}{repo}@{revision}", "has no checkpoint-N folder", "name another branch")
     return f"{found[-1][1]}/"
 
 

@@ -78,14 +78,14 @@ class MlflowSource(RunSource):
         directory = address_of(run).cached / name
         if not directory.is_dir():
             raise BadInput(
-                f"{address}: is not kept here any more; loreline fetch --refresh downloads it again"
+                address, "is not kept here any more", "loreline fetch --refresh downloads it again"
             )
         return directory
 
     def runs_in(self, root: str, project: Path, registry: RegisterParams) -> list[str]:
         """List the active runs of mlflow:/experiments/NAME[/PATH] that have checkpoints under PATH."""
         if not (match := EXPERIMENT.fullmatch(root)):  # not quoted: it could hold a password
-            raise BadInput("watch.roots: not an MLflow experiment; write mlflow:/experiments/NAME[/PATH]")
+            raise BadInput("watch.roots", "not an MLflow experiment", "write mlflow:/experiments/NAME[/PATH]")
         client = connect(registry)
         with mlflow_errors(client.tracking_uri):
             experiment, path = _experiment(client, match["name"])
@@ -113,8 +113,9 @@ def address_of(text: str) -> Address:
     match = MLFLOW_ADDRESS.fullmatch(text)
     if not match:  # not quoted: it could hold a password
         raise BadInput(
-            "fetch.source: not an MLflow address; write mlflow:/runs/RUN_ID/PATH, "
-            "where PATH is what the checkpoints were logged under"
+            "fetch.source",
+            "not an MLflow address",
+            "write mlflow:/runs/RUN_ID/PATH, where PATH is what the checkpoints were logged under",
         )
     return Address(match["run"], match["path"])
 
@@ -130,12 +131,13 @@ def _run_at(client: "MlflowClient", address: Address) -> Any:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         raise BadInput(
-            f"fetch.source: {address}: no such run in {store}; check the run id, or register.tracking_uri"
+            "fetch.source", f"{address}: no such run in {store}", "check the run id, or register.tracking_uri"
         ) from None
     if run.info.lifecycle_stage != "active":
         raise BadInput(
-            f"fetch.source: {address}: the run is deleted; "
-            f"bring it back with mlflow runs restore --run-id {address.run_id}"
+            "fetch.source",
+            f"{address}: the run is deleted",
+            f"bring it back with mlflow runs restore --run-id {address.run_id}",
         )
     return run
 
@@ -150,8 +152,10 @@ def _checkpoints_at(client: "MlflowClient", run: Any, address: Address) -> list[
     folder = _folder_of(run, address)
     if not (names := checkpoint_names(client, folder)):
         raise BadInput(
-            f"fetch.source: {address}: holds no checkpoint-N directory; name what they were logged under, "
-            "as checkpoints in mlflow.log_artifacts(output_dir, 'checkpoints')"
+            "fetch.source",
+            f"{address}: holds no checkpoint-N directory",
+            "name what they were logged under, as checkpoints in "
+            "mlflow.log_artifacts(output_dir, 'checkpoints')",
         )
     return [(step, name, wanted_sizes(client, f"{folder}/{name}")) for step, name in names]
 
@@ -172,8 +176,9 @@ def _experiment(client: "MlflowClient", name: str) -> tuple[str, str]:
         if found is not None and found.lifecycle_stage == "active":
             return str(found.experiment_id), "/".join(parts[count:]) or LOGGED_UNDER
     raise BadInput(
-        f"watch.roots: {MLFLOW}experiments/{name}: no such experiment in "
-        f"{without_secrets(client.tracking_uri)}; correct the name, or register.tracking_uri"
+        "watch.roots",
+        f"{MLFLOW}experiments/{name}: no such experiment in {without_secrets(client.tracking_uri)}",
+        "correct the name, or register.tracking_uri",
     )
 
 
