@@ -250,6 +250,19 @@ def methods() -> None:
     print(methods_table())
 
 
+@app.command("params")
+def explain_params(
+    section: Annotated[
+        str | None, typer.Argument(metavar="[SECTION]", help="merge, merge.lore, or a key: merge.lore.mu.")
+    ] = None,
+) -> None:
+    """List the keys of params.yaml: what each takes and means, and its default."""
+    from tasks.parameters.explain import explain, explained_text
+    from tasks.parameters.params import Params
+
+    print(explained_text(explain(Params, section)))
+
+
 def main() -> None:
     """Run the command; an error is one sentence, exit code 2 for bad input and 1 for failure."""
     signal.signal(signal.SIGTERM, _stop)

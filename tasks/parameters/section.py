@@ -84,20 +84,24 @@ def _sentence(section: type[Section], error: ValidationError, prefix: str) -> st
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
     key = prefix + ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(first["loc"][-1]), _keys(section, first["loc"][:-1]), n=1)
-        parent = key.rpartition(".")[0]
-        meant = (
-            f"; did you mean {near[0]}?"
-            if near
-            else f"; see tasks/parameters/params.py for the keys of {parent or 'it'}"
-        )
-        return f"unknown key {key}{meant}"
+        *parents, own = first["loc"]
+        known, parent = _keys(section, tuple(parents)), prefix + ".".join(map(str, parents))
+        return f"unknown key {key}; {_remedy(str(own), known, parent.rstrip('.'))}"
     if first["type"] == "missing":
         return f"{key} is missing; set it"
     message = first["msg"].removeprefix("Value error, ")
     if first["type"] == "value_error":  # ours; the value may be a secret
         return f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, but it is {first['input']!r}"
+
+
+def _remedy(own: str, known: list[str], parent: str) -> str:
+    """Name the key that may be meant, else say where those of the section are to be seen."""
+    if near := difflib.get_close_matches(own, known, n=1):
+        return f"did you mean {near[0]}?"
+    if not known:
+        return "remove it"
+    return f"see loreline params {parent}" if parent else f"the keys are {', '.join(known)}"
 
 
 def _keys(section: type[Section], loc: tuple[int | str, ...]) -> list[str]:

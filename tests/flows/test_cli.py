@@ -186,3 +186,16 @@ def test_methods_lists_every_method() -> None:
     assert [entry.split()[0] for entry in entries] == list(METHODS)
     assert "needs a base and 1 or more checkpoints; reads ties.density=0.2" in result.stdout
     assert "Yadav et al. 2023, arXiv 2306.01708" in result.stdout
+
+
+def test_params_lists_every_key_or_those_of_a_section() -> None:
+    everything = loreline(ROOT, "params")
+    assert (everything.returncode, everything.stderr) == (0, "")
+    assert "register.promote = manual\n    manual or auto\n" in everything.stdout
+    section = loreline(ROOT, "params", "merge.lore").stdout
+    assert section.startswith("merge.lore: LoRE merging")
+    assert "merge.lore.mu = 1.05\n    number > 0; may vary\n" in section
+    assert "merge.ema" not in section
+    mistake = loreline(ROOT, "params", "merge.lor")
+    assert mistake.returncode == 2
+    assert "did you mean merge.lore?" in mistake.stderr

@@ -44,6 +44,8 @@ def test_overrides_reach_nested_keys_and_are_parsed_as_yaml(params_file: Path) -
     [
         ("merge.lore.mu_=1", "unknown key merge.lore.mu_; did you mean mu?"),
         ("regster.name=x", "unknown key regster; did you mean register?"),
+        ("merge.lore.strength=1", "unknown key merge.lore.strength; see loreline params merge.lore"),
+        ("zzz=1", "unknown key zzz; the keys are fetch, select, merge, evaluate, register, version, watch"),
         ("merge.lore.mu=0", "merge.lore.mu: input should be greater than 0, but it is 0"),
         ("merge.lore.mu=.nan", "merge.lore.mu: "),
         ("merge.method=lor", "but it is 'lor'"),
@@ -97,6 +99,8 @@ def test_a_merge_outside_a_pipeline_takes_merge_keys_only() -> None:
     assert read_merge_params(["merge.method=average"]).method == "average"
     with pytest.raises(BadInput, match="only merge"):
         read_merge_params(["select.k=3"])
+    with pytest.raises(BadInput, match="unknown key merge.strength; see loreline params merge$"):
+        read_merge_params(["merge.strength=3"])
 
 
 @given(st.text(max_size=80))
