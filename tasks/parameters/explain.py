@@ -7,7 +7,6 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic.fields import FieldInfo
 
 from tasks.base.errors import BadInput
@@ -22,13 +21,15 @@ FOOTNOTE = (
 )
 WORDS = {str: "text", int: "whole number", float: "number", bool: "true or false", type(None): "null"}
 LIMITS = {
-    Gt: ("> {:g}", "gt"),
-    Ge: ("≥ {:g}", "ge"),
-    Lt: ("< {:g}", "lt"),
-    Le: ("≤ {:g}", "le"),
-    MinLen: ("at least {} long", "min_length"),
-    MaxLen: ("at most {} long", "max_length"),
+    "gt": "> {:g}",
+    "ge": "≥ {:g}",
+    "lt": "< {:g}",
+    "le": "≤ {:g}",
+    "min_length": "at least {} long",
+    "max_length": "at most {} long",
+    "pattern": "matching `{}`",
 }
+"""What pydantic calls a limit."""
 
 
 class Key(NamedTuple):
@@ -166,15 +167,13 @@ def _values(annotation: Any, metadata: Sequence[Any] = ()) -> str:
 
 
 def _limits(metadata: Sequence[Any]) -> str:
-    flat = [
-        each for given in metadata for each in (given.metadata if isinstance(given, FieldInfo) else [given])
-    ]
+    flat = [one for each in metadata for one in (each.metadata if isinstance(each, FieldInfo) else [each])]
     limits = [
-        LIMITS[type(each)][0].format(getattr(each, LIMITS[type(each)][1]))
-        for each in flat
-        if type(each) in LIMITS
+        words.format(limit)
+        for one in flat
+        for name, words in LIMITS.items()
+        if (limit := getattr(one, name, None)) is not None
     ]
-    limits += [f"matching `{each.pattern}`" for each in flat if getattr(each, "pattern", None)]
     return f" {' and '.join(limits)}" if limits else ""
 
 
