@@ -33,7 +33,7 @@ def family(variants: Sequence[Settings]) -> FamilyProgram:
 
 
 def lam_of(params: MergeParams, count: int) -> float:
-    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (README)."""
+    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (docs/study.md)."""
     if params.lam is not None:
         return params.lam
     return 0.75 / count if params.lore.combine == "sum" and params.lore.preset is None else 1.0

@@ -24,7 +24,7 @@ def check_lore(settings: Settings) -> None:
 
 
 def lore_averages(settings: Settings) -> bool:
-    """Tell whether the task vectors of two checkpoints cancel (methods.md § 2, fact 3)."""
+    """Tell whether the task vectors of two checkpoints cancel (docs/mathematics.md, fact 3)."""
     return settings.count == 2 and settings.params.lore.anchor == "mean"
 
 

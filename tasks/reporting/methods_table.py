@@ -1,8 +1,9 @@
-"""The methods as `loreline methods` prints them: what each does, needs and reads."""
+"""The methods as `loreline methods` and the reference show them: what each does, needs and reads."""
 
 from tasks.merging.methods import METHODS, Method
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.section import Section
+from tasks.reporting.table import markdown_table
 
 INDENT = " " * 17
 
@@ -16,6 +17,27 @@ def methods_table() -> str:
         f"{INDENT}{method.reference}"
         for name, method in METHODS.items()
     )
+
+
+def methods_markdown() -> str:
+    """Give every method a row of a Markdown table; what it reads leads to the page of the parameters."""
+    return markdown_table(
+        ["method", "what it does", "needs", "reads", "paper"],
+        [
+            [f"`{name}`", method.summary, _needs(method), _links(method), method.reference]
+            for name, method in METHODS.items()
+        ],
+    )
+
+
+def _links(method: Method) -> str:
+    """Link each key to its table: a section's own, or that of the merge section."""
+    defaults = MergeParams()
+    anchors = {
+        key: f"merge{key}" if isinstance(getattr(defaults, key), Section) else "merge"
+        for key in method.sections
+    }
+    return ", ".join(f"[{key}](parameters.md#{anchor})" for key, anchor in anchors.items())
 
 
 def _needs(method: Method) -> str:

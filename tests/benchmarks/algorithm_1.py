@@ -22,7 +22,7 @@ class Pass(NamedTuple):
     """N × m × n"""
 
     def gap(self, thetas: Tensor, mu: float) -> float:
-        """Return the relative duality gap, with θ_0 refreshed (methods.md § 2, fact 5)."""
+        """Return the relative duality gap, with θ_0 refreshed (docs/mathematics.md, fact 5)."""
         clipped = thetas - self.anchor - self.deltas
         prices = _dot(clipped, self.deltas)  # of SVT(A; μ) and A − SVT(A; μ) it is μ‖·‖_*
         Y = thetas - self.deltas

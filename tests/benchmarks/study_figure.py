@@ -1,4 +1,4 @@
-"""The README's picture of LoRE on a trajectory: test loss along the λ line."""
+"""The picture in docs/study.md of LoRE on a trajectory: test loss along the λ line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -2,7 +2,7 @@
 
 study_lore.py [--seeds 0 1 2 3 4] [--figure .github/lore.png]
 
-Prints the README's table and draws its figure. Training takes about two minutes a seed; the runs are those of
+Prints the table of docs/study.md and draws its figure. Training takes about two minutes a seed; the runs are those of
 `loreline demo --seed K`, below runs/, and stay there.
 """
 
@@ -84,7 +84,7 @@ def step(checkpoint: Path) -> int:
 
 
 def results(found: Sequence[dict[str, Losses]]) -> str:
-    """Format what the README shows: means over the seeds, and paired differences with their standard error."""
+    """Format what docs/study.md shows: means over the seeds, and paired differences with their standard error."""
     rows = []
     for label, name in ROWS.items():
         cells = [label]

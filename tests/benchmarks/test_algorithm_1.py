@@ -34,7 +34,7 @@ def test_the_gap_bounds_how_far_the_objective_is_from_its_minimum_and_vanishes()
 
 
 def test_it_ends_where_what_is_clipped_sums_to_zero() -> None:
-    """Σ Clip_μ(θ_i − θ_0) = 0 (methods.md § 2, fact 4), by singular values of its own."""
+    """Σ Clip_μ(θ_i − θ_0) = 0 (docs/mathematics.md, fact 4), by singular values of its own."""
     *_, last = islice(algorithm_1(B, 8.0, by_svd), 400)
     U, sigma, Vt = torch.linalg.svd(B - last.anchor, full_matrices=False)
     clipped = ((U * sigma.clamp(max=8.0)[:, None]) @ Vt).sum(0)

@@ -117,7 +117,7 @@ def algorithm_1(B: Array, mu: float, passes: int) -> Array:
 
 
 def noise_edge(B: Array) -> float:
-    """Return s(√m + √n), s² the mean square of what is left of the B_i below the edge (methods.md § 2, fact 7).
+    """Return s(√m + √n), s² the mean square of what is left of the B_i below the edge (docs/mathematics.md, fact 7).
 
     The s of B_i = θ_i − mean carries the factor √(1 − 1/N) already.
     """

@@ -1,4 +1,4 @@
-"""What the duality gap of some task vectors is made of (methods.md § 2, fact 5, for both penalties)."""
+"""What the duality gap of some task vectors is made of (docs/mathematics.md, fact 5, for both penalties)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

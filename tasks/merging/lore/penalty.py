@@ -23,8 +23,8 @@ class Penalty:
     def threshold(self, sigma: "np.ndarray[tuple[int], np.dtype[np.float64]]") -> float:
         """Return what the proximal map takes off, given the singular values, descending.
 
-        Squared: t = μ Σ_{j≤r} σ_j / (1 + μr), r the largest index with σ_r > t (methods.md § 2, fact 1). The
-        values below t do not matter, so the leading ones suffice.
+        Squared: t = μ Σ_{j≤r} σ_j / (1 + μr), r the largest index with σ_r > t (docs/mathematics.md, fact 1).
+        The values below t do not matter, so the leading ones suffice.
         """
         if self.kind == "nuclear" or not sigma.size:
             return self.mu if self.kind == "nuclear" else 0.0

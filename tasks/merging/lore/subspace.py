@@ -1,7 +1,7 @@
 """Solving with subspaces that follow the active singular vectors from pass to pass, without a decomposition.
 
-Each pass multiplies every A_i = B_i − z by its subspace once from either side; z stays in factors (methods.md
-§ 2, facts 4 to 6, and "Speed").
+Each pass multiplies every A_i = B_i − z by its subspace once from either side; z stays in factors
+(docs/mathematics.md, facts 4 to 6).
 """
 
 from typing import NamedTuple

@@ -18,7 +18,7 @@ def symmetric(B: Tensor) -> Solution:
 
 
 def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float) -> Solution:
-    """Solve with δ = 0 at the anchor: the other's is SVT(θ − θ_anchor; 2μ) (methods.md § 2, fact 3).
+    """Solve with δ = 0 at the anchor: the other's is SVT(θ − θ_anchor; 2μ) (docs/mathematics.md, fact 3).
 
     `B` is 2 × m × n, m ≥ n. The edge is that of the difference, which the threshold is taken off.
     """

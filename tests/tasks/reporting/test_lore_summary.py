@@ -80,7 +80,7 @@ def test_nothing_above_mu_somewhere_is_counted() -> None:
     ],
 )
 def test_the_distance_from_averaging_is_read(lam: float, reading: str) -> None:
-    """λ = 1/N is the mean (methods.md § 2, fact 2)."""
+    """λ = 1/N is the mean (docs/mathematics.md, fact 2)."""
     assert reading in text(facts(spiked(0), EDGE, lam))
 
 

@@ -1,4 +1,4 @@
-"""The identities of methods.md § 2."""
+"""The identities of docs/mathematics.md."""
 
 import numpy as np
 import pytest
