@@ -3,13 +3,13 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test test-long test-postgres check bench study ui clean
+.PHONY: setup demo test test-long test-postgres check docs docs-check bench study ui clean
 
 setup: $(STAMP)
 
 # Constraints make this one resolution; torch comes first and exactly, so that a CPU build at hand is taken.
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11 or set PYTHON="; exit 2; }
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) not found; install Python 3.11, 3.12 or 3.13, or name it: make PYTHON=..."; exit 2; }
 	@echo "Installing into .venv: two to three minutes, once."
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt "$$(sed -n 's/^\(torch==[^ ]*\).*/\1/p' constraints.txt)"
@@ -34,10 +34,16 @@ test-postgres: setup
 	$(POSTGRES) || { $(SUDO) apt-get update && $(SUDO) apt-get install -y postgresql; }
 	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m servers
 
-check: setup
+check: setup docs-check
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python -m docs.generate
+
+docs-check: setup
+	$(BIN)/python -m docs.check
 
 bench: setup
 	$(BIN)/python -m tests.benchmarks.bench_merge
