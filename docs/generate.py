@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.parameters.explain import FOOTNOTE, explain, explained_markdown
+from tasks.parameters.explain import explain, explained_markdown
 from tasks.parameters.params import Params
 from tasks.reporting.methods_table import methods_markdown
 
@@ -15,9 +15,9 @@ PARAMETERS = """\
 The keys of `params.yaml`. `loreline params [SECTION]` prints the same for a section or a key, and
 `--set section.key=value` overrides one for a single command. A key that is not set has its default.
 
-May vary{footnote}. [Numbers that vary](../how-to/recipes.md#numbers-that-vary) has examples.
-
-{sections}
+"May vary": instead of one number there may be `{gradient: [first, ..., last]}` over the layers, or rules by
+tensor name, `[{match: REGEX, value: x}, ..., {value: y}]`.
+[Examples](../how-to/recipes.md#numbers-that-vary).
 """
 METHODS = """\
 <!-- Written by `make docs` from the table in tasks/merging/methods.py; edit that. -->
@@ -27,18 +27,14 @@ METHODS = """\
 What `merge.method` can be; `loreline methods` prints the same with the defaults. Beside what is named here,
 every method reads `merge.base`, `merge.dtype`, `merge.on_nan`, `merge.device` and `merge.max_shard_size`.
 [Mathematics](../mathematics.md#the-other-methods) has the formulas.
-
-{table}
 """
 
 
 def generated() -> dict[Path, str]:
     """Return every page that is generated, and what it should hold."""
     return {
-        REFERENCE / "parameters.md": PARAMETERS.format(
-            footnote=FOOTNOTE.removeprefix("may vary"), sections=explained_markdown(explain(Params))
-        ),
-        REFERENCE / "methods.md": METHODS.format(table=methods_markdown()),
+        REFERENCE / "parameters.md": f"{PARAMETERS}\n{explained_markdown(explain(Params))}\n",
+        REFERENCE / "methods.md": f"{METHODS}\n{methods_markdown()}\n",
     }
 
 

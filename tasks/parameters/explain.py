@@ -43,7 +43,7 @@ class Key(NamedTuple):
     meaning: str
 
 
-class KeyGroup(NamedTuple):
+class SectionKeys(NamedTuple):
     """A section, or a section within one, with its own keys."""
 
     name: str
@@ -51,7 +51,7 @@ class KeyGroup(NamedTuple):
     keys: list[Key]
 
 
-def explain(params: type[Section], wanted: str | None = None) -> list[KeyGroup]:
+def explain(params: type[Section], wanted: str | None = None) -> list[SectionKeys]:
     """Return all sections of a model, or those and the keys that are called `wanted`, in full or at the end.
 
     Raises BadInput for a name that is none.
@@ -71,7 +71,7 @@ def explain(params: type[Section], wanted: str | None = None) -> list[KeyGroup]:
     raise BadInput(wanted, "is neither a section nor a key of params.yaml", remedy)
 
 
-def explained_text(groups: Sequence[KeyGroup]) -> str:
+def explained_text(groups: Sequence[SectionKeys]) -> str:
     """Return sections for a terminal: each key with its default, what it takes, and what it means."""
     blocks = []
     for group in groups:
@@ -83,12 +83,12 @@ def explained_text(groups: Sequence[KeyGroup]) -> str:
     return "\n\n".join([*blocks, FOOTNOTE] if varies else blocks)
 
 
-def explained_markdown(groups: Sequence[KeyGroup]) -> str:
+def explained_markdown(groups: Sequence[SectionKeys]) -> str:
     """Return sections as Markdown: for each a heading and a table."""
     return "\n\n".join("\n".join(_table(group)) for group in groups)
 
 
-def _table(group: KeyGroup) -> Iterator[str]:
+def _table(group: SectionKeys) -> Iterator[str]:
     yield f"{'###' if '.' in group.name else '##'} {group.name}\n\n{_escaped(group.meaning)}\n"
     yield "| key | takes | default | meaning |\n| --- | --- | --- | --- |"
     for key in group.keys:
@@ -105,11 +105,11 @@ def _escaped(text: str) -> str:
     )
 
 
-def _ending(group: KeyGroup, wanted: str) -> list[Key]:
+def _ending(group: SectionKeys, wanted: str) -> list[Key]:
     return [key for key in group.keys if f".{key.name}".endswith(f".{wanted}")]
 
 
-def _groups(model: type[Section], prefix: str) -> Iterator[KeyGroup]:
+def _groups(model: type[Section], prefix: str) -> Iterator[SectionKeys]:
     """Walk a model: its own keys first, then the sections in it."""
     keys, inner = [], []
     for name, field in model.model_fields.items():
@@ -119,7 +119,7 @@ def _groups(model: type[Section], prefix: str) -> Iterator[KeyGroup]:
         else:
             keys.append(Key(full, _takes(field), _default(field), _line(field.description)))
     if keys:
-        yield KeyGroup(prefix.rstrip("."), _line(model.__doc__), keys)
+        yield SectionKeys(prefix.rstrip("."), _line(model.__doc__), keys)
     for full, section in inner:
         yield from _groups(section, f"{full}.")
 
