@@ -236,11 +236,8 @@ def test_the_measures_are_those_of_the_task_vectors() -> None:
     expected = {"mu": 0.2, "threshold": 0.2, "share": total / sum(lengths), "explained": np.sum(np.square(lengths)) / energy,
                 "from_mean": (1 - 1 / 3) * total / apart}  # fmt: skip
     assert {key: getattr(measures, key) for key in expected} == pytest.approx(expected, rel=1e-4)
-    assert (
-        list(measures.active)
-        == list(measures.ranks)
-        == [np.linalg.matrix_rank(delta, tol=1e-4) for delta in deltas]
-    )
+    ranks = tuple(np.linalg.matrix_rank(delta, tol=1e-4) for delta in deltas)
+    assert measures.active == measures.ranks == ranks
     for model, spectrum in zip(MODELS, measures.spectra, strict=True):
         exact = np.linalg.svd(model["tall"] - theta_0, compute_uv=False)
         np.testing.assert_allclose(spectrum, exact, rtol=1e-3)
