@@ -60,7 +60,7 @@ def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
             try:
                 plan = job.narrowed(whole, kept)
             except BadInput as error:
-                raise BadInput(error.subject, "; ".join([*notes, error.problem]), error.remedy) from None
+                raise BadInput("; ".join([*notes, error.subject]), error.problem, error.remedy) from None
         try:
             _publish(plan, job, kept, notes, on_tensor)
             return

@@ -118,7 +118,9 @@ def _read(tree: Any, number: Bounded) -> float | Gradient | Rules:
 
 def _rule(tree: Any, number: Bounded) -> Rule:
     if not isinstance(tree, Mapping) or not {"value"} <= set(tree) <= {"match", "value"}:
-        raise ValueError(f"{tree!r} is no rule", "write {match: REGEX, value: x}, or {value: x} for the rest")
+        raise ValueError(
+            f"a rule is {{match: REGEX, value: x}}, or {{value: x}} for the rest, not {tree!r}", "correct it"
+        )
     return Rule(_regex(tree["match"]) if "match" in tree else None, _value(tree["value"], number))
 
 
@@ -138,8 +140,9 @@ def _value(tree: Any, number: Bounded) -> float | Gradient:
     knots = tree.get("gradient")
     if set(tree) != {"gradient"} or not isinstance(knots, list | tuple) or len(knots) < 2:
         raise ValueError(
-            f"{tree!r} is no gradient",
-            "write {gradient: [first, ..., last]} with two numbers or more; rules are a list",
+            "a mapping is a gradient, {gradient: [first, ..., last]} with two numbers or more, "
+            f"and rules are a list; not {tree!r}",
+            "correct it",
         )
     return Gradient(tuple(number(knot) for knot in knots))
 

@@ -120,7 +120,8 @@ def _unread(merge: Merge, method: MergekitMethod) -> list[str]:
 def _dtype(config: _Config, path: Path) -> dict[str, str]:
     name = (config.out_dtype or config.dtype or "").removeprefix("torch.")
     if name and name not in MERGEKIT_DTYPES:
-        raise BadInput(f"{path}: dtype", f"is {name}", f"choose one of {', '.join(MERGEKIT_DTYPES)}")
+        known = ", ".join(MERGEKIT_DTYPES)
+        raise BadInput(f"{path}: dtype", f"Loreline writes {known}, not {name}", "choose one of them")
     return {"dtype": name} if name else {}
 
 

@@ -59,7 +59,9 @@ def flag(key: str, scopes: Sequence[Scope], default: bool) -> bool:
             if isinstance(value, bool):
                 return value
             raise BadInput(
-                f"{scope.where}.{key}", f"is {value!r}", "write true or false, for the whole model"
+                f"{scope.where}.{key}",
+                f"must be true or false for the whole model, not {value!r}",
+                "correct it",
             )
     return default
 
@@ -105,7 +107,7 @@ def _conditions(value: Any, where: str) -> list[_Condition]:
 def _condition(entry: dict[str, Any], where: str) -> _Condition:
     name = entry.get("filter")
     if not {"value"} <= set(entry) <= {"value", "filter"} or not isinstance(name, str | None):
-        raise BadInput(where, f"{entry!r} is no condition", "write {filter: TEXT, value: x}")
+        raise BadInput(where, f"a condition is {{filter: TEXT, value: x}}, not {entry!r}", "correct it")
     return _Condition(None if name == "*" else name, _numbers(entry["value"], where))
 
 
@@ -116,4 +118,8 @@ def _numbers(value: Any, where: str) -> list[float]:
             return [float(entry) for entry in entries]
     except ValueError:
         pass
-    raise BadInput(where, f"is {value!r}", "write a number, a list of numbers or a list of conditions")
+    raise BadInput(
+        where,
+        f"must be a number, a list of numbers or a list of conditions, not {value!r}",
+        "correct it",
+    )

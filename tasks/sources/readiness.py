@@ -49,7 +49,7 @@ def complete_upload(checkpoints: Iterable[FetchedCheckpoint]) -> FetchedRun:
                 check_ready(checkpoint.directory, checkpoint.step)
             except NotReady as reason:
                 raise BadInput(
-                    checkpoint.address, str(reason), "upload it again: the upload is incomplete"
+                    checkpoint.address, f"{reason}; its upload is incomplete", "upload it again"
                 ) from None
     return run
 

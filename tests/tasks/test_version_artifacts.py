@@ -180,7 +180,7 @@ def test_one_that_was_cut_short_before_each_publication_converges(root: Path, me
             if next(calls) == number:
                 committed, tagged = git(root, "branch", "--list", "merges"), git(root, "tag")
                 seen.append((bool(committed), bool(tagged), tags(artifacts).get("loreline.push")))
-                raise LorelineError("another took over")
+                raise LorelineError("job", "another took over", "go on")
 
         return confirm
 

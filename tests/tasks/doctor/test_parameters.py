@@ -28,7 +28,7 @@ def test_unknown_tasks_are_a_problem(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.evaluation.task_files._shipped", dict)  # 14 000 files, which are not in question
         (finding,) = check_evaluation(params("runs/x", "likly", include))
-    assert (finding.level, "did you mean likely?" in finding.found) == ("problem", True)
+    assert (finding.level, "did you mean likely?" in finding.remedy) == ("problem", True)
 
 
 def test_tasks_that_come_with_a_run_to_be_made_are_no_problem(tmp_path: Path) -> None:

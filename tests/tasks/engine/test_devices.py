@@ -56,7 +56,7 @@ def test_threads_are_as_many_as_memory_lasts_for(
 
 def test_a_matrix_that_fits_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 10**9}))
-    with pytest.raises(BadInput, match=r"needs about 2.0 GB of memory .* 1.0 GB are free"):
+    with pytest.raises(BadInput, match=r"memory: this merge needs about 2.0 GB .* 1.0 GB are free"):
         compute_threads(2 * 10**9)
 
 

@@ -84,8 +84,8 @@ def test_a_ledger_that_is_held_hides_no_error(path: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "state", "sentence"),
     [
-        (BadInput("runs/x: no checkpoint; wait"), "refused", "runs/x: no checkpoint; wait"),
-        (Unavailable("http://host: no answer"), "failed", "http://host: no answer"),
+        (BadInput("runs/x", "no checkpoint", "wait"), "refused", "runs/x: no checkpoint; wait"),
+        (Unavailable("http://host", "no answer", "wait"), "failed", "http://host: no answer; wait"),
         (ValueError("two\nlines"), "failed", "ValueError: two lines"),
         (OSError("at http://me:secret@host/db"), "failed", "OSError: at http://host/db"),
         (KeyboardInterrupt(), "failed", "KeyboardInterrupt"),

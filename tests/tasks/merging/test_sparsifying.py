@@ -222,7 +222,7 @@ def test_breadcrumbs_refuses_to_keep_and_drop_more_than_all() -> None:
     params = MergeParams.model_validate(
         {"method": "breadcrumbs", "breadcrumbs": {"density": 0.9, "gamma": 0.2}}
     )
-    with pytest.raises(BadInput, match=r"merge.breadcrumbs.density 0.9 and merge.breadcrumbs.gamma 0.2"):
+    with pytest.raises(BadInput, match=r"merge.breadcrumbs: density 0.9 and gamma 0.2"):
         METHODS["breadcrumbs"].check(Settings(params, lambda name: params, (1, 2), {"w": (3,)}))
 
 

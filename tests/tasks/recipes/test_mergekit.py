@@ -263,11 +263,11 @@ TIES = vectors("ties", {"weight": 1, "density": 0.5})
         (vectors("dare_linear", {"weight": 1, "rescale": False}), "parameters.rescale: Loreline has only true here"),
         (vectors("ties", {"weight": 1, "densty": 0.5}), "parameters: unknown key densty; did you mean density?"),
         (vectors("ties", {"weight": 1, "density": 2}), "ties.density: input should be less than or equal to 1, but it is 2"),
-        (vectors("ties", {}, one={"weight": 1}, two={}), "models.1.parameters.weight is missing"),
+        (vectors("ties", {}, one={"weight": 1}, two={}), "models.1.parameters.weight: is missing"),
         (vectors("task_arithmetic", {"normalize": True}, one={"weight": [0, 1]}), "weights that vary cannot be normalized"),
         (vectors("model_stock", {"filter_wise": True}), "parameters.filter_wise: "),
         (vectors("slerp", {"t": 0.5}), "slerp takes base_model and one other model, not 2 others"),
-        (vectors("slerp", {}, one={"t": 0.5}), "parameters.t is missing"),
+        (vectors("slerp", {}, one={"t": 0.5}), "parameters.t: is missing"),
         (vectors("slerp", {"t": 1.5}, one={}), "slerp.t: input should be less than or equal to 1"),
     ],
 )  # fmt: skip

@@ -97,7 +97,7 @@ def test_embeddings_and_heads_too_where_mergekit_takes_the_first_knot(
         ({"filter": 1, "value": 1}, "here.weight: a condition is {filter: TEXT, value: x}"),
         ({"fliter": "mlp", "value": 1}, "here.weight: a condition is {filter: TEXT, value: x}"),
         ({"filter": "mlp", "value": []}, "here.weight: must be a number"),
-        ({"filter": "mlp", "value": 1}, "here.weight leaves out the tensors that no filter matches"),
+        ({"filter": "mlp", "value": 1}, "here.weight: leaves out the tensors that no filter matches"),
     ],
 )
 def test_a_malformed_setting_is_refused_by_its_place(value: Any, problem: str) -> None:
@@ -107,7 +107,7 @@ def test_a_malformed_setting_is_refused_by_its_place(value: Any, problem: str) -
 
 
 def test_a_required_setting_has_to_be_there() -> None:
-    with pytest.raises(BadInput, match=r"here\.weight is missing"):
+    with pytest.raises(BadInput, match=r"here\.weight: is missing"):
         setting("weight", [Scope("here", {}), Scope("there", {"density": 1})])
 
 

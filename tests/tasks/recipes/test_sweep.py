@@ -66,7 +66,7 @@ def test_what_varies_over_the_model_stays_as_it_is() -> None:
         (LORE, ["merge.lore=1,2"], "--sweep: merge.lore"),
         (LORE, ["merge.lore.mu=0,1"], "--sweep: merge.lore.mu: input should be greater than 0, but it is 0"),
         (LORE, ["merge.lore.combine=sum,summ"], "--sweep: merge.lore.combine: "),
-        (LORE, ["merge.lam="], "--sweep merge.lam=: write it as merge.key=value,value"),
+        (LORE, ["merge.lam="], "--sweep merge.lam=: is no sweep; write it as merge.key=value,value"),
         (LORE, ["merge.lam=1,,2"], "write it as merge.key=value,value"),
         (LORE, ["merge.lam"], "write it as merge.key=value,value"),
         (LORE, ["merge=1"], "write it as merge.key=value,value"),

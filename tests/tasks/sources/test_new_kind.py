@@ -73,7 +73,7 @@ class ShelfSource(RunSource):
         try:
             return SHELF[self.run_name(address)]
         except KeyError:
-            raise BadInput(f"fetch.source: {address}: is not on the shelf; put it there") from None
+            raise BadInput("fetch.source", f"{address}: is not on the shelf", "put it there") from None
 '''
 
 

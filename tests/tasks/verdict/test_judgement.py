@@ -138,7 +138,7 @@ def test_what_was_never_measured_here_is_measured_from_the_registered_files(
 
     def load(directory: Path, device: str) -> Any:
         asked.append(directory)
-        raise BadInput("seen")
+        raise BadInput("seen", "by the test", "go on")
 
     monkeypatch.setattr(hf, "_load", load)
     with pytest.raises(BadInput, match="seen"):

@@ -13,16 +13,16 @@ def test_each_reason_why_there_is_nothing_to_commit_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = write_project(tmp_path / "project")
-    assert unusable(root) == "not a git repository; run git init and commit"
+    assert unusable(root) == ("not a git repository", "run git init and commit")
     init_git(root)
-    assert unusable(root) == "the git repository has no commit yet; make one"
-    assert unusable(root / ".git") == "not in a git work tree; run it in a checkout"
+    assert unusable(root) == ("the git repository has no commit yet", "make one")
+    assert unusable(root / ".git") == ("not in a git work tree", "run it in a checkout")
     commit_all(root)
     assert unusable(root) is None
     (root / ".git" / "config").write_text("[core")
     assert "bad config line" in str(unusable(root))
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert unusable(root) == "git is not installed; install it"
+    assert unusable(root) == ("git is not installed", "install it")
 
 
 def test_git_s_refusal_is_one_sentence_without_secrets(tmp_path: Path) -> None:

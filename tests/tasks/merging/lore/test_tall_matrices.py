@@ -116,7 +116,7 @@ def test_what_does_not_converge_when_shrunk_is_solved_as_it_is(monkeypatch: pyte
 
     def only_tall(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
         if B.shape[1] == 12:
-            raise NotConverged("shrunk")
+            raise NotConverged("LoRE", "shrunk", "go on")
         return direct(B, scale, tolerance, passes)
 
     monkeypatch.setattr(dense, "solve_densely", only_tall)
