@@ -210,7 +210,7 @@ def test_a_push_that_fails_is_pending_until_the_flow_runs_again(
         ) as told:
             version_artifacts(params, artifacts, "a" * 64)
     assert str(told.value).endswith(
-        "as merge/tiny, and the push is pending: run the same command again when the remote answers"
+        "as merge/tiny, and the push is pending; run the same command again when the remote answers"
     )
     assert "secret" not in str(told.value)
     assert tags(artifacts)["loreline.push"] == "pending"

@@ -116,7 +116,7 @@ class TestReuse:
             return real(lm, task, params)
 
         monkeypatch.setattr(measure, "_run", fail)
-        with pytest.raises(LorelineError, match=r"on choose: lm-eval failed \(RuntimeError: lost\)$"):
+        with pytest.raises(LorelineError, match=r"on choose: lm-eval failed \(RuntimeError: lost\); mend"):
             run(tiny, folder)
         assert len(list((state_dir() / "evaluations").iterdir())) == 2
 
@@ -153,7 +153,7 @@ class TestRefusing:
         weights = load_file(model / "model.safetensors")
         weights["model.norm.weight"][0] = float("nan")
         save_file(weights, model / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(BadInput, match=r"likely/nll is nan on item 0"):
+        with pytest.raises(BadInput, match=r"likely/nll: is nan on item 0"):
             run(model, folder, ("likely",), "likely/nll")
 
 
