@@ -11,10 +11,10 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
 from flows.after_training import after_training
-from flows.announce import EVENT
 from flows.local_server import prefect_server
 from flows.promote import promote
 from flows.watch import watch
+from loreline import EVENT
 
 POLL_S = 1.0
 """Between looks for flow runs to start: with Prefect's own 10, every merge would start that much later."""
