@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 DOCTOR_DEADLINE_S = 13.0
-FLOWS = ["watch", "after-training", "promote"]
+FLOWS = ["watch", "merge", "promote"]
 
 
 def doctor(params_file: Path) -> int:

@@ -10,6 +10,9 @@ from pydantic import Field, field_validator
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.section import Section, load_yaml, override, parse
 
+PARAMS_FILE = Path("params.yaml")
+"""In the directory of a project, where every command runs."""
+
 
 class FetchParams(Section):
     """Which training run, and when it counts as finished."""

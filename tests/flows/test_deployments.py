@@ -81,7 +81,7 @@ def test_the_team_s_deployment_file_is_accepted(server: PrefectServer) -> None:
     prefect("work-pool", "create", "loreline", "--type", "process")
     prefect("deploy", "--all")
     assert [name for name, each in named(server).items() if each["work_pool_name"] == "loreline"] == NAMES
-    assert str(named(server)["watch"]["description"]).startswith("Merge a training run that has ended")
+    assert str(named(server)["merge"]["description"]).startswith("Merge a training run that has ended")
 
 
 def test_the_team_s_deployments_are_those_that_are_served() -> None:
