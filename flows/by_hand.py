@@ -32,7 +32,7 @@ def run_merge(params: Params, refresh: bool = False) -> None:
 def merge_ended_runs() -> None:
     """Merge the runs in watch.roots that have ended, one after the other."""
     params = read_params(PARAMS_FILE)
-    look_around(params, lambda seen: merge_run(seen.source, params))
+    look_around(params, lambda source, _: merge_run(source, params))
 
 
 def merge_run(source: str, params: Params | None = None) -> None:

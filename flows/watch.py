@@ -15,7 +15,7 @@ from tasks.jobs.ledger import Ledger
 from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.registry.promotion import reconcile
 from tasks.sources.roots import sources_in
-from tasks.sources.sighting import Sighting, sight
+from tasks.sources.sighting import sight
 from tasks.versioning.worktree import close_workspace
 
 MERGE = "merge/merge"
@@ -26,17 +26,20 @@ MERGE = "merge/merge"
 def watch() -> None:
     """Look at watch.roots, and start the deployment merge for each training run that has ended."""
     params = read_params(PARAMS_FILE)
-    look_around(params, lambda seen: _start(seen, params))
+    look_around(params, lambda source, digest: _start(source, key_of(digest, params)))
 
 
-def look_around(params: Params, start: Callable[[Sighting], object]) -> None:
-    """Start what is to be merged; what fails keeps nothing else waiting, and is told at the end."""
+def look_around(params: Params, start: Callable[[str, str], object]) -> None:
+    """Call `start` with address and digest of each run to merge.
+
+    What fails keeps nothing else waiting, and is told at the end: raises LorelineError.
+    """
     failed: list[str] = []
-    for seen in _to_merge(params, failed):
+    for source, digest in _to_merge(params, failed):
         try:
-            start(seen)
+            start(source, digest)
         except Exception as error:
-            failed.append(f"{seen.source}: {error}")
+            failed.append(f"{source}: {error}")
     try:
         _clean_up(params)
     except LorelineError as error:
@@ -45,8 +48,11 @@ def look_around(params: Params, start: Callable[[Sighting], object]) -> None:
         raise LorelineError("; ".join(failed))
 
 
-def _to_merge(params: Params, failed: list[str]) -> Iterator[Sighting]:
-    """Yield the runs that have ended and are not merged, refused or being merged; name the others."""
+def _to_merge(params: Params, failed: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield address and digest of the runs that have ended and are not merged, refused or being merged.
+
+    The others are named on stderr.
+    """
     ledger = Ledger()
     for source in _sources(params, failed):
         try:
@@ -64,7 +70,7 @@ def _to_merge(params: Params, failed: list[str]) -> Iterator[Sighting]:
             say(f"{source}: was refused ({known.sentence}); mend that and run it by hand")
         else:
             say(f"{source}: has ended: {seen.reason}")
-            yield seen
+            yield source, seen.digest
 
 
 def _sources(params: Params, failed: list[str]) -> list[str]:
@@ -77,9 +83,8 @@ def _sources(params: Params, failed: list[str]) -> list[str]:
     return sorted(found)
 
 
-def _start(seen: Sighting, params: Params) -> None:
-    """Start a run of the deployment that merges, unless one that looked at the same time has."""
-    key = key_of(seen.digest, params)
+def _start(source: str, key: str) -> None:
+    """Start a run of the deployment that merges; `key` is the job's: of two looks that overlap, one does."""
     known = Ledger().find(key)
     with get_client(sync_client=True) as client:
         try:
@@ -90,7 +95,7 @@ def _start(seen: Sighting, params: Params) -> None:
             ) from None
         for attempt in count(known.token if known else 0):
             started = client.create_flow_run_from_deployment(
-                deployed, parameters={"run": seen.source}, idempotency_key=f"{key}-{attempt}"
+                deployed, parameters={"run": source}, idempotency_key=f"{key}-{attempt}"
             )
             if started.state is None or not started.state.is_final():
                 return
