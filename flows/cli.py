@@ -10,8 +10,9 @@ from typing import Annotated
 
 import typer
 
+from tasks.base.directories import ARTIFACTS
 from tasks.base.errors import LorelineError
-from tasks.parameters.params import read_params
+from tasks.parameters.params import PARAMS_FILE, read_params
 
 app = typer.Typer(
     help="Merge the checkpoints of every fine-tuning run, and say honestly whether the merge is better.",
@@ -20,13 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-ARTIFACTS = Path("artifacts")
 Set = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")
 ]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Look at the run again although it was fetched.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
-DEFAULT_PARAMS = Path("params.yaml")
 DEBUG = "--debug"
 GRACE_S = 5.0
 """Between SIGTERM and the end of a process that is still computing."""
@@ -39,11 +38,11 @@ def options(
     """Merge the checkpoints of every fine-tuning run, and say honestly whether the merge is better."""
 
 
-@app.command()
-def fetch(
+@app.command("fetch")
+def fetch_command(
     refresh: Refresh = False,
     set_: Set = [],
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Record a training run's checkpoints and stage their files."""
     from tasks.fetch_run import fetch_run
@@ -53,8 +52,8 @@ def fetch(
     print(f"{run.name}: {len(run.checkpoints)} checkpoints, {len(run.left_out)} left out")
 
 
-@app.command()
-def select(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
+@app.command("select")
+def select_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Choose checkpoints along the trajectory."""
     from tasks.select_checkpoints import select_checkpoints
 
@@ -62,8 +61,8 @@ def select(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
     print(f"{selection.rule}: {', '.join(checkpoint.name for checkpoint in selection.chosen)}")
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_command(
     checkpoints: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -86,7 +85,7 @@ def merge(
         ),
     ] = [],
     set_: Set = [],
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Merge the selected checkpoints, or CHECKPOINT... into --out without a pipeline."""
     from flows.merge_command import merge_named, merge_selection
@@ -103,8 +102,8 @@ def merge(
         merge_selection(read_params(params, settings).merge, ARTIFACTS, dry_run)
 
 
-@app.command()
-def inspect(
+@app.command("inspect")
+def inspect_command(
     checkpoints: Annotated[
         list[Path], typer.Argument(metavar="CHECKPOINT...", help="Model directories, oldest first.")
     ],
@@ -113,17 +112,17 @@ def inspect(
     tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor.")] = False,
 ) -> None:
     """Say how checkpoints lie to each other (norms, cosines, sign conflict), without merging them."""
-    from flows.progress import merging
+    from flows.progress import tensor_progress
     from tasks.reporting.deviation_table import deviation_text
     from tasks.reporting.inspection import inspect_directories
 
-    with merging("inspect") as on_tensor:
+    with tensor_progress("inspect") as on_tensor:
         found = inspect_directories(checkpoints, base, out, on_tensor)
     print(deviation_text(found.labels, found.base, found.tensors, tensors))
 
 
-@app.command()
-def evaluate(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
+@app.command("evaluate")
+def evaluate_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Measure the merge beside the models it could replace, and judge it."""
     from flows.progress import say
     from tasks.evaluate_merge import evaluate_merge
@@ -133,8 +132,8 @@ def evaluate(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
     print(evaluation.verdict.sentence)
 
 
-@app.command()
-def register(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
+@app.command("register")
+def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Register the merge as an MLflow model version; register.promote=auto promotes it if it is better."""
     from tasks.promote_version import promote_if_auto
     from tasks.register_model import register_model
@@ -146,45 +145,51 @@ def register(set_: Set = [], params: ParamsFile = DEFAULT_PARAMS) -> None:
         print(promotion.sentence)
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_command(
     run: Annotated[str | None, typer.Option(help="The training run, instead of fetch.source.")] = None,
     refresh: Refresh = False,
     set_: Set = [],
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Run the whole flow in Prefect: fetch, select, merge, evaluate, register, version."""
-    from flows.run import run_flow
+    from flows.by_hand import run_merge
     from tasks.sources.addresses import normal_address
 
     source = [f"fetch.source={normal_address(run, Path.cwd())}"] if run else []
-    run_flow(read_params(params, [*source, *set_]), refresh)
+    run_merge(read_params(params, [*source, *set_]), refresh)
 
 
-@app.command()
-def demo(
+@app.command("demo")
+def demo_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of data, model and training.")] = 0,
     steps: Annotated[int | None, typer.Option(min=60, help="Training steps.")] = None,
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Train a tiny language model with the real Trainer, then run the whole flow on its checkpoints."""
-    from flows.demo.demo import demonstrate
+    from flows.demo.demo import train_demo
 
-    demonstrate(seed, steps, params)
+    ready = train_demo(seed, steps, params)
+    from flows.by_hand import run_merge  # Prefect takes seconds to import
+
+    run_merge(ready, refresh=True)  # the demo may have been trained anew
 
 
-@app.command()
-def watch(
+@app.command("watch")
+def watch_command(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One training run that ended.")] = None,
 ) -> None:
     """Merge the training runs in watch.roots that have ended and are not merged yet, one after the other."""
-    from flows.watch import watch as watch_flow
+    from flows.by_hand import merge_ended_runs, merge_run
 
-    watch_flow(run)
+    if run:
+        merge_run(run)
+    else:
+        merge_ended_runs()
 
 
-@app.command()
-def serve(
+@app.command("serve")
+def serve_command(
     cron: Annotated[str, typer.Option(help="When to look for ended runs, in cron syntax.")] = "0 3 * * *",
 ) -> None:
     """Watch from now on: now, at cron, and whenever a training run announces its end."""
@@ -193,13 +198,13 @@ def serve(
     serve_deployments(cron)
 
 
-@app.command()
-def promote(
+@app.command("promote")
+def promote_command(
     version: Annotated[int | None, typer.Option(min=1, help="Unset: what challenger points at.")] = None,
     why: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
     force: Annotated[bool, typer.Option("--force", help="Against the verdict; needs --why.")] = False,
     set_: Set = [],
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Judge a version against the champion of now, and move the alias champion to it."""
     from tasks.promote_version import promote_version
@@ -208,11 +213,11 @@ def promote(
     print(promote_version(read_params(params, set_), version, whoami(), why, force).sentence)
 
 
-@app.command()
-def rollback(
+@app.command("rollback")
+def rollback_command(
     why: Annotated[str, typer.Option(help="The reason, for the record.")] = "",
     set_: Set = [],
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Move the alias champion back to previous-champion."""
     from tasks.promote_version import roll_back
@@ -221,11 +226,11 @@ def rollback(
     print(roll_back(read_params(params, set_).register_, whoami(), why).sentence)
 
 
-@app.command()
-def history(
+@app.command("history")
+def history_command(
     limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
     set_: Set = [],
-    params: ParamsFile = DEFAULT_PARAMS,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """List the merged runs: when, verdict, metrics, registry version, git revision."""
     from tasks.registry.history import merged_runs
@@ -234,16 +239,16 @@ def history(
     print(history_table(merged_runs(read_params(params, set_).register_, limit)))
 
 
-@app.command()
-def doctor(params: ParamsFile = DEFAULT_PARAMS) -> None:
+@app.command("doctor")
+def doctor_command(params: ParamsFile = PARAMS_FILE) -> None:
     """Check versions, servers, disk, GPU, DVC, registry, save_total_limit and clock; say what to do."""
-    from flows.doctor import doctor as examine
+    from flows.doctor import doctor
 
-    sys.exit(examine(params))
+    sys.exit(doctor(params))
 
 
-@app.command()
-def methods() -> None:
+@app.command("methods")
+def methods_command() -> None:
     """List the merge methods: what each does, needs and reads, and its paper."""
     from tasks.reporting.methods_table import methods_table
 

@@ -10,11 +10,11 @@ from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 
-from flows.after_training import after_training
-from flows.announce import EVENT
 from flows.local_server import prefect_server
+from flows.merge import merge
 from flows.promote import promote
 from flows.watch import watch
+from loreline import EVENT
 
 POLL_S = 1.0
 """Between looks for flow runs to start: with Prefect's own 10, every merge would start that much later."""
@@ -59,7 +59,7 @@ async def deployments(cron: str) -> list[RunnerDeployment]:
     )
     by_module = EntrypointType.MODULE_PATH
     return [
-        await watch.ato_deployment("watch", cron=cron, triggers=[ended], entrypoint_type=by_module),
-        await after_training.ato_deployment("merge", entrypoint_type=by_module),
+        await watch.ato_deployment("watch", cron=cron, entrypoint_type=by_module),
+        await merge.ato_deployment("merge", triggers=[ended], entrypoint_type=by_module),
         await promote.ato_deployment("promote", entrypoint_type=by_module),
     ]

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from tasks.base.secrets import without_secrets
 
 from tasks.base.errors import BadInput
+from tasks.base.secrets import without_secrets
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
 from tasks.doctor.finding import Finding, Level
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 DOCTOR_DEADLINE_S = 13.0
-FLOWS = ["watch", "after-training", "promote"]
+FLOWS = ["watch", "merge", "promote"]
 
 
 def doctor(params_file: Path) -> int:

@@ -55,7 +55,7 @@ def _start(url: str) -> "subprocess.Popen[bytes]":
     while not _answers(url):
         if server.poll() is not None or time.monotonic() > deadline:
             server.kill()
-            raise Unavailable(f"{url}: the Prefect server did not start; run prefect server start to see why")
+            raise Unavailable(url, "the Prefect server did not start", "run prefect server start to see why")
         time.sleep(0.5)
     return server
 

@@ -14,20 +14,13 @@ from tasks.jobs.ledger import LedgerEntry
 
 
 def mark_crashed(predecessor: LedgerEntry | None) -> None:
-    """Mark the flow run that this one takes over from, and the one it was part of, as crashed.
-
-    They died with their process, and would be shown as running for ever.
-    """
-    if predecessor is None or predecessor.state != "merging" or predecessor.flow_run is None:
+    """Mark the flow run that this one takes over from as crashed; it would be shown as running for ever."""
+    if predecessor is None or predecessor.flow_run is None:
         return
     over: State[Any] = Crashed(
         message=f"Its process ended; {flow_run.name} ({flow_run.id}) goes on with its work."
     )
     with get_client(sync_client=True) as client, suppress(ObjectNotFound):
-        part_of: UUID | None = UUID(predecessor.flow_run)
-        while part_of:
-            dead = client.read_flow_run(part_of)
-            if dead.state is None or not dead.state.is_final():
-                client.set_flow_run_state(dead.id, over, force=True)
-            task = dead.parent_task_run_id
-            part_of = client.read_task_run(task).flow_run_id if task else None
+        dead = client.read_flow_run(UUID(predecessor.flow_run))
+        if dead.state is None or not dead.state.is_final():
+            client.set_flow_run_state(dead.id, over, force=True)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.progress import merging, say
+from flows.progress import say, tensor_progress
 from tasks.base.records import MergeReport
 from tasks.merge_checkpoints import merge_checkpoints, plan_directories, plan_selection, sweep_directories
 from tasks.parameters.merge import MergeParams
@@ -19,7 +19,7 @@ def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None
     if dry_run:
         print(merge_plan(plan_selection(params, artifacts), out))
         return
-    with merging() as on_tensor:
+    with tensor_progress() as on_tensor:
         report = merge_checkpoints(params, artifacts, on_tensor)
     _tell(report, out)
 
@@ -38,7 +38,7 @@ def merge_named(
     if dry_run:
         print(merge_plan(plan_directories(variants, recipe.checkpoints), out))
         return
-    with merging() as on_tensor:
+    with tensor_progress() as on_tensor:
         reports = sweep_directories(variants, recipe.checkpoints, on_tensor)
     for directory, report in reports.items():
         _tell(report, directory)

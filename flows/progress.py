@@ -26,20 +26,20 @@ def make_bar(what: str, *columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def merging(what: str = "merge") -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function that hears of every merged tensor; end with time and peak memory."""
+def tensor_progress(what: str = "merge") -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function to call after every tensor; end with time and peak memory."""
     start = told = time.monotonic()
     with make_bar(what, DownloadColumn()) as bar:
         task = bar.add_task("", total=None)
 
-        def hear(name: str, done: int, total: int) -> None:
+        def show(name: str, done: int, total: int) -> None:
             nonlocal told
             bar.update(task, completed=done, total=total, description=name)
             if bar.disable and time.monotonic() - told > PLAIN_EVERY_S:
                 told = time.monotonic()
                 say(f"{what}: {done / 1e6:.0f} of {total / 1e6:.0f} MB, last {name}")
 
-        yield hear
+        yield show
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     say(f"{what}: {time.monotonic() - start:.1f} s, peak memory of this process {peak / 1e6:.0f} MB")
 

@@ -17,10 +17,9 @@ from prefect.runtime import deployment
 from prefect.states import Completed
 from pydantic import Field
 
-from flows.after_training import PARAMS
 from flows.progress import say
 from tasks.base.errors import BadInput
-from tasks.parameters.params import Params, read_params
+from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.promote_version import Declined, promote_version, refuse
 from tasks.registry.promotion import reconcile
 from tasks.reporting.table import markdown_tables
@@ -62,22 +61,23 @@ def promote(
         hours: How long to wait for an answer; then the run fails and nothing has moved.
         force_reason: Ask even if the verdict is not PROMOTE, for this reason, which stays on record for ever.
     """
-    params = params or read_params(PARAMS)
+    params = params or read_params(PARAMS_FILE)
     for sentence in reconcile(params.register_):
         say(sentence)
-    asked = _asked()
-    judgement = judge_again(params, asked.version if asked else version)
+    pending = _pending_question()
+    judgement = judge_again(params, pending.version if pending else version)
     _show(judgement)
     if judgement.reigns:
         return _done(judgement.sentence)
-    if judgement.decision != "PROMOTE" and not force_reason and not asked:
+    if judgement.decision != "PROMOTE" and not force_reason and not pending:
         return _done(f"not promoted: {judgement.sentence}")
     if deployment.id is None:
         raise BadInput(
-            "promote: it asks in Prefect's UI, for which it has to run as a deployment; "
-            "start it there under loreline serve, or use loreline promote"
+            "promote",
+            "it asks in Prefect's UI, for which it has to run as a deployment",
+            "start it there under loreline serve, or use loreline promote",
         )
-    question = asked or Question(judgement.candidate.version, judgement.decision != "PROMOTE")
+    question = pending or Question(judgement.candidate.version, judgement.decision != "PROMOTE")
     answer = suspend_flow_run(
         wait_for_input=Approval.with_initial_data(description=_described(judgement, force_reason)),
         timeout=round(hours * 3600),
@@ -93,7 +93,7 @@ def promote(
     return _done(promotion.sentence)
 
 
-def _asked() -> Question | None:
+def _pending_question() -> Question | None:
     """Return what this run has asked: the challenger and the verdict may be others by now."""
     context = FlowRunContext.get()
     policy = context.flow_run.empirical_policy if context and context.flow_run else None

@@ -1,4 +1,4 @@
-"""The stages as Prefect tasks: named by what they do, tried again only where a network may come back."""
+"""Stages as Prefect tasks: named by what they do, tried again only where a network may come back."""
 
 import logging
 from collections.abc import Callable
@@ -10,15 +10,6 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 
 from tasks.base.errors import LorelineError, Unavailable
-from tasks.evaluate_merge import evaluate_merge
-from tasks.evaluation.task_files import check_tasks
-from tasks.fetch_run import fetch_run
-from tasks.merge_checkpoints import merge_checkpoints
-from tasks.promote_version import promote_if_auto
-from tasks.register_model import register_model
-from tasks.select_checkpoints import select_checkpoints
-from tasks.sources.addresses import observe
-from tasks.version_artifacts import version_artifacts
 
 ParamsT = ParamSpec("ParamsT")
 ResultT = TypeVar("ResultT")
@@ -50,17 +41,6 @@ def _unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
     except Exception:
         return False
     return False
-
-
-look = stage(observe, "look at {address}", network=True)
-check = stage(check_tasks, "check the evaluation tasks")
-fetch = stage(fetch_run, "fetch {params.source}", network=True)
-select = stage(select_checkpoints, "select {params.rule}")
-merge = stage(merge_checkpoints, "merge by {params.method}")
-evaluate = stage(evaluate_merge, "evaluate on {params.primary}", network=True)
-register = stage(register_model, "register as {params.name}", network=True)
-version = stage(version_artifacts, "version with DVC", network=True)
-promote = stage(promote_if_auto, "promote if {params.register_.promote}", network=True)
 
 
 class _OneSentence(logging.Filter):

@@ -151,6 +151,6 @@ def test_every_room_says_its_idea(path: Path) -> None:
 
 def test_the_documentation_lists_the_rooms_in_this_order() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-    places = [text.find(f"`{room}/`") for room in ROOMS]
+    places = [text.find(f"`tasks/{room}/`") for room in ROOMS]
     assert -1 not in places
     assert all(one < other for one, other in pairwise(places))

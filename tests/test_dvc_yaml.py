@@ -22,7 +22,7 @@ MODULES = {
 
 def test_the_five_stages_are_commands_and_sections() -> None:
     sections = {field.alias or name for name, field in Params.model_fields.items()}
-    commands = {command.callback.__name__ for command in app.registered_commands if command.callback}
+    commands = {command.name for command in app.registered_commands}
     assert list(STAGES) == list(MODULES)
     assert set(STAGES) <= sections
     assert set(STAGES) <= commands

@@ -1,4 +1,4 @@
-"""The demo: a real training run, then the flow on its checkpoints exactly as on a user's."""
+"""The demo: a real training run, which is then merged exactly as a user's."""
 
 from pathlib import Path
 
@@ -7,17 +7,15 @@ from flows.progress import say
 from tasks.parameters.params import Params, read_params
 
 
-def demonstrate(seed: int, steps: int | None, params_file: Path) -> None:
-    """Train, unless this run is there already, and merge."""
+def train_demo(seed: int, steps: int | None, params_file: Path) -> Params:
+    """Train, unless this run is there already; return the parameters to merge it with."""
     steps = steps or DEFAULT_STEPS
     directory = demo_directory(seed, steps)
     params = demo_params(directory, params_file)
     say(f"demo: a fine-tuning run of {steps} steps with seed {seed} in {directory}")
     finished_run(directory, seed=seed, steps=steps)
     say("demo: the flow, as after any training run")
-    from flows.run import run_flow  # Prefect takes seconds to import
-
-    run_flow(params, refresh=True)  # the demo may have been trained anew
+    return params
 
 
 def demo_directory(seed: int, steps: int) -> Path:

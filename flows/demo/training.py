@@ -72,7 +72,7 @@ def remove_run(directory: Path) -> None:
     """Remove what an earlier demo wrote; its task files tell it from a user's run, which stays as it is."""
     found = [path for pattern in DEMO_FILES for path in directory.glob(pattern)]
     if found and not (directory / "tasks" / "word_problems.yaml").exists():
-        raise BadInput(f"{found[0]} is not from the demo: give the demo a directory of its own")
+        raise BadInput(found[0], "is not from the demo", "give the demo a directory of its own")
     for path in found:
         if path.is_dir():
             shutil.rmtree(path)

@@ -1,9 +1,12 @@
-"""Where things live that outlive a run: state (the registry, evaluations) and what can be computed again."""
+"""Artifacts, state and cache directories."""
 
 import os
 from pathlib import Path
 
 import platformdirs
+
+ARTIFACTS = Path("artifacts")
+"""Where the stages publish, in a checkout and in a workspace."""
 
 
 def state_dir() -> Path:

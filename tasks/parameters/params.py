@@ -16,6 +16,9 @@ from tasks.parameters.selection import SelectParams
 from tasks.parameters.version import VersionParams
 from tasks.parameters.watch import WatchParams
 
+PARAMS_FILE = Path("params.yaml")
+"""In the directory of a project, where every command runs."""
+
 
 class Params(Section):
     """params.yaml as a whole."""

@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 import yaml
+from prefect.events import DeploymentEventTrigger
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.deployments import deployments
+from flows.watch import watch
+from loreline import EVENT
 from tests.support.servers import PrefectServer, Servers, until
 
 pytestmark = pytest.mark.servers
@@ -71,6 +75,12 @@ def test_serving_schedules_runs_until_it_is_stopped_and_again_when_it_is_served_
 
 
 def test_the_team_s_deployment_file_is_accepted(server: PrefectServer) -> None:
+    """In place of release 0.1's, which had the event start `watch`: one event must not start two flows."""
+    ended = DeploymentEventTrigger(name="training ended", expect={EVENT})
+    with temporary_settings({PREFECT_API_URL: server.api_url}):
+        before: Any = watch.to_deployment("watch", triggers=[ended])
+        before.apply()
+
     def prefect(*arguments: str) -> None:
         command = [sys.executable, "-m", "prefect", "--no-prompt", *arguments]
         result = subprocess.run(
@@ -81,7 +91,11 @@ def test_the_team_s_deployment_file_is_accepted(server: PrefectServer) -> None:
     prefect("work-pool", "create", "loreline", "--type", "process")
     prefect("deploy", "--all")
     assert [name for name, each in named(server).items() if each["work_pool_name"] == "loreline"] == NAMES
-    assert str(named(server)["watch"]["description"]).startswith("Merge a training run that has ended")
+    assert str(named(server)["merge"]["description"]).startswith("Merge a training run that has ended")
+    started = [
+        action["deployment_id"] for each in server.post("automations/filter") for action in each["actions"]
+    ]
+    assert started == [named(server)["merge"]["id"]]
 
 
 def test_the_team_s_deployments_are_those_that_are_served() -> None:

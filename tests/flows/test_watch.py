@@ -1,10 +1,11 @@
-"""What a look around does with each run that it finds; on a temporary server of Prefect's."""
+"""What a look around does with each run that it finds, by hand and as a flow; on a temporary server of Prefect's."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
+from flows.by_hand import merge_ended_runs, merge_run
 from flows.watch import watch
 from tasks.base.errors import LorelineError
 from tasks.jobs.ledger import Ledger
@@ -38,36 +39,35 @@ def roots(project: Path, *roots: str) -> None:
 
 
 def test_each_run_is_named_and_what_cannot_be_merged_is_tried_once(
-    prefect: None, project: Path, caplog: pytest.LogCaptureFixture
+    prefect: None, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
-        watch()
-    said = caplog.text
+        merge_ended_runs()
+    said = capsys.readouterr().err
     assert "runs/going on: left alone: " in said
     assert "runs/single: has ended: " in said
     (entry,) = Ledger().entries()
     assert (entry.source, entry.state) == ("runs/single", "refused")
-    caplog.clear()
-    watch()
-    assert "runs/single: was refused (nothing to merge" in caplog.text
+    merge_ended_runs()
+    assert "runs/single: was refused (nothing to merge" in capsys.readouterr().err
     assert Ledger().entries() == [entry]
 
 
 def test_what_was_refused_is_tried_again_when_it_changed(prefect: None, project: Path) -> None:
     with pytest.raises(LorelineError, match="nothing to merge"):
-        watch()
+        merge_ended_runs()
     config = project / "runs" / "single" / "checkpoint-10" / "config.json"
     config.write_text(config.read_text() + "\n")
     back(project / "runs" / "single")
     with pytest.raises(LorelineError, match="nothing to merge"):
-        watch()
+        merge_ended_runs()
     assert [entry.source for entry in Ledger().entries()] == ["runs/single"] * 2
 
 
 def test_a_root_that_cannot_be_used_keeps_no_other_waiting(prefect: None, project: Path) -> None:
     roots(project, "nowhere", "runs/single")
     with pytest.raises(LorelineError) as caught:
-        watch()
+        merge_ended_runs()
     assert "watch.roots: nowhere: no such directory" in str(caught.value)
     assert "runs/single: nothing to merge" in str(caught.value)
 
@@ -75,6 +75,15 @@ def test_a_root_that_cannot_be_used_keeps_no_other_waiting(prefect: None, projec
 def test_a_run_that_was_announced_is_not_asked_whether_it_ended(prefect: None, project: Path) -> None:
     """The event comes from its Trainer; what is not ready is left to the fetch stage."""
     with pytest.raises(LorelineError, match="nothing to merge"):
-        watch(str(project / "runs" / "going on"))
+        merge_run(str(project / "runs" / "going on"))
     (entry,) = Ledger().entries()
     assert entry.source == "runs/going on"
+
+
+def test_without_a_deployment_to_start_the_flow_says_what_makes_one(prefect: None, project: Path) -> None:
+    """And what looks around computes nothing itself."""
+    with pytest.raises(
+        LorelineError, match="runs/single: merge/merge: there is no such deployment; make it with"
+    ):
+        watch()
+    assert Ledger().entries() == []

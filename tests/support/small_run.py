@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from flows.callback import MergeAfterTraining
+from loreline import MergeAfterTraining
 
 
 def train(output: Path, seed: int, steps: int = 12, every: int = 3) -> None:

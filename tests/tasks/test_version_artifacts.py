@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import zc.lockfile
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import Registration, TrainingRun
 from tasks.parameters.params import read_params
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.version_artifacts import Versioned, check_version, version_artifacts

@@ -2,10 +2,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tasks.parameters.evaluation import EvaluateParams
-from tasks.parameters.fetch import FetchParams
 
 from tasks.doctor.parameters import check_evaluation, check_source
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
 from tests.support.tiny_world import write_world
 

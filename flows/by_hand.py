@@ -1,4 +1,4 @@
-"""Running the flow in this process, and showing what came out."""
+"""Merging by hand, in this process, and showing what came out."""
 
 import sys
 
@@ -6,25 +6,42 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from flows.after_training import PARAMS, Outcome, after_training
+from flows.merge import Outcome, merge, merge_in_place
+from flows.progress import say
+from flows.watch import look_around
 from tasks.jobs.ledger import LedgerEntry
-from tasks.parameters.params import Params, read_params
+from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
 
 PLAIN_WIDTH = 110
 
 
-def run_flow(params: Params, refresh: bool = False) -> None:
+def run_merge(params: Params, refresh: bool = False) -> None:
     """Run the flow and print the table, the verdict and where to look.
 
     What params.yaml says is done in artifacts/; anything else has a place of its own.
     """
-    in_place = PARAMS.is_file() and read_params(PARAMS) == params
-    outcome = after_training(params, in_place, refresh)
-    if isinstance(outcome, Outcome):
-        show(outcome)
-    elif isinstance(outcome, LedgerEntry):
-        print(f"{outcome.source}: {outcome.sentence}")
+    in_place = PARAMS_FILE.is_file() and read_params(PARAMS_FILE) == params
+    ended = merge_in_place(params, refresh) if in_place else merge(params=params, refresh=refresh)
+    if isinstance(ended, Outcome):
+        show(ended)
+    elif isinstance(ended, LedgerEntry):
+        print(f"{ended.source}: {ended.sentence}")
+
+
+def merge_ended_runs() -> None:
+    """Merge the runs in watch.roots that have ended, one after the other."""
+    params = read_params(PARAMS_FILE)
+    look_around(params, lambda source, _: merge_run(source, params))
+
+
+def merge_run(source: str, params: Params | None = None) -> None:
+    """Merge one training run that has ended, and say what became of it; `params` unset: params.yaml's."""
+    ended = merge(source, params)
+    if isinstance(ended, Outcome):
+        say(f"{source}: {ended.evaluation.verdict.sentence}")
+    elif isinstance(ended, LedgerEntry):
+        say(f"{ended.source}: {ended.sentence}")
 
 
 def show(outcome: Outcome) -> None:

@@ -1,0 +1,172 @@
+"""The main flow: after a training run, fetch → select → merge → evaluate → register → version."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.device_lock import device_lock
+from flows.mark_crashed import mark_crashed
+from flows.progress import say, tensor_progress
+from flows.stages import stage
+from tasks.base.directories import ARTIFACTS, state_dir
+from tasks.base.records import Evaluation, Registration
+from tasks.evaluate_merge import evaluate_merge
+from tasks.evaluation.task_files import check_tasks
+from tasks.fetch_run import fetch_run
+from tasks.jobs.identity import identity_of, key_of
+from tasks.jobs.ledger import Claim, Ledger, LedgerEntry
+from tasks.merge_checkpoints import merge_checkpoints
+from tasks.parameters.params import PARAMS_FILE, Params, read_params
+from tasks.promote_version import promote_if_auto
+from tasks.register_model import register_model
+from tasks.registry.store import place_of, uri_of
+from tasks.reporting.table import markdown_tables
+from tasks.select_checkpoints import select_checkpoints
+from tasks.sources.addresses import normal_address, observe
+from tasks.version_artifacts import Versioned, check_version, version_artifacts
+from tasks.versioning.worktree import close_workspace, open_workspace
+
+_look = stage(observe, "look at {address}", network=True)
+_check = stage(check_tasks, "check the evaluation tasks")
+_fetch = stage(fetch_run, "fetch {params.source}", network=True)
+_select = stage(select_checkpoints, "select {params.rule}")
+_merge = stage(merge_checkpoints, "merge by {params.method}")
+_evaluate = stage(evaluate_merge, "evaluate on {params.primary}", network=True)
+_register = stage(register_model, "register as {params.name}", network=True)
+_version = stage(version_artifacts, "version with DVC", network=True)
+_promote = stage(promote_if_auto, "promote if {params.register_.promote}", network=True)
+
+
+class Outcome(NamedTuple):
+    """What a merged run ends with."""
+
+    artifacts: Path | None
+    """None once they lie in git, DVC and MLflow alone."""
+    evaluation: Evaluation
+    registration: Registration
+    versioned: Versioned
+    promotion: str | None
+
+
+Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry]
+"""Callers get the first or the second, which says why there was nothing to do; Prefect shows the third."""
+
+
+def _run_name() -> str:
+    given = flow_run.parameters
+    return _chosen(given.get("run"), given.get("params")).fetch.source
+
+
+@flow(name="merge", flow_run_name=_run_name, persist_result=False)
+def merge(run: str | None = None, params: Params | None = None, refresh: bool = False) -> Ended:
+    """Merge a training run that has ended, judge the merge, register and version it.
+
+    The work is done in a git worktree of its own. A run that was merged before, or is being merged, is named.
+
+    Args:
+        run: A Trainer's output directory, hf://org/name, or mlflow:/runs/RUN_ID/PATH; unset: fetch.source.
+        params: What to do; unset: what params.yaml says.
+        refresh: Look at the run anew, and do again what was done.
+    """
+    params = _chosen(run, params)
+    key = key_of(_look(params.fetch.source, params.watch.quiet_for, params.register_).digest, params)
+    claimed = Ledger().claim(key, params.fetch.source, str(flow_run.id), again=refresh)
+    if isinstance(claimed, LedgerEntry):
+        return _nothing_to_do(claimed)
+    root, place = Path.cwd(), state_dir() / "runs" / claimed.workspace
+    with claimed as claim:
+        mark_crashed(claim.predecessor)
+        artifacts = open_workspace(place, root, params) / ARTIFACTS
+        identity = _fetched(params, artifacts, refresh)
+        done = _work(params, claim, artifacts, identity, again=refresh)
+    if isinstance(done, Outcome) and not done.versioned.tag:
+        return _completed(done)
+    close_workspace(place, root)
+    return (
+        _nothing_to_do(done) if isinstance(done, LedgerEntry) else _completed(done._replace(artifacts=None))
+    )
+
+
+@flow(name="merge", flow_run_name=_run_name, persist_result=False)
+def merge_in_place(params: Params, refresh: bool = False) -> Ended:
+    """Do the same in artifacts/ of this checkout, as dvc repro does; what was merged before is done again.
+
+    Args:
+        params: What params.yaml says.
+        refresh: Look at the run anew.
+    """
+    identity = _fetched(params, ARTIFACTS, refresh)
+    claimed = Ledger().claim(identity, params.fetch.source, str(flow_run.id), again=True)
+    if isinstance(claimed, LedgerEntry):
+        return _nothing_to_do(claimed)
+    with claimed as claim:
+        mark_crashed(claim.predecessor)
+        done = _work(params, claim, ARTIFACTS, identity, again=True)
+    return _nothing_to_do(done) if isinstance(done, LedgerEntry) else _completed(done)
+
+
+def _chosen(run: str | None, params: Params | None) -> Params:
+    """Return what to do; a run that is named goes before fetch.source."""
+    params = params or read_params(PARAMS_FILE)
+    if run is None:
+        return params
+    fetch = params.fetch.model_copy(update={"source": normal_address(run, Path.cwd())})
+    return params.model_copy(update={"fetch": fetch})
+
+
+def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
+    """Fetch the run, after making sure that what follows can be done; return its identity."""
+    _check(params.evaluate)
+    check_version(params, Path.cwd())
+    return identity_of(_fetch(params.fetch, artifacts, refresh, params.register_), params)
+
+
+def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
+    """Do what follows fetch; the same checkpoints, merged from elsewhere, count unless `again`."""
+    _select(params.select, artifacts)
+    with device_lock(params):
+        before = None if again else Ledger().merged_as(identity)
+        if before:
+            return claim.settle("merged", before.sentence, identity, before.version, before.tag)
+        with tensor_progress() as on_tensor:
+            report = _merge(params.merge, artifacts, on_tensor)
+        for note in report.notes:
+            say(f"merge: {note}")
+        evaluation = _evaluate(params.evaluate, params.register_, artifacts, _say_model)
+    _show(evaluation)
+    registration = _register(params.register_, artifacts, claim.confirm)
+    versioned = _version(params, artifacts, identity, claim.confirm)
+    promotion = _promote(params, registration)
+    model = f"models:/{registration.name}/{registration.version}"
+    place = place_of(uri_of(params.register_))  # the next run may name another registry
+    told = f"{model} in {place}: {evaluation.verdict.sentence}"
+    claim.settle("merged", told, identity, model, versioned.tag)
+    return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
+
+
+def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry]:
+    return Completed(message=outcome.evaluation.verdict.sentence, data=outcome)
+
+
+def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry]:
+    """End at once, naming what was done or who is at it."""
+    at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
+    message = at_work if entry.state == "merging" else entry.sentence
+    return Completed(name="NothingToDo", message=message, data=entry)
+
+
+def _say_model(label: str) -> None:
+    say(f"evaluate: {label}")
+
+
+def _show(evaluation: Evaluation) -> None:
+    create_markdown_artifact(
+        markdown=f"**{evaluation.verdict.sentence}**\n\n{markdown_tables(evaluation)}\n",
+        key="verdict",
+        description="The merge beside the models it could replace",
+    )

@@ -1,0 +1,120 @@
+"""Tell Prefect that a training run has ended, with one request from a process of its own.
+
+`loreline.callback` runs this file by its path: it uses the standard library only, and whatever packages lie
+beside the training script do not matter to it.
+"""
+
+import base64
+import json
+import os
+import signal
+import ssl
+import sys
+import threading
+import urllib.error
+import urllib.request
+import uuid
+from datetime import datetime
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+EVENT = "loreline.training.ended"
+URL = "PREFECT_API_URL"
+NO_SERVER = f"{URL} is not set in the environment of the training (a Prefect profile is not read)"
+
+
+def announce(run: str, name: str) -> str:
+    """Send the event to the server that the environment names, and return what became of it.
+
+    The sentence quotes no address, header or other exception's text, which may hold passwords.
+    """
+    if not (url := os.environ.get(URL, "").strip()):
+        return _not_announced(NO_SERVER)
+    try:
+        with _opener().open(_request(urlsplit(url), run, name)) as answer:
+            answer.read()
+    except urllib.error.HTTPError as error:
+        return _not_announced(f"the server answers {error.code}; {_advice(error.code)}")
+    except OSError as error:  # URLError, too
+        cause = getattr(error, "reason", error)
+        reason = getattr(cause, "strerror", None) or type(cause).__name__
+        return _not_announced(f"{reason}; can the server of {URL} be reached from here?")
+    except Exception as error:
+        return _not_announced(f"{type(error).__name__}; check {URL} and what is set beside it")
+    return "announced"
+
+
+def announce_log() -> Path:
+    """Return the file that says what became of each announcement."""
+    chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
+    return (chosen if chosen.is_absolute() else usual.expanduser()) / "loreline" / "announce.log"
+
+
+def _request(url: SplitResult, run: str, name: str) -> urllib.request.Request:
+    event = {
+        "id": str(uuid.uuid4()),
+        "occurred": datetime.now().astimezone().isoformat(),
+        "event": EVENT,
+        "resource": {"prefect.resource.id": f"loreline.run.{run}", "prefect.resource.name": name},
+        "payload": {"run": run, "name": name},
+    }
+    headers = {"Content-Type": "application/json", "User-Agent": "loreline"}  # urllib's own is often refused
+    if authorization := _authorization(url):
+        headers["Authorization"] = authorization
+    bare = url._replace(netloc=url.netloc.rpartition("@")[2], path=f"{url.path.rstrip('/')}/events")
+    return urllib.request.Request(bare.geturl(), json.dumps([event]).encode(), headers)
+
+
+def _authorization(url: SplitResult) -> str | None:
+    """Return the header's value: as for Prefect's client the address comes first, then the auth string."""
+    user = f"{unquote(url.username)}:{unquote(url.password or '')}" if url.username else None
+    key = os.environ.get("PREFECT_API_KEY", "").strip()
+    if pair := user or os.environ.get("PREFECT_API_AUTH_STRING", "").strip():
+        return f"Basic {base64.b64encode(pair.encode()).decode()}"
+    return f"Bearer {key}" if key else None
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """The key is for the server that was named, not for one that it points to."""
+
+    def redirect_request(self, *_: object, **__: object) -> None:
+        """Follow none: the answer becomes an HTTPError."""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens requests: a proxy may carry https, which it cannot read, and nothing else."""
+    proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme == "https"}
+    certificates = ssl.create_default_context(cafile=os.environ.get("PREFECT_API_SSL_CERT_FILE") or None)
+    https = urllib.request.HTTPSHandler(context=certificates)
+    return urllib.request.build_opener(urllib.request.ProxyHandler(proxies), https, _NoRedirect)
+
+
+def _advice(code: int) -> str:
+    if code in (401, 403):
+        return "set PREFECT_API_AUTH_STRING or PREFECT_API_KEY where training runs"
+    if code < 500:  # redirects are not followed
+        return f"is {URL} the server's own address, with /api at its end?"
+    return "its log says why"
+
+
+def _not_announced(why: str) -> str:
+    return f"not announced, the watcher will find the run: {why}"
+
+
+def _main(run: str, name: str, seconds: str) -> None:
+    """Announce, and append one line to the log; whatever happens, the process is gone after `seconds`."""
+    signal.alarm(int(seconds))
+    patience = 0.8 * int(seconds)
+    told = [_not_announced(f"no answer within {patience:.0f} s")]
+    asking = threading.Thread(target=lambda: told.append(announce(run, name)), daemon=True)
+    asking.start()
+    asking.join(patience)  # unlike a socket's time-out it counts everything: the name, every byte
+    log = announce_log()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a", encoding="utf-8", errors="backslashreplace") as lines:
+        lines.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {run}: {told[-1]}\n")
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
