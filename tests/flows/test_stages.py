@@ -9,7 +9,11 @@ from tasks.base.errors import BadInput, Unavailable
 
 @pytest.mark.parametrize(
     ("error", "network", "tries"),
-    [(Unavailable("server", "down", "wait"), True, 3), (BadInput("key", "wrong", "correct it"), True, 1), (Unavailable("server", "down", "wait"), False, 1)],
+    [
+        (Unavailable("server", "down", "wait"), True, 3),
+        (BadInput("key", "wrong", "correct it"), True, 1),
+        (Unavailable("server", "down", "wait"), False, 1),
+    ],
 )
 def test_retries(
     prefect: None,

@@ -1,6 +1,9 @@
 """What earlier releases wrote and named stays the same: bytes of merges, identities of merged runs."""
 
+import contextlib
 import hashlib
+import sqlite3
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,12 @@ import torch
 from tasks.base.records import Checkpoint, FileDigest, TrainingRun
 from tasks.checkpoints.layout import SINGLE
 from tasks.jobs.identity import identity_of, key_of
+from tasks.jobs.ledger import Ledger, LedgerEntry
 from tasks.merge_checkpoints import merge_directories
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.params import Params
+from tasks.versioning.commit import IDENTITY, MODEL, Message, commit_files
 from tests.support.tiny import write_checkpoint
 
 SHAPES = {
@@ -105,3 +110,47 @@ def test_a_merged_run_has_the_identity_that_it_always_had() -> None:
     assert run.digest == "1cf8faf161b205fc5bcbe27b90adc99ca6bf0c7681f4b628d9e4ab7a0816a5b1"
     assert key_of("seen", params) == "785edcc0d0575fe7c7f3e1a70926edbec9be359c5e20dd09574f0bfc33ff1ecf"
     assert identity_of(run, params) == "6955402eb319d80eb4a8ab6b0b327cf7c2b3dfd97cf7ebf532dc2e6a73075184"
+
+
+LEDGER = """
+CREATE TABLE jobs (
+        key TEXT PRIMARY KEY, source TEXT NOT NULL, state TEXT NOT NULL, token INTEGER NOT NULL,
+        workspace TEXT NOT NULL, owner TEXT NOT NULL, flow_run TEXT, since REAL NOT NULL, beat REAL NOT NULL,
+        sentence TEXT NOT NULL, identity TEXT, version TEXT, tag TEXT
+    );
+INSERT INTO jobs VALUES('025ce68e','runs/demo','merged',1,'025ce68e80bc5a04','{"host":"vm",
+    "boot":"03d63a2f-39fd-4b45-b777-c3be11eb962d","namespace":"pid:[4026531836]","pid":20424,"start":"122973"}',
+    'b75568fe-5867-4d64-8818-afaf51b5cbce',1795864179.14,1795864179.14,'models:/loreline-demo/1: PROMOTE.',
+    '71c0364589fe','models:/loreline-demo/1','merge/demo');
+PRAGMA application_id = 1282363973;
+PRAGMA user_version = 1;
+"""
+"""As e6acb12 wrote it."""
+
+
+def test_a_ledger_of_an_earlier_release_still_knows_what_is_merged(tmp_path: Path) -> None:
+    with contextlib.closing(sqlite3.connect(tmp_path / "ledger.db")) as db:
+        db.executescript(LEDGER)
+    ledger = Ledger(tmp_path / "ledger.db")
+    known = ledger.claim("025ce68e", "runs/demo")
+    assert isinstance(known, LedgerEntry)
+    assert (known.state, known.version, known.tag) == ("merged", "models:/loreline-demo/1", "merge/demo")
+    assert ledger.merged_as("71c0364589fe") == known
+
+
+def test_a_commit_of_an_earlier_release_stands_for_its_merge(tmp_path: Path) -> None:
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@example.invalid"]
+    subprocess.run([*git, "init", "--quiet", "--initial-branch", "main"], check=True)
+    (tmp_path / "dvc.lock").write_text("{}\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "Start"], check=True)
+    said = "Merge demo by lore: PROMOTE\n\nPROMOTE: it gains.\n\nLoreline-Run: demo\n"
+    said += "Loreline-Identity: 71c0364589fe\nLoreline-Model: models:/loreline-demo/1\n"
+    subprocess.run([*git, "branch", "merges"], check=True)
+    tree = subprocess.run([*git, "write-tree"], check=True, capture_output=True, text=True).stdout.strip()
+    made = [*git, "commit-tree", tree, "-p", "main", "-m", said]
+    revision = subprocess.run(made, check=True, capture_output=True, text=True).stdout.strip()
+    subprocess.run([*git, "update-ref", "refs/heads/merges", revision], check=True)
+    trailers = {IDENTITY: "71c0364589fe", MODEL: "models:/loreline-demo/1"}
+    message = Message("Merge demo by lore: KEEP", "in other words", trailers)
+    assert commit_files(tmp_path, "merges", {"dvc.lock": tmp_path / "dvc.lock"}, message) == revision
