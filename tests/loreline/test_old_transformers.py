@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_server")]
 def environment(tmp_path_factory: pytest.TempPathFactory) -> TrainingEnvironment:
     place = tmp_path_factory.mktemp("environment")
     try:
-        return TrainingEnvironment(place, f"transformers=={TRANSFORMERS}", "accelerate")
+        return TrainingEnvironment(place, TRANSFORMERS)
     except subprocess.CalledProcessError as error:
         pytest.skip(f"the package index does not give transformers {TRANSFORMERS}: {error.stderr[-300:]}")
 

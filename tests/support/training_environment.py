@@ -5,6 +5,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+NEEDED = ("fsspec", "jinja2", "networkx", "psutil", "sympy", "typing_extensions")
+"""By torch and accelerate, beside what transformers brings."""
+
 
 class TrainingEnvironment:
     """A virtual environment that borrows this one's torch, which is too large to install again.
@@ -12,21 +15,21 @@ class TrainingEnvironment:
     Raises subprocess.CalledProcessError, with what pip said, when the package index cannot be reached.
     """
 
-    def __init__(self, place: Path, *requirements: str) -> None:
+    def __init__(self, place: Path, transformers: str) -> None:
         subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
         self.python = place / "bin" / "python"
+        self._install(f"transformers=={transformers}", *NEEDED)
+        self._install("--no-deps", "accelerate")  # pip would add a torch of its own choice
         ours, theirs = Path(sysconfig.get_path("purelib")), self._site_packages()
-        for borrowed in (
+        for name in (
             "torch",
             "torchgen",
             "functorch",
             *(path.name for path in ours.glob("torch-*.dist-info")),
         ):
-            (theirs / borrowed).symlink_to(ours / borrowed)
-        self.pip(*requirements)
+            (theirs / name).symlink_to(ours / name)
 
-    def pip(self, *requirements: str) -> None:
-        """Install what is given."""
+    def _install(self, *requirements: str) -> None:
         pip = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, *requirements], check=True, capture_output=True, text=True)
 
