@@ -170,9 +170,9 @@ def test_a_stopped_merge_ends_within_seconds_and_tidies_up(
     code = (
         "import sys, time, flows.progress as progress; from contextlib import contextmanager\n"
         "@contextmanager\n"
-        "def merging():\n"
+        "def tensor_progress():\n"
         "    yield lambda *news: (print('tensor', flush=True), time.sleep(1))\n"
-        "progress.merging = merging\n"
+        "progress.tensor_progress = tensor_progress\n"
         "from flows.cli import main; main()\n"
     )
     merge_directories(OLD, inputs, tmp_path / "out")
