@@ -11,11 +11,11 @@ from unittest import mock
 import numpy as np
 import torch
 from safetensors.numpy import save_file
-from tasks.engine.planning import plan_adapters
 
 from tasks.base.threads import one_thread_each
 from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS, PREFIX, read_adapter
 from tasks.engine.adapters import AdapterPlan, MergedFactors, merge_factors
+from tasks.engine.planning import plan_adapters
 from tasks.recipes.recipe import read_merge_params
 from tests.benchmarks.measure import digits, judged, say, table
 from tests.benchmarks.models import RANK

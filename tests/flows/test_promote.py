@@ -17,11 +17,11 @@ from prefect.exceptions import Pause
 from prefect.flow_engine import run_flow
 from prefect.input.actions import read_flow_run_input
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from tasks.parameters.registration import RegisterParams
 
 from flows.promote import promote
 from tasks.base.errors import BadInput
 from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
 from tasks.promote_version import promote_version, roll_back
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, version_of

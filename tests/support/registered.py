@@ -4,9 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tasks.parameters.registration import RegisterParams
-
 from tasks.base.records import Registration
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases

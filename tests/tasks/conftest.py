@@ -1,4 +1,4 @@
-"""Fixtures of the registry: a store that is ready, and everything that register reads."""
+"""Fixtures of the registry: a store that is ready, and everything that register reads; adapters on a base."""
 
 import contextlib
 import json
@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -198,3 +199,22 @@ def _evaluation(report: MergeReport, decision: str, gain: float, against: str | 
             items_needed=None,
         ),
     )
+
+
+TARGETS = {"llama": ["q_proj", "down_proj", "embed_tokens"], "gpt2": ["c_attn", "c_proj"]}
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def adapter_family(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Path]]:
+    """Write a base and three adapters of different rank and scaling."""
+    from tests.support.tiny_adapters import write_adapter, write_gpt2, write_llama  # which import PEFT
+
+    directory = tmp_path_factory.mktemp(request.param)
+    base = (write_llama if request.param == "llama" else write_gpt2)(directory / "base")
+    settings: list[dict[str, Any]] = [{"r": 2}, {"r": 3, "use_rslora": True}, {"r": 1, "lora_alpha": 2}]
+    return base, [
+        write_adapter(directory / f"checkpoint-{i}", base, i, target_modules=TARGETS[request.param], **own)
+        for i, own in enumerate(settings, 1)
+    ]

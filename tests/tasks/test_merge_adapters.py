@@ -6,7 +6,6 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,27 +22,11 @@ from tests.support.tiny_adapters import (
     logits,
     unloaded,
     write_adapter,
-    write_gpt2,
     write_llama,
     write_tensors,
 )
 
-TARGETS = {"llama": ["q_proj", "down_proj", "embed_tokens"], "gpt2": ["c_attn", "c_proj"]}
 SIGMA1 = LoreParams(mu=0.3, mu_scale="sigma1", tolerance=1e-12)
-
-
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
-def family(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Path]]:
-    """Write a base and three adapters of different rank and scaling."""
-    directory = tmp_path_factory.mktemp(request.param)
-    base = (write_llama if request.param == "llama" else write_gpt2)(directory / "base")
-    settings: list[dict[str, Any]] = [{"r": 2}, {"r": 3, "use_rslora": True}, {"r": 1, "lora_alpha": 2}]
-    return base, [
-        write_adapter(directory / f"checkpoint-{i}", base, i, target_modules=TARGETS[request.param], **own)
-        for i, own in enumerate(settings, 1)
-    ]
 
 
 METHODS: dict[str, tuple[MergeParams, list[float]]] = {
@@ -59,11 +42,11 @@ METHODS: dict[str, tuple[MergeParams, list[float]]] = {
 
 @pytest.mark.parametrize(("params", "weights"), METHODS.values(), ids=METHODS.keys())
 def test_a_linear_method_gives_the_weighted_sum_of_the_changes(
-    family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams, weights: list[float]
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams, weights: list[float]
 ) -> None:
     out = tmp_path / "out"
-    report = merge_directories(params, family[1], out)
-    merged, inputs = changes(out), [changes(adapter) for adapter in family[1]]
+    report = merge_directories(params, adapter_family[1], out)
+    merged, inputs = changes(out), [changes(adapter) for adapter in adapter_family[1]]
     assert merged.keys() == inputs[0].keys()
     for module, change in merged.items():
         expected = sum(c * own[module] for c, own in zip(weights, inputs, strict=True))
@@ -87,10 +70,10 @@ def test_a_linear_method_gives_the_weighted_sum_of_the_changes(
     ],
 )
 def test_adapters_in_float64_merge_like_the_full_matrices(
-    family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams
 ) -> None:
     """The full matrices are merged by the dense engine: as models, over a base of zeros."""
-    adapters = double(family[1], tmp_path / "double")
+    adapters = double(adapter_family[1], tmp_path / "double")
     merge_directories(params, adapters, tmp_path / "out")
     dense = [tmp_path / "dense" / adapter.name for adapter in adapters]
     for adapter, directory in zip(adapters, dense, strict=True):
@@ -106,11 +89,11 @@ def test_adapters_in_float64_merge_like_the_full_matrices(
 
 
 def test_peft_loads_the_merge_without_a_word_and_it_computes_what_the_dense_merge_does(
-    family: tuple[Path, list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     from peft import PeftModel
 
-    base, adapters = family
+    base, adapters = adapter_family
     merge_directories(MergeParams(method="average"), adapters, tmp_path / "out")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -135,9 +118,9 @@ def test_peft_loads_the_merge_without_a_word_and_it_computes_what_the_dense_merg
     ids=lambda params: params.method,
 )
 def test_on_a_base_adapters_merge_like_the_models_that_peft_makes_of_them(
-    family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams
 ) -> None:
-    base, adapters = family
+    base, adapters = adapter_family
     on_base = params.model_copy(update={"base": str(base)})
     report = merge_directories(on_base, adapters, tmp_path / "out")
     models = [unloaded(base, adapter, tmp_path / adapter.name) for adapter in adapters]
@@ -155,8 +138,8 @@ def test_on_a_base_adapters_merge_like_the_models_that_peft_makes_of_them(
     assert logits(load(tmp_path / "out")).isfinite().all()
 
 
-def test_adapters_and_models_mix(family: tuple[Path, list[Path]], tmp_path: Path) -> None:
-    base, adapters = family
+def test_adapters_and_models_mix(adapter_family: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    base, adapters = adapter_family
     whole = unloaded(base, adapters[1], tmp_path / "whole")
     merge_directories(MergeParams(method="average"), [adapters[0], whole, adapters[2]], tmp_path / "out")
     models = [load_file(unloaded(base, a, tmp_path / a.name) / "model.safetensors") for a in adapters]
@@ -216,10 +199,10 @@ def test_adapters_of_different_layers_merge_to_one_of_all_of_them(tmp_path: Path
     ],
 )
 def test_what_cannot_be_done_with_adapters_is_refused_and_nothing_is_written(
-    family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams, sentence: str
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, params: MergeParams, sentence: str
 ) -> None:
     with pytest.raises(BadInput, match=sentence):
-        merge_directories(params, family[1], tmp_path / "out")
+        merge_directories(params, adapter_family[1], tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
 
@@ -236,9 +219,9 @@ def test_adapters_that_hold_different_whole_tensors_are_refused(tmp_path: Path) 
 
 @pytest.mark.parametrize("on_base", [True, False])
 def test_an_adapter_with_nan_is_named_or_left_out(
-    family: tuple[Path, list[Path]], tmp_path: Path, on_base: bool
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, on_base: bool
 ) -> None:
-    base, adapters = family
+    base, adapters = adapter_family
     adapters = double(adapters, tmp_path)
     path = adapters[1] / "adapter_model.safetensors"
     tensors = load_file(path)
@@ -254,19 +237,21 @@ def test_an_adapter_with_nan_is_named_or_left_out(
 
 
 def test_the_same_adapters_give_the_same_bytes_and_a_finished_merge_is_not_done_again(
-    family: tuple[Path, list[Path]], tmp_path: Path
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path
 ) -> None:
     heard: list[str] = []
-    params, count = MergeParams(lore=SIGMA1), len(changes(family[1][0]))
+    params, count = MergeParams(lore=SIGMA1), len(changes(adapter_family[1][0]))
     for out, times in (("one", 1), ("one", 1), ("two", 2)):
-        merge_directories(params, family[1], tmp_path / out, lambda name, *rest: heard.append(name))
+        merge_directories(params, adapter_family[1], tmp_path / out, lambda name, *rest: heard.append(name))
         assert len(heard) == times * count
     for name in ("adapter_model.safetensors", "adapter_config.json", "merge.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_the_command_line_merges_adapters_both_ways(family: tuple[Path, list[Path]], tmp_path: Path) -> None:
-    base, adapters = family
+def test_the_command_line_merges_adapters_both_ways(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    base, adapters = adapter_family
     command = [sys.executable, "-c", "from flows.cli import main; main()", "merge", *map(str, adapters)]
     average = ["--set", "merge.method=average"]
     for out, extra in (("alone", []), ("model", ["--set", f"merge.base={base}"])):
@@ -300,40 +285,3 @@ def test_lore_by_default_gives_on_a_base_what_it_gives_alone(tmp_path: Path) -> 
         assert found.threshold == pytest.approx(expected.threshold, rel=1e-6)
         assert max(found.ranks) > 0
         np.testing.assert_allclose(full[name] - before[name], change, atol=1e-6)
-
-
-SETTINGS = [
-    {"method": "average", "weights": "nan", "nan": {"of": "task_vectors"}},
-    {"method": "task_arithmetic", "weights": "nan", "nan": {"of": "task_vectors", "scale": 1.7}},
-    {"method": "average", "weights": "nan", "nan": {"of": "task_vectors", "per": "model"}},
-    {"method": "average", "weights": "metagpt", "metagpt": {"per": "tensor"}},
-    {"method": "ema", "ema": {"decay": 0.3}},
-    {"method": "lawa", "lawa": {"k": 1, "spacing": 2}},
-    {"method": "task_arithmetic", "lam": 0.0},
-    {"method": "task_arithmetic", "lam": 1.7, "weights": "metagpt"},
-    {"method": "metagpt", "lam": 1.7, "metagpt": {"per": "tensor"}},
-    {"method": "model_stock"},
-    {"method": "lore", "lam": 1.7, "lore": {"mu": 0.3, "mu_scale": "sigma1", "tolerance": 1e-9}},
-    {"method": "lore", "lore": {"mu": 0.3, "mu_scale": "sigma1", "rank_ratio": 0.1, "combine": "mean"}},
-    {"method": "lore", "lam": 1.7, "lore": {"mu": 0.02, "mu_scale": "absolute", "passes": 4}},
-    {"method": "lore", "lam": 0.0, "lore": {"embeddings": "average", "mu": 0.3, "mu_scale": "sigma1"}},
-]
-
-
-@pytest.mark.parametrize("count", [2, 3])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_adapters_alone_merge_as_they_do_on_their_base(
-    family: tuple[Path, list[Path]], tmp_path: Path, settings: dict[str, Any], count: int
-) -> None:
-    """The way through the factors reads what the way through whole matrices reads."""
-    base, adapters = family[0], double(family[1][:count], tmp_path / "double")
-    merge_directories(MergeParams.model_validate(settings), adapters, tmp_path / "alone")
-    on_base = {**settings, "base": str(base), "dtype": "float32"}
-    merge_directories(MergeParams.model_validate(on_base), adapters, tmp_path / "whole")
-    alone = load_file(unloaded(base, tmp_path / "alone", tmp_path / "applied") / "model.safetensors")
-    whole = load_file(tmp_path / "whole" / "model.safetensors")
-    for name, tensor in whole.items():
-        if name in alone:
-            torch.testing.assert_close(
-                alone[name], tensor, rtol=0, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
-            )

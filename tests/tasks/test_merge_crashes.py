@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tasks.parameters.fetch import FetchParams
-from tasks.parameters.selection import SelectParams
 
 from tasks.base.publish import is_intact
 from tasks.engine import output
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import MergeParams
+from tasks.parameters.selection import SelectParams
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.tiny import write_checkpoint
 

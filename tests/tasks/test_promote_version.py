@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks import promote_version as stage
 from tasks.base.errors import BadInput
 from tasks.base.records import Registration
 from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
 from tasks.promote_version import Declined, promote_if_auto, promote_version, refuse, roll_back
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, version_of

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Evaluation
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.store import connect

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tasks.parameters.selection import SelectParams
-from tasks.trajectory.selection import choose
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Checkpoint, FileDigest, LeftOut, TrainingRun
+from tasks.parameters.selection import SelectParams
 from tasks.select_checkpoints import select_checkpoints
+from tasks.trajectory.selection import choose
 
 
 def checkpoint(step: int, loss: float | None = None, weights: str | None = None) -> Checkpoint:

@@ -4,12 +4,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from tasks.parameters.evaluation import EvaluateParams
-from tasks.parameters.fetch import FetchParams
 
 from tasks.base.directories import state_dir
 from tasks.doctor.disk import Disk, Need, check_disk, disk_of, judge_space, needs
 from tasks.jobs.ledger import Ledger
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
 
 NOBODY = 65534

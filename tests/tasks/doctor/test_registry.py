@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.directories import state_dir
 from tasks.doctor.finding import Finding
 from tasks.doctor.registry import check_registry
+from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import AliasChange, note_change
 from tasks.registry.store import connect
 

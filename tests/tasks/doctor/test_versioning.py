@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import pytest
-from tasks.parameters.version import VersionParams
 
 from tasks.doctor.finding import Finding
 from tasks.doctor.versioning import check_remote, check_versioning
+from tasks.parameters.version import VersionParams
 from tests.support.dvc_project import dvc, make_project, state
 
 PUSH = VersionParams(push=True)

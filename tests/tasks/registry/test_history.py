@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.records import Registration
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry import history as module
 from tasks.registry.history import merged_runs

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.parameters.params import Params
+from tasks.parameters.registration import RegisterParams
 from tasks.promote_version import promote_version, roll_back
 from tasks.registry import promotion
 from tasks.registry.alias_changes import AliasChange, alias_state, note_change, utc_now

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import LorelineError
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tests.support.registered import Killed, assert_registered_once
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput
+from tasks.parameters.registration import RegisterParams
 from tasks.promote_version import promote_version, roll_back
 from tasks.register_model import register_model
 from tasks.registry.alias_changes import alias_state

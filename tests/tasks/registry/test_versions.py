@@ -2,9 +2,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tasks.parameters.registration import RegisterParams
 
 from tasks.base.errors import BadInput
+from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.registry.versions import (
