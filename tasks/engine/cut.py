@@ -1,4 +1,4 @@
-"""Cutting tensors into blocks of rows, always in the same places."""
+"""Cutting tensors into blocks of rows, always at the same places."""
 
 import math
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
 
 
 def parts(block: Block) -> Iterator[Block]:
-    """Cut a block of a whole matrix as `cut` would have cut the matrix, in float64."""
+    """Cut a block of a whole matrix where `cut` would have cut the matrix; the parts are float64."""
     rows, columns = block.thetas[0].shape
     step = _rows(columns)
     for first in range(0, max(rows, 1), step):
