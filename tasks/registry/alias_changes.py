@@ -100,7 +100,7 @@ def _write(client: "MlflowClient", name: str, number: int, move: AliasChange, ta
     found = unless_missing(lambda: client.get_model_version(name, str(number)))
     if found is None:  # Somebody deleted the version meanwhile.
         return
-    for key, value in (tags | {STORY: _history(found.tags.get(STORY, "[]"), move)}).items():
+    for key, value in (tags | {STORY: _story(found.tags.get(STORY, "[]"), move)}).items():
         if found.tags.get(key) != value:
             client.set_model_version_tag(name, str(number), key, value)
 
@@ -116,7 +116,7 @@ def _tags(move: AliasChange) -> dict[str, str]:
     return tags | ({"loreline.forced": move.why} if move.forced else {})
 
 
-def _history(text: str, move: AliasChange) -> str:
+def _story(text: str, move: AliasChange) -> str:
     """Append a move to a version's history; the oldest entries go when MLflow has no room for more."""
     history = [entry for entry in json.loads(text) if entry["token"] != move.token]
     history.append(
