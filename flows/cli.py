@@ -1,4 +1,4 @@
-"""The `loreline` command: one table, no logic. Heavy imports wait until a command needs them."""
+"""The `loreline` command, one function for each subcommand; heavy libraries are imported in the functions."""
 
 import os
 import signal
@@ -28,7 +28,7 @@ Refresh = Annotated[bool, typer.Option("--refresh", help="Look at the run again 
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
 DEBUG = "--debug"
 GRACE_S = 5.0
-"""Between SIGTERM and the end of a process that is still computing."""
+"""Seconds between SIGTERM and the end of a process that is still computing."""
 
 
 @app.callback()
@@ -287,7 +287,7 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that scratch directories go; without waiting longer than that for a computation."""
+    """Exit by an exception, so that scratch directories are removed; after GRACE_S exit at once."""
     from tasks.base.publish import discard_scratch
 
     def end() -> None:
