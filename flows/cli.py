@@ -24,7 +24,7 @@ app = typer.Typer(
 Set = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")
 ]
-Refresh = Annotated[bool, typer.Option("--refresh", help="Look at the run again although it was fetched.")]
+Refresh = Annotated[bool, typer.Option("--refresh", help="Fetch the run again although it was fetched.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
 DEBUG = "--debug"
 GRACE_S = 5.0
@@ -111,7 +111,7 @@ def inspect_command(
     out: Annotated[Path | None, typer.Option(help="Where inspect.json and deviation.png go.")] = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor.")] = False,
 ) -> None:
-    """Say how checkpoints lie to each other (norms, cosines, sign conflict), without merging them."""
+    """Measure how checkpoints differ (norms, cosines, sign conflict), without merging them."""
     from flows.progress import tensor_progress
     from tasks.reporting.deviation_table import deviation_text
     from tasks.reporting.inspection import inspect_directories

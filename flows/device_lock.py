@@ -52,7 +52,7 @@ def _locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        get_run_logger().info("%s: another merge is at work there; this one waits for its turn", name)
+        get_run_logger().info("%s: in use by another merge; waiting until it is free", name)
         lock.acquire()
     try:
         yield

@@ -45,7 +45,7 @@ FLOWS = ["watch", "merge", "promote"]
 def doctor(params_file: Path) -> int:
     """Run every check, print the findings, and return the exit code: 2 when there is a problem."""
     found, params = _parameters(params_file)
-    with Console(stderr=True).status("looking"):
+    with Console(stderr=True).status("checking"):
         found += side_by_side(_lanes(params, Path.cwd()), DOCTOR_DEADLINE_S)
     Console(file=sys.stdout).print(findings_text(found), soft_wrap=True)
     return 2 if any(finding.level == "problem" for finding in found) else 0
