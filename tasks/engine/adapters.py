@@ -58,6 +58,7 @@ class AdapterPlan(Plan):
         for adapter in self.inputs:
             ranks.update({name: found.rank for name, found in adapter.factors.items()})
         sides = {name: sum(shape) for name, shape in self.shapes.items()}
+        # float64: both bases and the factors they come from, then the cores and the method's work on them
         return max(8 * (3 * sides[name] * k + (len(self.inputs) + 4) * k * k) for name, k in ranks.items())
 
 

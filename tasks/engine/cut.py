@@ -31,7 +31,7 @@ def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
     return [
         Piece(tensor, matrix, (matrix * rows + row) * columns, min(step, rows - row), columns)
         for matrix in range(stack)
-        for row in range(0, max(rows, 1), step)
+        for row in range(0, max(rows, 1), step)  # an empty tensor is one empty piece
     ]
 
 
@@ -44,6 +44,7 @@ def parts(block: Block) -> Iterator[Block]:
 
 
 def _rows(columns: int) -> int:
+    # whole rows: a row longer than BLOCK is a block by itself
     return max(1, BLOCK // max(columns, 1))
 
 

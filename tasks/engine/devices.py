@@ -16,6 +16,7 @@ def choose_devices(wanted: str, decomposes: bool) -> list[str]:
     auto takes every GPU for methods that decompose matrices. The others are limited by reading files, and
     numpy keeps up with that. Raises BadInput for a GPU that is not there.
     """
+    # The driver's file tells whether there is a GPU without importing torch, which takes seconds.
     if wanted == CPU or (wanted == "auto" and not (decomposes and Path("/dev/nvidiactl").exists())):
         return [CPU]
     import torch
@@ -50,4 +51,5 @@ def compute_threads(bytes_held: int) -> int:
 
 def cores() -> int:
     """Return how many cores this process may use."""
+    # not cpu_count: containers, batch systems and taskset allow fewer
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

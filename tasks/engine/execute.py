@@ -56,7 +56,7 @@ def execute(
         done = 0
         for name, stored in plan.spec.items():
             for output in outputs:
-                output.finish(name)
+                output.finish(name)  # in the order of the files, because the journal hashes along them
             done += len(outputs) * stored.size
             on_tensor(name, done, plan.bytes_written)
         return [output.close() for output in outputs]
@@ -112,6 +112,7 @@ class _Merging:
         try:
             finish = self._measured(names, [settings for settings, _ in variants])
             write = partial(_write, finish, outputs, _whole if self._plan.method.whole else deviation)
+            # After a kill some tensors of a group may be finished: those are measured again, but not merged.
             running = {name: self._blocks.start(write, name) for name in names if self._lacking([name])}
             for name, blocks in running.items():
                 found, deviations = zip(*(block.result() for block in blocks), strict=True)

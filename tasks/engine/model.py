@@ -56,7 +56,7 @@ def _set_dtype(config_file: Path, plan: Plan) -> None:
         {info.dtype for info in tensors.values()} & DTYPE_NAMES.keys()
         for tensors in (plan.spec, plan.inputs[-1].tensors)
     )
-    if written == own or len(written) > 1:
+    if written == own or len(written) > 1:  # with several dtypes there is no one to name
         return
     config = read_json(config_file)
     named = {

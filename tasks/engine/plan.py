@@ -45,6 +45,7 @@ class Plan:
     @cached_property
     def groups(self) -> list[list[str]]:
         """Names of floating tensors that are measured together: each alone, or all."""
+        # the variants share every block, so one that measures the whole model makes all of them wait for it
         spans_model = any(self.method.spans_model(settings.params) for settings in self.variants)
         return [list(self.shapes)] if spans_model else [[name] for name in self.shapes]
 

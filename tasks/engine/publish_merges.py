@@ -132,6 +132,7 @@ def _effective(params: MergeParams, sections: Sequence[str]) -> dict[str, object
 def _check_space(scratches: Sequence[Path], needed: int) -> None:
     # files left by a killed process are resumed or replaced: their space counts as free
     left = (path for scratch in scratches for path in scratch.iterdir())
+    # blocks, not lengths: only allocated space can be used again
     free = shutil.disk_usage(scratches[0]).free + sum(path.stat().st_blocks * 512 for path in left)
     if free < needed:
         raise BadInput(

@@ -85,6 +85,7 @@ def open_shards(directory: Path, spec: Spec, max_bytes: int) -> Iterator[list[Sh
 
 def write_numbers(shard: Shard, tensor: str, first_byte: int, numbers: Numbers) -> None:
     """Write part of a tensor at its place in the file."""
+    # an empty buffer cannot be cast
     view = memoryview(numbers.data).cast("B") if numbers.size else memoryview(b"")
     offset = shard.offsets[tensor] + first_byte
     while view:  # pwrite may write less than asked: Linux stops at 2 GiB
@@ -110,11 +111,13 @@ def _open(path: Path, spec: Spec) -> Shard:
 
 def _reserve(handle: int, size: int) -> None:
     os.ftruncate(handle, size)  # also cuts off what a file of another plan had beyond the end
+    # A sparse file would let the merge run out of disk space halfway.
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(handle, 0, size)
 
 
 def _header(spec: Spec) -> bytes:
+    # transformers refuses files without this metadata
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, stored in spec.items():

@@ -34,7 +34,7 @@ def stored_twice(inputs: Sequence[WeightReader]) -> set[str]:
 
 def _check_same(source: WeightReader, head: str, table: str) -> None:
     count = math.prod(source.tensors[head].shape)
-    for first in range(0, count, COMPARED_AT_ONCE):
+    for first in range(0, count, COMPARED_AT_ONCE):  # in parts: embeddings may be larger than the memory left
         some = min(COMPARED_AT_ONCE, count - first)
         if not np.array_equal(source.stored(head, first, some), source.stored(table, first, some)):
             raise BadInput(

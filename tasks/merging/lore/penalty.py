@@ -37,6 +37,7 @@ class Penalty:
         """
         if self.kind == "nuclear" or not sigma.size:
             return self.mu if self.kind == "nuclear" else 0.0
+        # t for every possible number r of active values; the right one is the largest that is consistent
         r = np.arange(1, sigma.size + 1)
         candidates = self.mu * np.cumsum(sigma) / (1 + self.mu * r)
         above = np.flatnonzero(sigma > candidates)
@@ -106,6 +107,7 @@ def noise_edge(found: Deviations, shape: tuple[int, int]) -> float:
         edge = _edge(max(found.energy - taken, 0.0), elements, m, n)
     if edge > COLLAPSED * found.largest:
         return edge
+    # Everything was a spike, and what was left of the energy is rounding.
     return _edge(found.energy, len(found.spectra) * m * n, m, n)
 
 

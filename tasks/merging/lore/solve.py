@@ -32,7 +32,7 @@ def solve(
         return found._replace(deltas=[delta.transposed for delta in found.deltas])
     if len(B) == 2 and anchor is None:
         return two_checkpoints.symmetric(B)
-    if energy(B) == 0.0:
+    if energy(B) == 0.0:  # identical checkpoints: nothing to decompose
         return two_checkpoints.no_task_vectors(B, "zero")
     if len(B) == 2 and anchor is not None:
         return two_checkpoints.anchored(B, anchor, scale, tolerance)

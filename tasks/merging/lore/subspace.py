@@ -44,6 +44,7 @@ def solve_by_subspaces(B: Tensor, scale: Scale, tolerance: float) -> Solution | 
     penalty, found = start.penalty, start.triplets
     fista = Fista(len(B), total_energy)
     largest, attempts, spare = float(found.sigma.max()), 0, SPARE
+    # Rounding of the products alone would exceed the tolerance: no proof in this precision.
     if PRODUCT_ROUNDING * torch.finfo(B.dtype).eps * largest > tolerance * threshold(found, penalty).lowest:
         raise Unproven
     for passes in range(1, SUBSPACE_PASSES + 1):
