@@ -1,4 +1,4 @@
-"""Merging by hand, in this process, and showing what came out."""
+"""Merging in this process, from the command line, and printing the result."""
 
 import sys
 
@@ -17,9 +17,9 @@ PLAIN_WIDTH = 110
 
 
 def run_merge(params: Params, refresh: bool = False) -> None:
-    """Run the flow and print the table, the verdict and where to look.
+    """Run the flow and print the table, the verdict and where the results are.
 
-    What params.yaml says is done in artifacts/; anything else has a place of its own.
+    With the parameters of params.yaml the run works in artifacts/, with others in a workspace of its own.
     """
     in_place = PARAMS_FILE.is_file() and read_params(PARAMS_FILE) == params
     ended = merge_in_place(params, refresh) if in_place else merge(params=params, refresh=refresh)
@@ -36,7 +36,7 @@ def merge_ended_runs() -> None:
 
 
 def merge_run(source: str, params: Params | None = None) -> None:
-    """Merge one training run that has ended, and say what became of it; `params` unset: params.yaml's."""
+    """Merge one training run that has ended, and report the outcome; `params` unset: params.yaml's."""
     ended = merge(source, params)
     if isinstance(ended, Outcome):
         say(f"{source}: {ended.evaluation.verdict.sentence}")

@@ -1,4 +1,4 @@
-"""The old home of the callback, for one release: `from loreline import MergeAfterTraining`."""
+"""The callback's former module, kept for one release: `from loreline import MergeAfterTraining`."""
 
 import warnings
 

@@ -1,4 +1,4 @@
-"""The `loreline` command: one table, no logic. Heavy imports wait until a command needs them."""
+"""The `loreline` command, one function for each subcommand; heavy libraries are imported in the functions."""
 
 import os
 import signal
@@ -24,11 +24,11 @@ app = typer.Typer(
 Set = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")
 ]
-Refresh = Annotated[bool, typer.Option("--refresh", help="Look at the run again although it was fetched.")]
+Refresh = Annotated[bool, typer.Option("--refresh", help="Fetch the run again although it was fetched.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
 DEBUG = "--debug"
 GRACE_S = 5.0
-"""Between SIGTERM and the end of a process that is still computing."""
+"""Seconds between SIGTERM and the end of a process that is still computing."""
 
 
 @app.callback()
@@ -111,7 +111,7 @@ def inspect_command(
     out: Annotated[Path | None, typer.Option(help="Where inspect.json and deviation.png go.")] = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor.")] = False,
 ) -> None:
-    """Say how checkpoints lie to each other (norms, cosines, sign conflict), without merging them."""
+    """Measure how checkpoints differ (norms, cosines, sign conflict), without merging them."""
     from flows.progress import tensor_progress
     from tasks.reporting.deviation_table import deviation_text
     from tasks.reporting.inspection import inspect_directories
@@ -287,7 +287,7 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Unwind, so that scratch directories go; without waiting longer than that for a computation."""
+    """Exit by an exception, so that scratch directories are removed; after GRACE_S exit at once."""
     from tasks.base.publish import discard_scratch
 
     def end() -> None:

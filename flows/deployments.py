@@ -17,9 +17,9 @@ from flows.watch import watch
 from loreline import EVENT
 
 POLL_S = 1.0
-"""Between looks for flow runs to start: with Prefect's own 10, every merge would start that much later."""
+"""Seconds between polls for flow runs to start; with Prefect's 10 every merge would start later."""
 AT_ONCE = 8
-"""Processes: merges wait for their device inside them, so that duplicates and promotions need not wait."""
+"""Flow runs at a time: merges that wait for their device must not block duplicates and promotions."""
 
 
 def serve_deployments(cron: str) -> None:
@@ -29,14 +29,14 @@ def serve_deployments(cron: str) -> None:
 
 
 class _Runner(Runner):
-    """Prefect's, but stopped by SIGTERM as by Ctrl-C: its own way exits before anything is put in order."""
+    """Prefect's runner, but stopped by SIGTERM as by Ctrl-C: its own handler exits without cleaning up."""
 
     def __init__(self, serving: asyncio.Task[Any], **settings: Any) -> None:
         super().__init__("loreline", **settings)
         self._serving = serving
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        """Stop."""
+        """Cancel serving, which cleans up."""
         self._serving.get_loop().call_soon_threadsafe(self._serving.cancel)
 
 
@@ -51,7 +51,7 @@ async def _serve(cron: str) -> None:
 
 
 async def deployments(cron: str) -> list[RunnerDeployment]:
-    """Return what is served; prefect.yaml says the same for work pools."""
+    """Return the deployments that are served; prefect.yaml has the same for work pools."""
     ended = DeploymentEventTrigger(
         name="training ended",
         expect={EVENT},

@@ -15,16 +15,16 @@ from tasks.engine.devices import choose_devices
 from tasks.parameters.params import Params
 
 SLOT_LEASE_S = 60
-"""How long Prefect keeps a slot whose holder fell silent."""
+"""How long Prefect keeps a slot without a sign of its holder."""
 
 
 @contextmanager
 def device_lock(params: Params) -> Iterator[None]:
     """Hold the devices that a run computes on, waiting until they are free.
 
-    A file lock decides, because it never outlives its process; a slot leaks when a server that keeps its
-    leases in memory is restarted. The concurrency limit of each device shows who is at work, and set to 0
-    it takes the device out of service.
+    A file lock decides, because it ends with its process; a slot leaks when a server that keeps its leases in
+    memory is restarted. The concurrency limit of each device shows which run holds it, and set to 0 takes the
+    device out of service.
     """
     names = [f"loreline-{socket.gethostname()}-{device.replace(':', '-')}" for device in _devices(params)]
     with ExitStack() as held:
@@ -39,7 +39,7 @@ def device_lock(params: Params) -> Iterator[None]:
 
 
 def _devices(params: Params) -> list[str]:
-    """List what merging or evaluating may use, in one order for everybody: nobody waits in a circle."""
+    """List the devices of merging and evaluating, sorted, so that two runs cannot deadlock."""
     wanted = (params.merge.device, params.evaluate.device)
     return sorted({device for each in wanted for device in choose_devices(each, decomposes=True)})
 
@@ -52,7 +52,7 @@ def _locked(name: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        get_run_logger().info("%s: another merge is at work there; this one waits for its turn", name)
+        get_run_logger().info("%s: in use by another merge; waiting until it is free", name)
         lock.acquire()
     try:
         yield
@@ -61,7 +61,7 @@ def _locked(name: str) -> Iterator[None]:
 
 
 def _prepare_limit(name: str) -> None:
-    """Create a device's limit, and free what a dead process still occupies: the lock is ours."""
+    """Create a device's limit, and free slots of dead processes: the caller holds the lock."""
     with get_client(sync_client=True) as client:
         try:
             occupied = client.read_global_concurrency_limit_by_name(name).active_slots

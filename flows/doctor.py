@@ -1,4 +1,4 @@
-"""`loreline doctor`: look at everything that a run will need, and say what to do."""
+"""`loreline doctor`: checks of everything that a run needs, with remedies."""
 
 import sys
 from collections.abc import Iterator
@@ -43,9 +43,9 @@ FLOWS = ["watch", "merge", "promote"]
 
 
 def doctor(params_file: Path) -> int:
-    """Run every check, print what was found, and return the exit code: 2 when something is a problem."""
+    """Run every check, print the findings, and return the exit code: 2 when there is a problem."""
     found, params = _parameters(params_file)
-    with Console(stderr=True).status("looking"):
+    with Console(stderr=True).status("checking"):
         found += side_by_side(_lanes(params, Path.cwd()), DOCTOR_DEADLINE_S)
     Console(file=sys.stdout).print(findings_text(found), soft_wrap=True)
     return 2 if any(finding.level == "problem" for finding in found) else 0
@@ -59,12 +59,12 @@ def _parameters(path: Path) -> tuple[list[Finding], Params | None]:
 
 
 def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
-    """Lay out the checks, slow ones and those that may hang apart; without parameters, what needs none."""
-    here = [Check("versions", check_versions), Check("file times", check_file_times)]
+    """Return the checks in lanes, slow ones apart; without parameters, only those that need none."""
+    quick = [Check("versions", check_versions), Check("file times", check_file_times)]
     computing = [Check("GPU", partial(check_gpu, params))]
-    lanes = [here, computing, [Check("Prefect", check_prefect)]]
+    lanes = [quick, computing, [Check("Prefect", check_prefect)]]
     if params:
-        here += [
+        quick += [
             Check("source", partial(check_source, params)),
             Check("git and DVC", partial(check_versioning, params.version, root)),
             Check("training runs", partial(check_training_runs, params, root)),
@@ -78,7 +78,7 @@ def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
 
 
 def check_prefect() -> list[Finding]:
-    """Look at the Prefect server that is configured; none is started."""
+    """Check the Prefect server that is configured; none is started."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -86,9 +86,9 @@ def check_prefect() -> list[Finding]:
 
     url = PREFECT_API_URL.value()
     if not url:
-        told = "PREFECT_API_URL is not set: runs by hand work, nothing runs by itself"
+        text = "PREFECT_API_URL is not set: runs by hand work, nothing runs by itself"
         remedy = "loreline serve; or prefect server start, then prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api"
-        return [Finding("Prefect", "server", told, "warning", remedy)]
+        return [Finding("Prefect", "server", text, "warning", remedy)]
     server, remedy = without_secrets(url), "prefect server start, or correct PREFECT_API_URL"
     if (answer := probe(f"{url.rstrip('/')}/health")) is None:
         return [Finding("Prefect", "server", f"{server} does not answer", "problem", remedy)]
@@ -98,8 +98,8 @@ def check_prefect() -> list[Finding]:
         with settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:
             return found + list(_ask(client))
     except (httpx.HTTPError, PrefectHTTPStatusError, ValueError) as error:
-        told = f"{server} is no Prefect server, or refuses: {without_secrets(str(error).splitlines()[0])}"
-        return [Finding("Prefect", "server", told, "problem", remedy), *found[1:]]
+        text = f"{server} is no Prefect server, or refuses: {without_secrets(str(error).splitlines()[0])}"
+        return [Finding("Prefect", "server", text, "problem", remedy), *found[1:]]
 
 
 def _ask(client: "SyncPrefectClient") -> Iterator[Finding]:
@@ -123,7 +123,7 @@ def _ask(client: "SyncPrefectClient") -> Iterator[Finding]:
 
 
 def _deployment(each: Any) -> Deployment:
-    """Reduce Prefect's record; the status says whether somebody polls."""
+    """Reduce Prefect's record; READY means that a process polls for its runs."""
     on = [] if each.paused else [entry.schedule for entry in each.schedules if entry.active]
     when = tuple(
         f"{getattr(schedule, 'cron', None) or type(schedule).__name__} {schedule.timezone or 'UTC'}"
@@ -133,13 +133,13 @@ def _deployment(each: Any) -> Deployment:
 
 
 def _running(client: "SyncPrefectClient", run: "FlowRun") -> Running:
-    """Ask when a flow run last gave a sign of life: its newest heartbeat, or its start."""
+    """Return a flow run with the time since its newest heartbeat, or its start."""
     wanted = {
         "event": {"name": ["prefect.flow-run.heartbeat"]},
         "resource": {"id": [f"prefect.flow-run.{run.id}"]},
     }
-    said = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1}).json()["events"]
-    signs = [datetime.fromisoformat(event["occurred"]) for event in said]
+    events = client.request("POST", "/events/filter", json={"filter": wanted, "limit": 1}).json()["events"]
+    signs = [datetime.fromisoformat(event["occurred"]) for event in events]
     signs += [run.start_time] if run.start_time else []
     now = datetime.now(UTC)
     return Running(run.name, str(run.id), (now - max(signs, default=now)).total_seconds())

@@ -14,7 +14,7 @@ from itertools import count
 
 EVERY_S = 1.0
 ALL_EVERY = 60
-"""One collection in so many looks at what has lived long, too."""
+"""Every so many collections one includes the oldest generation."""
 
 
 def collect_apart() -> None:

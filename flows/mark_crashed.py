@@ -1,4 +1,4 @@
-"""What Prefect shows of a flow run whose process died."""
+"""Marking flow runs of dead processes as crashed in Prefect."""
 
 from contextlib import suppress
 from typing import Any

@@ -1,4 +1,4 @@
-"""The main flow: after a training run, fetch → select → merge → evaluate → register → version."""
+"""The main flow of a training run: fetch → select → merge → evaluate → register → version."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -43,10 +43,10 @@ _promote = stage(promote_if_auto, "promote if {params.register_.promote}", netwo
 
 
 class Outcome(NamedTuple):
-    """What a merged run ends with."""
+    """The results of a merged run."""
 
     artifacts: Path | None
-    """None once they lie in git, DVC and MLflow alone."""
+    """None where the workspace is removed, and git, DVC and MLflow hold the results."""
     evaluation: Evaluation
     registration: Registration
     versioned: Versioned
@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 
 
 Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry]
-"""Callers get the first or the second, which says why there was nothing to do; Prefect shows the third."""
+"""Callers get an Outcome, or the entry that shows why there was nothing to do; Prefect shows the State."""
 
 
 def _run_name() -> str:
@@ -111,7 +111,7 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
 
 
 def _chosen(run: str | None, params: Params | None) -> Params:
-    """Return what to do; a run that is named goes before fetch.source."""
+    """Return the parameters; `run` takes the place of fetch.source."""
     params = params or read_params(PARAMS_FILE)
     if run is None:
         return params
@@ -120,14 +120,14 @@ def _chosen(run: str | None, params: Params | None) -> Params:
 
 
 def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
-    """Fetch the run, after making sure that what follows can be done; return its identity."""
+    """Fetch the run, after checking what the later stages need; return its identity."""
     _check(params.evaluate)
     check_version(params, Path.cwd())
     return identity_of(_fetch(params.fetch, artifacts, refresh, params.register_), params)
 
 
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
-    """Do what follows fetch; the same checkpoints, merged from elsewhere, count unless `again`."""
+    """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`."""
     _select(params.select, artifacts)
     with device_lock(params):
         before = None if again else Ledger().merged_as(identity)
@@ -144,8 +144,8 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
     promotion = _promote(params, registration)
     model = f"models:/{registration.name}/{registration.version}"
     place = place_of(uri_of(params.register_))  # the next run may name another registry
-    told = f"{model} in {place}: {evaluation.verdict.sentence}"
-    claim.settle("merged", told, identity, model, versioned.tag)
+    sentence = f"{model} in {place}: {evaluation.verdict.sentence}"
+    claim.settle("merged", sentence, identity, model, versioned.tag)
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
 
 
@@ -154,7 +154,7 @@ def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry]:
 
 
 def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry]:
-    """End at once, naming what was done or who is at it."""
+    """Return a completed state that names the earlier result, or the flow run at work."""
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence
     return Completed(name="NothingToDo", message=message, data=entry)

@@ -14,14 +14,14 @@ from tasks.reporting.merge_plan import merge_plan
 
 
 def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None:
-    """Merge what the selection stage chose, or show the plan."""
+    """Merge the selected checkpoints, or show the plan."""
     out = artifacts / "merged"
     if dry_run:
         print(merge_plan(plan_selection(params, artifacts), out))
         return
     with tensor_progress() as on_tensor:
         report = merge_checkpoints(params, artifacts, on_tensor)
-    _tell(report, out)
+    _report(report, out)
 
 
 def merge_named(
@@ -41,10 +41,10 @@ def merge_named(
     with tensor_progress() as on_tensor:
         reports = sweep_directories(variants, recipe.checkpoints, on_tensor)
     for directory, report in reports.items():
-        _tell(report, directory)
+        _report(report, directory)
 
 
-def _tell(report: MergeReport, out: Path) -> None:
+def _report(report: MergeReport, out: Path) -> None:
     for note in report.notes:
         say(f"note: {note}")
     for sentence in found.sentences if (found := summarise(report)) else ():

@@ -1,7 +1,7 @@
-"""Promotion with approval: the table and the verdict in Prefect's UI, and a form that somebody answers.
+"""Promotion with approval: the table and the verdict in Prefect's UI, and a form for the decision.
 
-The run is suspended while it waits: it occupies no process, outlives restarts of worker and machine, and the
-server ends it when the time is over. Resumed, it starts from the top, and so judges again.
+The run is suspended while it waits: it occupies no process and survives restarts of worker and machine, and
+the server ends it at its time limit. Resumed, it starts from the top, and so judges again.
 """
 
 import re
@@ -27,7 +27,7 @@ from tasks.verdict.judgement import Judgement, judge_again
 
 
 class Question(NamedTuple):
-    """What a run asked: Prefect remembers the key, and the run starts from the top when the answer comes."""
+    """A question of this run, by a key that Prefect keeps until the run starts again with the answer."""
 
     version: int
     against_verdict: bool
@@ -94,7 +94,7 @@ def promote(
 
 
 def _pending_question() -> Question | None:
-    """Return what this run has asked: the challenger and the verdict may be others by now."""
+    """Return the question that this run has asked; challenger and verdict may have changed since."""
     context = FlowRunContext.get()
     policy = context.flow_run.empirical_policy if context and context.flow_run else None
     for key in (policy and policy.pause_keys) or ():

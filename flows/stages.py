@@ -1,4 +1,4 @@
-"""Stages as Prefect tasks: named by what they do, tried again only where a network may come back."""
+"""Stages as Prefect tasks, with names for Prefect's UI; those that use a network are retried."""
 
 import logging
 from collections.abc import Callable
@@ -19,7 +19,7 @@ RETRY_DELAYS_S: list[float] = [5, 20, 60]
 def stage(
     function: Callable[ParamsT, ResultT], run_name: str, network: bool = False
 ) -> Task[ParamsT, ResultT]:
-    """Make a Prefect task of a stage function; only what needs the network is tried again."""
+    """Make a Prefect task of a stage function; with `network` it is retried while a server is unavailable."""
     as_task = task(
         name=run_name.partition(" ")[0],
         task_run_name=run_name,
@@ -33,7 +33,7 @@ def stage(
 
 
 def _unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> bool:
-    """Bad input stays bad; a server may come back."""
+    """Tell whether a task failed because a server did not answer; other errors are not retried."""
     try:
         state.result()
     except Unavailable:
@@ -44,10 +44,10 @@ def _unavailable(task: Task[..., Any], task_run: TaskRun, state: State[Any]) -> 
 
 
 class _OneSentence(logging.Filter):
-    """Keep the traceback of an error that is already one sentence out of the log."""
+    """Removes tracebacks of Loreline's own errors from the log: they say everything in one sentence."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Let every record pass, some shortened."""
+        """Let every record pass, without such a traceback."""
         if record.exc_info and isinstance(record.exc_info[1], LorelineError):
             record.exc_info = None
         return True

@@ -1,4 +1,4 @@
-"""Looking for training runs that have ended, and having each of them merged."""
+"""Finding training runs that have ended, and starting a merge for each."""
 
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -31,7 +31,7 @@ def watch() -> None:
 def look_around(params: Params, start: Callable[[str, str], object]) -> None:
     """Call `start` with address and digest of each run to merge.
 
-    What fails keeps nothing else waiting, and is told at the end: raises LorelineError.
+    A failure does not stop the others; all are reported at the end by a LorelineError.
     """
     failed: list[str] = []
     for source, digest in _to_merge(params, failed):
@@ -83,7 +83,7 @@ def _sources(params: Params, failed: list[str]) -> list[str]:
 
 
 def _start(source: str, key: str) -> None:
-    """Start a run of the deployment that merges; `key` is the job's: of two looks that overlap, one does."""
+    """Start a run of the merge deployment; `key`, the job's, makes overlapping calls start only one."""
     known = Ledger().find(key)
     with get_client(sync_client=True) as client:
         try:
@@ -92,6 +92,7 @@ def _start(source: str, key: str) -> None:
             raise BadInput(
                 MERGE, "there is no such deployment", "make it with loreline serve or prefect deploy --all"
             ) from None
+        # Prefect returns the earlier run for a known key; one that has ended must not block the next attempt.
         for attempt in count(known.token if known else 0):
             started = client.create_flow_run_from_deployment(
                 deployed, parameters={"run": source}, idempotency_key=f"{key}-{attempt}"
@@ -101,7 +102,7 @@ def _start(source: str, key: str) -> None:
 
 
 def _clean_up(params: Params) -> None:
-    """Finish what killed processes left: promotions half made, and workspaces whose work is done."""
+    """Complete promotions that killed processes left, and remove workspaces whose work is done."""
     for mended in reconcile(params.register_):
         say(mended)
     done = {entry.key[:16] for entry in Ledger().entries() if entry.state == "merged" and entry.tag}

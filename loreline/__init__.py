@@ -1,4 +1,4 @@
-"""What a training script imports: `Trainer(..., callbacks=[MergeAfterTraining()])`.
+"""The package for training scripts: `Trainer(..., callbacks=[MergeAfterTraining()])`.
 
 This package needs transformers and the standard library, and nothing else of Loreline.
 """
@@ -14,7 +14,7 @@ __all__ = ["EVENT", "MergeAfterTraining"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import transformers when the callback is asked for: the event's name alone does not need it."""
+    """Import the callback, and transformers with it, only on access: the event's name does not need it."""
     if name == "MergeAfterTraining":
         from loreline.callback import MergeAfterTraining
 

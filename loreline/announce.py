@@ -1,7 +1,7 @@
-"""Tell Prefect that a training run has ended, with one request from a process of its own.
+"""Announcing the end of a training run to Prefect, by one request from a process of its own.
 
-`loreline.callback` runs this file by its path: it uses the standard library only, and whatever packages lie
-beside the training script do not matter to it.
+`loreline.callback` runs this file by its path. It uses only the standard library, so that packages beside the
+training script cannot interfere.
 """
 
 import base64
@@ -24,9 +24,9 @@ NO_SERVER = f"{URL} is not set in the environment of the training (a Prefect pro
 
 
 def announce(run: str, name: str) -> str:
-    """Send the event to the server that the environment names, and return what became of it.
+    """Send the event to the server that the environment names, and return the outcome in words.
 
-    The sentence quotes no address, header or other exception's text, which may hold passwords.
+    The text quotes no address, header or exception, which may hold passwords.
     """
     if not (url := os.environ.get(URL, "").strip()):
         return _not_announced(NO_SERVER)
@@ -45,7 +45,7 @@ def announce(run: str, name: str) -> str:
 
 
 def announce_log() -> Path:
-    """Return the file that says what became of each announcement."""
+    """Return the file that logs the outcome of each announcement."""
     chosen = Path(os.environ.get("XDG_CACHE_HOME", ""))
     usual = Path("~/Library/Caches" if sys.platform == "darwin" else "~/.cache")
     return (chosen if chosen.is_absolute() else usual.expanduser()) / "loreline" / "announce.log"
@@ -67,7 +67,7 @@ def _request(url: SplitResult, run: str, name: str) -> urllib.request.Request:
 
 
 def _authorization(url: SplitResult) -> str | None:
-    """Return the header's value: as for Prefect's client the address comes first, then the auth string."""
+    """Return the header's value; as in Prefect's client the address comes first, then the auth string."""
     user = f"{unquote(url.username)}:{unquote(url.password or '')}" if url.username else None
     key = os.environ.get("PREFECT_API_KEY", "").strip()
     if pair := user or os.environ.get("PREFECT_API_AUTH_STRING", "").strip():
@@ -76,14 +76,14 @@ def _authorization(url: SplitResult) -> str | None:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """The key is for the server that was named, not for one that it points to."""
+    """Follows no redirects: the key is for the named server, not for one that it points to."""
 
     def redirect_request(self, *_: object, **__: object) -> None:
-        """Follow none: the answer becomes an HTTPError."""
+        """Return None, which makes the response an HTTPError."""
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Return what opens requests: a proxy may carry https, which it cannot read, and nothing else."""
+    """Return an opener that uses proxies for https only, since a proxy could read the key in plain http."""
     proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme == "https"}
     certificates = ssl.create_default_context(cafile=os.environ.get("PREFECT_API_SSL_CERT_FILE") or None)
     https = urllib.request.HTTPSHandler(context=certificates)
@@ -103,17 +103,17 @@ def _not_announced(why: str) -> str:
 
 
 def _main(run: str, name: str, seconds: str) -> None:
-    """Announce, and append one line to the log; whatever happens, the process is gone after `seconds`."""
+    """Announce, and append one line to the log; the process ends after `seconds` at the latest."""
     signal.alarm(int(seconds))
     patience = 0.8 * int(seconds)
-    told = [_not_announced(f"no answer within {patience:.0f} s")]
-    asking = threading.Thread(target=lambda: told.append(announce(run, name)), daemon=True)
+    outcomes = [_not_announced(f"no answer within {patience:.0f} s")]
+    asking = threading.Thread(target=lambda: outcomes.append(announce(run, name)), daemon=True)
     asking.start()
-    asking.join(patience)  # unlike a socket's time-out it counts everything: the name, every byte
+    asking.join(patience)  # a socket's time-out would not cover looking up the name, nor the whole response
     log = announce_log()
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a", encoding="utf-8", errors="backslashreplace") as lines:
-        lines.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {run}: {told[-1]}\n")
+        lines.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {run}: {outcomes[-1]}\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from loreline import announce
 
 DEADLINE_S = 60
-"""After this long the announcing process is gone, whatever the server does."""
+"""Seconds after which the announcing process has ended, whatever the server does."""
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ class MergeAfterTraining(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Announce the run, once per world."""
+        """Announce the run, from the main process of all ranks only."""
         if not state.is_world_process_zero:
             return
         try:
@@ -44,11 +44,11 @@ def run_name(chosen: str | None, run: Path) -> str:
 
 
 def announce_detached(run: Path, name: str, deadline: int = DEADLINE_S) -> None:
-    """Start a process that announces the run, and forget it: not a child, not in this session, no open files.
+    """Start a detached process that announces the run: no child, a session of its own, no open files.
 
     `deadline` is in seconds. Raises OSError or subprocess.SubprocessError when it cannot be started.
     """
-    # Without site (-S): what the training's environment starts in every Python is of no use there.
+    # -S: no site packages, and nothing that the training environment loads into every Python.
     command = [sys.executable, "-S", announce.__file__, str(run), name, str(deadline)]
     # The shell ends at once and leaves its child to init: nothing to reap, nothing for launchers to kill.
     subprocess.run(

@@ -1,1 +1,1 @@
-"""What is done: plain typed functions over paths and records. No Prefect here."""
+"""The stages, one file each, and the rooms below them: plain typed functions, without Prefect."""

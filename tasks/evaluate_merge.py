@@ -34,7 +34,7 @@ OnModel = Callable[[str], None]
 
 
 class Contender(NamedTuple):
-    """A model to evaluate; its directory is asked for only when its results are not cached."""
+    """A model to evaluate; its directory is looked up only when results are missing."""
 
     record: EvaluatedModel
     directory: Callable[[], Path]

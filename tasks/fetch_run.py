@@ -52,7 +52,7 @@ def fetch_run(
 
 
 def _as_fetched(run: TrainingRun) -> TrainingRun:
-    """Return the run, with a warning when its directory has got new checkpoints since."""
+    """Return the run, with a warning when its directory has new checkpoints."""
     known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
     directory = source_of(run.source).directory_of(run.source)
     there = numbered_checkpoints(directory) if directory and directory.is_dir() else []

@@ -119,7 +119,7 @@ def _made_from(decisive: MergeParams, steps: Sequence[int], digests: Sequence[Fu
 
 
 def _is_done(target: Target) -> bool:
-    """Tell whether a merge is there already; then remove what a process left that was killed after it."""
+    """Tell whether a merge is there already; if so remove scratch directories of killed processes."""
     there = (target.published / "merge.json").is_file()  # or its origin would have to wait for digests
     done = there and is_published(target.published, target.made_from())
     if done:
@@ -140,7 +140,7 @@ def _open_base(params: MergeParams) -> SafetensorsModel | None:
 
 
 def _decisive(params: MergeParams) -> MergeParams:
-    """Return the parameters without those that change no byte of the result."""
+    """Return the parameters that decide the bytes of the result."""
     return params.model_copy(update={"device": "auto"})
 
 

@@ -1,4 +1,4 @@
-"""Stage promote (never part of a pipeline): who is champion, changed by a judgement, by force, or back."""
+"""Stage promote, outside the pipeline: moving the champion alias by verdict, by force, or back."""
 
 import json
 import random
@@ -33,18 +33,18 @@ PAUSE_S = (0.2, 1.0)  # between attempts, at random, so that two machines do not
 
 
 class Promotion(Record):
-    """Who is champion after a promotion or a rollback."""
+    """The result of a promotion or a rollback."""
 
     name: str
     version: int
     over: int | None
-    """Who was champion before; None when nobody was, or nothing moved."""
+    """The champion before; None when there was none, or nothing moved."""
     moved: bool
     sentence: str
 
 
 class Declined(BadInput):
-    """A promotion that the evidence, or a push that is pending, speaks against; nothing moved."""
+    """A promotion refused because of the evidence or a pending push; nothing moved."""
 
 
 def promote_version(params: Params, version: int | None, by: str, why: str, force: bool = False) -> Promotion:
@@ -118,7 +118,7 @@ def roll_back(params: RegisterParams, by: str, why: str) -> Promotion:
 
 
 def refuse(params: RegisterParams, version: int, by: str, why: str) -> str:
-    """Record that somebody decided against a version, and return it as a sentence; no alias moves."""
+    """Record a decision against a version, and return it as a sentence; no alias moves."""
     _require(by=by)
     client = connect(params)
     with mlflow_errors(client.tracking_uri):

@@ -1,4 +1,4 @@
-"""Stage register: the merge becomes one version in MLflow, with its evidence, however often this runs."""
+"""Stage register: the merge becomes one version in MLflow with its evidence; running it again adds none."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -46,7 +46,7 @@ def register_model(
 
 
 def _read(artifacts: Path) -> MergeRecords:
-    """Read what the stages before published, making sure that it is all about one merge."""
+    """Read the earlier stages' records, and check that they are about one merge."""
     merged = MergeRecords(
         run=TrainingRun.read(artifacts / "run" / "run.json"),
         selection=Selection.read(artifacts / "selection" / "selection.json"),
@@ -67,7 +67,7 @@ def _read(artifacts: Path) -> MergeRecords:
 def _register(
     client: "MlflowClient", params: RegisterParams, merged: MergeRecords, artifacts: Path
 ) -> Registration:
-    """Do each step unless it is done: a call that was cut short anywhere is completed by the next one."""
+    """Do each step unless it is done, so that a call that was cut short is completed by the next one."""
     merge, parameters = merged.report.digest, merge_params(merged.report)
     home = experiment(client, params.name)
     run = find_run(client, home, merge, title(merged))

@@ -1,4 +1,4 @@
-"""Stage version: a merged run becomes a commit and a tag that give its model back, byte for byte."""
+"""Stage version: a commit and a tag from which git and DVC restore a merged model byte for byte."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Pushed = Literal["off", "done", "pending"]
 
 
 class Versioned(Record):
-    """What became of the outputs in git and DVC."""
+    """The result of versioning in git and DVC."""
 
     sentence: str
     tag: str | None = None
@@ -30,7 +30,7 @@ class Versioned(Record):
 
 
 def check_version(params: Params, root: Path) -> None:
-    """Make sure before any work that what comes of it can be versioned as `version` says (BadInput)."""
+    """Raise BadInput where the outputs of the coming run could not be versioned as `version` says."""
     if params.version.push and (root / ".dvc").is_dir() and default_remote(root) is None:
         raise BadInput(
             "version.push",
@@ -84,7 +84,7 @@ def _unversioned(params: Params, workspace: Path) -> str | None:
 
 
 def _uncommitted(workspace: Path) -> str | None:
-    """Return why a commit would not give the outputs back."""
+    """Return why the outputs could not be restored from a commit."""
     if reason := unusable(workspace):
         return str(reason)
     for name in ("dvc.yaml", ".dvc/config"):
@@ -119,7 +119,7 @@ def _publish(
     tags: dict[str, str],
     confirm: Callable[[], None],
 ) -> Pushed:
-    """Let the model version name its commit, and push the data; what was pushed once is not pushed again."""
+    """Record the commit in the model version, and push the data unless it is pushed already."""
     if not params.version.push:
         _tell(params.register_, registration, tags | {PUSH: "off"}, confirm)
         return "off"

@@ -1,4 +1,4 @@
-"""The demo: a real training run, which is then merged exactly as a user's."""
+"""The demo: a real training run, merged like a user's."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ def train_demo(seed: int, steps: int | None, params_file: Path) -> Params:
 
 
 def demo_directory(seed: int, steps: int) -> Path:
-    """Return where a demo run lives; the default one is what params.yaml names."""
+    """Return a demo run's directory; that of the default one is named in params.yaml."""
     default = (seed, steps) == (0, DEFAULT_STEPS)
     return Path("runs") / ("demo" if default else f"demo-seed{seed}-steps{steps}")
 

@@ -1,1 +1,1 @@
-"""What every room stands on: errors, records, digests, publishing, directories, threads."""
+"""What every room uses: errors, records, digests, publishing, directories, threads."""

@@ -1,4 +1,4 @@
-"""SHA-256 of files, computed once for as long as a file stays as it is."""
+"""SHA-256 of files, computed once and remembered while a file is unchanged."""
 
 import hashlib
 import os
@@ -12,6 +12,7 @@ from tasks.base.directories import cache_dir
 from tasks.base.records import FileDigest
 
 CLOCK_TICK_NS = 100_000_000
+"""Generous bound on the resolution of file times."""
 
 
 def file_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
@@ -31,7 +32,7 @@ def sha256_of(path: Path) -> str:
 
 
 def remember(path: Path, sha256: str) -> None:
-    """Note the digest of a file that was computed while it was written."""
+    """Remember the digest of a file that was computed while it was written."""
     with _known() as known:
         known.set(_identity(path.stat()), sha256)
 
@@ -45,7 +46,7 @@ def _identity(stat: os.stat_result) -> tuple[int, ...]:
 
 
 def _sha256(path: Path, known: diskcache.Cache) -> str:
-    """Digest a file, unless it is as it was when last digested (judged as git's index does)."""
+    """Digest a file, unless its inode, size and times are those of the last digest (as git's index does)."""
     stat = path.stat()
     seen = _identity(stat)
     if (digest := known.get(seen)) is not None:

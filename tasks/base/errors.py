@@ -1,17 +1,17 @@
-"""The two ways a stage stops: the user can mend it, or the world failed."""
+"""Errors: those that the user can mend, and those after which trying again may help."""
 
 from typing import Self
 
 
 class LorelineError(Exception):
-    """What a user is told: the file or key, what is wrong with it, what to do; code reads the fields."""
+    """An error with a subject, a problem and a remedy; code reads these fields, never the sentence."""
 
     exit_code = 1
 
     def __init__(self, subject: object, problem: str, remedy: str) -> None:
         super().__init__(str(subject), problem, remedy)
         self.subject = str(subject)
-        """The file or key; empty where only whoever catches it knows (see `within`)."""
+        """The file or key; empty where only the caller knows it (see `within`)."""
         self.problem = problem
         self.remedy = remedy
 
@@ -20,11 +20,11 @@ class LorelineError(Exception):
 
     @property
     def told(self) -> str:
-        """Problem and remedy, for whoever has named the subject."""
+        """Problem and remedy, for messages that name the subject already."""
         return f"{self.problem}; {self.remedy}"
 
     def within(self, place: str) -> Self:
-        """Return the same error with its subject placed in something larger."""
+        """Return the same error with `place` in front of its subject."""
         subject = f"{place}: {self.subject}" if self.subject else place
         return type(self)(subject, self.problem, self.remedy)
 
@@ -40,5 +40,5 @@ class Unavailable(LorelineError):
 
 
 def brief(error: BaseException) -> str:
-    """Return a library's error in brief: its kind, and the first line of what it says."""
+    """Return a library's error in brief: its class, and the first line of its message."""
     return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -1,4 +1,4 @@
-"""What a stage's output depends on: parameters, inputs, and the code that made it."""
+"""Fingerprints of stage runs: the code, the inputs and the parameters that decide an output."""
 
 import ast
 import functools

@@ -1,4 +1,4 @@
-"""Whether a directory that a user names may become an output."""
+"""Checking that a directory that a user names may become an output."""
 
 from collections.abc import Sequence
 from pathlib import Path

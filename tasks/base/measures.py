@@ -1,6 +1,6 @@
-"""What a merge measures on a tensor: how its inputs lie to each other, and what its method found.
+"""Measures of a merged tensor: the deviation of its inputs, and its method's own measures.
 
-Plain data. Methods and engine make it, merge.json and the journal of a merge keep it, reports read it.
+Plain data. Methods and engine make it, merge.json and the journal keep it, reports read it.
 """
 
 from typing import Annotated, Literal, TypeAlias
@@ -15,7 +15,7 @@ class Measures(BaseModel):
 
 
 class DeviationSummary(Measures):
-    """How the checkpoints' task vectors lie to each other and to their anchor: the base, else the mean."""
+    """Norms, cosines and conflicts of the task vectors; their anchor is the base, else the mean."""
 
     norms: tuple[float, ...]
     """‖δ_i‖"""
@@ -29,7 +29,7 @@ class DeviationSummary(Measures):
 
 
 class FactorMeasures(Measures):
-    """The changes ΔW_i = BA of adapters, and what became of them."""
+    """The changes ΔW_i = BA of adapters, and the merged rank."""
 
     rank: int
     """Of the merged factors."""
@@ -40,14 +40,14 @@ class FactorMeasures(Measures):
 
 
 class WeightsUsed(Measures):
-    """Checkpoints weighed by numbers; by one for each column (WIDEN), these are their means."""
+    """The weights of the checkpoints; their means where each column has its own (WIDEN)."""
 
     kind: Literal["weights"] = "weights"
     weights: tuple[float, ...]
 
 
 class SlerpMeasures(Measures):
-    """The way along an arc between two checkpoints."""
+    """Interpolation along the arc between two checkpoints."""
 
     kind: Literal["slerp"] = "slerp"
     weights: tuple[float, ...]
@@ -56,7 +56,7 @@ class SlerpMeasures(Measures):
 
 
 class ModelStockMeasures(Measures):
-    """How far from the base to the average."""
+    """Interpolation between the base and the average."""
 
     kind: Literal["model_stock"] = "model_stock"
     t: float
@@ -83,11 +83,11 @@ class IsoCMeasures(Measures):
 
 
 class Averaged(Measures):
-    """A plain average, where LoRE has nothing to decompose or was told not to."""
+    """A plain average, where LoRE has nothing to decompose or is set not to."""
 
     kind: Literal["averaged"] = "averaged"
     identical: bool
-    """Whether the checkpoints share the tensor; False where nobody looked."""
+    """Whether the checkpoints share the tensor; False where that was not compared."""
 
 
 class LoreMeasures(Measures):
@@ -102,7 +102,7 @@ class LoreMeasures(Measures):
     mu: float
     """merge.lore.mu for this tensor, in units of merge.lore.mu_scale."""
     threshold: float
-    """What came of μ: the largest that was taken off a checkpoint's singular values."""
+    """The threshold that μ gave: the largest subtracted from a checkpoint's singular values."""
     edge: float
     """Noise edge: the largest singular value that noise alone would have."""
     active: tuple[int, ...]
@@ -110,7 +110,7 @@ class LoreMeasures(Measures):
     ranks: tuple[int, ...]
     """Of the δ_i after merge.lore.rank_ratio."""
     effective_ranks: tuple[float, ...]
-    """How many equal singular values those of each δ_i amount to."""
+    """Effective rank of each δ_i: the exponential of its spectrum's entropy."""
     share: float
     """‖Σδ_i‖ / Σ‖δ_i‖"""
     explained: float
@@ -125,7 +125,7 @@ MethodMeasures: TypeAlias = Annotated[
     WeightsUsed | SlerpMeasures | ModelStockMeasures | TsvMMeasures | IsoCMeasures | Averaged | LoreMeasures,
     Field(discriminator="kind"),
 ]
-"""What a method found, by the family that it belongs to."""
+"""A method's measures, by its family."""
 
 
 def _unknown(value: object) -> bool:
@@ -133,10 +133,10 @@ def _unknown(value: object) -> bool:
 
 
 class TensorMeasures(Measures):
-    """All that is known of a tensor; of integers, which are copied, nothing. JSON leaves out what is None."""
+    """All measures of a tensor; none for integers, which are copied. JSON leaves out what is None."""
 
     deviation: DeviationSummary | None = Field(default=None, exclude_if=_unknown)
     factors: FactorMeasures | None = Field(default=None, exclude_if=_unknown)
     """Of adapters that were merged into an adapter; then there is no `deviation`."""
     method: MethodMeasures | None = Field(default=None, exclude_if=_unknown)
-    """None where the method has nothing to say, such as of uniform weights."""
+    """None where the method measures nothing, as with uniform weights."""

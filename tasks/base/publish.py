@@ -1,4 +1,4 @@
-"""Publishing a stage's directory: all of it or nothing, and never twice for the same inputs."""
+"""Publishing a stage's directory atomically, with a manifest of what it was made from and holds."""
 
 import ctypes
 import errno
@@ -22,7 +22,7 @@ MANIFEST = "manifest.json"
 
 
 class Manifest(Record):
-    """What a published directory was made from, and what it holds."""
+    """The fingerprint that a published directory was made from, and its files."""
 
     made_from: str
     files: tuple[FileDigest, ...]
@@ -62,7 +62,7 @@ def check_untouched(directory: Path) -> None:
 
 
 def check_replaceable(directory: Path) -> None:
-    """Raise BadInput when a directory holds what its manifest does not name: that is not ours to remove."""
+    """Raise BadInput when a directory holds files that its manifest does not name, which are the user's."""
     if not directory.exists():
         return
     manifest = _manifest(directory)
@@ -82,11 +82,11 @@ def publishing(
 ) -> Iterator[Path]:
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
-    What stood there before is visible until the new output is complete and on disk; after a crash at any
-    instant the one or the other is there whole. Raises BadInput when something else lies there, or came there
-    meanwhile (see `check_replaceable`), unless the place is Loreline's own (`owned`: a store, a cache). The
-    manifest is written last; a `made_from` that is known only then may be a function. With `resume`, the
-    identity of the work, the scratch directory still holds what a killed process with the same one left.
+    The earlier output is visible until the new one is complete and synced; after a crash at any moment one of
+    the two is there, complete. Raises BadInput when something else lies there, or came there meanwhile (see
+    `check_replaceable`), unless the directory is Loreline's own (`owned`: a store, a cache). The manifest is
+    written last; a `made_from` that is known only then may be a function. With `resume`, the identity of the
+    work, the scratch directory still holds the files of a killed process with the same one.
     """
     with _lock(directory), _scratch(directory, resume) as scratch:
         if not owned:
@@ -95,7 +95,7 @@ def publishing(
         origin = made_from if isinstance(made_from, str) else made_from()
         Manifest(made_from=origin, files=_contents(scratch)).write(scratch / MANIFEST)
         _sync(*scratch.rglob("*"), scratch)
-        if not owned:
+        if not owned:  # again: the user may have put something there while the block ran
             check_replaceable(directory)
         _put_in_place(scratch, directory)
 
@@ -111,7 +111,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _lock(directory: Path) -> FileLock:
-    """One writer of a directory at a time; the lock dies with its process."""
+    """Return the lock of a directory's one writer; it is released when its process ends."""
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / digest_of(str(directory.absolute())))
@@ -132,7 +132,7 @@ def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
 
 
 def _remove_stale(directory: Path, keep: Path | None) -> None:
-    """Remove scratch directories that nobody writes into any more: the lock is ours."""
+    """Remove scratch directories of killed processes; the caller holds the lock, so no writer is at work."""
     name = re.compile(rf"\.{re.escape(directory.name)}\.[0-9a-f]{{16}}(\.old)?")
     for path in directory.parent.iterdir():
         if name.fullmatch(path.name) and path != keep:
@@ -140,7 +140,7 @@ def _remove_stale(directory: Path, keep: Path | None) -> None:
 
 
 def tidy(directory: Path) -> None:
-    """Remove what a process left that was killed just after it published; leave a writer at work alone."""
+    """Remove scratch directories of killed processes, unless a writer holds the lock."""
     with suppress(Timeout), _lock(directory).acquire(timeout=0):
         _remove_stale(directory, keep=None)
 
@@ -149,7 +149,7 @@ _scratches: set[Path] = set()
 
 
 def discard_scratch() -> None:
-    """Remove what is being written: for a process that has to end at once."""
+    """Remove this process's scratch directories, for a process that has to end at once."""
     for scratch in list(_scratches):
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What crosses between stages: small frozen records, JSON on disk, never a tensor."""
+"""Records that stages pass to each other: small, frozen, JSON on disk, never a tensor."""
 
 import hashlib
 import json
@@ -64,19 +64,19 @@ class Checkpoint(Record):
     name: str
     step: int
     source: str
-    """Where it came from: a directory, hf://org/name@commit[/folder], or mlflow:/runs/RUN_ID/PATH/folder."""
+    """Its address: a directory, hf://org/name@commit[/folder], or mlflow:/runs/RUN_ID/PATH/folder."""
     metrics: dict[str, float]
     """What the Trainer logged at this step."""
     files: tuple[FileDigest, ...]
 
     @property
     def digest(self) -> str:
-        """Identity of the model it holds: its weights and configuration, wherever they lie."""
+        """Identity of its model: weights and configuration, wherever they are."""
         return model_digest(self.files)
 
 
 def model_digest(files: tuple[FileDigest, ...]) -> str:
-    """Digest of what decides a model's outputs; the trainer's own bookkeeping does not count."""
+    """Return the digest of the files that decide a model's outputs; trainer_state.json does not."""
     return digest_of(sorted((file.name, file.sha256) for file in files if file.name != "trainer_state.json"))
 
 
@@ -135,7 +135,7 @@ class MergeReport(Record):
 
     @property
     def deviations(self) -> dict[str, DeviationSummary]:
-        """How the checkpoints lie to each other, tensor by tensor; integers have no task vectors."""
+        """Deviations of the checkpoints, tensor by tensor; integers have no task vectors."""
         return {name: own.deviation for name, own in self.tensors.items() if own.deviation}
 
     @property
@@ -187,7 +187,7 @@ class EvaluatedModel(Record):
 
 
 class Worsening(Record):
-    """A metric that the merge worsens by more than its margin, against the model it was weighed against."""
+    """A metric that the merge worsens by more than its margin, against the model it is compared with."""
 
     metric: str
     loss: float
@@ -209,17 +209,17 @@ class Verdict(Record):
     sentence: str = ""
     """The fields in words: tasks/verdict/sentence.py."""
     against: str
-    """The role of the strongest model it was weighed against."""
+    """The role of its strongest opponent."""
     primary: str
     items_needed: int | None
     reason: Reason | None = None
     """None where 0.1.0 recorded the verdict: it kept the sentence alone."""
     beside_average: Literal["no_better", "not_shown_better"] | None = None
-    """Set where a gain over the opponent is none, or not shown to be one, over the plain average."""
+    """Set where a gain over the opponent is no gain, or not shown to be one, over the plain average."""
     not_measured: tuple[str, ...] = ()
-    """Labels of the models that took part when it was recorded, and cannot be weighed here again."""
+    """Labels of models that took part when it was recorded and have no results on this machine."""
     recorded: Decision | None = None
-    """The recorded decision, which speaks for those."""
+    """The recorded decision, which counts for those."""
 
 
 class Evaluation(Record):
@@ -247,4 +247,4 @@ class Registration(Record):
     run_id: str
     digest: str
     aliases: tuple[str, ...]
-    """Those that registering it set, whatever moved since."""
+    """The aliases set at registration, whatever moved since."""

@@ -1,4 +1,4 @@
-"""What may be said of a text that a URL with a password or a signature could be in."""
+"""Removing passwords and signatures in URLs from texts that are shown or logged."""
 
 import re
 

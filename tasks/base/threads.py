@@ -1,15 +1,15 @@
-"""How many threads a computation is worth."""
+"""Limiting the threads of torch and BLAS."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 ONE_THREAD_ELEMENTS = 2**20
-"""Elements below which a second thread brings little, and beside other work cost a factor of 8 (measured)."""
+"""Elements below which more threads gain little; beside other work they cost a factor of 8 (measured)."""
 
 
 @contextmanager
 def torch_threads_for(elements: int) -> Iterator[None]:
-    """Let torch compute on one thread while what it works on is small, and as it was set before otherwise."""
+    """Let torch compute on one thread if the work is small, else on as many as it is set to."""
     import torch
 
     before = torch.get_num_threads()
@@ -24,7 +24,7 @@ def torch_threads_for(elements: int) -> Iterator[None]:
 def one_thread_each(torch_too: bool) -> Iterator[None]:
     """Let BLAS, and torch if it is used, compute on the calling thread alone, and as before afterwards.
 
-    For whoever brings threads of his own; and sums no longer depend on how many there are.
+    For callers with threads of their own. Sums then do not depend on the number of cores either.
     """
     from threadpoolctl import threadpool_limits
 
@@ -44,9 +44,9 @@ def one_thread_each(torch_too: bool) -> Iterator[None]:
 
 
 def compute_alone() -> None:
-    """Keep torch to the calling thread, which must be told by itself: MKL counts threads for each.
+    """Keep torch to one thread in the calling thread; MKL has a setting for each thread.
 
-    Until torch is asked, a new thread's first decompositions would run on all cores, with other last places.
+    Without it a new thread's first decompositions would run on all cores, with other last digits.
     """
     import torch
 

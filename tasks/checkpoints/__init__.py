@@ -1,1 +1,1 @@
-"""Reading what trainers wrote, and writing model directories."""
+"""One model on disk: layout, headers, tensors, and agreement between models."""

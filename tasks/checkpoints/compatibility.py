@@ -1,4 +1,4 @@
-"""Whether several checkpoints are of one architecture, so that their weights can be merged."""
+"""Checking that checkpoints have one architecture, so that their weights can be merged."""
 
 import itertools
 import json

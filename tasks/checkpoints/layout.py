@@ -1,4 +1,4 @@
-"""What lies in a checkpoint directory: its weights, its configuration, and what is never opened."""
+"""The files of a checkpoint directory: weights, configuration, and those that are never opened."""
 
 import json
 import re
@@ -15,7 +15,7 @@ STATE = "trainer_state.json"
 LORELINE_FILES = ("merge.json", "manifest.json")
 SIDE_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 READABLE = ("*.safetensors", *SIDE_FILES)
-"""The names of what is ever read of a checkpoint: no pickle, no code."""
+"""Names of the files that are read from a checkpoint: no pickles, no code."""
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
 

@@ -1,4 +1,4 @@
-"""Opening what a merge is given: whole models, adapters on a base, or adapters by themselves."""
+"""Opening the inputs of a merge: whole models, adapters on a base, or adapters by themselves."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What checkpoints are called, and the step that a name tells."""
+"""Names of checkpoints, and the step in a name."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 from tasks.base.errors import BadInput
 
 CHECKPOINTS_GLOB = "checkpoint-[0-9]*"
-"""The names that `numbered` takes, as a glob, which takes a few more."""
+"""A glob of the names that `numbered` accepts, and a few more."""
 
 
 def numbered(names: Iterable[str]) -> list[tuple[int, str]]:

@@ -65,7 +65,7 @@ def _single(values: Numbers) -> Numbers:
 
 
 def all_finite(raw: Numbers, dtype: str) -> bool:
-    """Tell whether stored numbers hold neither NaN nor infinity."""
+    """Tell whether stored numbers contain neither NaN nor infinity."""
     if dtype in FIRST_INFINITY:
         magnitudes = raw.view(np.uint16) & np.uint16(0x7FFF)
         return not magnitudes.size or bool(magnitudes.max() < FIRST_INFINITY[dtype])

@@ -1,1 +1,1 @@
-"""What `loreline doctor` looks at: one file per kind of check; nothing is made, started or changed."""
+"""The checks of `loreline doctor`, one file for each kind; they make, start and change nothing."""

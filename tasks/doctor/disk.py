@@ -1,4 +1,4 @@
-"""Whether the next merge fits on the disks it will be written to, and what dead runs left there."""
+"""Checking that the next merge fits on the disks, and finding workspaces of runs that have failed."""
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +18,7 @@ from tasks.parameters.params import Params
 
 
 class Need(NamedTuple):
-    """What the next merge will write in a place."""
+    """Bytes that the next merge will write to a directory."""
 
     place: Path
     size: int
@@ -33,7 +33,7 @@ class Disk(NamedTuple):
 
 
 def check_disk(params: Params, root: Path) -> list[Finding]:
-    """Look at the state directory, at free space, and at what dead runs left."""
+    """Check the state directory, free space, and workspaces of runs that have failed."""
     state = _state_directory()
     if state.level == "problem":
         return [state]
@@ -42,7 +42,7 @@ def check_disk(params: Params, root: Path) -> list[Finding]:
 
 
 def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, int]) -> list[Need]:
-    """List what a merge of a run writes; `sizes`: bytes that are taken of each checkpoint, oldest first."""
+    """List what a merge of a run writes; `sizes`: bytes read from each checkpoint, oldest first."""
     by_hand = source is None or source == (root / params.fetch.source).resolve()
     artifacts = root / "artifacts" if by_hand else state_dir() / "runs"
     model = [*sizes.values()][-1] if sizes else 0
@@ -57,14 +57,14 @@ def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, i
 
 
 def disk_of(place: Path) -> Disk:
-    """Return the file system that a directory lies on, or will."""
+    """Return the file system of a directory, existing or not."""
     there = nearest(place.absolute())
     mount = next(path for path in (there, *there.parents) if path.is_mount())
     return Disk(mount, shutil.disk_usage(there).free)
 
 
 def judge_space(wanted: Iterable[Need], disk_of: Callable[[Path], Disk]) -> list[Finding]:
-    """Compare what is free on each file system with what will be written there."""
+    """Compare free space on each file system with what will be written there."""
     disks: dict[Disk, list[Need]] = {}
     for need in wanted:
         disks.setdefault(disk_of(need.place), []).append(need)
@@ -76,10 +76,10 @@ def _space(disk: Disk, there: list[Need]) -> Finding:
     if not total:
         return Finding("Disk", str(disk.place), f"{free}; there is no run yet to tell what a merge needs")
     what = " + ".join(f"{gigabytes(need.size)} {need.what}" for need in there)
-    told = f"{free}, the next merge needs {gigabytes(total)} ({what})"
+    text = f"{free}, the next merge needs {gigabytes(total)} ({what})"
     level: Level = "problem" if disk.free < total else "warning" if disk.free < 2 * total else "ok"
     remedy = "" if level == "ok" else "free some space: dvc gc --workspace --all-tags drops what no tag names"
-    return Finding("Disk", str(disk.place), told, level, remedy)
+    return Finding("Disk", str(disk.place), text, level, remedy)
 
 
 def _state_directory() -> Finding:
@@ -92,7 +92,7 @@ def _state_directory() -> Finding:
 
 
 def _newest_run(params: Params, root: Path) -> tuple[Path | None, dict[str, int]]:
-    """Return the run that changed last, with the bytes of its checkpoints that can be used."""
+    """Return the run that changed last, and checkpoint name → bytes, 0 for one that cannot be used."""
     runs = [directory.resolve() for directory in local_runs(params, root).values()]
     if not runs:
         return None, {}
@@ -113,7 +113,7 @@ def _together(one: Path, other: Path) -> bool:
 
 
 def _leftovers() -> list[Finding]:
-    """Name what stands in the workspaces that nobody is working in."""
+    """Report the workspaces in which no process is working."""
     place = state_dir() / "runs"
     if not place.is_dir():
         return []
@@ -124,6 +124,6 @@ def _leftovers() -> list[Finding]:
     if not left:
         return []
     total = sum(size_of(path, COUNT_S / len(left))[0] for path in left)
-    told = f"{len(left)} in {place} hold {gigabytes(total)}, and nobody works in them: {left[0].name}, …"
+    text = f"{len(left)} in {place} hold {gigabytes(total)}, and nobody works in them: {left[0].name}, …"
     remedy = "run loreline watch, which takes up what failed; rm -r removes one whose run is not wanted"
-    return [Finding("Disk", "workspaces", told, "warning", remedy)]
+    return [Finding("Disk", "workspaces", text, "warning", remedy)]

@@ -1,4 +1,4 @@
-"""What a check found."""
+"""The result of a check."""
 
 from typing import Literal, NamedTuple
 
@@ -14,12 +14,12 @@ Area = Literal[
     "Clock",
     "Doctor",
 ]
-"""In the order in which they are shown; Doctor: a check that itself failed."""
+"""In the order shown; Doctor: a check that itself failed."""
 Level = Literal["ok", "warning", "problem"]
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at."""
+    """One thing that was checked."""
 
     area: Area
     subject: str
@@ -30,5 +30,5 @@ class Finding(NamedTuple):
 
 
 def gigabytes(count: float) -> str:
-    """Write a number of bytes as people read them."""
+    """Return a number of bytes in GB or MB, for messages."""
     return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""GPUs: what the driver sees, what torch sees, and what the parameters ask for."""
+"""Checking GPUs: those of the driver, those of torch, and those that the parameters name."""
 
 import shutil
 import subprocess
@@ -24,38 +24,38 @@ def check_gpu(params: Params | None) -> list[Finding]:
     """Compare the driver's GPUs, torch's, and the devices that the parameters name."""
     named = {"merge.device": params.merge.device, "evaluate.device": params.evaluate.device} if params else {}
     driver = _driver()
-    # Importing torch takes seconds: not where nothing could come of it.
-    return judge_gpu(named, driver, *(_torch() if driver or _asked(named) else ([], "")))
+    # Importing torch takes seconds, so only where there is a GPU or one is named.
+    return judge_gpu(named, driver, *(_torch() if driver or _cuda_devices(named) else ([], "")))
 
 
 def judge_gpu(
     named: Mapping[str, str], driver: Sequence[str], devices: Sequence[Device], build: str
 ) -> list[Finding]:
-    """Say what is there and what is missing. `named`: parameter → device; `build`: torch's CUDA, or none."""
+    """Report devices, there or missing. `named`: parameter → device; `build`: torch's CUDA, or empty."""
     found = [
         Finding("GPU", f"cuda:{i}", f"{one.name}, {gigabytes(one.free)} of {gigabytes(one.total)} free")
         for i, one in enumerate(devices)
     ]
     if driver and not devices:
         built = f"CUDA {build}" if build else "the CPU"
-        told = f"the driver sees {driver[0]}, torch does not: it is built for {built}"
+        text = f"the driver sees {driver[0]}, torch does not: it is built for {built}"
         remedy = (
             "update the NVIDIA driver, or install a torch built for an older CUDA (nvidia-smi shows which)"
             if build
             else "install the CUDA build of the pinned torch: https://pytorch.org/get-started/locally"
         )
-        found.append(Finding("GPU", "torch", told, "warning", remedy))
+        found.append(Finding("GPU", "torch", text, "warning", remedy))
     there = {"cuda", *(f"cuda:{i}" for i in range(len(devices)))} if devices else set()
-    for key, device in _asked(named).items():
+    for key, device in _cuda_devices(named).items():
         if device not in there:
-            told = f"{device} is not there"
+            text = f"{device} is not there"
             found.append(
-                Finding("GPU", key, told, "problem", f"set {key} to auto or cpu, or mend the driver")
+                Finding("GPU", key, text, "problem", f"set {key} to auto or cpu, or mend the driver")
             )
     return found or [Finding("GPU", "device", "CPU: there is no NVIDIA GPU")]
 
 
-def _asked(named: Mapping[str, str]) -> dict[str, str]:
+def _cuda_devices(named: Mapping[str, str]) -> dict[str, str]:
     return {key: device for key, device in named.items() if device.startswith("cuda")}
 
 

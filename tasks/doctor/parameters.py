@@ -1,4 +1,4 @@
-"""Whether what params.yaml names is there: the training run, the evaluation tasks."""
+"""Checking that the training run and the evaluation tasks in params.yaml exist."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tasks.sources.addresses import source_of
 
 
 def check_source(params: Params) -> list[Finding]:
-    """Look whether fetch.source is a training run; one that is elsewhere is left to fetch."""
+    """Check that fetch.source is a training run; one on a server is left to fetch."""
     source = params.fetch.source
     directory = source_of(source).directory_of(source)
     if directory is None:
@@ -18,23 +18,23 @@ def check_source(params: Params) -> list[Finding]:
     try:
         if count := len(numbered_checkpoints(directory)):
             return [Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")]
-        told = "holds no checkpoint-N directory"
+        text = "holds no checkpoint-N directory"
     except (FileNotFoundError, NotADirectoryError):
-        told = "no such directory"
+        text = "no such directory"
     except OSError as error:
-        told = f"cannot be read ({error.strerror})"
+        text = f"cannot be read ({error.strerror})"
     remedy = "set it to a Trainer's output_dir, or make that run: make demo makes runs/demo"
-    return [Finding("Parameters", "fetch.source", f"{source}: {told}", "warning", remedy)]
+    return [Finding("Parameters", "fetch.source", f"{source}: {text}", "warning", remedy)]
 
 
 def check_evaluation(params: Params) -> list[Finding]:
-    """Look whether the evaluation tasks can be found, with their data files and metrics."""
+    """Check that the evaluation tasks can be found, with their data files and metrics."""
     from tasks.evaluation.task_files import check_tasks
 
     asked, place = params.evaluate, params.evaluate.include_path
     if place and not Path(place).is_dir() and _comes_with(Path(place), params.fetch.source):
-        told = f"{place} comes with {params.fetch.source}, which is not there"
-        return [Finding("Parameters", "evaluate.tasks", told, "warning", "make that run first")]
+        text = f"{place} comes with {params.fetch.source}, which is not there"
+        return [Finding("Parameters", "evaluate.tasks", text, "warning", "make that run first")]
     try:
         check_tasks(asked)
     except BadInput as error:

@@ -1,4 +1,4 @@
-"""What a Prefect server's answers mean: who serves, who holds a device, who has fallen silent."""
+"""Judging a Prefect server's deployments, concurrency limits and running flows."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,9 +6,9 @@ from typing import NamedTuple
 from tasks.doctor.finding import Finding
 
 DEVICES = "loreline-"
-"""What the names of the concurrency limits of devices begin with."""
+"""Prefix of the names of the devices' concurrency limits."""
 MISSED_HEARTBEATS = 3
-"""So many heartbeats are not missed by accident."""
+"""Missed heartbeats after which a flow run counts as silent."""
 
 
 class Deployment(NamedTuple):
@@ -19,7 +19,7 @@ class Deployment(NamedTuple):
     """Whether a process has asked the server for its runs within the last minute."""
     pool: str | None
     schedules: tuple[str, ...]
-    """Of those that are on, in the schedule's own terms with its time zone."""
+    """Active schedules, in the schedule's own terms with its time zone."""
 
 
 class Limit(NamedTuple):
@@ -31,7 +31,7 @@ class Limit(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A flow run in the state Running, and the seconds since it last showed that it lives."""
+    """A flow run in state Running, and the seconds since its last heartbeat."""
 
     name: str
     id: str
@@ -42,12 +42,12 @@ def judge_version(server: str, client: str) -> Finding:
     """Compare the server's release with the client's."""
     if server == client:
         return Finding("Prefect", "version", client)
-    told = f"the server is {server}, this client {client}"
-    return Finding("Prefect", "version", told, "warning", "install the same release on both sides")
+    text = f"the server is {server}, this client {client}"
+    return Finding("Prefect", "version", text, "warning", "install the same release on both sides")
 
 
 def judge_deployments(deployments: Sequence[Deployment]) -> list[Finding]:
-    """Say whether anything looks for ended runs, and when."""
+    """Report the deployments that look for ended runs, with their schedules."""
     if not deployments:
         remedy = "loreline serve; for a team: prefect deploy --all"
         return [
@@ -59,7 +59,7 @@ def judge_deployments(deployments: Sequence[Deployment]) -> list[Finding]:
 
 
 def judge_limits(limits: Sequence[Limit], running: int) -> list[Finding]:
-    """Name devices that are out of service, or held although no flow run of ours is running."""
+    """Report devices that are set to 0, or held although no flow run of Loreline is running."""
     found = []
     for each in limits:
         if not each.name.startswith(DEVICES):
@@ -70,14 +70,14 @@ def judge_limits(limits: Sequence[Limit], running: int) -> list[Finding]:
                 Finding("Prefect", each.name, "is set to 0: no merge starts there", "warning", remedy)
             )
         elif each.held and not running:
-            told = f"{each.held} of {each.limit} slots are held, but no flow run is running"
+            text = f"{each.held} of {each.limit} slots are held, but no flow run is running"
             remedy = f"prefect gcl update {each.name} --active-slots 0"
-            found.append(Finding("Prefect", each.name, told, "warning", remedy))
+            found.append(Finding("Prefect", each.name, text, "warning", remedy))
     return found
 
 
 def judge_running(runs: Sequence[Running], every: float) -> list[Finding]:
-    """Name flow runs that have given no sign of life; `every`: seconds between heartbeats."""
+    """Report flow runs without heartbeats; `every`: seconds between heartbeats."""
     silent = [run for run in runs if run.silent > MISSED_HEARTBEATS * every]
     found = [
         Finding(

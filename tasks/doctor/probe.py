@@ -1,4 +1,4 @@
-"""Asking a server for a sign of life within seconds, and for its clock."""
+"""Checking within seconds that a server answers, and its clock."""
 
 import time
 from email.utils import parsedate_to_datetime
@@ -10,11 +10,11 @@ from tasks.doctor.finding import Finding
 
 WAIT_S = 3.0
 SKEW_S = 30.0
-"""Leases and schedules bear clocks that differ by less."""
+"""Smaller clock differences do not matter to leases and schedules."""
 
 
 class Answer(NamedTuple):
-    """What a server said."""
+    """A server's response."""
 
     status: int
     text: str
@@ -23,7 +23,7 @@ class Answer(NamedTuple):
 
 
 def probe(url: str) -> Answer | None:
-    """Return a server's answer; None when there is none.
+    """Return a server's response; None when there is none.
 
     Raises requests.RequestException or ValueError for an address that cannot be used.
     """
@@ -32,7 +32,7 @@ def probe(url: str) -> Answer | None:
         response = requests.get(url, timeout=WAIT_S, allow_redirects=False)
     except (requests.ConnectionError, requests.Timeout):
         return None
-    now = (before + time.time()) / 2
+    now = (before + time.time()) / 2  # the server wrote its Date somewhere between
     return Answer(response.status_code, response.text, _ahead(response.headers.get("Date"), now))
 
 
@@ -42,13 +42,13 @@ def clock_of(server: str, answer: Answer) -> list[Finding]:
         return []
     if abs(answer.ahead) <= SKEW_S:
         return [Finding("Clock", server, f"within {max(abs(answer.ahead), 1):.0f} s of this machine's")]
-    told = f"{abs(answer.ahead):.0f} s {'ahead of' if answer.ahead > 0 else 'behind'} this machine's"
+    text = f"{abs(answer.ahead):.0f} s {'ahead of' if answer.ahead > 0 else 'behind'} this machine's"
     remedy = "synchronise both with NTP (timedatectl set-ntp true): leases and schedules go by them"
-    return [Finding("Clock", server, told, "warning", remedy)]
+    return [Finding("Clock", server, text, "warning", remedy)]
 
 
 def _ahead(date: str | None, now: float) -> float | None:
-    """Compare with a Date header, which has whole seconds, cut off."""
+    """Return how far a Date header is ahead of `now`; it has whole seconds, hence half a second is added."""
     try:
         return parsedate_to_datetime(date).timestamp() + 0.5 - now if date else None
     except ValueError:

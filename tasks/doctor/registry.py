@@ -1,4 +1,4 @@
-"""The registry: whether its store answers, whether aliases lead to versions, and moves that were cut off."""
+"""Checking the registry: its store, its aliases, and promotions that were cut off."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LEASE_S = 120.0
-"""A move takes seconds; one noted so long ago was cut off."""
+"""Age at which a noted move counts as cut off; a move takes seconds."""
 _QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{WAIT_S:.0f}",
@@ -31,7 +31,7 @@ _QUICK = {
 
 
 def check_registry(params: RegisterParams) -> list[Finding]:
-    """Look at the store that the parameters name and at the registered model; no store is made."""
+    """Check the store that the parameters name, and the registered model; no store is made."""
     os.environ.update(_QUICK)
     uri = uri_of(params)
     store, usable = _server(uri) if uri.startswith(("http:", "https:")) else _database(uri)
@@ -39,28 +39,28 @@ def check_registry(params: RegisterParams) -> list[Finding]:
 
 
 def judge_aliases(name: str, aliases: Mapping[str, int], there: Sequence[int]) -> list[Finding]:
-    """Say which versions the aliases point at, and which of them do not exist."""
+    """Report the versions that aliases point at, and those that do not exist."""
     pointing = ", ".join(f"{alias} → {number}" for alias, number in sorted(aliases.items()))
     found = [Finding("Registry", name, pointing or "no alias is set yet")]
     for alias, number in sorted(aliases.items()):
         if number not in there:
             remedy = "loreline promote --version N, or loreline rollback"
-            told = f"{alias} points at version {number}, which does not exist"
-            found.append(Finding("Registry", name, told, "problem", remedy))
+            text = f"{alias} points at version {number}, which does not exist"
+            found.append(Finding("Registry", name, text, "problem", remedy))
     return found
 
 
 def judge_moves(moves: Sequence[AliasChange], ages: Sequence[float]) -> list[Finding]:
-    """Name the promotions and rollbacks that are under way, or were cut off; `ages` in seconds."""
+    """Report promotions and rollbacks that are under way or were cut off; `ages` in seconds."""
     found = []
     for move, seconds in zip(moves, ages, strict=True):
-        told = f"a {move.kind} to version {move.version} by {move.by} "
+        text = f"a {move.kind} to version {move.version} by {move.by} "
         if seconds < LEASE_S:
-            found.append(Finding("Registry", "promotion", f"{told}is under way"))
+            found.append(Finding("Registry", "promotion", f"{text}is under way"))
         else:
-            told += f"was cut off {seconds / 60:.0f} min ago"
+            text += f"was cut off {seconds / 60:.0f} min ago"
             remedy = "loreline promote or loreline rollback completes or reverts it first"
-            found.append(Finding("Registry", "promotion", told, "warning", remedy))
+            found.append(Finding("Registry", "promotion", text, "warning", remedy))
     return found
 
 
@@ -69,14 +69,14 @@ def _server(uri: str) -> tuple[list[Finding], bool]:
     try:
         answer = probe(f"{uri.rstrip('/')}/version")
     except (requests.RequestException, ValueError):
-        told = f"{server} is not a usable address"
-        return [Finding("Registry", "store", told, "problem", "correct register.tracking_uri")], False
+        text = f"{server} is not a usable address"
+        return [Finding("Registry", "store", text, "problem", "correct register.tracking_uri")], False
     if answer is None:
-        told, remedy = (
+        text, remedy = (
             f"{server} does not answer",
             "start the MLflow server, or correct register.tracking_uri",
         )
-        return [Finding("Registry", "store", told, "problem", remedy)], False
+        return [Finding("Registry", "store", text, "problem", remedy)], False
     number = answer.text if answer.status == 200 and len(answer.text) < 20 else "of unknown version"
     return [
         Finding("Registry", "store", f"{server}, MLflow {number}"),
@@ -85,7 +85,7 @@ def _server(uri: str) -> tuple[list[Finding], bool]:
 
 
 def _database(uri: str) -> tuple[list[Finding], bool]:
-    """Look into a database without making one: MLflow would fill it with tables."""
+    """Check a database without making one; MLflow itself would create it and its tables."""
     import sqlalchemy
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -95,16 +95,16 @@ def _database(uri: str) -> tuple[list[Finding], bool]:
     try:
         tables = sqlalchemy.inspect(_engine(uri)).get_table_names()
     except (SQLAlchemyError, ImportError) as error:
-        told = f"{place}: {without_secrets(' '.join(str(error).split()))[:200]}"
+        text = f"{place}: {without_secrets(' '.join(str(error).split()))[:200]}"
         remedy = "correct register.tracking_uri (or MLFLOW_TRACKING_URI), or the database"
-        return [Finding("Registry", "store", told, "problem", remedy)], False
+        return [Finding("Registry", "store", text, "problem", remedy)], False
     if "registered_models" not in tables:
         return [Finding("Registry", "store", f"{place}: the first run will make its tables")], False
     return [Finding("Registry", "store", place)], True
 
 
 def _engine(uri: str) -> "sqlalchemy.Engine":
-    """Reach a database that may not answer: PostgreSQL's and MySQL's drivers would wait for minutes."""
+    """Return an engine that waits seconds for a server; PostgreSQL's and MySQL's drivers wait for minutes."""
     import sqlalchemy
 
     waits = uri.startswith(("postgresql", "mysql"))
@@ -112,7 +112,7 @@ def _engine(uri: str) -> "sqlalchemy.Engine":
 
 
 def _model(uri: str, name: str) -> list[Finding]:
-    """Ask for the registered model."""
+    """Check the registered model."""
     try:
         with mlflow_errors(uri):
             from mlflow import MlflowClient

@@ -1,4 +1,4 @@
-"""Running checks side by side in processes of their own: one that hangs or crashes is only itself."""
+"""Running checks in parallel processes, so that one that hangs or crashes does not affect the others."""
 
 import multiprocessing
 import os
@@ -14,13 +14,13 @@ from tasks.doctor.finding import Finding, Level
 
 
 class Check(NamedTuple):
-    """A function to call and what to call it."""
+    """A check and its name."""
 
     name: str
     look: Callable[[], list[Finding]]
     """Picklable: a module's function, or a partial of one."""
     silence: Level = "warning"
-    """What it is when no answer comes in time: it may only be that the machine is busy."""
+    """Level when it does not end in time, which may only mean that the machine is busy."""
 
 
 class _Running(NamedTuple):
@@ -30,9 +30,9 @@ class _Running(NamedTuple):
 
 
 def side_by_side(lanes: Sequence[Sequence[Check]], seconds: float) -> list[Finding]:
-    """Run lanes side by side, the checks of one after each other, and return what all of them found.
+    """Run lanes in parallel, the checks within one in order, and return all findings.
 
-    What has not ended after `seconds` is killed and named.
+    Checks that have not ended after `seconds` are killed and reported.
     """
     deadline = time.monotonic() + seconds
     running = [_start(checks) for checks in lanes]
@@ -45,16 +45,16 @@ def side_by_side(lanes: Sequence[Sequence[Check]], seconds: float) -> list[Findi
 
 
 def _start(checks: Sequence[Check]) -> _Running:
-    context = multiprocessing.get_context("spawn")  # a fork would copy whatever threads hold
+    context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
     reports, report = context.Pipe(duplex=False)
     process = context.Process(target=_look, args=(checks, report), daemon=True)
     process.start()
-    report.close()
+    report.close()  # or the end of the process would not show as EOF
     return _Running(checks, process, reports)
 
 
 def _findings(lane: _Running, deadline: float, seconds: float) -> Iterator[Finding]:
-    """Yield what each check reports in turn, and a finding for those that will not any more."""
+    """Yield each check's findings in turn, and one finding for each check that cannot report any more."""
     for i, check in enumerate(lane.checks):
         try:
             if lane.reports.poll(max(deadline - time.monotonic(), 0)):
@@ -74,7 +74,7 @@ _AGAIN = "run loreline doctor again when the machine, its disks and its network 
 
 
 def _look(checks: Sequence[Check], report: Connection) -> None:
-    """Send what each check finds, its libraries' chatter aside."""
+    """Send each check's findings; what libraries print is discarded."""
     with open(os.devnull, "w") as nowhere:  # noqa: PTH123 (not a path of ours)
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)
@@ -83,7 +83,7 @@ def _look(checks: Sequence[Check], report: Connection) -> None:
 
 
 def _found(check: Check) -> list[Finding]:
-    """Return what a check finds, or why it could not look."""
+    """Return a check's findings, or one that names its error."""
     try:
         return check.look()
     except LorelineError as error:

@@ -1,4 +1,4 @@
-"""What training runs left to merge: save_total_limit is told from what is there, never from a pickle."""
+"""Checking that training runs keep enough checkpoints; save_total_limit is inferred, as it is in a pickle."""
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -18,7 +18,7 @@ RUNS_SHOWN = 8
 
 
 def check_training_runs(params: Params, root: Path) -> list[Finding]:
-    """Look at every local training run that the parameters name."""
+    """Check every local training run that the parameters name."""
     found, enough = [], 0
     for source, directory in local_runs(params, root).items():
         there = numbered_checkpoints(directory)
@@ -30,15 +30,15 @@ def check_training_runs(params: Params, root: Path) -> list[Finding]:
     if len(found) > RUNS_SHOWN:
         more = f"{len(found) - RUNS_SHOWN} more training runs are short of checkpoints"
         found = [*found[:RUNS_SHOWN], Finding("Training runs", "others", more, "warning", found[0].remedy)]
-    told = f"{enough} with enough checkpoints to merge" if enough or found else "none here yet"
-    return [Finding("Training runs", "local", told), *found]
+    text = f"{enough} with enough checkpoints to merge" if enough or found else "none here yet"
+    return [Finding("Training runs", "local", text), *found]
 
 
 def local_runs(params: Params, root: Path) -> dict[str, Path]:
     """Return address → directory of the runs on this machine that watch.roots and fetch.source name."""
     try:
         found = set(sources_in(filter(_directory_of, params.watch.roots), root, params.register_))
-    except BadInput:  # Parameters says so
+    except BadInput:  # reported with the parameters
         found = set()
     place = _directory_of(params.fetch.source)
     if place and (root / place).is_dir() and numbered_checkpoints(root / place):
@@ -49,7 +49,7 @@ def local_runs(params: Params, root: Path) -> dict[str, Path]:
 def judge_run(
     source: str, steps: Sequence[int], state: Mapping[str, Any], select: SelectParams
 ) -> Finding | None:
-    """Say when a run has kept too few of the checkpoints it saved; None when there are enough, or may be.
+    """Return a finding where a run kept too few checkpoints; None where there are, or may be, enough.
 
     `steps`: those of the checkpoints that are left, in order; `state`: the newest one's trainer_state.json.
     """
@@ -59,27 +59,27 @@ def judge_run(
         return None
     if len(saved) > len(steps):
         are = "checkpoint is" if len(steps) == 1 else "checkpoints are"
-        told = f"{len(steps)} {are} left of about {len(saved)} that were saved; {select.rule} merges {wanted}"
+        text = f"{len(steps)} {are} left of about {len(saved)} that were saved; {select.rule} merges {wanted}"
         remedy = f"in TrainingArguments set save_total_limit={max(wanted, 2)} or more, or leave it out"
-        return Finding("Training runs", source, told, "problem" if len(steps) < 2 else "warning", remedy)
+        return Finding("Training runs", source, text, "problem" if len(steps) < 2 else "warning", remedy)
     if len(steps) == 1:
-        told = "1 checkpoint is left, and a merge needs two"
+        text = "1 checkpoint is left, and a merge needs two"
         remedy = "in TrainingArguments set a smaller save_steps, and no save_total_limit below 2"
-        return Finding("Training runs", source, told, "problem", remedy)
+        return Finding("Training runs", source, text, "problem", remedy)
     return None
 
 
 def saved_steps(steps: Sequence[int], state: Mapping[str, Any]) -> list[int]:
-    """Estimate at which steps a run has saved until its newest checkpoint.
+    """Estimate the steps at which a run has saved, up to its newest checkpoint.
 
-    Where what is left shows no regular saves (as with save_strategy="best"), only that is certain.
+    Without regular saves (as with save_strategy="best") only the steps that are left are certain.
     """
     every = _interval(steps, state)
     return sorted({*range(every, steps[-1] + 1, every), *steps}) if every else list(steps)
 
 
 def _interval(steps: Sequence[int], state: Mapping[str, Any]) -> int:
-    """Return the steps between saves; 0 when what is left does not tell.
+    """Return the steps between saves; 0 when the checkpoints do not tell.
 
     save_steps is in the state whatever the save_strategy, so it counts only where the checkpoints agree; the
     last step of a run is saved anyway. Rotation leaves the newest, so those are one interval apart.

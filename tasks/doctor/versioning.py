@@ -1,4 +1,4 @@
-"""Git and DVC: whether a merge can be committed, cached and pushed."""
+"""Checking git and DVC: whether a merge can be committed, cached and pushed."""
 
 import os
 import time
@@ -15,15 +15,16 @@ from tasks.versioning.git import unusable
 from tasks.versioning.shared_cache import default_remote, settings
 
 COUNT_S = 3.0
+"""Seconds for adding up a directory's size."""
 
 
 def check_versioning(params: VersionParams, root: Path) -> list[Finding]:
-    """Look at the git repository, the branch for merges, and DVC's cache."""
+    """Check the git repository, the branch for merges, and DVC's cache."""
     return [_branch(params.branch, root), _cache(root)]
 
 
 def check_remote(params: VersionParams, root: Path) -> list[Finding]:
-    """Look whether DVC's default remote answers; it matters when version.push is set."""
+    """Check that DVC's default remote answers: a problem with version.push, else a warning."""
     if not (root / ".dvc").is_dir():
         return []
     name = default_remote(root)
@@ -36,12 +37,12 @@ def check_remote(params: VersionParams, root: Path) -> list[Finding]:
 
 
 def cache_directory(root: Path) -> Path:
-    """Return where DVC keeps what it has seen."""
+    """Return DVC's cache directory."""
     return Path(settings(root).get("cache", {}).get("dir") or root / ".dvc" / "cache")
 
 
 def size_of(directory: Path, seconds: float) -> tuple[int, bool]:
-    """Add up the bytes below a directory; False when there was not enough time for all of it."""
+    """Return the bytes below a directory, and whether `seconds` sufficed for all of it."""
     total, deadline = 0, time.monotonic() + seconds
     for folder, _, names in os.walk(directory):
         total += sum(_bytes(Path(folder, name)) for name in names)
@@ -59,8 +60,8 @@ def _bytes(path: Path) -> int:
 
 def _branch(branch: str, root: Path) -> Finding:
     if problem := unusable(root):
-        told = f"merges get no commit: {problem.problem}"
-        return Finding("Versioning", "git", told, "warning", problem.remedy)
+        text = f"merges get no commit: {problem.problem}"
+        return Finding("Versioning", "git", text, "warning", problem.remedy)
     try:
         check_branch(root, branch)
     except BadInput as error:
@@ -70,8 +71,8 @@ def _branch(branch: str, root: Path) -> Finding:
 
 def _cache(root: Path) -> Finding:
     if not (root / ".dvc").is_dir():
-        told = "merged models are not kept: not a DVC repository"
-        return Finding("Versioning", "DVC", told, "warning", "dvc init")
+        text = "merged models are not kept: not a DVC repository"
+        return Finding("Versioning", "DVC", text, "warning", "dvc init")
     place = cache_directory(root)
     if not place.is_dir():
         return Finding("Versioning", "DVC", f"the cache {place} will be made by the first run")
@@ -91,12 +92,12 @@ def _remote(name: str, push: bool, config: dict[str, Any]) -> Finding:
         place = f"{name}, {without_secrets(str(config['remote'][name]['url']))}"
         if kind.protocol == "local":
             problem = "" if writable(Path(path)) else "is not writable"
-        elif kind.protocol in ("http", "https"):  # its exists() takes no answer for a no
+        elif kind.protocol in ("http", "https"):  # its exists() returns False when there is no answer
             problem = "" if probe(str(config["remote"][name]["url"])) else "does not answer"
         else:
             kind(**options).exists(path)
             problem = ""
-    except Exception as error:  # each kind of remote has its own
+    except Exception as error:  # each kind of remote raises its own
         problem = f"does not answer ({without_secrets(' '.join(str(error).split()))[:200]})"
     if not problem:
         return Finding("Versioning", "remote", place)

@@ -1,4 +1,4 @@
-"""Whether what is installed is the set that was tried: Python, the packages of constraints.txt, git."""
+"""Checking installed versions: Python, the packages in constraints.txt, git."""
 
 import platform
 import re
@@ -18,7 +18,7 @@ from tasks.doctor.finding import Finding
 CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 PYTHON = (3, 11)
 BINDING = ("fastapi", "sqlalchemy", "torch")
-"""Pins without which something breaks silently; constraints.txt says what."""
+"""Packages whose other versions break something silently; constraints.txt says what."""
 
 
 class Pin(NamedTuple):
@@ -29,7 +29,7 @@ class Pin(NamedTuple):
 
 
 def check_versions() -> list[Finding]:
-    """Compare Python, the packages that Loreline names and git with what they have to be."""
+    """Check Python, the packages that Loreline names, and git."""
     return [_python(), *_packages(), _git()]
 
 
@@ -40,7 +40,7 @@ def read_pins(text: str) -> dict[str, Pin]:
 
 
 def wrong_pins(pins: Mapping[str, Pin], installed: Mapping[str, str | None]) -> list[Finding]:
-    """Say which packages are not as pinned; a build's own suffix (+cpu, +cu130) does not count."""
+    """Report packages that are not as pinned; a build's suffix (+cpu, +cu130) does not count."""
     found = []
     for name, number in installed.items():
         if name not in pins:
@@ -51,16 +51,16 @@ def wrong_pins(pins: Mapping[str, Pin], installed: Mapping[str, str | None]) -> 
         elif Version(number).public != Version(pin.version).public:
             binding = name in BINDING
             reason = f" ({pin.reason})" if binding else ""
-            told = f"{number} is installed, {pin.version} was tried{reason}"
-            found.append(Finding("Versions", name, told, "problem" if binding else "warning", remedy))
+            text = f"{number} is installed, {pin.version} was tried{reason}"
+            found.append(Finding("Versions", name, text, "problem" if binding else "warning", remedy))
     return found
 
 
 def _packages() -> list[Finding]:
     if not CONSTRAINTS.is_file():
-        told = f"not compared: {CONSTRAINTS} is missing"
+        text = f"not compared: {CONSTRAINTS} is missing"
         return [
-            Finding("Versions", "packages", told, "warning", "run loreline from a clone of its repository")
+            Finding("Versions", "packages", text, "warning", "run loreline from a clone of its repository")
         ]
     pins, named = read_pins(CONSTRAINTS.read_text(encoding="utf-8")), {*_needed(), *BINDING}
     wrong = wrong_pins(pins, {name: _installed(name) for name in sorted(named)})
@@ -69,7 +69,7 @@ def _packages() -> list[Finding]:
 
 
 def _needed() -> Iterable[str]:
-    """Name the packages that Loreline depends on, its extras aside."""
+    """Return the packages that Loreline depends on, without its extras."""
     found = [Requirement(line) for line in requires("loreline") or []]
     return {canonicalize_name(each.name) for each in found if "extra" not in str(each.marker)}
 

@@ -1,1 +1,1 @@
-"""The executor: plans a merge, streams it through every core or GPU, and survives being killed."""
+"""The engine: plans a merge, streams its blocks through all cores or GPUs, and resumes after a kill."""

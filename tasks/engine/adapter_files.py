@@ -60,9 +60,9 @@ def _write(
 
 
 def _config(ranks: Mapping[str, int]) -> dict[str, object]:
-    """Return what adapter_config.json has to say of these ranks: α = r, so that the scaling is 1.
+    """Return the keys of adapter_config.json for these ranks: α = r, so that the scaling is 1.
 
-    A pattern matches whatever ends like it, and the first that matches counts: the longest come first.
+    PEFT takes the first pattern that a module's name ends with, so the longest come first.
     """
     usual = Counter(ranks.values()).most_common(1)[0][0]
     others = {module: rank for module, rank in ranks.items() if rank != usual}
@@ -97,7 +97,8 @@ def _write_tensors(
 
 
 def _average(plan: AdapterPlan, settings: Settings, key: str, stored: Stored, shard: Shard) -> None:
-    """Average the tensor of `settings`, which adapters hold whole: as the method averages, else plainly."""
+    """Average a tensor that adapters hold whole: by the method's weights where it has some, else plainly."""
+    # weights from norms are those of factors, which this tensor lacks
     [name], params = settings.shapes, settings.params
     own = METHODS[params.method].averages_weights and params.weights not in ("nan", "metagpt")
     if not own:

@@ -1,4 +1,4 @@
-"""Merging LoRA adapters into one adapter: plan, computation, directory."""
+"""Merging LoRA adapters into one adapter, within the span of their factors: plan and computation."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,9 @@ from tasks.merging.program import Finish, Program, Settings
 from tasks.parameters.merge import MergeParams
 
 RANK_ROUNDING = {"F64": 1e-14}
-"""Share of σ_1 below which a singular value is rounding, by dtype; for the others, that of float32."""
+"""Share of σ_1 below which a singular value is rounding, by the dtype written."""
 RANK_ROUNDING_SINGLE = 1e-7
+"""The same for all narrower dtypes: the computation is float64, and float32 keeps no more."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,12 @@ class AdapterPlan(Plan):
 
     @property
     def bytes_held(self) -> int:
-        """Estimate of the memory that one thread's arrays take at most."""
+        """Estimate of the largest memory in bytes that one thread's arrays take."""
         ranks = Counter[str]()
         for adapter in self.inputs:
             ranks.update({name: found.rank for name, found in adapter.factors.items()})
         sides = {name: sum(shape) for name, shape in self.shapes.items()}
+        # float64: both bases and the factors they come from, then the cores and the method's work on them
         return max(8 * (3 * sides[name] * k + (len(self.inputs) + 4) * k * k) for name, k in ranks.items())
 
 
@@ -95,7 +97,7 @@ def changed_shapes(adapters: Sequence[Adapter]) -> dict[str, tuple[int, int]]:
 
 
 def factor_names(tensor: str, adapters: Sequence[Adapter]) -> tuple[str, str]:
-    """Return what a file calls the factors A and B of one tensor's change."""
+    """Return the names in the file of the factors A and B of one tensor's change."""
     found = next(adapter.factors[tensor] for adapter in adapters if tensor in adapter.factors)
     return found.A, found.B
 
@@ -105,6 +107,7 @@ def merge_factors(
 ) -> dict[str, MergedFactors]:
     """Merge the changes of all tensors within the spans of their factors, on every core."""
     shapes = plan.shapes
+    # measuring and merging need the same span; two for each thread is what may be in use at a time
     spans = lru_cache(2 * cores())(lambda tensor: span(plan.products(tensor)))
 
     def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
@@ -121,7 +124,7 @@ def merge_factors(
 
 
 def run_program(program: Program, names: Sequence[str], block: Callable[[str], Block]) -> Any:
-    """Take a program through its measurements, one block for each tensor; return what it returns."""
+    """Run a program with one block for each tensor; return its result."""
     try:
         measure = next(program)
         while True:

@@ -1,4 +1,4 @@
-"""Threads that read blocks and compute on them: one for every core, or two for every GPU."""
+"""Threads that read blocks and compute on them: one for each core, or two for each GPU."""
 
 import math
 import threading
@@ -21,21 +21,22 @@ from tasks.merging.block import Block
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
-"""Bytes up to which a tensor that is measured first is kept in memory, instead of being read again."""
+"""Bytes up to which tensors that are measured first stay in memory, instead of being read again."""
 
 THREADS_PER_GPU = 2
-"""One reads and writes while the other computes."""
+"""One thread reads and writes while the other computes."""
 
 
 class Blocks:
-    """Calls functions of a plan's blocks."""
+    """A thread pool that reads a plan's blocks and calls functions of them."""
 
     def __init__(self, plan: Plan, devices: Sequence[str]) -> None:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
         self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
-        self._here = threading.local()
+        self._local = threading.local()
         self._held: dict[Piece, Block] = {}
+        # each thread takes one device when it starts and keeps it
         waiting: SimpleQueue[str] = SimpleQueue()
         for i in range(self.threads):
             waiting.put(devices[i % len(devices)])
@@ -48,7 +49,7 @@ class Blocks:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def start(self, function: Callable[[Block], Any], name: str, keep: bool = False) -> list[Future[Any]]:
-        """Begin to call a function of all blocks of a tensor; with `keep`, hold them for what follows."""
+        """Submit a function for all blocks of a tensor; with `keep`, hold the blocks for the next call."""
         pieces = cut(name, self._plan.spec[name].shape, self._plan.method.whole)
         return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
 
@@ -58,35 +59,37 @@ class Blocks:
         return {name: [part.result() for part in parts] for name, parts in running.items()}
 
     def are_small(self, names: Sequence[str]) -> bool:
-        """Say whether all blocks of some tensors may be held in memory."""
+        """Tell whether all blocks of some tensors may be held in memory."""
         elements = sum(math.prod(self._plan.spec[name].shape) for name in names)
         width = np.dtype(self._plan.dtype(names[0])).itemsize
         return elements * len(self._plan.sources) * width <= HELD_BYTES
 
     def _begin(self, devices: "SimpleQueue[str]") -> None:
-        self._here.device = devices.get()
+        self._local.device = devices.get()
         if self._plan.method.whole:
             compute_alone()
 
     def _compute(self, function: Callable[[Block], Any], piece: Piece, keep: bool) -> Any:
-        """Call a function of a block where this thread computes; on the CPU when a GPU's memory is full."""
-        device = self._here.device
+        """Call a function of a block on this thread's device; on the CPU when a GPU's memory is full."""
+        device = self._local.device
         block = self._held.pop(piece, None) or self._read(piece)
         if keep:
             self._held[piece] = block
         try:
-            with np.errstate(over="ignore", invalid="ignore"):  # what overflows is found when it is written
+            with np.errstate(
+                over="ignore", invalid="ignore"
+            ):  # overflow is reported when the result is written
                 return function(block) if device == CPU else _on_gpu(function, block, device)
         except LorelineError as error:
-            if isinstance(error, NotFinite):
+            if isinstance(error, NotFinite):  # names its tensor already, and merge.on_nan needs its type
                 raise
             raise error.within(f"tensor {piece.tensor}") from None
 
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
         base = self._read_from(self._plan.base, piece) if self._plan.base else None
-        lying = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
-        return Block(piece.tensor, piece.matrix, piece.start, lying, base)
+        arrays = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
+        return Block(piece.tensor, piece.matrix, piece.start, arrays, base)
 
     def _read_from(self, source: WeightReader, piece: Piece) -> Numbers:
         dtype = self._plan.dtype(piece.tensor)
@@ -94,6 +97,7 @@ class Blocks:
         return numbers.reshape(piece.rows, piece.columns)
 
     def _side_by_side(self, thetas: Iterable[Numbers], piece: Piece) -> Any:
+        # One array, filled in place: np.stack would need the memory of the checkpoints twice.
         stack = np.empty((len(self._plan.inputs), piece.rows, piece.columns), self._plan.dtype(piece.tensor))
         for place, theta in zip(stack, thetas, strict=True):
             place[...] = theta

@@ -1,4 +1,4 @@
-"""Cutting tensors into blocks of rows, always in the same places."""
+"""Cutting tensors into blocks of rows, always at the same places."""
 
 import math
 from collections.abc import Iterator
@@ -31,12 +31,12 @@ def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
     return [
         Piece(tensor, matrix, (matrix * rows + row) * columns, min(step, rows - row), columns)
         for matrix in range(stack)
-        for row in range(0, max(rows, 1), step)
+        for row in range(0, max(rows, 1), step)  # an empty tensor is one empty piece
     ]
 
 
 def parts(block: Block) -> Iterator[Block]:
-    """Cut a block of a whole matrix as `cut` would have cut the matrix, in float64."""
+    """Cut a block of a whole matrix where `cut` would have cut the matrix; the parts are float64."""
     rows, columns = block.thetas[0].shape
     step = _rows(columns)
     for first in range(0, max(rows, 1), step):
@@ -44,6 +44,7 @@ def parts(block: Block) -> Iterator[Block]:
 
 
 def _rows(columns: int) -> int:
+    # whole rows: a row longer than BLOCK is a block by itself
     return max(1, BLOCK // max(columns, 1))
 
 

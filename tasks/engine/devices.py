@@ -1,4 +1,4 @@
-"""Where a merge computes."""
+"""Choosing the devices and the number of threads that compute a merge."""
 
 import os
 from pathlib import Path
@@ -13,9 +13,10 @@ CPU = "cpu"
 def choose_devices(wanted: str, decomposes: bool) -> list[str]:
     """Return the devices that share the tensors: ["cpu"], or GPUs.
 
-    auto takes every GPU for methods that decompose matrices; the others wait for files, and numpy keeps up.
-    Raises BadInput for a GPU that is not there.
+    auto takes every GPU for methods that decompose matrices. The others are limited by reading files, and
+    numpy keeps up with that. Raises BadInput for a GPU that is not there.
     """
+    # The driver's file tells whether there is a GPU without importing torch, which takes seconds.
     if wanted == CPU or (wanted == "auto" and not (decomposes and Path("/dev/nvidiactl").exists())):
         return [CPU]
     import torch
@@ -33,9 +34,9 @@ def choose_devices(wanted: str, decomposes: bool) -> list[str]:
 
 
 def compute_threads(bytes_held: int) -> int:
-    """Return how many threads compute: one a core, as long as memory lasts for what each holds.
+    """Return the number of threads: one for each core, fewer where memory is short of `bytes_held` for each.
 
-    Raises BadInput when it does not last for one.
+    Raises BadInput when it is short for one.
     """
     fitting = psutil.virtual_memory().available // max(bytes_held, 1)
     if not fitting:
@@ -50,4 +51,5 @@ def compute_threads(bytes_held: int) -> int:
 
 def cores() -> int:
     """Return how many cores this process may use."""
+    # not cpu_count: containers, batch systems and taskset allow fewer
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Carrying out a plan: each block is read once and merged into every variant; tensors finish in order."""
+"""Executing a plan: each block is read once and merged into every variant; tensors finish in order."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -35,7 +35,7 @@ def execute(
     devices: Sequence[str],
     on_tensor: OnTensor = lambda name, done, total: None,
 ) -> list[Written]:
-    """Write each variant's weight files into its directory, taking up what a killed execution left there.
+    """Write each variant's weight files into its directory, resuming what a killed execution left there.
 
     Raises BadInput for NaN, overflow and integers that differ; LorelineError when a method fails.
     """
@@ -47,7 +47,8 @@ def execute(
         ]
         stack.enter_context(one_thread_each(plan.method.whole))
         blocks = Blocks(plan, devices)
-        # One thread more, so that blocks wait for threads; at the end the last that is entered stops first.
+        # One thread more than compute blocks, so that there are always blocks waiting for a thread. ExitStack
+        # leaves in reverse order: tensors are cancelled first, then the blocks that they wait for.
         tensors = stack.enter_context(ThreadPoolExecutor(blocks.threads + 1))
         stack.enter_context(blocks)
         stack.callback(tensors.shutdown, wait=False, cancel_futures=True)
@@ -55,7 +56,7 @@ def execute(
         done = 0
         for name, stored in plan.spec.items():
             for output in outputs:
-                output.finish(name)
+                output.finish(name)  # in the order of the files, because the journal hashes along them
             done += len(outputs) * stored.size
             on_tensor(name, done, plan.bytes_written)
         return [output.close() for output in outputs]
@@ -80,7 +81,7 @@ def survey(
 
 
 class _Merging:
-    """Sees tensors through their rounds of measurement, and to the outputs that lack them."""
+    """Takes tensors through their rounds of measurement, and to the outputs that lack them."""
 
     def __init__(self, plan: Plan, outputs: Sequence[Output], blocks: Blocks) -> None:
         self._plan = plan
@@ -88,7 +89,7 @@ class _Merging:
         self._blocks = blocks
 
     def start(self, threads: Executor) -> None:
-        """Begin with every tensor that an output lacks, in order."""
+        """Submit every tensor that an output lacks, in order."""
         measured_together = {name: group for group in self._plan.groups for name in group}
         started: set[str] = set()
         for name in self._plan.spec:
@@ -111,13 +112,14 @@ class _Merging:
         try:
             finish = self._measured(names, [settings for settings, _ in variants])
             write = partial(_write, finish, outputs, _whole if self._plan.method.whole else deviation)
+            # After a kill some tensors of a group may be finished: those are measured again, but not merged.
             running = {name: self._blocks.start(write, name) for name in names if self._lacking([name])}
             for name, blocks in running.items():
                 found, deviations = zip(*(block.result() for block in blocks), strict=True)
                 known = describe(join(deviations))
                 for output, own in zip(outputs, zip(*found, strict=True), strict=True):
                     output.complete(name, TensorMeasures(deviation=known, method=worst(own)))
-        except BaseException as error:
+        except BaseException as error:  # whatever it is: who waits for these tensors has to hear of it
             for name in names:
                 for output in outputs:
                     output.fail(name, error)
@@ -155,9 +157,9 @@ class _Merging:
 def _write(
     finish: FamilyFinish, outputs: Sequence[Output], measure: Callable[[Block], Deviation], block: Block
 ) -> tuple[list[MethodMeasures | None], Deviation]:
-    """Write a block's variants, each before the next is computed; return what is known of them and of all."""
+    """Write a block's variants, each before the next is computed; return their measures and the deviation."""
     measures: list[MethodMeasures | None] = []
-    known = measure(block)  # first: methods on whole matrices compute in the weights' place
+    known = measure(block)  # first: methods on whole matrices overwrite the weights
     for output, (merged, found) in zip(outputs, finish(block), strict=True):
         output.write(block.tensor, block.start, to_numpy(merged).reshape(-1))
         measures.append(found)

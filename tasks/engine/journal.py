@@ -1,7 +1,7 @@
-"""Which tensors of a merge are finished, so that a killed one resumes where it stopped.
+"""The journal of finished tensors, from which a killed merge resumes where it stopped.
 
 One line for each tensor, in the order of the weight files, with the SHA-256 of its file up to the tensor's
-end: one pass of hashing serves to believe what an earlier process wrote, and to know the whole file's.
+end: one pass of hashing verifies what an earlier process wrote and gives the digest of the whole file.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from tasks.engine.shards import Shard, Spec
 JOURNAL = ".journal"
 HASHED_AT_ONCE = 2**22
 SYNC_EVERY = 2**26
-"""Bytes after which a file is sent to the disk: while others compute, instead of all at the end."""
+"""Bytes after which a file is synced: while other threads compute, instead of all at the end."""
 
 
 class FinishedTensor(Record):
@@ -32,7 +32,7 @@ class FinishedTensor(Record):
 
 
 class Journal:
-    """Hashes finished tensors in order and notes them down."""
+    """Hashes finished tensors in order and records them."""
 
     def __init__(self, directory: Path, shards: Sequence[Shard], spec: Spec) -> None:
         self._spec = spec
@@ -40,11 +40,11 @@ class Journal:
         self._hashes = {shard.path: hashlib.sha256(shard.header) for shard in shards}
         self._path = directory / JOURNAL
         self._unsynced = 0
-        self.finished = self._believed()
+        self.finished = self._verified()
         self._rewrite()
 
     def finish(self, tensor: str, measures: TensorMeasures) -> None:
-        """Note that a tensor, the next in order, is written."""
+        """Record that a tensor, the next in order, is written."""
         entry = FinishedTensor(tensor=tensor, sha256=self._hashed(tensor), measures=measures)
         self.finished[tensor] = measures
         self._write("a", [entry])
@@ -58,10 +58,11 @@ class Journal:
         self._path.unlink()
         return {path: hash_.hexdigest() for path, hash_ in self._hashes.items()}
 
-    def _believed(self) -> dict[str, TensorMeasures]:
-        """Take over an earlier process's tensors as long as the files hold what it wrote."""
+    def _verified(self) -> dict[str, TensorMeasures]:
+        """Return an earlier process's tensors, up to the first whose bytes do not match its digest."""
         found: dict[str, TensorMeasures] = {}
         for name, entry in zip(self._places, _entries(self._path), strict=False):
+            # hashing cannot be undone: a mismatch goes back to the state before this tensor
             before = self._hashes[self._places[name].path].copy()
             if entry.tensor != name or entry.sha256 != self._hashed(name):
                 self._hashes[self._places[name].path] = before
@@ -70,10 +71,11 @@ class Journal:
         return found
 
     def _rewrite(self) -> None:
-        """Drop the lines that were not believed."""
+        """Drop the lines that could not be verified."""
         self._write("w", list(_entries(self._path))[: len(self.finished)])
 
     def _write(self, mode: Literal["a", "w"], entries: Sequence[FinishedTensor]) -> None:
+        # Not synced: after a power cut a line without its data fails verification, and is dropped.
         with self._path.open(mode, encoding="utf-8") as file:
             file.writelines(entry.model_dump_json() + "\n" for entry in entries)
 
@@ -91,7 +93,7 @@ def _chunks(handle: int, start: int, size: int) -> Iterator[bytes]:
 
 
 def _entries(path: Path) -> Iterator[FinishedTensor]:
-    """Read lines up to the first that is not whole, or that another release wrote."""
+    """Read lines up to the first that is incomplete or in another release's format."""
     if path.exists():
         for line in path.read_bytes().splitlines():
             try:

@@ -39,24 +39,24 @@ def _prepare(plan: Plan, directory: Path, weight_files: Iterable[str]) -> None:
     """Write everything but the weights."""
     _clear(directory, keep={JOURNAL, *weight_files})
     for path in side_files(plan.inputs[-1].directory):
-        shutil.copyfile(path, directory / path.name)  # no link: these files will have another life
+        shutil.copyfile(path, directory / path.name)  # not linked: a later edit must not reach the checkpoint
     _set_dtype(directory / "config.json", plan)
 
 
 def _clear(directory: Path, keep: Set[str]) -> None:
-    """Drop what a killed process left beside weights and journal: it was written for its own report."""
+    """Remove what a killed process left beside weights and journal, such as its own report."""
     for path in directory.iterdir():
         if path.name not in keep:
             path.unlink()
 
 
 def _set_dtype(config_file: Path, plan: Plan) -> None:
-    """Have the configuration name the dtype that is written, where the newest input has another."""
+    """Set the dtype in config.json to the one written, where the newest input has another."""
     written, own = (
         {info.dtype for info in tensors.values()} & DTYPE_NAMES.keys()
         for tensors in (plan.spec, plan.inputs[-1].tensors)
     )
-    if written == own or len(written) > 1:
+    if written == own or len(written) > 1:  # with several dtypes there is no one to name
         return
     config = read_json(config_file)
     named = {

@@ -1,4 +1,4 @@
-"""One model that is being written: its files, its journal, and the tensors that are still to come."""
+"""One model that is being written: its files, its journal, and the tensors still missing."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -15,7 +15,7 @@ from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
 
 
 class Written(NamedTuple):
-    """What came of a variant."""
+    """The result of writing a variant."""
 
     measures: dict[str, TensorMeasures]
     """By tensor."""
@@ -24,26 +24,28 @@ class Written(NamedTuple):
 
 
 class Output:
-    """Takes tensors in any order, from any thread; of those an earlier process finished it takes nothing."""
+    """Takes tensors in any order from any thread, and ignores those that an earlier process finished."""
 
     def __init__(self, journal: Journal, spec: Spec, shards: dict[str, Shard]) -> None:
         self._journal = journal
         self._spec = spec
         self._shards = shards
-        self._coming: dict[str, Future[TensorMeasures]] = {
+        self._missing: dict[str, Future[TensorMeasures]] = {
             name: Future() for name in spec if name not in journal.finished
         }
 
     def lacks(self, name: str) -> bool:
-        """Say whether a tensor is still to come; on what is there already, a digest has been taken."""
-        return name in self._coming
+        """Tell whether a tensor is still missing; the others are hashed and must not be written again."""
+        return name in self._missing
 
     def write(self, name: str, first: int, values: Numbers) -> None:
         """Write part of a tensor, from its element `first` on, rounded once (BadInput on overflow)."""
         if not self.lacks(name):
             return
         dtype = self._spec[name].dtype
-        for start in range(0, values.size, BLOCK):  # rounding a whole matrix would take as much memory again
+        for start in range(
+            0, values.size, BLOCK
+        ):  # in parts: a rounded copy of a whole matrix would take as much memory again
             numbers = encode(values[start : start + BLOCK], dtype)
             if not all_finite(numbers, dtype):
                 raise BadInput(
@@ -58,28 +60,28 @@ class Output:
             self.complete(name, TensorMeasures())
 
     def complete(self, name: str, measures: TensorMeasures) -> None:
-        """Say that a tensor is written, and what is known of it."""
+        """Mark a tensor as written, with its measures."""
         if self.lacks(name):
-            self._coming[name].set_result(measures)
+            self._missing[name].set_result(measures)
 
     def fail(self, name: str, error: BaseException) -> None:
-        """Say why a tensor will not come."""
-        if self.lacks(name) and not self._coming[name].done():
-            self._coming[name].set_exception(error)
+        """Mark a tensor as failed; `finish` raises the error."""
+        if self.lacks(name) and not self._missing[name].done():
+            self._missing[name].set_exception(error)
 
     def finish(self, name: str) -> None:
-        """Wait for a tensor, the next in order, and note it down; raises what stood in its way."""
+        """Wait for a tensor, the next in order, and record it; raises the error that it failed with."""
         if self.lacks(name):
-            self._journal.finish(name, self._coming[name].result())
+            self._journal.finish(name, self._missing[name].result())
 
     def close(self) -> Written:
-        """End the journal; return measures and digests."""
+        """Close the journal; return measures and digests."""
         return Written(dict(self._journal.finished), self._journal.close())
 
 
 @contextmanager
 def open_output(directory: Path, spec: Spec, max_shard_bytes: int) -> Iterator[Output]:
-    """Create or reopen a model's weight files, taking up what a killed execution left there."""
+    """Create or reopen a model's weight files, resuming what a killed execution left there."""
     with open_shards(directory, spec, max_shard_bytes) as shards:
         places = {name: shard for shard in shards for name in shard.offsets}
         yield Output(Journal(directory, shards, spec), spec, places)

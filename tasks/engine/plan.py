@@ -1,4 +1,4 @@
-"""What is known of a merge before any arithmetic: what it reads, what it writes, what it takes."""
+"""The plan of a merge: inputs, outputs, method, and estimates of bytes and memory."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 
 @dataclass(frozen=True)
 class Plan:
-    """A merge, or several variants of one, that nothing is known to stand in the way of."""
+    """A checked merge, or several variants of one."""
 
     inputs: Sequence[WeightReader]
     base: WeightReader | None
@@ -30,7 +30,7 @@ class Plan:
     spec: Spec
     """What is written of each variant, in the order of the files."""
     method: Method
-    """The row of the table; where all variants are plain averages, at an average's price."""
+    """The row of the table; a plain average's where all variants reduce to averages."""
 
     @property
     def params(self) -> MergeParams:
@@ -45,17 +45,18 @@ class Plan:
     @cached_property
     def groups(self) -> list[list[str]]:
         """Names of floating tensors that are measured together: each alone, or all."""
+        # the variants share every block, so one that measures the whole model makes all of them wait for it
         spans_model = any(self.method.spans_model(settings.params) for settings in self.variants)
         return [list(self.shapes)] if spans_model else [[name] for name in self.shapes]
 
     @property
     def bytes_read(self) -> int:
-        """Of one pass over all inputs."""
+        """Bytes of one pass over all inputs."""
         return sum(info.end - info.start for source in self.sources for info in source.tensors.values())
 
     @property
     def bytes_written(self) -> int:
-        """Of all variants' weight files, without their headers."""
+        """Bytes of all variants' weight files, without their headers."""
         return len(self.variants) * sum(stored.size for stored in self.spec.values())
 
     @property
@@ -65,14 +66,14 @@ class Plan:
 
     @property
     def bytes_held(self) -> int:
-        """Estimate of the memory that one thread's arrays take at most."""
+        """Estimate of the largest memory in bytes that one thread's arrays take."""
         return max(self._held(name) for group in self.groups for name in group) if self.groups else 0
 
     def dtype(self, name: str) -> type[np.floating[Any]]:
-        """Return what a floating tensor is read as, so that it is rounded once, when it is written.
+        """Return the dtype that a floating tensor is read in, so that it is rounded once, when it is written.
 
-        Whole matrices, which take the most memory, come as narrow as holds the files' numbers exactly; the
-        numbers of an adapter on a base are computed, and lie in no file.
+        Whole matrices take the most memory and are read in the narrowest dtype that holds the files' numbers
+        exactly. An adapter on a base is in no file: its numbers are computed, in float64.
         """
         if not self.method.whole:
             return compute_dtype(self.spec[name].dtype)
@@ -82,21 +83,22 @@ class Plan:
     def _held(self, name: str) -> int:
         _, rows, columns = as_stack(self.spec[name].shape)
         if self.method.whole:
-            return rows * columns * (20 * len(self.sources) + 48)  # decompositions in float64
+            return rows * columns * (20 * len(self.sources) + 48)  # bytes of the decompositions in float64
         elements = min(rows * columns, max(BLOCK, columns))
         return elements * self.dtype(name)().itemsize * ARRAYS * len(self.sources)
 
 
 ARRAYS = 4
-"""Arrays of a block's size that a method holds for each checkpoint, measured generously."""
+"""Arrays of a block's size that a method holds for each checkpoint, estimated generously."""
 
 
 def written_dtype(found: set[str], params: MergeParams) -> str:
-    """Return what a tensor is written as: the checkpoints' own dtype, the wider where they differ."""
+    """Return the dtype that a tensor is written in: the checkpoints' own, a wider one where they differ."""
     if not found <= set(FLOATING):
         return found.pop()
     if params.dtype != "auto":
         return DTYPES[params.dtype]
     if len(found) == 1:
         return found.pop()
+    # bfloat16 and float16 differ: only float32 holds the numbers of both
     return "F64" if "F64" in found else "F32"

@@ -1,4 +1,4 @@
-"""Planning a merge: everything about it that can be checked before any arithmetic."""
+"""Planning a merge: everything that can be checked before any arithmetic."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -27,9 +27,9 @@ def plan_merges(
     base: WeightReader | None,
     steps: Sequence[int],
 ) -> Plan:
-    """Plan a merge into models, or into adapters where nothing but adapters is given.
+    """Plan a merge into models, or into adapters where only adapters are given.
 
-    Variants differ in what the method reads. Raises BadInput naming what does not fit.
+    Variants differ only in parameters that the method reads. Raises BadInput naming what does not fit.
     """
     adapters = [source for source in inputs if isinstance(source, Adapter)]
     return plan_adapters(variants, adapters, steps) if adapters else make_plan(variants, inputs, base, steps)
@@ -53,7 +53,7 @@ def make_plan(
     base: WeightReader | None,
     steps: Sequence[int],
 ) -> Plan:
-    """Check that these models can be merged by this method, and say what will be written.
+    """Check that these models can be merged by this method, and plan what will be written.
 
     Raises BadInput naming what does not fit.
     """
@@ -102,7 +102,7 @@ def make_settings(
     shapes: Mapping[str, tuple[int, ...]],
     layers: Layers,
 ) -> list[Settings]:
-    """Return each variant's settings, values that vary over layers resolved, once the method has agreed."""
+    """Return each variant's settings, checked by the method, with values that vary over layers resolved."""
     found = [_settings(params, steps, shapes, layers) for params in variants]
     for settings in found:
         METHODS[settings.params.method].check(settings)
@@ -112,12 +112,13 @@ def make_settings(
 def _settings(
     params: MergeParams, steps: Sequence[int], shapes: Mapping[str, tuple[int, ...]], layers: Layers
 ) -> Settings:
+    # cached, because methods ask for the same tensor once a block
     at = cache(lambda tensor: resolve(params, tensor, layers.position(tensor)))
     return Settings(params, at, steps, shapes)
 
 
 def check_method(variants: Sequence[MergeParams], count: int) -> Method:
-    """Return the method, once its parameters fit it and so many checkpoints (BadInput otherwise)."""
+    """Return the method; raises BadInput where parameters or the number of checkpoints do not fit it."""
     name = variants[0].method
     method = METHODS[name]
     _check_count(name, method, count)

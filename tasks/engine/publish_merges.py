@@ -1,4 +1,4 @@
-"""Publishing what was planned: every variant of a merge as a complete directory, or nothing of it."""
+"""Publishing a planned merge: every variant as a complete directory, or none of them."""
 
 import errno
 import shutil
@@ -21,21 +21,21 @@ from tasks.parameters.merge import MergeParams
 
 
 class Target(NamedTuple):
-    """Where a variant goes."""
+    """The directory that a variant is published in."""
 
     published: Path
     made_from: Callable[[], str]
     resume: str
-    """Identity of the work, for taking up what a killed process left."""
+    """Identity of the work, by which a later process resumes what a killed one left."""
 
 
 class Job(NamedTuple):
-    """What becomes of a plan."""
+    """How a plan is carried out and published."""
 
     inputs: Sequence[tuple[str, int]]
     """Where the checkpoints came from, and their steps."""
     digest: Callable[[int], str]
-    """Position of a checkpoint → its digest, which may still be on the way."""
+    """Position of a checkpoint → its digest; waits where it is still being computed."""
     targets: Sequence[Target]
     """One for each variant."""
     narrowed: Callable[[Plan, Sequence[int]], Plan]
@@ -47,14 +47,17 @@ class Job(NamedTuple):
 
 
 def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
-    """Publish a merge of each checkpoint once, without those with NaN or Inf if merge.on_nan is drop.
+    """Publish a merge, leaving out duplicates, and checkpoints with NaN or Inf if merge.on_nan is drop.
 
-    Whoever gives every checkpoint its own weight may name one twice.
+    Duplicates stay where every checkpoint has a weight of its own.
     """
     whole, inputs = plan, plan.inputs
-    twins = find_duplicates(inputs, job.digest) if isinstance(plan.params.weights, str) else {}
-    notes = [f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in twins.items()]
-    kept = [i for i in range(len(inputs)) if i not in twins]
+    duplicates = find_duplicates(inputs, job.digest) if isinstance(plan.params.weights, str) else {}
+    notes = [
+        f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in duplicates.items()
+    ]
+    kept = [i for i in range(len(inputs)) if i not in duplicates]
+    # NaN is found only while reading, so a merge may begin again, with one checkpoint fewer each time.
     while True:
         if len(kept) < len(plan.inputs):
             try:
@@ -110,7 +113,7 @@ def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on
 
 
 def _open(stack: ExitStack, targets: Sequence[Target], kept: Sequence[int]) -> list[Path]:
-    """Begin to publish every target; with locks in one order, two sweeps never wait for each other."""
+    """Begin to publish every target, locking them in sorted order, so that two sweeps cannot deadlock."""
     scratches = {
         target: stack.enter_context(
             publishing(target.published, target.made_from, fingerprint(__name__, target.resume, kept))
@@ -127,7 +130,9 @@ def _effective(params: MergeParams, sections: Sequence[str]) -> dict[str, object
 
 
 def _check_space(scratches: Sequence[Path], needed: int) -> None:
-    left = (path for scratch in scratches for path in scratch.iterdir())  # by a process that was killed
+    # files left by a killed process are resumed or replaced: their space counts as free
+    left = (path for scratch in scratches for path in scratch.iterdir())
+    # blocks, not lengths: only allocated space can be used again
     free = shutil.disk_usage(scratches[0]).free + sum(path.stat().st_blocks * 512 for path in left)
     if free < needed:
         raise BadInput(

@@ -1,4 +1,4 @@
-"""Weight files whose headers are known before the first tensor is computed."""
+"""Safetensors files that are opened at their final size, with headers written before any tensor."""
 
 import json
 import math
@@ -18,7 +18,7 @@ UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
 
 
 class Stored(NamedTuple):
-    """What a tensor is written as."""
+    """A tensor's dtype and shape in the file."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -35,7 +35,7 @@ Spec = Mapping[str, Stored]
 def parse_size(text: str) -> int:
     """Turn a size such as 5GB or 500 MiB into bytes."""
     match = re.fullmatch(r"([\d.]+)\s*([A-Za-z]*)", text)
-    assert match, text  # merge_params.py has checked the form
+    assert match, text  # tasks/parameters/merge.py has checked the form
     return int(float(match[1]) * UNITS[match[2] or "B"])
 
 
@@ -61,14 +61,14 @@ class Shard(NamedTuple):
     handle: int
     header: bytes
     offsets: Mapping[str, int]
-    """Tensor name → where its first byte belongs."""
+    """Tensor name → position of its first byte."""
 
 
 @contextmanager
 def open_shards(directory: Path, spec: Spec, max_bytes: int) -> Iterator[list[Shard]]:
-    """Create or reopen the weight files of a model, and write its index; their disk space is taken at once.
+    """Create or reopen the weight files of a model, reserve their disk space, and write the index.
 
-    Raises OSError (ENOSPC) when it is not there.
+    Raises OSError (ENOSPC) when the space is not there.
     """
     planned = plan_shards(spec, max_bytes)
     if len(planned) > 1:
@@ -84,10 +84,11 @@ def open_shards(directory: Path, spec: Spec, max_bytes: int) -> Iterator[list[Sh
 
 
 def write_numbers(shard: Shard, tensor: str, first_byte: int, numbers: Numbers) -> None:
-    """Write part of a tensor where it belongs."""
+    """Write part of a tensor at its place in the file."""
+    # an empty buffer cannot be cast
     view = memoryview(numbers.data).cast("B") if numbers.size else memoryview(b"")
     offset = shard.offsets[tensor] + first_byte
-    while view:
+    while view:  # pwrite may write less than asked: Linux stops at 2 GiB
         written = os.pwrite(shard.handle, view, offset)
         view, offset = view[written:], offset + written
 
@@ -109,12 +110,14 @@ def _open(path: Path, spec: Spec) -> Shard:
 
 
 def _reserve(handle: int, size: int) -> None:
-    os.ftruncate(handle, size)
+    os.ftruncate(handle, size)  # also cuts off what a file of another plan had beyond the end
+    # A sparse file would let the merge run out of disk space halfway.
     if hasattr(os, "posix_fallocate") and size:
         os.posix_fallocate(handle, 0, size)
 
 
 def _header(spec: Spec) -> bytes:
+    # transformers refuses files without this metadata
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for name, stored in spec.items():

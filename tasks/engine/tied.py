@@ -1,4 +1,4 @@
-"""Output heads that are stored although they are the embedding under another name."""
+"""Output heads that are stored beside the embedding they are tied to."""
 
 import math
 from collections.abc import Sequence
@@ -11,12 +11,13 @@ from tasks.checkpoints.weights import WeightReader
 from tasks.merging.roles import is_embedding, is_head
 
 COMPARED_AT_ONCE = 2**22
+"""Elements."""
 
 
 def stored_twice(inputs: Sequence[WeightReader]) -> set[str]:
-    """Return the heads that config.json ties to an embedding and that need not be merged a second time.
+    """Return the heads that config.json ties to an embedding and that are not merged a second time.
 
-    Merged by themselves they could come to differ (DARE draws by name). Raises BadInput where they differ.
+    Merged separately they could differ, since DARE draws by name. Raises BadInput where they differ already.
     """
     newest = inputs[-1]
     if read_json(newest.directory / "config.json").get("tie_word_embeddings") is not True:
@@ -33,7 +34,7 @@ def stored_twice(inputs: Sequence[WeightReader]) -> set[str]:
 
 def _check_same(source: WeightReader, head: str, table: str) -> None:
     count = math.prod(source.tensors[head].shape)
-    for first in range(0, count, COMPARED_AT_ONCE):
+    for first in range(0, count, COMPARED_AT_ONCE):  # in parts: embeddings may be larger than the memory left
         some = min(COMPARED_AT_ONCE, count - first)
         if not np.array_equal(source.stored(head, first, some), source.stored(table, first, some)):
             raise BadInput(

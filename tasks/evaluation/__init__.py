@@ -1,1 +1,1 @@
-"""Measuring models: what lm-eval tasks ask, and what a model answers to each item."""
+"""Measuring models on lm-eval tasks, item by item, with results kept on disk."""

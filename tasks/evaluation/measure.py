@@ -1,4 +1,4 @@
-"""Measuring a model on tasks: loaded once, and only for what was not measured before."""
+"""Measuring a model on tasks: it is loaded once, and only where results are missing."""
 
 import contextlib
 import logging
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 CODE = 1
-"""Raise it when what is kept of an lm-eval run changes: it is part of the cache key."""
+"""Part of the cache key; to be raised when what is kept of an lm-eval run changes."""
 
 CHATTY = ("lm_eval", "datasets")
 
@@ -35,8 +35,8 @@ def evaluate_model(
 ) -> dict[str, TaskResult]:
     """Measure a model on every task, item by item, reusing the results of earlier runs.
 
-    `locate` returns the model's directory; it is asked only when something is left to measure. The model is
-    freed before this returns.
+    `locate` returns the model's directory; it is called only when a result is missing. The model is freed
+    before this returns.
     Raises BadInput for metrics that no task reports, data that cannot be read and models that cannot be
     loaded, Unavailable when a data set's server does not answer.
     """
@@ -56,14 +56,14 @@ def evaluate_model(
 def known_results(
     model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateParams
 ) -> dict[str, TaskResult] | None:
-    """Return what evaluate_model would without measuring anything; None when a task was not measured here."""
+    """Return the results of evaluate_model from disk alone; None when one is missing."""
     paths = result_paths(model_digest, tasks, params)
     results = _kept(paths)
     return results if results.keys() == paths.keys() else None
 
 
 def result_paths(model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateParams) -> dict[str, Path]:
-    """Return where each task's result of a model is kept."""
+    """Return the file of each task's result of a model."""
     settings = _settings(params)
     return {task.name: cache_path(digest_of([model_digest, task.digest, settings])) for task in tasks}
 
@@ -73,9 +73,9 @@ def _kept(paths: Mapping[str, Path]) -> dict[str, TaskResult]:
 
 
 def _settings(params: EvaluateParams) -> dict[str, Any]:
-    """Return what, besides model and task, decides the numbers."""
+    """Return the settings that decide the numbers, besides model and task."""
     chosen = params.model_dump(include={"limit", "num_fewshot", "seed"})
-    # Not the default's name: results were kept before there was another backend.
+    # The default backend is left out, so that results from before there was a choice stay valid.
     named = params.model_dump(include={"backend"}, exclude_defaults=True)
     own = backends.backend_named(params.backend).settings(params)
     return {**chosen, **named, **own, "lm_eval": version("lm_eval"), "code": CODE}
@@ -84,7 +84,7 @@ def _settings(params: EvaluateParams) -> dict[str, Any]:
 def _measure(
     locate: Callable[[], Path], tasks: Sequence[TaskSpec], params: EvaluateParams
 ) -> Generator[tuple[str, TaskResult], None, None]:
-    """Yield each task's result as soon as it is there; data is read before the model is."""
+    """Yield each task's result as soon as it is there; data is read first, because it fails sooner."""
     if not tasks:
         return
     backend = backends.backend_named(params.backend)
@@ -120,7 +120,7 @@ def _build(spec: TaskSpec) -> Any:
 
 
 def _samples(model: backends.Backend, task: Any, params: EvaluateParams, where: str) -> list[Sample]:
-    """Return what lm-eval logs per item; its failures become one sentence."""
+    """Return what lm-eval logs per item; its failures become LorelineError."""
     try:
         return model.answer(lambda lm: _run(lm, task, params), where)
     except LorelineError:
@@ -132,7 +132,7 @@ def _samples(model: backends.Backend, task: Any, params: EvaluateParams, where: 
 
 
 def _run(lm: "LM", task: Any, params: EvaluateParams) -> list[Sample]:
-    """Run one task with every seed pinned, so that it does not matter what ran before."""
+    """Run one task with every seed set, so that results do not depend on what ran before."""
     import lm_eval
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""Results on disk: one file per model, task and settings; what cannot be trusted is computed again."""
+"""Results on disk: one file per model, task and settings; a damaged file counts as missing."""
 
 import os
 import tempfile
@@ -16,7 +16,7 @@ class _Stored(Record):
 
 
 def cache_path(key: str) -> Path:
-    """Return where the result of an evaluation with this key lies."""
+    """Return the file of the result with this key."""
     return state_dir() / "evaluations" / f"{key}.json"
 
 
@@ -30,7 +30,7 @@ def load(path: Path) -> TaskResult | None:
 
 
 def store(path: Path, result: TaskResult) -> None:
-    """Write a result, visible only when it is complete; raises LorelineError where that is not possible."""
+    """Write a result atomically; raises LorelineError where that is not possible."""
     stored = _Stored(digest=digest_of(result), result=result)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

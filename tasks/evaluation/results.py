@@ -1,4 +1,4 @@
-"""What one model scored on one task, item by item."""
+"""One model's result on one task, item by item."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -17,7 +17,7 @@ class TaskResult(Record):
 
     task: str
     items: tuple[str, ...]
-    """Identity of each item: what was asked, and what the answer should have been."""
+    """Identity of each item: its prompt and its target."""
     values: dict[str, tuple[FiniteFloat, ...]]
     """Per metric, one value per item, in the order of `items`."""
     higher_is_better: dict[str, bool]

@@ -1,4 +1,4 @@
-"""From the samples that lm-eval logs to one value per item and metric."""
+"""Turning the samples that lm-eval logs into one value per item and metric."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ Sample = dict[str, Any]
 
 
 def task_result(task: Any, samples: Sequence[Sample]) -> TaskResult:
-    """Gather what an lm-eval task reported, and the negative log-likelihood of its targets.
+    """Return the metrics that an lm-eval task reported, and the negative log-likelihood of its targets.
 
     Raises BadInput when a value is not finite, or when no metric has one number per item.
     """
@@ -44,9 +44,9 @@ def task_result(task: Any, samples: Sequence[Sample]) -> TaskResult:
 
 
 def _directions(task: Any) -> dict[str, bool]:
-    """Return the metrics whose better side is known.
+    """Return metric → whether higher is better, where lm-eval knows.
 
-    lm-eval logs the log-likelihood of a loglikelihood item as its "perplexity": nll says what that is.
+    lm-eval logs the log-likelihood of a loglikelihood item as "perplexity"; nll reports it by its own name.
     """
     known = {name: better for name, better in task.higher_is_better().items() if better is not None}
     if task.OUTPUT_TYPE == "loglikelihood":
@@ -81,7 +81,7 @@ def _log_likelihood(answer: Any) -> float:
 
 
 def _identity(sample: Sample) -> str:
-    """Tell an item by its place, its document, its prompt and its target; 64 bits are plenty."""
+    """Return an item's identity from its position, document, prompt and target; 64 bits suffice."""
     return digest_of([sample[key] for key in ("doc_id", "doc_hash", "prompt_hash", "target_hash")])[:16]
 
 

@@ -1,4 +1,4 @@
-"""Finding tasks by name, and checking before a model is loaded whether what is asked for can be had."""
+"""Finding tasks by name, and checking tasks and metrics before a model is loaded."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec
 
 
 def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
-    """Find the tasks that are asked for; BadInput for an unknown task, metric or backend, within seconds."""
+    """Find the tasks of the parameters; raises BadInput for an unknown task, metric or backend."""
     backends.backend_named(params.backend)
     specs = load_tasks(params.tasks, Path(params.include_path) if params.include_path else None)
     check_asked(specs, params)
@@ -65,7 +65,7 @@ def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
 
 
 def _reported(config: Config) -> set[str] | None:
-    """Return the metrics that a task will report, where its file alone tells."""
+    """Return the metrics that a task will report; None where its file does not determine them."""
     metrics, kind = config.get("metric_list"), config.get("output_type")
     if not metrics or kind not in PER_ITEM or config.keys() & {"process_results", "filter_list", "class"}:
         return None
@@ -85,7 +85,7 @@ def _index(include_path: Path) -> dict[str, Any]:
 
 @cache
 def _shipped() -> dict[str, Any]:
-    """Read some 14 000 files, which takes seconds: only for names that are not local."""
+    """Return lm-eval's own tasks: some 14 000 files, which take seconds to read."""
     from lm_eval.tasks import TaskManager
 
     return dict(TaskManager().task_index)

@@ -1,4 +1,4 @@
-"""A task as its YAML file defines it: configuration, data files, and the identity of what is asked."""
+"""A task as its YAML file defines it: configuration, data files and digest."""
 
 import hashlib
 import inspect
@@ -21,9 +21,9 @@ class TaskSpec:
 
     name: str
     config: Config
-    """What lm-eval gets; local data files are absolute paths."""
+    """The configuration for lm-eval; local data files are absolute paths."""
     digest: str
-    """Identity of what is asked: configuration, data, functions, lm-eval's version; not where they lie."""
+    """Identity of the items: configuration, data, functions and lm-eval's version; paths do not count."""
 
 
 def task_spec(name: str, path: Path) -> TaskSpec:
@@ -83,7 +83,7 @@ def _contents(files: DataFiles) -> Any:
 
 
 def _identity(value: Any) -> Any:
-    """Reduce a configuration to JSON; a function is known by its name and the file it comes from."""
+    """Reduce a configuration to JSON; a function becomes its name and the digest of its file."""
     if isinstance(value, Mapping):
         return {str(key): _identity(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

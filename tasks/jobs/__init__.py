@@ -1,1 +1,1 @@
-"""Which training runs there are, whether they have ended, and what became of them."""
+"""Jobs: one merge of one training run each, claimed by one process at a time and recorded in a ledger."""

@@ -1,4 +1,4 @@
-"""A claim: the right to work on one job, kept by a heartbeat, lost to whoever takes over."""
+"""A claim: a process's right to work on one job, kept by a heartbeat until another takes over."""
 
 import logging
 import sqlite3
@@ -19,11 +19,11 @@ SENTENCE = 300
 
 
 class Superseded(LorelineError):
-    """Another process took over the job: what this one did is dropped, and nothing needs to be done."""
+    """Another process took over the job; this one's work is dropped."""
 
 
 class Claim:
-    """The right to work on a job; as a context manager it shows every lease/4 seconds that its owner lives.
+    """The right to work on a job; as a context manager it sends a heartbeat every lease/4 seconds.
 
     Left by an exception, the job is settled as refused (BadInput) or failed, with the exception's sentence.
     """
@@ -32,19 +32,19 @@ class Claim:
         self.token = entry.token
         self.workspace = entry.workspace
         self.predecessor = predecessor
-        """Whom it was taken over from: one that is gone, or fell silent."""
+        """The entry of the owner it was taken over from, which is gone or silent; None for a new job."""
         self._path, self._entry, self._settled = path, entry, False
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, args=(lease / 4,), name="heartbeat", daemon=True)
 
     def confirm(self) -> None:
-        """Make sure that the job is still this claim's, before anything is published where others see it.
+        """Check that the job is still this claim's, before anything is published where others see it.
 
         Raises Superseded when another process took over, Unavailable when the ledger does not answer.
         """
         with transaction(self._path) as db:
             held = self._held(db)
-            if held.state == "merging":  # a heartbeat that comes late leaves what was settled as it is
+            if held.state == "merging":  # a late heartbeat must not change a settled entry
                 put_entry(db, held.model_copy(update={"beat": time.time()}))
 
     def settle(
@@ -55,7 +55,7 @@ class Claim:
         version: str | None = None,
         tag: str | None = None,
     ) -> LedgerEntry:
-        """Record what became of the job, in place of what was said before; raises as confirm does."""
+        """Record the job's outcome, in place of an earlier one; raises as confirm does."""
         now = time.time()
         facts = {"sentence": sentence, "identity": identity, "version": version, "tag": tag}
         with transaction(self._path) as db:
@@ -101,7 +101,7 @@ class Claim:
             try:
                 self.confirm()
             except Superseded:
-                return  # the work hears of it when it asks
+                return  # the working thread finds out at its next confirm or settle
             except LorelineError as error:
                 log.warning("%s (the heartbeat goes on)", error)
 
@@ -111,5 +111,5 @@ def _sentence(error: BaseException) -> str:
 
     if isinstance(error, LorelineError):
         return without_secrets(str(error))
-    told = " ".join("".join(traceback.format_exception_only(error)).split())
-    return without_secrets(told)[:SENTENCE]
+    text = " ".join("".join(traceback.format_exception_only(error)).split())
+    return without_secrets(text)[:SENTENCE]

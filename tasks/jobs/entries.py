@@ -21,7 +21,7 @@ State = Literal["merging"] | Settled
 
 
 class LedgerEntry(Record):
-    """What is known of a job: the merge of one training run with one set of parameters."""
+    """A job's row: the merge of one training run with one set of parameters."""
 
     key: str
     source: str
@@ -29,15 +29,15 @@ class LedgerEntry(Record):
     token: int
     """Counts the claims of this job; whoever holds an older one has been superseded."""
     workspace: str
-    """Name of the place where its stages publish."""
+    """Name of the directory where its stages publish."""
     owner: Owner
     flow_run: str | None
     since: float
-    """When it got into this state, in seconds since 1970."""
+    """When this state began, in seconds since 1970."""
     beat: float
-    """When its owner last showed that it lives, in seconds since 1970."""
+    """Its owner's last heartbeat, in seconds since 1970."""
     sentence: str
-    """What became of it, for people."""
+    """Its state or outcome in words."""
     identity: str | None = None
     version: str | None = None
     """models:/name/N"""
@@ -59,20 +59,21 @@ TABLE = """
 
 @contextmanager
 def transaction(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open the ledger, made on first use, for one transaction; what raises leaves nothing behind.
+    """Open the ledger, made on first use, for one transaction; an error rolls it back.
 
-    SQLite's rollback journal, not its WAL, which is for the processes of one host and local disks alone.
+    SQLite's rollback journal, not its WAL, which works only on local disks and for the processes of one host.
     Raises Unavailable when others hold it for long, BadInput for a file that is no ledger or not writable.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
+            # The write lock from the start: a read that turns into a write could fail as busy halfway.
             db.execute("BEGIN IMMEDIATE")
             _prepare(db, path)
             yield db
             db.execute("COMMIT")
     except sqlite3.Error as error:
-        raise _told(path, error) from None
+        raise _ledger_error(path, error) from None
     except OSError as error:
         problem = f"{error.strerror}: {error.filename}"
         raise BadInput(
@@ -106,7 +107,7 @@ def _entry(row: dict[str, object]) -> LedgerEntry:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create the table in an empty database, and refuse another's."""
+    """Create the table in an empty database, and refuse other programs' databases."""
     if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute(f"PRAGMA user_version = {SCHEMA}")
@@ -126,9 +127,11 @@ DAMAGED = {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR}
 DISK = {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL}
 
 
-def _told(path: Path, error: sqlite3.Error) -> LorelineError:
-    """Say what SQLite could not do, and what helps."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF  # the rest is detail
+def _ledger_error(path: Path, error: sqlite3.Error) -> LorelineError:
+    """Return SQLite's error as ours, with a remedy."""
+    code = (
+        getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    )  # the primary code; the upper bits refine it
     if code in WAIT:
         return Unavailable(path, f"other processes hold the ledger ({error})", "run the same command again")
     if code in DISK:

@@ -1,4 +1,4 @@
-"""What a job is: a training run, and the parameters that decide the merged model and its verdict."""
+"""A job's identity: its training run, and the parameters that decide the merged model and its verdict."""
 
 from typing import Any
 

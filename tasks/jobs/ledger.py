@@ -1,4 +1,4 @@
-"""The ledger: which jobs are being merged, by whom, and what became of the others. One claim per job."""
+"""The ledger: every job's state, owner and outcome, with one claim per job at a time."""
 
 import time
 from pathlib import Path
@@ -12,12 +12,13 @@ from tasks.jobs.process_owner import lives, this_process
 __all__ = ["Claim", "Ledger", "LedgerEntry", "State", "Superseded"]
 
 DAY_S = 86400.0
+"""Clock differences between hosts up to a day are believed."""
 
 
 class Ledger:
     """The jobs of a state directory, in an SQLite database that is made on first use.
 
-    `lease`: seconds after which an owner on another host that gave no sign counts as gone.
+    `lease`: seconds without a heartbeat after which an owner on another host counts as silent.
     Every method raises BadInput for a file that is no ledger, Unavailable when it does not answer.
     """
 
@@ -28,9 +29,9 @@ class Ledger:
     def claim(
         self, key: str, source: str, flow_run: str | None = None, again: bool = False
     ) -> Claim | LedgerEntry:
-        """Claim a job, or return the entry that stands against it.
+        """Claim a job, or return the entry that prevents it.
 
-        That is: one lives who is merging it, or it is merged already and not asked for `again`.
+        An entry prevents a claim while its owner lives, or once it is merged, unless asked for `again`.
         """
         owner = this_process()
         with transaction(self._path) as db:
@@ -54,18 +55,18 @@ class Ledger:
         return Claim(self._path, entry, self._lease, held if held and held.state == "merging" else None)
 
     def find(self, key: str) -> LedgerEntry | None:
-        """Return what is known of a job."""
+        """Return a job's entry."""
         with transaction(self._path) as db:
             return find_entry(db, key)
 
     def standing(self, key: str) -> LedgerEntry | None:
-        """Return the entry that a claim of this job would meet."""
+        """Return the entry that would prevent a claim of this job."""
         held = self.find(key)
         condition = _condition(held, time.time(), self._lease) if held else "gone"
         return held if held and _in_the_way(held, condition) else None
 
     def merged_as(self, identity: str) -> LedgerEntry | None:
-        """Return a job that gave this identity: the same run may have been merged from another place."""
+        """Return a merged job with this identity: the same run may have been merged from another place."""
         with transaction(self._path) as db:
             return next(iter(select_entries(db, "WHERE state = 'merged' AND identity = ?", identity)), None)
 
@@ -76,7 +77,7 @@ class Ledger:
 
 
 Condition = Literal["alive", "gone", "silent"]
-"""Of a job's owner. gone: it certainly writes no more; silent: it may wake up."""
+"""Of a job's owner. gone: it certainly writes no more; silent: it may go on writing."""
 
 
 def _condition(held: LedgerEntry, now: float, lease: float) -> Condition:

@@ -1,4 +1,4 @@
-"""Which process does something, on which host, and whether it still lives; an id used again fools nobody."""
+"""Identifying the process that works on a job, and whether it still runs; safe against PID reuse."""
 
 import platform
 import sys
@@ -11,39 +11,39 @@ from tasks.base.records import Record
 
 
 class Owner(Record):
-    """A process, told apart from every other that was or will be."""
+    """A process, identified uniquely over hosts, boots, containers and reused ids."""
 
     host: str
     boot: str
-    """Which start of the host; empty where the system does not say."""
+    """The host's boot id; empty where the system does not tell."""
     namespace: str
-    """What process ids count in: each container may have its own; empty where there is no such thing."""
+    """The PID namespace, one for each container; empty where the system has none."""
     pid: int
     start: str
-    """When the process began, in a form that a step of the clock does not change."""
+    """When the process began, unaffected by later changes of the clock."""
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
 
 
 def this_process() -> Owner:
-    """Describe the process that asks."""
+    """Return the calling process."""
     pid = psutil.Process().pid
-    boot, namespace = _counting()
+    boot, namespace = _boot_and_namespace()
     return Owner(host=platform.node(), boot=boot, namespace=namespace, pid=pid, start=_start(pid) or "")
 
 
 def lives(owner: Owner) -> bool | None:
-    """Tell whether a process lives, stopped ones included; None where this one cannot see it.
+    """Tell whether a process lives, stopped ones included; None where that cannot be seen from here.
 
-    Out of sight are other hosts, other containers, and other users' processes where the system hides them.
+    It cannot for other hosts, other containers, and other users' processes where the system hides them.
     """
-    here = this_process()
-    if owner.host != here.host:
+    own = this_process()
+    if owner.host != own.host:
         return None
-    if owner.boot != here.boot:
+    if owner.boot != own.boot:
         return False
-    if owner.namespace != here.namespace:
+    if owner.namespace != own.namespace:
         return None
     try:
         return _start(owner.pid) == owner.start
@@ -52,7 +52,7 @@ def lives(owner: Owner) -> bool | None:
 
 
 def _start(pid: int) -> str | None:
-    """Return when a process began; None when it is gone, or has ended and its parent does not know yet."""
+    """Return when a process began; None when it is gone or a zombie."""
     try:
         process = psutil.Process(pid)
         if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
@@ -65,8 +65,8 @@ def _start(pid: int) -> str | None:
         return None
 
 
-def _counting() -> tuple[str, str]:
-    """Return the boot and the namespace in which this process's id counts, as far as the system says."""
+def _boot_and_namespace() -> tuple[str, str]:
+    """Return this process's boot id and PID namespace, empty where the system does not tell."""
     boot = namespace = ""
     if sys.platform == "linux":
         with suppress(OSError):

@@ -1,1 +1,1 @@
-"""The mathematics of merging: pure functions on tensors. No files, no paths."""
+"""The merge methods: pure functions on blocks of tensors, without files or threads."""

@@ -1,4 +1,4 @@
-"""Weights that follow a training trajectory: the newer a checkpoint, the more it counts."""
+"""Weights by a checkpoint's age, counted in checkpoints from the newest: ema, wma, lawa."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +20,7 @@ def wma(settings: Settings) -> Weighing:
 
 
 def lawa(settings: Settings) -> Weighing:
-    """Equal for the newest, the `spacing`-th before it and so on, k of them or as many as there are; else 0.
+    """Equal for every `spacing`-th checkpoint back from the newest, at most k of them; 0 for the others.
 
     Kaddour 2022, arXiv 2209.14981.
     """
@@ -33,7 +33,7 @@ def lawa(settings: Settings) -> Weighing:
 
 
 def _by_age(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], list[float]]) -> Weighing:
-    """Weigh by age; the division by the sum is left to the combination, which keeps exact ties exact."""
+    """Weigh by age; the combination divides by the sum, which keeps averages of equal numbers exact."""
     ages = list(reversed(range(settings.count)))
 
     def weigh(block: Block) -> Weighed:
@@ -41,4 +41,4 @@ def _by_age(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], lis
         return Weighed(c, WeightsUsed(weights=tuple(weight / sum(c) for weight in c)))
 
     return weigh
-    yield
+    yield  # makes this a generator

@@ -1,4 +1,4 @@
-"""The anchor θ_0 that task vectors are differences from."""
+"""The anchor θ_0, from which task vectors are measured."""
 
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block

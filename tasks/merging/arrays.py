@@ -1,4 +1,4 @@
-"""The few functions on which numpy arrays and torch tensors differ."""
+"""The functions that numpy arrays and torch tensors do not share, under one name each."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ Tally: TypeAlias = tuple[np.ndarray[Any, np.dtype[np.uint16]], np.ndarray[Any, n
 
 
 PIECE = 2**14
-"""Elements whose products are added up in their own precision; longer float32 sums lose a digit."""
+"""Elements whose products are summed in float32; longer float32 sums lose a digit."""
 
 
 def dot(a: Array, b: Array) -> float:
@@ -27,7 +27,7 @@ def dot(a: Array, b: Array) -> float:
         total = float(pieces.sum(dtype=np.float64)) + float(a[even:] @ b[even:])
     if math.isfinite(total) or a.dtype == np.float64:
         return total
-    return dot(double(a), double(b))  # squares beyond float32, of numbers within
+    return dot(double(a), double(b))  # the products overflow float32, though the numbers do not
 
 
 def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -60,7 +60,7 @@ def count_nonzero(mask: Array) -> int:
 
 
 def like(array: np.ndarray[Any, Any], other: Array) -> Array:
-    """Bring a numpy array to where `other` is."""
+    """Bring a numpy array to the device of `other`."""
     if isinstance(other, np.ndarray):
         return array
     import torch
@@ -69,7 +69,7 @@ def like(array: np.ndarray[Any, Any], other: Array) -> Array:
 
 
 def factors(numbers: np.ndarray[Any, Any], other: Array) -> Array:
-    """Bring numbers to where `other` is, in its dtype, so that their product keeps it."""
+    """Bring numbers to the device and dtype of `other`, so that their product keeps both."""
     return number(like(numbers, other), other)
 
 
@@ -88,7 +88,7 @@ def number(mask: Array, other: Array) -> Array:
 
 
 def eps(array: Array) -> float:
-    """Return the distance from 1 to the next number of the array's dtype."""
+    """Return the machine epsilon of the array's dtype."""
     if isinstance(array, np.ndarray):
         return float(np.finfo(array.dtype).eps)
     import torch

@@ -1,4 +1,4 @@
-"""What methods work on: the same rows of the same tensor of every checkpoint."""
+"""The block that methods work on: the same rows of one tensor from every checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -10,8 +10,8 @@ import numpy as np
 from tasks.merging.arrays import Array, double
 
 Weight: TypeAlias = float | Array
-"""Of a checkpoint: a number for the whole tensor, or an array that broadcasts over a block (WIDEN: one for
-each column)."""
+"""A checkpoint's weight: a number for the whole tensor, or an array that broadcasts over a block (WIDEN: one
+for each column)."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,10 @@ class Block:
 
     @cached_property
     def mean(self) -> Array:
-        """The plain average; dividing the sum, not weighting by 1/N, keeps exact ties exact."""
+        """The plain average."""
+        # Divides the sum instead of weighting by 1/N: the average of equal numbers is then exact.
         first, *others = self.thetas
+        # a new array either way, because the sums below are made in place
         total = first * 1.0 if not others else first + others[0]
         for theta in others[1:]:
             total += theta

@@ -1,4 +1,4 @@
-"""A method as four choices in a row: anchor · deltas · weights · combine (shared table of all methods).
+"""A method composed of four choices: anchor, deltas, weights and combination.
 
 θ* = θ_0 + λ · combine(c_i, δ_i).
 """
@@ -14,12 +14,12 @@ from tasks.parameters.merge import MergeParams
 
 
 class Weighed(NamedTuple):
-    """The weights of the checkpoints on a block, and what a reader wants to know of them."""
+    """The weights of the checkpoints on a block, and what the report shows of them."""
 
     c: Sequence[Weight]
     measures: MethodMeasures | None = None
     scale: float = 1.0
-    """Multiplies λ: in c, a combination that divides by Σc would lose it."""
+    """Multiplies λ. As a part of c it would be lost where the combination divides by Σc."""
 
 
 AnchorChoice: TypeAlias = Callable[[Block], Array]

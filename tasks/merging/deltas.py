@@ -1,4 +1,4 @@
-"""What is kept of each task vector δ_i = θ_i − θ_0."""
+"""Sparsifying task vectors: which elements of δ_i = θ_i − θ_0 are kept."""
 
 import math
 from collections.abc import Callable, Generator, Sequence
@@ -17,13 +17,13 @@ Kept = Generator[Measure, Results, Callable[[Block], Sequence[Array]]]
 def weights_themselves(settings: Settings) -> Kept:
     """θ_i: for methods without an anchor."""
     return lambda block: block.thetas
-    yield
+    yield  # makes this a generator
 
 
 def as_they_are(settings: Settings) -> Kept:
     """δ_i unchanged."""
     return lambda block: block.deltas
-    yield
+    yield  # makes this a generator
 
 
 def trimmed(settings: Settings) -> Kept:
@@ -36,7 +36,7 @@ def dropped(settings: Settings) -> Kept:
     return lambda block: [
         drop(delta, settings.at(block.tensor).dare, block, i) for i, delta in enumerate(block.deltas)
     ]
-    yield
+    yield  # makes this a generator
 
 
 def dropped_and_trimmed(settings: Settings) -> Kept:
@@ -60,7 +60,7 @@ def banded(settings: Settings) -> Kept:
 
 
 def check_band(settings: Settings) -> None:
-    """Raise BadInput where breadcrumbs would drop and keep more than there is."""
+    """Raise BadInput where the shares that breadcrumbs drops and keeps exceed 1."""
     for tensor in settings.shapes:
         density, gamma = settings.at(tensor).breadcrumbs.density, settings.at(tensor).breadcrumbs.gamma
         if density + gamma > 1:
@@ -73,6 +73,7 @@ def check_band(settings: Settings) -> None:
 
 def _trim(settings: Settings, deltas: TaskVectors) -> Kept:
     groups = _trim_groups(settings)
+    # density 1 keeps everything: no measurement needed
     if all(group.ranks == [_elements(settings, group.tensors)] for group in groups):
         return deltas
     leaders = yield from leading(groups, settings.count, deltas)

@@ -1,4 +1,4 @@
-"""How the checkpoints lie to each other: what a reader of a merge wants to know, whatever the method."""
+"""How checkpoints deviate from the anchor and from each other: norms, cosines, sign conflicts."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from tasks.merging.block import Block
 
 
 class Deviation(NamedTuple):
-    """What is known of some part of a tensor."""
+    """Sums over some part of a tensor, from which norms, cosines and conflicts follow."""
 
     products: np.ndarray[Any, np.dtype[np.float64]]
     """⟨δ_i, δ_j⟩, N × N."""
@@ -35,7 +35,7 @@ def deviation(block: Block) -> Deviation:
 
 
 def join(parts: Sequence[Deviation]) -> Deviation:
-    """Add up parts, in their order."""
+    """Add up parts, in their order: the order decides the last bits of a sum."""
     return Deviation(
         sum(part.products for part in parts),  # type: ignore[arg-type]
         sum(part.anchor for part in parts),
@@ -65,7 +65,7 @@ def describe(whole: Deviation) -> DeviationSummary:
 
 
 def recall(summary: DeviationSummary) -> Deviation:
-    """Return what `describe` described, so that tensors can be joined to layers and to the whole model."""
+    """Invert `describe`, so that tensors can be joined to layers and to the whole model."""
     norms = np.array(summary.norms)
     products = np.diag(norms**2)
     i, j = np.triu_indices(len(norms), 1)

@@ -1,4 +1,4 @@
-"""What DARE drops: a random stream of its own for every tensor of every checkpoint (arXiv 2311.03099)."""
+"""DARE's random masks: one random stream for each tensor of each checkpoint (arXiv 2311.03099)."""
 
 import hashlib
 from typing import Any
@@ -30,7 +30,7 @@ def survivors(
     of a bit generator, unlike what numpy derives from it, never changes between releases (NEP 19).
     """
     stream = _stream(f"{dare.seed}/{checkpoint}/{tensor}")
-    stream.advance(start // 2)
+    stream.advance(start // 2)  # each output has 64 bits, two elements
     skipped = start % 2
     words = stream.random_raw((skipped + size + 1) // 2).astype("<u8", copy=False).view("<u4")
     kept: np.ndarray[Any, np.dtype[np.bool_]] = words[skipped:][:size] >= round(dare.p * 2**32)

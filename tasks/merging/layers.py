@@ -1,4 +1,4 @@
-"""Where a tensor lies in its model: 0 at the first layer, 1 at the last, told by its name."""
+"""Relative depth of a tensor, from its name: 0 at the first layer, 1 at the last."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 _NUMBERED = re.compile(r"^((?:[^.]*\.)*?)(\d+)(?:\.|$)")
 """The first purely numeric component: experts.3 inside layers.5 belongs to layer 5."""
 _INPUT_SIDE = re.compile(r"(?:^|\.)(?:wte|wpe|shared|emb|emb_ln|(?!embed_out)\w*(?<!un)embed\w*)(?:\.|$)")
-"""What transformers' families call token, position and type embeddings, and the norms beside them."""
+"""Names of token, position and type embeddings in transformers, and of the norms beside them."""
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,5 @@ def layer_of(tensor: str) -> tuple[str, int] | None:
 
 
 def on_input_side(tensor: str) -> bool:
-    """Say whether a tensor outside the layers comes before them."""
+    """Tell whether a tensor outside the layers comes before them."""
     return _INPUT_SIDE.search(tensor) is not None

@@ -66,10 +66,10 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
             B = deviations(block)
             energies = [energy(b) for b in B]
             shape = _full_shape(settings.shapes[block.tensor], B)
-        question = _question(params.lore)
-        if question not in solutions:
-            solutions[question] = _solve(B, params.lore, settings.steps, shape)
-        merged, measures = _finish(torch.as_tensor(block.mean), energies, solutions[question], params, shape)
+        problem = _problem(params.lore)
+        if problem not in solutions:
+            solutions[problem] = _solve(B, params.lore, settings.steps, shape)
+        merged, measures = _finish(torch.as_tensor(block.mean), energies, solutions[problem], params, shape)
         yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), measures
 
 
@@ -86,8 +86,8 @@ def deviations(block: Block) -> "Tensor":
     """
     import torch
 
-    lying = hasattr(block.thetas, "shape")
-    thetas = block.thetas if lying else torch.stack([torch.as_tensor(theta) for theta in block.thetas])
+    stacked = hasattr(block.thetas, "shape")
+    thetas = block.thetas if stacked else torch.stack([torch.as_tensor(theta) for theta in block.thetas])
     mean, B = torch.as_tensor(block.mean), torch.as_tensor(thetas)
     B.sub_(mean)
     return B.sub_(B.mean(0))  # the mean of the weights was rounded to their size
@@ -102,7 +102,7 @@ def _averaged(block: Block, settings: Settings, params: MergeParams) -> bool:
     )
 
 
-def _question(lore: LoreParams) -> tuple[object, ...]:
+def _problem(lore: LoreParams) -> tuple[object, ...]:
     """Return what decides the task vectors, before they are cut and combined."""
     return lore.mu, lore.mu_scale, lore.penalty, lore.anchor, lore.tolerance, lore.passes
 

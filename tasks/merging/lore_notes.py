@@ -1,4 +1,4 @@
-"""What LoRE's settings amount to, and those that cannot be."""
+"""LoRE's settings: contradictions to refuse, and what they amount to (docs/mathematics.md, Reading λ)."""
 
 from tasks.base.errors import BadInput
 from tasks.merging.low_rank import ADVICE
@@ -15,7 +15,7 @@ def lam_of(params: MergeParams, count: int) -> float:
 
 
 def beyond(params: MergeParams, count: int) -> float:
-    """Return how many S the merge lies beyond the mean, for τ = S and τ = S/N."""
+    """Return the factor f in θ* = mean + f·S, for τ = S and τ = S/N (docs/mathematics.md, fact 2)."""
     lam = lam_of(params, count)
     return lam - 1 / count if params.lore.combine == "sum" else (lam - 1) / count
 
@@ -50,7 +50,7 @@ def lore_averages(settings: Settings) -> bool:
 
 
 def lore_notes(settings: Settings) -> list[str]:
-    """Say what these settings amount to."""
+    """Return notes on what these settings amount to."""
     params, N = settings.params, settings.count
     if lore_averages(settings):
         return [
@@ -71,7 +71,7 @@ def lore_notes(settings: Settings) -> list[str]:
 
 
 def _readings(params: MergeParams, N: int) -> list[str]:
-    """Read λ: as a place on the line through θ_0 and the mean, where τ lies on it."""
+    """Describe λ, where possible as a point on the line through θ_0 and the mean (fact 4)."""
     lam = lam_of(params, N)
     if params.lore.combine == "ties":
         return [f"λ = {lam:.4g} with N = {N}: θ* = θ_0 + {lam:.4g} · the sign-elected mean of the δ_i"]

@@ -1,4 +1,4 @@
-"""Merging low-rank matrices in the span of their factors, without ever making one of them.
+"""Merging low-rank matrices in the span of their factors, without multiplying them out.
 
 With U and V orthonormal bases of all columns and all rows, ΔW_i = U C_i Vᵀ with small cores C_i. A method
 that is linear in the ΔW_i, or weighs them by norms and angles, does to the ΔW_i what it does to the cores; so
@@ -28,7 +28,7 @@ class Span(NamedTuple):
 
 
 def span(products: Sequence[tuple[Matrix, Matrix]]) -> Span:
-    """Find the joint span of products B_i A_i (m × r_i times r_i × n), exactly: two QR decompositions."""
+    """Return the joint span of products B_i A_i (m × r_i times r_i × n), by two QR decompositions."""
     U, left = np.linalg.qr(np.hstack([B for B, _ in products]))
     V, right = np.linalg.qr(np.hstack([A.T for _, A in products]))
     ends = np.cumsum([B.shape[1] for B, _ in products])

@@ -1,4 +1,4 @@
-"""Exact selection by magnitude over blocks: which elements come first, without sorting or holding a tensor.
+"""Selecting the elements of largest magnitude exactly, block by block, without holding or sorting a tensor.
 
 An element comes before another when its magnitude is larger, or equal and its index lower. Magnitudes are
 compared as float32, whose bit patterns lie in the same order. Two measurements find the rank-th largest: the
@@ -32,7 +32,7 @@ class Group(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the rank-th largest of some integers lies."""
+    """The rank-th largest of some integers."""
 
     value: int
     rank: int
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class Cut(NamedTuple):
-    """What is selected of one block: bit patterns above this one, and the first few equal to it."""
+    """What is selected of one block: bit patterns above `above`, and the first `quota` that equal it."""
 
     above: int
     quota: int
@@ -105,6 +105,7 @@ def _cut(tallies: Sequence[Tally], upper: Place) -> list[Cut]:
         equal = int(times[values == lower.value].sum())
         taken = min(left, equal)
         left -= taken
+        # Where all equal ones are taken, no counting is needed later: the threshold moves one down instead.
         cuts.append(Cut(bits - 1, 0) if taken == equal else Cut(bits, taken))
     return cuts
 

@@ -1,4 +1,4 @@
-"""What is known of a merge method: a row of the table."""
+"""A merge method's row of the table: its program, requirements and checks."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
@@ -28,7 +28,7 @@ class Method(NamedTuple):
     check: Callable[[Settings], None] = lambda settings: None
     """Raises BadInput for settings that do not fit the checkpoints."""
     notes: Callable[[Settings], list[str]] = lambda settings: []
-    """What a reader must know about these settings, such as that they reduce to averaging."""
+    """Notes for the report on these settings, such as that they reduce to averaging."""
     averages: Callable[[Settings], bool] = lambda settings: False
     """Whether these settings make it a plain average, which needs no decomposition."""
     averages_weights: bool = False
@@ -36,7 +36,7 @@ class Method(NamedTuple):
     check_span: Callable[[MergeParams], None] = check_no_span
     """Raises BadInput for parameters that cannot merge low-rank matrices within the span of their factors."""
     family: Callable[[Sequence[Settings]], FamilyProgram] | None = None
-    """Merges several variants over the same blocks; none: their programs side by side."""
+    """Merges several variants over the same blocks; without one, their programs run side by side."""
 
     def run(self, variants: Sequence[Settings]) -> FamilyProgram:
         """Return the program of these variants; their settings differ in parameters only."""

@@ -39,9 +39,9 @@ def _check_breadcrumbs(settings: Settings) -> None:
 
 
 PLAIN_AVERAGE = Row(anchor.no_anchor, deltas.weights_themselves, weights.averaged, combine.mean)
-"""What other methods are where their settings make them averages."""
+"""Used for every method whose settings reduce it to plain averaging."""
 WEIGHT_SECTIONS = ("weights", "nan", "metagpt")
-"""The sections behind `weights.chosen`."""
+"""The sections that `weights.chosen` reads."""
 
 METHODS = {
     "lore": Method(
@@ -196,7 +196,7 @@ METHODS = {
 
 
 def method_of(variants: Sequence[Settings]) -> Method:
-    """Return the row of the table; where all variants are plain averages, at an average's price."""
+    """Return the row of the table; where all variants reduce to averages, one that only averages."""
     row = METHODS[variants[0].params.method]
     if not all(row.averages(settings) for settings in variants):
         return row

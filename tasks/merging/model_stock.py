@@ -27,9 +27,9 @@ def model_stock(settings: Settings) -> Weighing:
 
 
 def interpolation(cosine: float, count: int) -> float:
-    """Return t, 0 to 1: task vectors at right angles or more agree on nothing.
+    """Return t, 0 to 1; 0 for task vectors at right angles or more.
 
-    Below 0 the formula would leave the base backwards, without bound at c = −1/(N − 1).
+    For c < 0 the formula would step back behind the base, without bound at c = −1/(N − 1).
     """
     return count * cosine / (1 + (count - 1) * cosine) if cosine > 0 else 0.0
 

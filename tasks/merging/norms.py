@@ -40,7 +40,7 @@ def metagpt(settings: Settings) -> Weighing:
 
 
 def inverse_to_norm(squares: Sequence[float]) -> list[float]:
-    """Return weights ∝ 1/norm that sum to 1; zero norms share all of it, which is the limit."""
+    """Return weights ∝ 1/norm that sum to 1; where norms are zero they share the whole weight, the limit."""
     smallest = min(squares)
     if smallest == 0.0:
         raw = [float(square == 0.0) for square in squares]

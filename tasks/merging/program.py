@@ -1,4 +1,4 @@
-"""How a method runs: measurements on blocks, any number of rounds, then one function that merges a block.
+"""Programs: a method as rounds of measurements on blocks, then one function that merges a block.
 
 A program is a generator. It yields a function of one block; the engine calls it on every block of the
 program's tensors, in any order and in parallel, and sends back the results by tensor, in the order of the
@@ -21,7 +21,7 @@ from tasks.parameters.merge import MergeParams
 Measure: TypeAlias = Callable[[Block], Any]
 Results: TypeAlias = Mapping[str, Sequence[Any]]
 Merged: TypeAlias = tuple[Array, MethodMeasures | None]
-"""A merged block, and what the method found on it."""
+"""A merged block, and the method's measures of it."""
 Finish: TypeAlias = Callable[[Block], Merged]
 Program: TypeAlias = Generator[Measure, Results, Finish]
 FamilyFinish: TypeAlias = Callable[[Block], Iterable[Merged]]
@@ -31,7 +31,7 @@ FamilyProgram: TypeAlias = Generator[Measure, Results, FamilyFinish]
 
 @dataclass(frozen=True)
 class Settings:
-    """What a method needs to know beside the blocks."""
+    """Parameters, steps and shapes: what a method reads beside the blocks."""
 
     params: MergeParams
     """The parameters as given; `at` has those that hold for one tensor."""
@@ -55,7 +55,7 @@ def without_measuring(finish: Finish) -> Program:
 
 
 def together(programs: Sequence[Program]) -> FamilyProgram:
-    """Advance programs in lock-step over the same blocks; those that have measured enough wait."""
+    """Advance programs in lock-step over the same blocks; those that have finished measuring wait."""
     measures: dict[int, Measure] = {}
     finishes: dict[int, Finish] = {}
 
@@ -80,10 +80,10 @@ def _all_of(measures: Mapping[int, Measure]) -> Measure:
 
 
 def worst(found: Sequence[MethodMeasures | None]) -> MethodMeasures | None:
-    """Join what a method found on a tensor's blocks: the largest of each, number by number for tuples.
+    """Join a method's measures of a tensor's blocks: the largest of each, number by number for tuples.
 
-    Of spectra that with the largest first value; identical are those that are identical in all blocks. Where
-    some matrices of a stack were averaged, the others decide.
+    Of spectra the one with the largest first value; flags hold where they hold in all blocks. Where some
+    matrices of a stack were averaged, the others decide.
     """
     known = [part for part in found if part is not None]
     parts = [part for part in known if not isinstance(part, Averaged)] or known

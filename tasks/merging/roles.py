@@ -1,4 +1,4 @@
-"""What a tensor does in its model, told by its name and shape in any family of transformers."""
+"""Embeddings and output heads, recognised by name and shape for all families of transformers."""
 
 import re
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ _HEAD = re.compile(
 
 
 def is_embedding(name: str, shape: Sequence[int]) -> bool:
-    """Say whether a tensor is a table with one row for each token or position that goes in."""
+    """Tell whether a tensor is a table with one row for each input token or position."""
     return len(shape) == 2 and _EMBEDDING.search(name) is not None
 
 
 def is_head(name: str, shape: Sequence[int]) -> bool:
-    """Say whether a tensor is the matrix of a language model's output, one row for each token."""
+    """Tell whether a tensor is a language model's output matrix, one row for each token."""
     return len(shape) == 2 and _HEAD.search(name) is not None

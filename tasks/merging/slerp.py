@@ -9,7 +9,7 @@ from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
 
 COLLINEAR = 0.9995
-"""Above this |cosine| arc and chord are taken for one, as everybody does: sin Ω divides."""
+"""Above this |cosine| the chord replaces the arc, as is usual: sin Ω, the divisor, is nearly 0."""
 
 
 def slerp(settings: Settings) -> Weighing:
@@ -34,12 +34,12 @@ def arc_weights(cosine: float, t: float) -> list[float]:
 
 
 def _measure(block: Block) -> tuple[float, float, float]:
-    """Squared norms, and the dot product that Ω comes from: each is the sum over the blocks."""
+    """Return both squared norms and the dot product of a block; the sums over all blocks give Ω."""
     first, second = block.thetas
     return dot(first, first), dot(second, second), dot(first, second)
 
 
 def _cosine(first: float, second: float, product: float) -> float:
-    """Return the cosine; 1 where a norm is zero, so that the way is straight."""
+    """Return the cosine; 1 where a norm is zero, which selects linear interpolation."""
     length = math.sqrt(first) * math.sqrt(second)
     return max(-1.0, min(1.0, product / length)) if length else 1.0

@@ -1,7 +1,7 @@
 """Methods on the singular vectors of the task vectors δ_i = θ_i − θ_b; vectors take the mean of theirs.
 
 θ* = θ_b + λτ, matrix by matrix. Singular values below RANK · σ_1 are rounding: their vectors are arbitrary,
-and both methods leave them out instead of blowing them up.
+and both methods leave them out instead of amplifying them.
 """
 
 from collections.abc import Callable, Sequence

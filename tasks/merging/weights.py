@@ -1,4 +1,4 @@
-"""The weight c_i of each checkpoint: what merge.weights says."""
+"""The weight c_i of each checkpoint, as merge.weights says."""
 
 from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, WeightsUsed
@@ -47,7 +47,7 @@ def check_average(settings: Settings) -> None:
 
 
 def spans_model(params: MergeParams) -> bool:
-    """Say whether `chosen` has to see the whole model before it can weigh any tensor."""
+    """Tell whether `chosen` has to see the whole model before it can weigh any tensor."""
     per_model = {"nan": params.nan.per == "model", "metagpt": params.metagpt.per == "model"}
     return isinstance(params.weights, str) and per_model.get(params.weights, False)
 
@@ -55,13 +55,13 @@ def spans_model(params: MergeParams) -> bool:
 def uniform(settings: Settings) -> Weighing:
     """1 for every checkpoint."""
     return lambda block: Weighed([1.0] * settings.count)
-    yield
+    yield  # makes this a generator
 
 
 def averaged(settings: Settings) -> Weighing:
-    """1 for every checkpoint, of a method that these settings make a plain average."""
+    """1 for every checkpoint, for methods whose settings reduce them to the plain average."""
     return lambda block: Weighed([1.0] * settings.count, Averaged(identical=False))
-    yield
+    yield  # makes this a generator
 
 
 def given(settings: Settings) -> Weighing:
@@ -72,4 +72,4 @@ def given(settings: Settings) -> Weighing:
         return Weighed(c, WeightsUsed(weights=tuple(c)))
 
     return weigh
-    yield
+    yield  # makes this a generator

@@ -53,6 +53,7 @@ def _score(divergence: Floats, params: WidenParams) -> Floats:
     count, k = divergence.shape
     ranks = np.empty((count, k))
     np.put_along_axis(ranks, divergence.argsort(kind="stable"), np.arange(1.0, k + 1)[None], axis=1)
+    # ranks, not divergences: they compare between checkpoints whose task vectors differ in size
     importance = np.exp(ranks / max(k, 1))
     return np.where(2 * ranks > params.t * (k + 1), params.s, importance / importance.sum(0))
 

@@ -1,1 +1,1 @@
-"""params.yaml: one frozen model a section, and how it is read, overridden and explained."""
+"""params.yaml: one frozen model for each section; reading, overriding and explaining it."""

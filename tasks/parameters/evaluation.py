@@ -1,4 +1,4 @@
-"""The section evaluate: what the merge is measured on, and what it has to show."""
+"""The section evaluate: tasks, metrics and the gate's bounds."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""The keys of params.yaml, as the models that read it describe themselves: as rows, text or Markdown."""
+"""The keys of params.yaml from the docstrings of its models, as rows, text or Markdown."""
 
 import difflib
 import re
@@ -29,7 +29,7 @@ LIMITS = {
     "max_length": "at most {} long",
     "pattern": "matching `{}`",
 }
-"""What pydantic calls a limit."""
+"""pydantic's names of limits → words."""
 
 
 class Key(NamedTuple):
@@ -39,7 +39,7 @@ class Key(NamedTuple):
     """With its sections: merge.lore.mu."""
     takes: str
     default: str
-    """As params.yaml would have it, or REQUIRED."""
+    """As YAML, or REQUIRED."""
     meaning: str
 
 
@@ -52,9 +52,9 @@ class SectionKeys(NamedTuple):
 
 
 def explain(params: type[Section], wanted: str | None = None) -> list[SectionKeys]:
-    """Return all sections of a model, or those and the keys that are called `wanted`, in full or at the end.
+    """Return all sections of a model, or the sections and keys whose name is or ends with `wanted`.
 
-    Raises BadInput for a name that is none.
+    Raises BadInput where there is none.
     """
     groups = list(_groups(params, ""))
     if wanted is None:
@@ -97,7 +97,7 @@ def _table(group: SectionKeys) -> Iterator[str]:
 
 
 def _escaped(text: str) -> str:
-    """Keep what Markdown would take for emphasis or the end of a cell; code is code already."""
+    """Escape characters that Markdown reads as emphasis or the end of a cell, except in code."""
     return re.sub(
         r"`[^`]*`|[*_|]",
         lambda found: found[0].replace("|", r"\|") if found[0][0] == "`" else f"\\{found[0]}",
@@ -110,7 +110,7 @@ def _ending(group: SectionKeys, wanted: str) -> list[Key]:
 
 
 def _groups(model: type[Section], prefix: str) -> Iterator[SectionKeys]:
-    """Walk a model: its own keys first, then the sections in it."""
+    """Yield a model's own keys first, then the sections in it."""
     keys, inner = [], []
     for name, field in model.model_fields.items():
         full, kind = prefix + (field.alias or name), field.annotation
@@ -151,7 +151,7 @@ def _may_vary(annotation: Any, metadata: Sequence[Any] = ()) -> bool:
 
 
 def _values(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """Say what a value may be, in words, with its limits."""
+    """Return the values of a type in words, with their limits."""
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _values(args[0], annotation.__metadata__)

@@ -1,4 +1,4 @@
-"""Reading parameters: plain YAML, overrides, and errors of one sentence."""
+"""Reading parameters: plain YAML, overrides, and the first error as BadInput."""
 
 import difflib
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """Plain YAML only: an alias can expand without bound, so there are none."""
+    """A YAML loader without aliases, which can expand without bound."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """Refuse aliases, compose everything else."""
@@ -25,7 +25,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def parse(section: type[SectionT], tree: Mapping[str, Any], where: str, prefix: str = "") -> SectionT:
-    """Validate a plain tree, turning the first error into one sentence (BadInput)."""
+    """Validate a plain tree; raises BadInput for its first error."""
     try:
         return section.model_validate(tree)
     except ValidationError as error:
@@ -37,7 +37,7 @@ def load_yaml(
     missing: str = "run loreline where params.yaml is, or name it with --params",
     holds: str = "sections (fetch, select, merge, ...)",
 ) -> dict[str, Any]:
-    """Read a YAML mapping without aliases or tags (BadInput otherwise, saying what it `holds`)."""
+    """Read a YAML mapping without aliases or tags (else BadInput, whose text has `missing` and `holds`)."""
     try:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
     except FileNotFoundError:
@@ -89,7 +89,7 @@ def _error(section: type[Section], error: ValidationError, where: str, prefix: s
 
 
 def _remedy(own: str, known: list[str], parent: str) -> str:
-    """Name the key that may be meant, else say where those of the section are to be seen."""
+    """Return the key that may be meant, else where the section's keys are listed."""
     if near := difflib.get_close_matches(own, known, n=1):
         return f"did you mean {near[0]}?"
     if not known:

@@ -1,4 +1,4 @@
-"""What every section of params.yaml is: a strict, frozen model."""
+"""The base of all sections of params.yaml: a strict, frozen model."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -20,7 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 Bounded: TypeAlias = Callable[[Any], float]
-"""Reads one number and holds it to the field's bounds."""
+"""Validates one number against the field's bounds."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,18 @@ class Gradient:
     knots: tuple[float, ...]
 
     def at(self, tensor: str, position: float) -> float:
-        """Interpolate; never beyond the two knots, so that bounds on knots are bounds on values."""
+        """Interpolate between the knots around `position`."""
         scaled = position * (len(self.knots) - 1)
         below = int(scaled)
         low, high = self.knots[below], self.knots[min(below + 1, len(self.knots) - 1)]
         value = (1 - (scaled - below)) * low + (scaled - below) * high
+        # Rounding must not leave the interval of the two knots: bounds on knots are then bounds on values.
         return min(max(value, min(low, high)), max(low, high))
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A value for the tensors whose name holds the regular expression; None: for all."""
+    """A value for the tensors whose name contains the regular expression; None: for all."""
 
     match: str | None
     value: float | Gradient
@@ -48,7 +49,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """The first rule that matches decides."""
+    """Rules in order, of which the first that matches decides."""
 
     rules: tuple[Rule, ...]
 
@@ -61,7 +62,7 @@ class Rules:
 
 
 def varies(value: object) -> bool:
-    """Say whether a parameter as given is not one number for every tensor."""
+    """Tell whether a parameter is other than one number for every tensor."""
     return isinstance(value, Gradient | Rules)
 
 
@@ -91,7 +92,7 @@ def _resolved(value: Any, default: Any, tensor: str, position: float) -> Any:
 
 
 class _Varying:
-    """Annotation of a float: it may vary, and is written back as it was read."""
+    """Annotation of a float that may vary; it is written back as it was read."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_wrap_validator_function(
@@ -148,7 +149,7 @@ def _value(tree: Any, number: Bounded) -> float | Gradient:
 
 
 def _plain(value: Any) -> Any:
-    """Return what a file would hold."""
+    """Return a value as YAML would hold it."""
     if isinstance(value, Gradient):
         return {"gradient": list(value.knots)}
     if isinstance(value, Rules):

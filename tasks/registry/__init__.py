@@ -1,1 +1,1 @@
-"""The MLflow model registry: reaching it, recording a merge in it, and which version is in use."""
+"""The MLflow model registry: connecting to it, recording merges, and moving the champion alias."""

@@ -1,7 +1,7 @@
-"""A move of the alias champion: the note that survives a crash, and the record that stays with the versions.
+"""Records of champion moves: a note that survives a crash, and an entry in the history of each version.
 
-Notes are tags of the registered model, one for each move under way, so that one answer of the registry has
-the aliases and every note.
+Notes are tags of the registered model, one for each move under way, so that one request returns the aliases
+and every note.
 """
 
 import json
@@ -27,11 +27,11 @@ class AliasChange(Record):
     kind: Literal["promotion", "rollback"]
     token: str
     version: int
-    """Who becomes champion."""
+    """The new champion."""
     over: int | None
-    """Who was champion until then."""
+    """The champion before; None when there was none."""
     previous: int | None
-    """Who was previous-champion until then."""
+    """The previous-champion before; None when there was none."""
     by: str
     when: str
     """UTC, ISO 8601."""
@@ -39,23 +39,23 @@ class AliasChange(Record):
     evidence: str
     forced: bool
     place: str
-    """The machine and lock under which it is made."""
+    """The machine and lock file under which it is made."""
 
     @property
     def becomes_previous(self) -> int | None:
-        """Return who is previous-champion afterwards."""
+        """Return the previous-champion afterwards."""
         return self.previous if self.over is None else self.over
 
 
 class AliasState(NamedTuple):
-    """Where the aliases of a registered model point, and which moves are noted, in one answer."""
+    """Aliases and noted moves of a registered model, from one request."""
 
     aliases: dict[str, int]
     moves: list[AliasChange]
 
 
 def alias_state(client: "MlflowClient", name: str) -> AliasState:
-    """Ask for aliases and notes; nothing for a model that does not exist."""
+    """Return aliases and notes, both empty for a model that does not exist."""
     found = unless_missing(lambda: client.get_registered_model(name))
     if found is None:
         return AliasState({}, [])
@@ -65,24 +65,24 @@ def alias_state(client: "MlflowClient", name: str) -> AliasState:
 
 
 def note_change(client: "MlflowClient", name: str, move: AliasChange) -> None:
-    """Say in the registry, before the first alias moves, what is about to happen."""
+    """Note a move in the registry, before the first alias moves."""
     client.set_registered_model_tag(name, NOTE + move.token, move.model_dump_json())
 
 
 def forget_change(client: "MlflowClient", name: str, move: AliasChange) -> None:
-    """Remove the note of a move that is done or undone."""
+    """Remove the note of a move that is complete or reverted."""
     unless_missing(lambda: client.delete_registered_model_tag(name, NOTE + move.token))
 
 
 def record_change(client: "MlflowClient", name: str, move: AliasChange) -> None:
-    """Write a move that was made into the tags of the versions that took part, once however often called."""
+    """Record a complete move in the tags of both versions; calling it again changes nothing."""
     _write(client, name, move.version, move, _tags(move) if move.kind == "promotion" else {})
     if move.over is not None:
         _write(client, name, move.over, move, {})
 
 
 def lock_location(lock: str) -> str:
-    """Return the place of the moves that are made under a lock file of this machine."""
+    """Return `place` of the moves that are made under a lock file of this machine."""
     return f"{socket.gethostname()}:{lock}"
 
 
@@ -117,9 +117,11 @@ def _tags(move: AliasChange) -> dict[str, str]:
 
 
 def _story(text: str, move: AliasChange) -> str:
-    """Append a move to the list of a version; the oldest go when MLflow has no room for more."""
-    told = [entry for entry in json.loads(text) if entry["token"] != move.token]
-    told.append(move.model_dump(include={"kind", "token", "version", "over", "by", "when", "why", "forced"}))
-    while len(json.dumps(told)) > STORY_LIMIT:
-        del told[0]
-    return json.dumps(told)
+    """Append a move to a version's history; the oldest entries go when MLflow has no room for more."""
+    history = [entry for entry in json.loads(text) if entry["token"] != move.token]
+    history.append(
+        move.model_dump(include={"kind", "token", "version", "over", "by", "when", "why", "forced"})
+    )
+    while len(json.dumps(history)) > STORY_LIMIT:
+        del history[0]
+    return json.dumps(history)

@@ -1,4 +1,4 @@
-"""What a version was judged by when it was registered, read back from its MLflow run."""
+"""The evaluation that a version was registered with, read back from its MLflow run."""
 
 import tempfile
 from pathlib import Path

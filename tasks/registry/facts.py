@@ -1,4 +1,4 @@
-"""What the registry says about a merge: metrics, parameters, tags and a description, from the records."""
+"""A merge's metrics, parameters, tags and description in MLflow, made from the records."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ PARAM_LIMIT = 6_000  # MLflow cuts longer ones, with a warning
 
 
 class MergeRecords(NamedTuple):
-    """A merge with everything that led to it and was found out about it."""
+    """All records of a merge."""
 
     run: TrainingRun
     selection: Selection
@@ -46,7 +46,7 @@ def params(report: MergeReport) -> dict[str, str]:
 
 
 def version_tags(merged: MergeRecords) -> dict[str, str]:
-    """Return what a version says about where it came from and what was found out about it."""
+    """Return a version's tags: its origin, its method and its verdict."""
     chosen, report = merged.selection.chosen, merged.report
     tags = {
         MERGE_TAG: report.digest,
@@ -65,7 +65,7 @@ def version_tags(merged: MergeRecords) -> dict[str, str]:
 
 
 def run_tags(merged: MergeRecords) -> dict[str, str]:
-    """Return what the run says: the verdict, and the description that MLflow shows."""
+    """Return the run's tags: the verdict, and the description that MLflow shows."""
     return {VERDICT: merged.evaluation.verdict.decision, "mlflow.note.content": description(merged)}
 
 
@@ -94,5 +94,5 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _fit(text: str, limit: int) -> str:
-    """Cut visibly what MLflow would refuse or cut silently; merge.json has the whole."""
+    """Cut text that MLflow would refuse or cut silently, and mark the cut; merge.json has all of it."""
     return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,4 +1,4 @@
-"""A model's files in the store: putting them there without a copy, checking them, getting them back."""
+"""A model's files in the artifact store: linking or uploading, checking and downloading them."""
 
 import shutil
 import tempfile
@@ -53,7 +53,7 @@ def digest_of_files(manifest: Manifest) -> str:
 
 
 def store_files(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
-    """Make a logged model hold exactly the files of `source`: hard links where its store is local."""
+    """Make a logged model hold exactly the files of `source`, as hard links where the store is local."""
     target = local_directory(model.artifact_location)
     if target is None:
         _upload(client, model, source, manifest)
@@ -82,7 +82,7 @@ def download_model(client: "MlflowClient", uri: str, target: Path, recorded: str
 
 
 def local_directory(uri: str) -> Path | None:
-    """Return the directory that an artifact location on this machine stands for."""
+    """Return the directory of an artifact location on this machine; None for a remote one."""
     parts = urlsplit(uri)
     if parts.scheme not in ("", "file"):
         return None
@@ -97,7 +97,7 @@ def _holds(target: Path, manifest: Manifest) -> bool:
 
 
 def _upload(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
-    """Upload once: the tag that says so is set after the last byte has arrived."""
+    """Upload, unless the tag that is set after a complete upload is there."""
     wanted = digest_of_files(manifest)
     stored = {file.path for file in client.list_logged_model_artifacts(model.model_id)}
     needed = {file.name.partition("/")[0] for file in manifest.files} | {MANIFEST}

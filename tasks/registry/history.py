@@ -1,4 +1,4 @@
-"""The merged runs that a registry knows, newest first."""
+"""Listing the merged runs in a registry, newest first."""
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
@@ -17,7 +17,7 @@ PAGE = 500
 
 
 class MergedRun(Record):
-    """A merged run as its model version tells it; None is what that does not say."""
+    """A merged run, from its model version's tags; None where a tag is missing."""
 
     when: float
     """When it was registered, in seconds since 1970."""
@@ -32,7 +32,7 @@ class MergedRun(Record):
     merge: float | None
     """The merge's value of it."""
     against: str | None
-    """The role of the model that it was weighed against."""
+    """The role of the model that it was compared with."""
     weighed: float | None
     """That model's value of it."""
     tag: str | None
@@ -46,7 +46,7 @@ class MergedRun(Record):
 def merged_runs(params: RegisterParams, limit: int | None = None) -> list[MergedRun]:
     """Return the merged runs of the registered model, the newest first, at most `limit`.
 
-    A handful of queries, however many there are. Raises Unavailable when MLflow does not answer.
+    One query for each PAGE of versions and runs. Raises Unavailable when MLflow does not answer.
     """
     client = connect(params)
     with mlflow_errors(client.tracking_uri):

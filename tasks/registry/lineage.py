@@ -1,4 +1,4 @@
-"""Where a merge was made: the git commit, and the name that DVC has for the directory."""
+"""The git commit and the DVC hash of a merge's directory, for the registry."""
 
 import logging
 import subprocess

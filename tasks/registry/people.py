@@ -1,4 +1,4 @@
-"""Who does something: a name for the record, not a proof."""
+"""The name of the user, for records; it is not verified."""
 
 import getpass
 import os

@@ -1,7 +1,7 @@
-"""Moving the alias champion although the registry has no compare-and-set, and mending what a crash left.
+"""Moving the alias champion without a compare-and-set in MLflow, and repairing moves cut short by a crash.
 
-The lock excludes this machine's other processes. Other machines are excluded by notes: who has written one
-moves nothing while another's stands beside it, and of two that meet, the higher token withdraws.
+The lock excludes this machine's other processes. Other machines are excluded by notes: a writer moves nothing
+while another's note stands beside its own, and of two the one with the higher token withdraws.
 """
 
 import time
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 CHANGE_LEASE_S = 120.0
-"""For so long a note of another machine is taken for a move under way; making one takes seconds."""
+"""How long another machine's note counts as a move under way; a move takes seconds."""
 RIVAL_WAIT_S = 10.0
 """How long a lower token waits for the others to finish or withdraw."""
 
 
 def reconcile(params: RegisterParams) -> list[str]:
-    """Complete or revert the moves that a crash left half made; return a sentence for each."""
+    """Complete or revert the moves that a crash interrupted; return a sentence for each."""
     client = connect(params)
     with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name) as lock:
         return mend(client, params.name, lock_location(lock.lock_file))
@@ -47,13 +47,14 @@ def carry_out(client: "MlflowClient", name: str, move: AliasChange) -> None:
 
     Raises Contended, with nothing half made, when another writer is at work or was first.
     """
-    note_change(client, name, move)
+    note_change(client, name, move)  # before looking for others, so that of two at least one sees the other
     try:
         _exclude_others(client, name, move)
     except Contended:
         forget_change(client, name, move)
         raise
     try:
+        # champion last: whether it has moved tells `settle` whether to complete or to revert
         _point(client, name, PREVIOUS, move.becomes_previous)
         _point(client, name, CHAMPION, move.version)
     except Contended:
@@ -64,7 +65,7 @@ def carry_out(client: "MlflowClient", name: str, move: AliasChange) -> None:
 
 
 def settle(client: "MlflowClient", name: str, move: AliasChange) -> str:
-    """Complete a noted move when champion has moved, else undo what it did; remove the note."""
+    """Complete a noted move if champion has moved, else revert it; remove the note."""
     now = aliases(client, name).get(CHAMPION)
     what = f"{name}: the {move.kind} of version {move.version} by {move.by} was cut short"
     if now == move.version:
@@ -96,7 +97,7 @@ def _exclude_others(client: "MlflowClient", name: str, move: AliasChange) -> Non
 
 
 def _alive(move: AliasChange, place: str) -> bool:
-    """Tell whether someone may still be making a move: not under the lock that is held here."""
+    """Tell whether a move may still be under way; one under the lock that is held here cannot be."""
     return move.place != place and age_of(move) < CHANGE_LEASE_S
 
 

@@ -1,4 +1,4 @@
-"""What stands behind a version in MLflow: the run that recorded the merge, and the logged model."""
+"""The MLflow run and the logged model of a merge, one of each however often a merge is registered."""
 
 import re
 import time
@@ -66,7 +66,7 @@ def record_run(
     tags: Mapping[str, str],
     files: Mapping[str, Sequence[Path]],
 ) -> None:
-    """Bring a run up to date, with `files` by artifact directory, and finish it; nothing is said twice.
+    """Bring a run up to date, with `files` by artifact directory, and finish it; only what differs is sent.
 
     MLflow never changes a parameter: when other parameters gave the same merge, those of the first stay.
     """
@@ -98,7 +98,7 @@ def mlflow_name(text: str) -> str:
 
 
 def _attach(client: "MlflowClient", run: Any, directory: str, paths: Sequence[Path]) -> None:
-    """Upload what changed since the tag that is set after the last byte has arrived."""
+    """Upload files, unless the tag that is set after a complete upload has their digest."""
     state = digest_of(
         [(file.name, file.sha256) for path in paths for file in file_digests(path.parent, [path])]
     )

@@ -1,4 +1,4 @@
-"""Reaching MLflow: which store, quietly, with one writer at a time and errors in one sentence."""
+"""Connecting to MLflow: the store's address, one writer at a time, errors as ours."""
 
 import logging
 import os
@@ -31,7 +31,7 @@ def connect(params: RegisterParams) -> "MlflowClient":
     Raises Unavailable when its server does not answer, BadInput for an address that cannot be used.
     """
     uri = uri_of(params)
-    _settle()
+    _set_environment()
     _probe(uri)
     with mlflow_errors(uri), store_lock(uri):
         from mlflow import MlflowClient
@@ -48,7 +48,7 @@ def uri_of(params: RegisterParams) -> str:
 
 
 def place_of(uri: str) -> str:
-    """Name a store for people: its SQLite file, or its address without secrets."""
+    """Return a store's name for messages: its SQLite file, or its address without secrets."""
     return str(_database(uri) or without_secrets(uri))
 
 
@@ -77,9 +77,9 @@ def mlflow_errors(uri: str) -> Iterator[None]:
     except MlflowException as error:
         status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
         refused = 400 <= status < 500 and status != 429
-        raise _told(BadInput if refused else Unavailable, uri, error) from None
+        raise _mlflow_error(BadInput if refused else Unavailable, uri, error) from None
     except (requests.RequestException, SQLAlchemyError) as error:
-        raise _told(Unavailable, uri, error) from None
+        raise _mlflow_error(Unavailable, uri, error) from None
     except ModuleNotFoundError as error:
         raise BadInput(
             "register.tracking_uri",
@@ -95,8 +95,8 @@ def store_lock(uri: str, name: str = "") -> FileLock:
     return FileLock(locks / digest_of(["registry", place_of(uri), name]))
 
 
-def _settle() -> None:
-    """Tell MLflow, before it is imported, to run no model code, send nothing and keep stdout for results."""
+def _set_environment() -> None:
+    """Set MLflow, before it is imported, to run no model code, send no telemetry and not print to stdout."""
     os.environ["MLFLOW_ALLOW_MODEL_CODE_EXECUTION"] = "false"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -108,9 +108,9 @@ def _settle() -> None:
 
 def _probe(uri: str) -> None:
     if uri.startswith(("http:", "https:")):
-        _knock(uri)
+        _ask_server(uri)
     elif uri.startswith("sqlite:"):
-        _open(uri)
+        _open_sqlite(uri)
     elif not uri.startswith(SCHEMES):
         raise BadInput(
             "register.tracking_uri",
@@ -119,8 +119,8 @@ def _probe(uri: str) -> None:
         )
 
 
-def _knock(uri: str) -> None:
-    """Find out within seconds whether anything answers; MLflow itself would retry for minutes."""
+def _ask_server(uri: str) -> None:
+    """Raise Unavailable within seconds where no server answers; MLflow itself would retry for minutes."""
     server = without_secrets(uri)
     try:
         requests.get(uri, timeout=PROBE_S, allow_redirects=False, stream=True).close()
@@ -137,8 +137,8 @@ def _knock(uri: str) -> None:
         raise BadInput("register.tracking_uri", f"{server} is not a usable address", "correct it") from None
 
 
-def _open(uri: str) -> None:
-    """Look at a SQLite file first: MLflow would retry a hopeless one for a minute and a half."""
+def _open_sqlite(uri: str) -> None:
+    """Raise at once for an unusable SQLite file; MLflow itself would retry for a minute and a half."""
     path = _database(uri)
     if path is None:
         raise BadInput(
@@ -168,8 +168,8 @@ def _artifacts(uri: str) -> str | None:
     return (database.parent / "mlartifacts").as_uri() if database else None
 
 
-def _told(kind: type[LorelineError], uri: str, error: Exception) -> LorelineError:
-    """Say what MLflow said, shortly, without credentials."""
+def _mlflow_error(kind: type[LorelineError], uri: str, error: Exception) -> LorelineError:
+    """Return MLflow's error as ours: shortened, without credentials, with a remedy."""
     what = without_secrets(" ".join(str(error).split()))[:300].rstrip(". ")
     remedy = (
         "correct the register section and run again"

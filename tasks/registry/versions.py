@@ -1,4 +1,4 @@
-"""Versions of the registered model: finding or creating the one of a merge, and who is champion."""
+"""Versions of the registered model: finding or creating a merge's, its files, and the aliases."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ class ModelVersion(Record):
     digest: str
     """The digest of the merge; name/version when something other than Loreline registered it."""
     uri: str
-    """Where its files are."""
+    """Location of its files."""
     run_id: str | None
     """The MLflow run that recorded it."""
     tags: dict[str, str]
@@ -47,12 +47,12 @@ def champion(
 ) -> ModelVersion | None:
     """Return the version that is in use, by alias; None when there is none.
 
-    For a challenger (its digest) that already reigns it is the one that was replaced: whom it had to beat.
+    For a challenger (its digest) that is champion already it is the one it replaced, which it had to beat.
     """
     with mlflow_errors(client.tracking_uri):
         now = aliases(client, params.name)
-        reigns = [now[alias] for alias in (CHAMPION, PREVIOUS) if alias in now and CHAMPION in now]
-        found = [version_of(client, params.name, number) for number in reigns]
+        numbers = [now[alias] for alias in (CHAMPION, PREVIOUS) if alias in now and CHAMPION in now]
+        found = [version_of(client, params.name, number) for number in numbers]
         return next((version for version in found if version.digest != challenger), None)
 
 
@@ -144,13 +144,13 @@ def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
             f"{version.name} version {version.version}", "has no digests", "register it with Loreline"
         )
     if directory is None:
-        _fetch(client, version)  # What the server holds now counts, not an earlier download.
+        _fetch(client, version)  # an earlier download says nothing about the server's files now
     else:
         check_files(directory, recorded)
 
 
 def unless_missing(ask: Callable[[], Any]) -> Any:
-    """Return what `ask` returns; None when MLflow does not know the thing."""
+    """Return what `ask` returns; None when MLflow has no such thing."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -173,7 +173,7 @@ def _ensure_registered(client: "MlflowClient", name: str) -> None:
 
 
 def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
-    """Let MLflow's page of the logged model lead to the version, as mlflow.register_model would."""
+    """Link MLflow's page of the logged model to the version, as mlflow.register_model would."""
     known = json.loads(model.tags.get(VERSIONS_SHOWN, "[]"))
     if (entry := {"name": name, "version": number}) not in known:
         client.set_logged_model_tags(model.model_id, {VERSIONS_SHOWN: json.dumps([*known, entry])})

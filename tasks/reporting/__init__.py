@@ -1,1 +1,1 @@
-"""What people look at: figures, the HTML report, the model card."""
+"""What people read: tables, figures, the HTML report, the model card."""

@@ -1,4 +1,4 @@
-"""A picture of how checkpoints lie to each other."""
+"""The figure of checkpoints' deviations: norms, cosines and sign conflicts over the layers."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def draw_deviation(
 
 
 def _arrangement(count: int, has_base: bool) -> list[Any]:
-    """Put what runs over the layers on the left, three fifths of the width."""
+    """Place the panels over the layers on the left, three fifths of the width."""
     if count == 1:
         return [["norms"]]
     rows = ["norms", "conflict"] if has_base else ["norms"]

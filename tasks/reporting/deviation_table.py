@@ -1,4 +1,4 @@
-"""How checkpoints lie to each other, for a terminal: the whole model first, then its parts."""
+"""Deviations of checkpoints as text: the whole model first, then its parts."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

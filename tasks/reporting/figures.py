@@ -1,4 +1,4 @@
-"""Pictures of a run: its trajectory, and what the merge gains."""
+"""Figures of a run: its trajectory, and the merge's gains."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TICKS = 16
-"""How many layers are named at most, beside the end."""
+"""Layers that are labelled at most, beside the last."""
 
 
 def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Selection) -> None:

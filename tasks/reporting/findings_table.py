@@ -1,4 +1,4 @@
-"""What `loreline doctor` prints: what is well is quiet, what is not comes with what to do."""
+"""The findings of `loreline doctor` as text, with a remedy for each that is not ok."""
 
 from collections.abc import Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""What a merge would say of its checkpoints, without merging them."""
+"""Measuring checkpoints' deviations without merging them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,12 +23,12 @@ INSPECTION = "inspect.json"
 
 
 class Inspection(Record):
-    """How checkpoints lie to each other: written as inspect.json."""
+    """Deviations of checkpoints, written as inspect.json."""
 
     checkpoints: tuple[str, ...]
     """Their directories, in the order of the norms."""
     base: str | None
-    """What task vectors are differences from; None: the checkpoints' mean."""
+    """The anchor of the task vectors; None: the checkpoints' mean."""
     tensors: dict[str, DeviationSummary]
     """As the deviation in merge.json."""
 

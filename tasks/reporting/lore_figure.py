@@ -1,4 +1,4 @@
-"""A picture of what LoRE found: how it splits one matrix, and how low-rank every other one is."""
+"""The figure of LoRE's results: the spectra of one matrix, and the active ranks of all."""
 
 import math
 from collections import defaultdict
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 Grid = np.ndarray[Any, np.dtype[np.float64]]
 NUMBERED = 10
-"""Up to so many layers every cell says its number."""
+"""Layers up to which every cell shows its number."""
 DEPTH = 30
-"""The picture ends at μ over this; further below lies nothing to see."""
+"""The spectra's axis ends at μ divided by this."""
 
 
 def draw_lore(path: Path, report: MergeReport) -> None:
@@ -85,7 +85,7 @@ def _draw_level(
 
 
 def _draw_legend(figure: "Figure", axes: "Axes", shrinks: bool) -> None:
-    """Explain the left panel below both, where nothing is in the way."""
+    """Write the left panel's legend below both panels."""
     from matplotlib.lines import Line2D
 
     handles, labels = axes.get_legend_handles_labels()

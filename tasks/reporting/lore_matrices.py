@@ -10,7 +10,7 @@ Doubt = Literal["dense", "noise", "faint"]
 """Why the low-rank assumption does not hold in a matrix."""
 
 NOISE = 1.05
-"""Up to so many noise edges a singular value is noise: the edge of a finite matrix is not sharp."""
+"""Noise edges up to which a singular value counts as noise: a finite matrix has no sharp edge."""
 FAINT = 0.1
 """Below this share of the deviations' energy the low-rank part is not what the checkpoints differ by."""
 

@@ -1,4 +1,4 @@
-"""What LoRE found in the whole model, in numbers and in plain sentences: decided here, shown everywhere."""
+"""LoRE's results for the whole model, in numbers and sentences, for every report."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ NEAR = 0.1
 """Within this share of a checkpoint's own distance a merge is nearly the mean. Around the mean the loss is
 about quadratic, so that a tenth of the way is a hundredth of the difference."""
 SAME = 1e-9
-"""Below this share it is the mean but for rounding."""
+"""Below this share it is the mean within rounding."""
 
 
 class LoreSummary(Record):
@@ -47,7 +47,7 @@ class LoreSummary(Record):
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """Say what was found without formulas, what matters most first."""
+        """The results in sentences without formulas, the most important first."""
         if self.matrices == 0:
             return ("No matrix was decomposed: this merge is plain averaging.",)
         if self.averaged == self.matrices:

@@ -1,4 +1,4 @@
-"""The table of an evaluation: every model on every metric, and what the merge gains over it."""
+"""The table of an evaluation: every model on every metric, and the merge's gain over it."""
 
 from collections.abc import Sequence
 

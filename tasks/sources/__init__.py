@@ -1,1 +1,1 @@
-"""Where training runs live: directories, the Hub, MLflow, behind one protocol."""
+"""Sources of training runs behind one protocol: directories, the Hugging Face Hub, MLflow."""

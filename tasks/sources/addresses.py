@@ -1,4 +1,4 @@
-"""What kind of source an address belongs to. The kinds are the modules of `kinds`: none is named here."""
+"""Finding the kind of source of an address; the kinds are the modules in `kinds`, and none is named here."""
 
 import pkgutil
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ from tasks.sources.source import RunSource
 
 
 def source_of(address: str) -> RunSource:
-    """Return the kind of source that a run, a checkpoint or a root belongs to."""
+    """Return the source of a run's, a checkpoint's or a root's address."""
     return next(source for source in _sources() if source.matches(address))
 
 
@@ -45,7 +45,7 @@ def sources_in(roots: Iterable[str], project: Path, registry: RegisterParams) ->
 
 
 def _sources() -> list[RunSource]:
-    """Make one of every kind, the one that takes what is left last."""
+    """Return one instance of every kind, the one that matches everything last."""
     return sorted((kind() for kind in _kinds()), key=lambda source: source.asked_last)
 
 

@@ -1,4 +1,4 @@
-"""The Hub's cache on this machine: what branches point at, and files that are downloaded once and checked."""
+"""The Hub's cache on this machine: commits of branches, and files that are downloaded once and verified."""
 
 import hashlib
 import os
@@ -19,7 +19,7 @@ REF = re.compile(r"(?!.*\.\.)[\w.+=#,-]+(?:/[\w.+=#,-]+)*")
 
 
 def ref_names(repo: str) -> list[str]:
-    """List the branches and tags of a repository; offline, those that the cache has heard of."""
+    """List the branches and tags of a repository; offline, those that the cache knows."""
     if offline():
         refs = _cache(repo) / "refs"
         return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
@@ -29,7 +29,7 @@ def ref_names(repo: str) -> list[str]:
 
 
 def commit_of(repo: str, revision: str) -> str:
-    """Return the commit that a revision points at now; offline, when the cache last heard of it."""
+    """Return the commit that a revision points at now; offline, the one that the cache recorded last."""
     if COMMIT_HASH.fullmatch(revision):
         return revision
     note = _cache(repo) / "refs" / revision
@@ -42,7 +42,7 @@ def commit_of(repo: str, revision: str) -> str:
     commit = str(ask(f"{repo}/revision/{quote(revision, safe='')}")["sha"])
     if not COMMIT_HASH.fullmatch(commit):
         raise ValueError("not a commit")
-    with suppress(OSError):  # noted for a look without a network; a read-only cache is fine
+    with suppress(OSError):  # recorded for offline use; a read-only cache is fine
         note.parent.mkdir(parents=True, exist_ok=True)
         partial = note.with_name(f"{note.name}.{os.getpid()}.tmp")
         partial.write_text(commit)
@@ -51,7 +51,7 @@ def commit_of(repo: str, revision: str) -> str:
 
 
 def snapshot(repo: str, commit: str, folder: str = "") -> Path:
-    """Return the local root of a commit once all that is wanted directly in `folder` is there, unharmed.
+    """Return the local root of a commit once all wanted files directly in `folder` are there and verified.
 
     `folder` may be a glob. Raises BadInput for a damaged file, or one that lies outside the cache.
     """
@@ -85,7 +85,7 @@ def snapshot(repo: str, commit: str, folder: str = "") -> Path:
 def wanted(repo: str, commit: str, folder: str) -> dict[str, int] | None:
     """Return name → size of what is wanted directly in `folder`; None when the Hub never listed this commit.
 
-    Weights and configuration only: no pickle and no code; and as no name has a further slash, no way out.
+    Weights and configuration only, no pickles and no code. Names have no further slash: none leads out.
     """
     from huggingface_hub import get_cached_repo_tree
     from huggingface_hub.errors import CachedRepoTreeNotFoundError
@@ -103,7 +103,7 @@ def wanted(repo: str, commit: str, folder: str) -> dict[str, int] | None:
 
 
 def first_few(names: Iterable[str]) -> str:
-    """Name the first few of many."""
+    """Return the first five of some names, and the number of the others."""
     named = list(names)
     more = f" and {len(named) - 5} more" if len(named) > 5 else ""
     return ", ".join(named[:5]) + more or "none"
@@ -117,7 +117,7 @@ def _lacking(root: Path, listing: dict[str, int] | None) -> str:
 
 
 def _check_file(path: Path, size: int) -> None:
-    """Refuse a cached file that lies elsewhere or is not the content that its blob is named after."""
+    """Raise BadInput for a file outside the cache, or whose content does not match its blob's name."""
     from huggingface_hub import constants
 
     if not path.resolve().is_relative_to(Path(constants.HF_HUB_CACHE).resolve()) or not path.is_file():

@@ -1,4 +1,4 @@
-"""Asking the Hugging Face Hub: with patience, and with errors of one sentence that hold no secret."""
+"""Requests to the Hugging Face Hub, with retries, and with errors as ours that hold no secrets."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ RETRIES, FIRST_WAIT = 5, 1.0
 
 
 def offline() -> bool:
-    """Tell whether huggingface_hub was told to use its cache alone."""
+    """Tell whether huggingface_hub is set to use only its cache."""
     from huggingface_hub import is_offline_mode
 
     return is_offline_mode()
@@ -34,7 +34,7 @@ def endpoint() -> str:
 
 
 def ask(path: str) -> Any:
-    """Ask the Hub's API; the calls of HfApi for this never try again, and may wait without end."""
+    """Return the Hub API's answer; HfApi's own calls do not retry and have no time limit."""
     from huggingface_hub import constants
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         build_hf_headers,
@@ -55,7 +55,7 @@ def ask(path: str) -> Any:
 
 
 def patiently(download: Callable[[], str]) -> str:
-    """Try again after what huggingface_hub lets through; what it has waited for itself comes wrapped."""
+    """Retry a download after errors that huggingface_hub does not retry itself."""
     import httpx2
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -73,7 +73,7 @@ def patiently(download: Callable[[], str]) -> str:
 
 @contextmanager
 def hub_errors(where: str) -> Iterator[None]:
-    """Say in one sentence what went wrong, without any URL: those can carry signatures."""
+    """Turn errors of the Hub into ours, without URLs, which can carry signatures."""
     from huggingface_hub.utils import logging as hub_logging  # importing it sets its handler up
 
     for handler in hub_logging.get_logger().handlers:

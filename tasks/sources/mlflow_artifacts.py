@@ -1,4 +1,4 @@
-"""Checkpoints among MLflow's artifacts: listed, refused where they lead out, downloaded whole."""
+"""Checkpoints among MLflow's artifacts: listing, refusing unsafe names, downloading completely."""
 
 import re
 import shutil
@@ -32,7 +32,7 @@ def checkpoint_names(client: "MlflowClient", folder: str) -> list[tuple[int, str
 
 
 def wanted_sizes(client: "MlflowClient", folder: str) -> Sizes:
-    """Return the files directly in a checkpoint that are ever read: no pickle, no code."""
+    """Return name → size of the files in a checkpoint that are read: no pickles, no code."""
     return {
         name: entry.file_size
         for name, entry in _listed(client, folder)
@@ -41,9 +41,9 @@ def wanted_sizes(client: "MlflowClient", folder: str) -> Sizes:
 
 
 def bring(client: "MlflowClient", folder: str, files: Sizes, target: Path, made_from: str) -> None:
-    """Publish files of a folder at `target`, unless they are there, made from the same.
+    """Publish files of a folder at `target`, unless it is published from the same already.
 
-    What a killed process brought is not brought again. Raises Unavailable when a file does not come whole.
+    Files that a killed process brought are kept. Raises Unavailable when a download is incomplete.
     """
     if is_published(target, made_from):
         return
@@ -56,7 +56,7 @@ def bring(client: "MlflowClient", folder: str, files: Sizes, target: Path, made_
 def _listed(client: "MlflowClient", folder: str) -> list[tuple[str, Any]]:
     """List names and entries of a folder, which all have to lie directly in it.
 
-    Asked by URI, that is one request; by run id it would be five, and bring in the run's logged models.
+    By URI this is one request; by run id it would be five, and list the run's logged models too.
     """
     from mlflow.artifacts import list_artifacts
 
@@ -88,7 +88,7 @@ def _bring_file(client: "MlflowClient", folder: str, name: str, size: int | None
 
 
 def _patiently(download: Callable[[], Path]) -> Path:
-    """Try again after a download that was cut: MLflow itself tries again only until the answer begins."""
+    """Retry a download that was cut off: MLflow itself retries only until the response begins."""
     for wait in WAITS_S:
         try:
             return download()
@@ -98,7 +98,7 @@ def _patiently(download: Callable[[], Path]) -> Path:
 
 
 def _download(client: "MlflowClient", uri: str, size: int | None, into: Path) -> Path:
-    """Download one file into an empty directory; raises Unavailable when it does not come whole."""
+    """Download one file into an empty directory; raises Unavailable when it is incomplete."""
     from mlflow.artifacts import download_artifacts
 
     shutil.rmtree(into, ignore_errors=True)

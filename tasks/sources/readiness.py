@@ -1,4 +1,4 @@
-"""Whether a checkpoint is whole: the Trainer has finished writing it, or its upload is complete."""
+"""Checking that a checkpoint is complete: the Trainer has finished writing it, or its upload has ended."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks.trajectory.trainer_state import read_state
 
 
 class NotReady(Exception):
-    """A checkpoint that is still being written or was half removed; it may be whole at the next look."""
+    """A checkpoint that is still being written or partly removed; it may be complete later."""
 
 
 def check_ready(directory: Path, step: int) -> None:
@@ -36,10 +36,10 @@ def check_ready(directory: Path, step: int) -> None:
 
 
 def complete_upload(checkpoints: Iterable[FetchedCheckpoint]) -> FetchedRun:
-    """Return a downloaded run once every checkpoint is a whole model, of the step that its state says.
+    """Return a downloaded run after checking that every checkpoint is a complete model of its step.
 
-    Many are uploaded without their state: those count as they are. Raises BadInput for the first that is
-    not whole.
+    Many are uploaded without trainer_state.json: their step is not checked. Raises BadInput for the first
+    that is not complete.
     """
     run = FetchedRun(list(checkpoints), left_out=[])
     for checkpoint in run.checkpoints:
@@ -55,7 +55,7 @@ def complete_upload(checkpoints: Iterable[FetchedCheckpoint]) -> FetchedRun:
 
 
 def file_snapshot(directory: Path) -> frozenset[tuple[str, int, int]]:
-    """Return name, size and modification time of every file: equal looks mean that nothing changed."""
+    """Return name, size and modification time of every file: equal snapshots mean that nothing changed."""
     seen = set()
     for path in directory.rglob("*"):
         try:

@@ -1,4 +1,4 @@
-"""What a look at a training run shows: what fetch would take, and whether the run has ended."""
+"""The status of a training run: a digest of what fetch would take, and whether the run has ended."""
 
 import os
 from collections.abc import Iterator
@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 
 class RunStatus(NamedTuple):
-    """A training run at one look; no weights are read for it."""
+    """The status of a training run at one moment; no weights are read for it."""
 
     digest: str
-    """Changes whenever what fetch would take changes, and with nothing else that lies beside it."""
+    """Changes exactly when what fetch would take changes."""
     ended: bool
     reason: str
-    """Why it counts as ended or not, as one phrase for the log."""
+    """Why it counts as ended or not, for the log."""
 
 
 def status_of(digest: str, says_ended: bool, place: str, age: float, quiet_for: float) -> RunStatus:
-    """Judge a run at `place` in its training: its state says that it has ended, or nothing has changed.
+    """Return the status of a run: it has ended when its state says so or nothing changed for `quiet_for`.
 
-    `age` is that of its newest change; it and `quiet_for` are in seconds.
+    `place` is its position in training, in words; `age` that of its newest change. Both times are in seconds.
     """
     if says_ended:
         return RunStatus(digest, True, f"training state says so ({place})")
@@ -35,7 +35,7 @@ def newest_change(directory: Path) -> float:
 
 
 def _file_statuses(directory: Path) -> Iterator[os.stat_result]:
-    """Stat all that can be looked at, links themselves and not what they lead to."""
+    """Yield the status of everything that can be read below a directory, without following links."""
     for folder, _, names in os.walk(directory):
         for name in ("", *names):
             with suppress(OSError):
@@ -43,7 +43,7 @@ def _file_statuses(directory: Path) -> Iterator[os.stat_result]:
 
 
 def _duration(seconds: float) -> str:
-    """Return a rough length of time to read: 12 s, 31 min, 5 h."""
+    """Return a duration, rounded for reading: 12 s, 31 min, 5 h."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"

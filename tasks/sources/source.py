@@ -1,4 +1,4 @@
-"""What Loreline asks of every kind of place where training runs live: one class for each, in `kinds`."""
+"""The protocol of sources: what each kind of place for training runs implements, one class in `kinds`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -18,13 +18,13 @@ class FetchedCheckpoint(NamedTuple):
     name: str
     """checkpoint-N, or whatever its kind of source calls it."""
     directory: Path
-    """Where its files lie: at their source, or in a cache; they are only read."""
+    """Directory of its files, at their source or in a cache; they are only read."""
     address: str
-    """Enough for `RunSource.restore` to bring the same bytes again."""
+    """Address from which `RunSource.restore` brings the same bytes again."""
 
 
 class FetchedRun(NamedTuple):
-    """What a training run offers to merge."""
+    """A training run's checkpoints on this machine."""
 
     checkpoints: list[FetchedCheckpoint]
     """By step."""
@@ -33,15 +33,15 @@ class FetchedRun(NamedTuple):
 
 
 class RunSource(ABC):
-    """A kind of source; an instance holds no state.
+    """A kind of source; instances hold no state.
 
-    Whatever talks to a server gets `registry`, which says which MLflow there is, and raises BadInput when
-    there is no such thing to read and Unavailable when the server does not answer. No message and no log may
-    hold a secret of an address.
+    Methods that talk to a server get `registry`, which names the MLflow server, and raise BadInput when there
+    is nothing at the address and Unavailable when the server does not answer. No message and no log may
+    contain a secret from an address.
     """
 
     asked_last: ClassVar[bool] = False
-    """Whether it gets the addresses that no other kind matches."""
+    """Whether it takes the addresses that no other kind matches."""
 
     @abstractmethod
     def matches(self, address: str) -> bool:
@@ -53,10 +53,10 @@ class RunSource(ABC):
 
     @abstractmethod
     def run_name(self, address: str) -> str:
-        """Return what to call a run."""
+        """Return a run's name."""
 
     def directory_of(self, address: str) -> Path | None:
-        """Return the directory on this machine that a run is; None for a run that lies elsewhere.
+        """Return the directory of a run on this machine; None for a run elsewhere.
 
         A relative one starts at the project's directory.
         """
@@ -64,14 +64,14 @@ class RunSource(ABC):
 
     @abstractmethod
     def observe(self, address: str, quiet_for: float, registry: RegisterParams) -> RunStatus:
-        """Look at a run without reading weights: what would be fetched, and whether the run has ended.
+        """Return a run's status, without reading weights.
 
-        Where its state does not say so, it has when nothing has changed for `quiet_for` seconds.
+        Where its state does not say that it has ended, it has when nothing changed for `quiet_for` seconds.
         """
 
     @abstractmethod
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
-        """Bring every checkpoint of `params.source` to this machine, whole, and nothing else.
+        """Bring every checkpoint of `params.source` to this machine.
 
         Only what `checkpoints.layout.is_readable` names is taken: no pickle, no code. Raises BadInput for a
         damaged checkpoint.
@@ -79,9 +79,9 @@ class RunSource(ABC):
 
     @abstractmethod
     def restore(self, address: str) -> Path:
-        """Return the directory of a fetched checkpoint, brought to this machine again where that is needed.
+        """Return the directory of a fetched checkpoint, downloading it again where needed.
 
-        Raises BadInput when it cannot be had any more.
+        Raises BadInput when it is no longer available.
         """
 
     @abstractmethod

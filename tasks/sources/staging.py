@@ -1,4 +1,4 @@
-"""Staged checkpoints: hard links beside the artifacts that outlive the training directory's rotation."""
+"""Staged checkpoints: hard links beside the artifacts, which survive rotation in the training directory."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ STAGED = "checkpoints"
 def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path) -> Checkpoint:
     """Link what a merge needs of a checkpoint beside the artifacts, and return its record.
 
-    The links are made first and digested then: the training directory may rotate at any time.
+    Links are made before they are digested, because the Trainer may remove the originals at any time.
     """
     (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=artifacts / STAGED))
@@ -62,7 +62,7 @@ def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:
 
 
 def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
-    """Drop staged checkpoints of other runs, so that their disk space is not held for ever."""
+    """Remove staged checkpoints of other runs, to free their disk space."""
     kept = {_place(checkpoint, artifacts) for checkpoint in keep}
     for directory in set((artifacts / STAGED).iterdir()) - kept:
         shutil.rmtree(directory)

@@ -1,1 +1,1 @@
-"""A run as a curve: what was logged along it, and which checkpoints a rule chooses."""
+"""A run's trajectory: its logged metrics, and the rules that choose checkpoints."""

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run a rule chooses, and why it leaves out the others."""
+"""Selection rules: which checkpoints of a run are chosen, and why the others are left out."""
 
 from collections.abc import Sequence
 

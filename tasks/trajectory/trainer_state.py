@@ -1,4 +1,4 @@
-"""What a Trainer's saved state tells of its run: metrics, steps done of steps planned, whether it ended."""
+"""Reading trainer_state.json: logged metrics, steps done and planned, and whether the run has ended."""
 
 import json
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def says_ended(state: Mapping[str, Any]) -> bool:
 
 
 def step_of_steps(state: Mapping[str, Any]) -> str:
-    """Name the place in its training that a state is of: step 3 of 7."""
+    """Return a state's position in training in words: step 3 of 7."""
     step, steps = _count(state, "global_step"), _count(state, "max_steps")
     return f"step {step}" + (f" of {steps}" if steps else "")
 

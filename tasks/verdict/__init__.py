@@ -1,1 +1,1 @@
-"""Whether the merge should replace what is in use: intervals, comparison, the gate."""
+"""The verdict on a merge: intervals, paired comparison, the gate's rules and their sentence."""

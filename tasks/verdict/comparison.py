@@ -1,4 +1,4 @@
-"""Scores of every model, and the merge against every other, item by item."""
+"""Scores of every model, and paired differences between the merge and each other model."""
 
 from collections.abc import Mapping
 
@@ -40,13 +40,13 @@ def compare(results: ResultsByRole, seed: int) -> tuple[tuple[Score, ...], tuple
 
 
 def _same_items(results: ResultsByRole) -> None:
-    """Refuse to pair what does not belong together."""
+    """Raise BadInput unless all models answered the same items on the same metrics."""
     merge = results[MERGE_ROLE]
     odd = [
         f"{task} ({role})"
         for role, tasks in results.items()
         for task in sorted(merge.keys() | tasks.keys())
-        if task not in merge or task not in tasks or _asked(tasks[task]) != _asked(merge[task])
+        if task not in merge or task not in tasks or _questions(tasks[task]) != _questions(merge[task])
     ]
     if odd:
         raise BadInput(
@@ -56,7 +56,7 @@ def _same_items(results: ResultsByRole) -> None:
         )
 
 
-def _asked(result: TaskResult) -> tuple[tuple[str, ...], dict[str, bool]]:
+def _questions(result: TaskResult) -> tuple[tuple[str, ...], dict[str, bool]]:
     return result.items, result.higher_is_better
 
 

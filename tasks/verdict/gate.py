@@ -1,6 +1,6 @@
-"""The verdict: whether the merge beats what it would replace, by enough, at no other metric's cost.
+"""The gate: whether the merge beats its strongest opponent by enough, without worsening other metrics.
 
-Models go by role. `last`, `best` and `champion` are opponents; the plain `average` is only shown.
+Models are named by role. `last`, `best` and `champion` are opponents; the plain `average` is only shown.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ OPPONENTS = ("champion", "best", "last")
 """When two are equally strong, the first of these is the one to beat."""
 
 SIGNIFICANCE = 0.05
-"""A few discordant 0/1 items can fool the bootstrap: PROMOTE also takes an exact test at this level."""
+"""Level of the exact test that PROMOTE also needs: the bootstrap is too sure of few discordant items."""
 
 
 def evaluate_results(
@@ -58,7 +58,7 @@ def judge(
     differences: Sequence[Difference],
     params: EvaluateParams,
 ) -> Verdict:
-    """Weigh the merge against its strongest opponent on the primary metric; the sentence is still to come."""
+    """Return the verdict on the merge against its strongest opponent, without its sentence."""
     primary = full_name(results[MERGE_ROLE], params.primary, "evaluate.primary")
     against = strongest_opponent(results, primary)
     found = {difference.metric: difference for difference in differences if difference.against == against}
@@ -90,7 +90,7 @@ def strongest_opponent(results: ResultsByRole, primary: str) -> str:
 
 
 def _decide(gain: Difference, worsened: Sequence[Worsening], min_gain: float) -> tuple[Decision, GateRule]:
-    """Ask one rule after the other; the first that applies decides."""
+    """Apply the rules in order; the first that applies decides."""
     if gain.wins == gain.losses == 0:
         return "KEEP", "equal"
     if gain.gain.high <= min_gain:
@@ -127,7 +127,7 @@ def _needed(results: ResultsByRole, primary: str, against: str, min_gain: float)
 def _beside_the_average(
     models: Sequence[EvaluatedModel], differences: Sequence[Difference], gain: Difference
 ) -> Literal["no_better", "not_shown_better"] | None:
-    """Tell when the merge gains on its opponent, but not on the average that costs nothing to compute."""
+    """Tell when the merge gains on its opponent but not on the plain average, which costs next to nothing."""
     digests = {model.role: model.digest for model in models}
     average = next((d for d in differences if d.against == AVERAGE and d.metric == gain.metric), None)
     if average is None or digests.get(AVERAGE) == digests.get(MERGE_ROLE) or gain.gain.mean <= 0:

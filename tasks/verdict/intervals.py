@@ -1,4 +1,4 @@
-"""How sure a mean, or a paired gain, is: pure functions on one value per item."""
+"""Confidence intervals and tests of means and paired gains: pure functions on one value per item."""
 
 import math
 from typing import Any, NamedTuple
@@ -12,8 +12,10 @@ ItemValues = NDArray[np.float64]
 
 CONFIDENCE = 0.95
 POWER = 0.8
+"""Of `items_needed`."""
 RESAMPLES = 9999
 BATCH_ELEMENTS = 2**22
+"""Numbers that are resampled at a time, which bounds the memory."""
 
 
 class PairedGain(NamedTuple):
@@ -66,7 +68,7 @@ def mcnemar(merge: ArrayLike, other: ArrayLike) -> float:
 def items_needed(gains: ArrayLike, min_gain: float) -> int | None:
     """Return how many items would show on which side of `min_gain` the mean gain lies, with 80 % power.
 
-    Normal theory, taking the observed mean and spread for the truth; None when they give no answer.
+    Normal theory with the observed mean and spread; None where the mean is at `min_gain` or the spread is 0.
     """
     from scipy.stats import norm
 
@@ -80,7 +82,10 @@ def items_needed(gains: ArrayLike, min_gain: float) -> int | None:
 
 
 def _bootstrap(data: ItemValues, seed: int) -> Interval:
-    """BCa: unlike percentiles it allows for the long tail that likelihoods have on hard items."""
+    """Return the mean's BCa bootstrap interval (Efron 1987).
+
+    Unlike percentiles it corrects for skewness, such as the long tail of likelihoods on hard items.
+    """
     from scipy.stats import bootstrap
 
     mean = float(data.mean())
@@ -101,7 +106,7 @@ def _bootstrap(data: ItemValues, seed: int) -> Interval:
 
 
 def _sorted(values: ArrayLike) -> ItemValues:
-    """Order must not matter, and the resampling picks items by their position."""
+    """Return the values sorted: resampling picks by position, and the items' order must not matter."""
     return np.sort(np.asarray(values, float))
 
 

@@ -1,4 +1,4 @@
-"""Judging a version again, against the champion of now, on the very items that the parameters ask for."""
+"""Judging a registered version again, against the present champion, on the items that the parameters name."""
 
 import json
 from collections.abc import Sequence
@@ -31,13 +31,13 @@ Measured = dict[str, dict[str, TaskResult]]
 
 
 class Judgement(NamedTuple):
-    """A version beside the champion of now."""
+    """A version compared with the present champion."""
 
     candidate: ModelVersion
     champion: ModelVersion | None
     evaluation: Evaluation
     items: str | None
-    """Digest of the items that were weighed; None when nothing was measured for this."""
+    """Digest of the items that were compared; None when nothing was measured for this."""
 
     @property
     def reigns(self) -> bool:
@@ -59,7 +59,7 @@ class Judgement(NamedTuple):
 
     @property
     def evidence(self) -> str:
-        """Return the evidence as JSON, for the record."""
+        """Return the evidence as JSON, for the registry."""
         verdict = self.evaluation.verdict
         return json.dumps(
             {
@@ -77,10 +77,10 @@ class Judgement(NamedTuple):
 
 
 def judge_again(params: Params, version: int | None = None) -> Judgement:
-    """Judge a version (unset: the challenger) against who is champion now and the models it was made from.
+    """Judge a version (unset: the challenger) against the present champion and the models it was made from.
 
-    Results that this machine has are used again, and the two versions measured if need be. A checkpoint that
-    was measured elsewhere only cannot be weighed again: then PROMOTE also takes a recorded PROMOTE.
+    Results on this machine are reused, and the two versions measured where results are missing. Checkpoints
+    measured only elsewhere cannot be compared again: PROMOTE then also needs a recorded PROMOTE.
     Raises BadInput for unknown tasks, before any work, and for a version without a recorded evaluation.
     """
     specs = check_tasks(params.evaluate)
@@ -120,7 +120,7 @@ def _parties(
 
 
 def _known(recorded: Evaluation, specs: Sequence[TaskSpec], params: EvaluateParams) -> Measured:
-    """Return what this machine measured of the checkpoints and their average."""
+    """Return this machine's results of the checkpoints and their average."""
     others = [model for model in recorded.models if model.role not in (MERGE_ROLE, CHAMPION_ROLE)]
     found = {model.role: known_results(model.digest, specs, params) for model in others}
     return {role: results for role, results in found.items() if results}
@@ -145,7 +145,7 @@ def _models(recorded: Evaluation, champion: ModelVersion | None) -> list[Evaluat
 
 
 def _completed(evaluation: Evaluation, recorded: Verdict, absent: Sequence[str]) -> Evaluation:
-    """Let the recorded verdict speak for the checkpoints that cannot be weighed here."""
+    """Apply the recorded verdict for checkpoints that have no results here: it may veto PROMOTE."""
     if not absent:
         return evaluation
     verdict = evaluation.verdict

@@ -1,4 +1,4 @@
-"""The verdict in a sentence, said from its fields; nobody reads it back."""
+"""The verdict in words, made from its fields and never parsed."""
 
 from tasks.base.records import Difference, Evaluation, Reason, Verdict, Worsening
 

@@ -1,1 +1,1 @@
-"""Versions of merged runs in git and DVC, without touching what the user works on."""
+"""Versions of merged runs in git and DVC, without touching the user's index, work tree or branch."""

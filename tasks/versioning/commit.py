@@ -1,4 +1,4 @@
-"""Commits and tags by git's plumbing: no index, work tree or checked-out branch of the user's is touched."""
+"""Commits and tags by git's plumbing commands, without the user's index, work tree or checked-out branch."""
 
 import re
 import tempfile
@@ -13,14 +13,14 @@ from tasks.versioning.git import GitRefused, git, git_answer, head, prefix, sign
 
 TRIES, PAUSE_S = 30, 0.1
 STALE_S = 60.0
-"""For so long a lock of git's is respected: it is held for milliseconds, but a killed git leaves it."""
+"""How long a lock file of git's is respected: git holds it for milliseconds, but a killed git leaves it."""
 LOCKED = ".lock': File exists"
-"""Among git's words when another git holds a reference."""
+"""Part of git's message when another git holds a reference."""
 IDENTITY, MODEL = "Loreline-Identity", "Loreline-Model"
 
 
 class Message(NamedTuple):
-    """What a commit says."""
+    """A commit message."""
 
     subject: str
     body: str
@@ -34,7 +34,7 @@ class Message(NamedTuple):
 
 
 def check_branch(directory: Path, branch: str) -> None:
-    """Make sure that a branch can get commits: BadInput when it is checked out anywhere, or no name."""
+    """Raise BadInput when a branch is checked out anywhere, or its name is not valid."""
     if git_answer(directory, "check-ref-format", "--branch", branch) is None:
         raise BadInput("version.branch", f"{branch} is not a name that git accepts", "choose another")
     place = ""
@@ -69,7 +69,7 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, Path], messag
         try:
             _move(directory, reference, revision, tip or "")
             return revision
-        except GitRefused as error:  # Another run was faster.
+        except GitRefused as error:  # another run moved the branch first
             refusal = error
             time.sleep(PAUSE_S)
     assert refusal is not None
@@ -91,29 +91,29 @@ def tag(directory: Path, name: str, identity: str, revision: str) -> str:
 
 def changed_files(directory: Path, names: Iterable[str]) -> list[str]:
     """Return which of these files, or files below these directories, are not as committed."""
-    root, here = top(directory), prefix(directory)
+    root, within = top(directory), prefix(directory)
     paths = [path for name in names for path in [directory / name, *(directory / name).rglob("*")]]
     files = [path for path in paths if path.is_file() and "__pycache__" not in path.parts]
-    present = [here + path.relative_to(directory).as_posix() for path in files]
+    present = [within + path.relative_to(directory).as_posix() for path in files]
     digests = git(root, "hash-object", "--stdin-paths", stdin="".join(f"{name}\n" for name in present))
     now = dict(zip(present, digests.splitlines(), strict=True))
-    listed = git(root, "ls-tree", "-r", "-z", "HEAD", "--", *(here + name for name in names)).split("\0")
+    listed = git(root, "ls-tree", "-r", "-z", "HEAD", "--", *(within + name for name in names)).split("\0")
     committed = {
         path: entry.split()[2] for entry, _, path in (line.partition("\t") for line in listed) if path
     }
     differ = {name for name in now.keys() | committed.keys() if now.get(name) != committed.get(name)}
-    return sorted(name.removeprefix(here) for name in differ)
+    return sorted(name.removeprefix(within) for name in differ)
 
 
 def _tree(directory: Path, base: str, files: Mapping[str, Path]) -> str:
-    root, here = top(directory), prefix(directory)
+    root, within = top(directory), prefix(directory)
     with tempfile.TemporaryDirectory() as scratch:
         index = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
         git(root, "read-tree", base, env=index)
         for name, path in files.items():
             # Through the filters for that name, as git add would: a checkout applies their inverse.
-            blob = git(root, "hash-object", "-w", f"--path={here}{name}", str(path.absolute()))
-            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{here}{name}", env=index)
+            blob = git(root, "hash-object", "-w", f"--path={within}{name}", str(path.absolute()))
+            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{within}{name}", env=index)
         return git(root, "write-tree", env=index)
 
 

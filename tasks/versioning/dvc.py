@@ -1,4 +1,4 @@
-"""Running DVC, and which of its stages are Loreline's."""
+"""Running DVC, and finding Loreline's stages in dvc.yaml."""
 
 import subprocess
 import sys
@@ -18,9 +18,9 @@ MADE = "artifacts/"
 
 
 def dvc(root: Path, *arguments: str) -> None:
-    """Run DVC; a busy lock is waited for, because its holder is about to finish.
+    """Run DVC; wait for a busy lock, whose holder usually finishes soon.
 
-    Raises LorelineError with DVC's words, Unavailable when the lock stays busy.
+    Raises LorelineError with DVC's message, Unavailable when the lock stays busy.
     """
     for attempt in range(LOCK_TRIES):
         if attempt:
@@ -35,7 +35,7 @@ def dvc(root: Path, *arguments: str) -> None:
         )
         if result.returncode == 0:
             return
-        message = _said(result.stderr)
+        message = _errors(result.stderr)
         if "Unable to acquire lock" not in message and "is busy" not in message:
             raise LorelineError(
                 root, f"dvc {arguments[0]} failed: {message or 'no message'}", "mend that and run it again"
@@ -67,8 +67,8 @@ def needed_files(root: Path) -> list[str]:
     return sorted(name for name in deps | params if name != "params.yaml" and not name.startswith(MADE))
 
 
-def _said(stderr: str) -> str:
-    """Return DVC's first error, which has the cause, and its last, which says what came of it."""
+def _errors(stderr: str) -> str:
+    """Return DVC's first error, which has the cause, and its last, which has the effect."""
     before, *marked = stderr.replace("Having any troubles?", "ERROR: \0").split("ERROR: ")
     errors = [" ".join(error.split()).rstrip(".") for error in marked or [before] if error[:1] != "\0"]
     return without_secrets("; ".join(dict.fromkeys(errors[:1] + errors[-1:])))

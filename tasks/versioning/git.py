@@ -1,4 +1,4 @@
-"""Running git: its plumbing, without hooks, and without locking what the user works on."""
+"""Running git: without hooks, prompts or optional locks, and with errors as ours."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ INHERITED = (
 
 
 class Unusable(NamedTuple):
-    """Why there is nothing to commit to."""
+    """Why a directory cannot be committed to."""
 
     problem: str
     remedy: str
@@ -33,7 +33,7 @@ class Unusable(NamedTuple):
 
 
 class GitRefused(LorelineError):
-    """Git ran and said no; the message has its words."""
+    """Git ran and failed; the error has its message."""
 
 
 def git(
@@ -41,7 +41,7 @@ def git(
 ) -> str:
     """Run git in a directory and return what it prints, without the last line's end.
 
-    Raises GitRefused with git's own words.
+    Raises GitRefused with git's message.
     """
     result = subprocess.run(
         ["git", "-c", f"core.hooksPath={os.devnull}", *arguments],
@@ -55,13 +55,13 @@ def git(
         check=False,
     )
     if result.returncode:
-        said = without_secrets(" ".join(result.stderr.split())) or f"exit code {result.returncode}"
-        raise GitRefused(directory, f"git {arguments[0]} says: {said}", "mend that and run it again")
+        message = without_secrets(" ".join(result.stderr.split())) or f"exit code {result.returncode}"
+        raise GitRefused(directory, f"git {arguments[0]} says: {message}", "mend that and run it again")
     return result.stdout.rstrip("\n")
 
 
 def git_answer(directory: Path, *arguments: str) -> str | None:
-    """Run git for an answer that may not exist: None when git says no."""
+    """Run git and return what it prints; None when it fails."""
     try:
         return git(directory, *arguments)
     except GitRefused:
@@ -69,13 +69,13 @@ def git_answer(directory: Path, *arguments: str) -> str | None:
 
 
 def environment() -> dict[str, str]:
-    """Return the environment for git, and for DVC, which runs git too: English, no questions, no locks."""
+    """Return the environment for git, and for DVC, which runs git: English, no prompts, no optional locks."""
     kept = {key: value for key, value in os.environ.items() if key not in INHERITED}
     return kept | {"LC_ALL": "C.UTF-8", "GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0"}
 
 
 def unusable(directory: Path) -> Unusable | None:
-    """Return why there is nothing to commit to, and what would change that; None for a usable repository."""
+    """Return why a directory cannot be committed to, and the remedy; None for a usable repository."""
     try:
         if git(directory, "rev-parse", "--is-inside-work-tree") != "true":
             return Unusable("not in a git work tree", "run it in a checkout")

@@ -1,4 +1,4 @@
-"""What a workspace of its own has in common with the user's DVC repository: the cache and the remotes."""
+"""Sharing the cache and the remotes of the user's DVC repository with a workspace."""
 
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def share_cache(root: Path, workspace: Path) -> None:
     """Make `workspace` a DVC repository with the cache, the remotes and the local settings of `root`.
 
     All of it goes to config.local, which only its owner can read and which is never committed: remotes have
-    credentials. Outputs become links to the cache, so that a model lies on the disk once.
+    credentials. Outputs become links to the cache, so that a model takes disk space once.
     """
     from dvc.config import Config, merge
 

@@ -1,4 +1,4 @@
-"""A place of its own for one run: a git worktree that holds what decides a result, and nothing else."""
+"""A workspace for one run: a git worktree with only the files that decide its result."""
 
 import shutil
 from pathlib import Path
@@ -33,7 +33,7 @@ def open_workspace(place: Path, root: Path, params: Params) -> Path:
     _write_params(workspace, params)
     if (root / "dvc.yaml").is_file():
         for name in (*ALWAYS, *needed_files(root)):
-            _take(root, workspace, name)
+            _copy(root, workspace, name)
     if (root / ".dvc").is_dir():
         share_cache(root, workspace)
         _committed_lock(workspace)
@@ -41,7 +41,7 @@ def open_workspace(place: Path, root: Path, params: Params) -> Path:
 
 
 def close_workspace(place: Path, root: Path) -> None:
-    """Remove a workspace, also one that is half made or half removed; anything else of git's stays."""
+    """Remove a workspace, also an incomplete one, and its registration in git."""
     shutil.rmtree(place, ignore_errors=True)
     if place.exists():
         raise LorelineError(place, "cannot be removed", "remove it by hand")
@@ -51,7 +51,7 @@ def close_workspace(place: Path, root: Path) -> None:
 
 def _add(place: Path, root: Path) -> None:
     commit = head(root)
-    if _whole(place, root):
+    if _is_complete(place, root):
         if head(place) != commit:
             git(place, "update-ref", "--no-deref", "HEAD", commit)
         return
@@ -61,8 +61,8 @@ def _add(place: Path, root: Path) -> None:
     git(root, "worktree", "add", *options, str(place), commit)
 
 
-def _whole(place: Path, root: Path) -> bool:
-    """Tell whether a worktree of this repository is at `place`, made to its end."""
+def _is_complete(place: Path, root: Path) -> bool:
+    """Tell whether a complete worktree of this repository is at `place`."""
     if not (place / ".git").is_file():
         return False
     question = ("rev-parse", "--path-format=absolute", "--git-common-dir")
@@ -84,8 +84,8 @@ def _write_params(directory: Path, params: Params) -> None:
         raise LorelineError(path, "does not read back as the parameters of this run", "report this")
 
 
-def _take(root: Path, workspace: Path, name: str) -> None:
-    """Make a file or directory what it is in `root`: a copy, so that a later edit is not what ran."""
+def _copy(root: Path, workspace: Path, name: str) -> None:
+    """Copy a file or directory from `root`, so that later edits there do not change what runs."""
     parts = Path(name).parts
     if not parts or ".." in parts or Path(name).is_absolute():  # not below the project
         return
@@ -103,7 +103,7 @@ def _take(root: Path, workspace: Path, name: str) -> None:
 
 
 def _committed_lock(workspace: Path) -> None:
-    """Start from the dvc.lock that is committed: what the user's own stages made is not this run's."""
+    """Start from the committed dvc.lock: results that the user did not commit do not belong to this run."""
     lock = git_answer(workspace, "show", "HEAD:./dvc.lock")
     if lock is None:
         (workspace / "dvc.lock").unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""What lies in a PEFT adapter directory: low-rank factors, and whole tensors in place of the base's."""
+"""A PEFT adapter directory: low-rank factors, and whole tensors in place of the base's."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""adapter_config.json of PEFT: what scales the factors, and what makes an adapter more than B·A."""
+"""adapter_config.json of PEFT: the scaling of the factors, and settings beyond scaling · B·A."""
 
 import re
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What runs a model for lm-eval: a file here is a backend, and evaluate.backend names it by its file."""
+"""Backends, which run a model for lm-eval: each module here is one, and evaluate.backend names it."""
 
 import pkgutil
 from abc import ABC, abstractmethod
@@ -26,7 +26,7 @@ class Backend(ABC):
     @staticmethod
     @abstractmethod
     def settings(params: EvaluateParams) -> dict[str, Any]:
-        """Return what decides the numbers besides model, task and lm-eval: versions, device, batches, dtype.
+        """Return the settings that decide the numbers besides model, task and lm-eval, such as versions.
 
         JSON-able: it is part of the key under which results are kept. Raises BadInput for a device, or a
         library, that cannot be used here.
@@ -38,14 +38,14 @@ class Backend(ABC):
 
     @abstractmethod
     def answer(self, ask: Callable[["LM"], Samples], where: str) -> Samples:
-        """Return what `ask` finds out when it is called with the model as lm-eval knows models.
+        """Call `ask` with the model as an lm-eval LM, and return its samples.
 
-        It may be called again, such as with smaller batches. `where` names model and task in messages.
+        `ask` may be called again, such as with smaller batches. `where` names model and task in messages.
         """
 
     @abstractmethod
     def free(self) -> None:
-        """Give the model's memory back; it is not asked again."""
+        """Free the model's memory; `answer` is not called again."""
 
 
 def backend_named(name: str) -> type[Backend]:

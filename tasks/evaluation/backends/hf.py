@@ -1,4 +1,4 @@
-"""Models that transformers runs: loaded safely, on a GPU or the CPU, in batches that fit its memory."""
+"""The transformers backend: loads models safely, on a GPU or the CPU, and halves batches that do not fit."""
 
 import gc
 import logging
@@ -25,7 +25,7 @@ class HuggingFace(Backend):
 
     @staticmethod
     def settings(params: EvaluateParams) -> dict[str, Any]:
-        """Return the versions, the kind of device and the batch size: all change the last places."""
+        """Return versions, kind of device, dtype and batch size, which change the last digits of results."""
         import torch
 
         device = _device(params)
@@ -39,7 +39,7 @@ class HuggingFace(Backend):
         self._batch_size = params.batch_size
 
     def answer(self, ask: Callable[["LM"], Samples], where: str) -> Samples:
-        """Ask the model; when a batch does not fit on the GPU, ask again with batches of half the size."""
+        """Run `ask`; when a batch does not fit in GPU memory, again with batches of half the size."""
         import torch
         from lm_eval.models.huggingface import HFLM
 
@@ -50,12 +50,13 @@ class HuggingFace(Backend):
                     return ask(HFLM(pretrained=self._model, tokenizer=self._tokenizer, batch_size=batch_size))
                 except torch.OutOfMemoryError:
                     log.warning("%s: batches of %d do not fit in GPU memory", where, batch_size)
+                # outside the except block: the exception held references to the batch's tensors
                 torch.cuda.empty_cache()
                 batch_size //= 2
         raise LorelineError(where, "not even one item fits in GPU memory", "set evaluate.device to cpu")
 
     def free(self) -> None:
-        """Drop the model, and what refers to it in circles, before another one is loaded."""
+        """Drop the model, with reference cycles around it, before another one is loaded."""
         import torch
 
         del self._model, self._tokenizer
@@ -78,7 +79,7 @@ def _device(params: EvaluateParams) -> str:
 
 
 def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
-    """Return model and tokenizer; never code from the directory, never a pickle, never made-up weights."""
+    """Return model and tokenizer, without running code, reading pickles or initialising missing weights."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     safe = {"local_files_only": True, "trust_remote_code": False}

@@ -1,4 +1,4 @@
-"""Low-rank matrices as factors, which are never multiplied out, and the products that every solver needs."""
+"""Low-rank matrices kept as factors, and the norms and inner products that every solver needs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import torch
 
 Tensor = torch.Tensor
 SEED = 0
+"""Of the random starting blocks: fixed, so that the same matrices always give the same bytes."""
 
 
 class Factors(NamedTuple):
@@ -26,52 +27,55 @@ class Factors(NamedTuple):
 
     @property
     def transposed(self) -> "Factors":
-        """The same matrix, rows for columns."""
+        """The transpose, V diag(σ) Uᵀ."""
         return Factors(self.V, self.sigma, self.U)
 
     def truncated(self, rank: int) -> "Factors":
-        """Return the nearest matrix of this rank."""
+        """Return the nearest matrix of at most this rank."""
         return Factors(self.U[:, :rank], self.sigma[:rank], self.V[:, :rank])
 
     def to(self, dtype: torch.dtype) -> "Factors":
-        """Return the same matrix in another precision."""
+        """Return the same matrix in another dtype."""
         return Factors(*(part.to(dtype) for part in self))
 
     def matrix(self) -> Tensor:
-        """Return the m × n matrix itself."""
+        """Return the m × n matrix, multiplied out."""
         return (self.U * self.sigma) @ self.V.T
 
 
 def add_up(parts: Sequence[Factors]) -> Factors:
-    """Return the sum as factors side by side, whose columns are no longer orthonormal."""
+    """Return the sum of some matrices, by concatenating their factors; its columns are not orthonormal."""
     return Factors(*(torch.cat(own, dim=-1) for own in zip(*parts, strict=True)))
 
 
 def inner(left: Factors, right: Factors) -> float:
-    """Return ⟨left, right⟩, columns orthonormal or not."""
+    """Return ⟨left, right⟩ = Σ_jk σ_j τ_k ⟨u_j, p_k⟩⟨v_j, q_k⟩; the columns need not be orthonormal."""
+    # r × r products instead of m × n matrices; float64, because gaps are small differences of such numbers
     overlap = (left.U.T @ right.U) * (left.V.T @ right.V)
     return float(left.sigma.double() @ overlap.double() @ right.sigma.double())
 
 
 def gaussian(*shape: int, like: Tensor) -> Tensor:
-    """Return random numbers, always the same, from the CPU's generator whatever the device."""
+    """Return normal random numbers, the same on every call and every device (drawn on the CPU)."""
     generator = torch.Generator().manual_seed(SEED)
     return torch.randn(*shape, generator=generator, dtype=like.dtype).to(like.device)
 
 
 def energy(B: Tensor) -> float:
-    """Return Σ‖B_i‖²; rows in their own precision, which loses nothing that counts, their sum in float64."""
+    """Return Σ‖B_i‖_F²."""
+    # Rows in their own precision, which avoids a float64 copy of B; only the long sum needs float64.
     return float(torch.linalg.vector_norm(B, dim=-1).double().square().sum())
 
 
 def row_dot(left: Tensor, right: Tensor) -> float:
-    """Return ⟨left, right⟩; rows in their own precision, their sum in float64."""
+    """Return ⟨left, right⟩ of two dense matrices, summed as in `energy`."""
     return float(torch.linalg.vecdot(left, right).double().sum())
 
 
 def gram_matrix(Y: Tensor) -> Tensor:
-    """Return YᵀY; numpy's product knows that it is symmetric, and takes half the time."""
+    """Return YᵀY."""
     if Y.device.type != "cpu":
         return Y.T @ Y
+    # numpy recognises array.T @ array and calls BLAS syrk, which computes one triangle: half the time
     array = Y.numpy()
     return torch.from_numpy(array.T @ array)

@@ -1,4 +1,4 @@
-"""Solving with full decompositions in every pass: for many active singular values, or small matrices."""
+"""Solving with full decompositions in every pass: for small matrices, or many active singular values."""
 
 import math
 from collections.abc import Sequence
@@ -13,16 +13,18 @@ from tasks.merging.lore.problem import NotConverged, Solution
 from tasks.merging.lore.shrink import Shrunk, shrink, singular
 
 DENSE_PASSES = 10_000
+"""Passes in float64 before giving up; 12 to 18 are usual."""
 DENSE_SINGLE_PASSES = 300
-"""In float32, whose rounding may be what is in the way."""
+"""Passes in float32: beyond these its rounding is the likely obstacle, and float64 takes over."""
 
 
 def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
-    """Solve for N × m × n deviations, m ≥ n; with `passes`, just so many of Algorithm 1's, converged or not.
+    """Solve for N × m × n deviations, m ≥ n; with `passes`, run that many of Algorithm 1, converged or not.
 
     Raises NotConverged naming the gap reached; Unproven where float32 is too coarse.
     """
     N, total_energy = len(B), energy(B)
+    # The scale of μ may depend on the spectra (σ_1, noise edge), so they come before everything else.
     spectra = [values(singular(b)) for b in B]
     found = Deviations(spectra, total_energy)
     penalty, edge = scale.penalty(found)
@@ -35,23 +37,24 @@ def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None 
         S = torch.zeros_like(z)
         for delta, _, _ in shrunk:
             S.addmm_(delta.U * delta.sigma, delta.V.T)
-        step = -z - S / N
-        accounts = _accounts(total_energy, z, S, shrunk, current)
-        gap = accounts.gap(_excess(step, accounts, tolerance))
+        step = -z - S / N  # a gradient step of length 1: to the best z for these task vectors, −S/N (fact 2)
+        duality = _duality_gap(total_energy, z, S, shrunk, current)
+        gap = duality.gap(_excess(step, duality, tolerance))
         if taken == passes or (passes is None and current == penalty and gap <= tolerance):
             return Solution(
                 [delta for delta, _, _ in shrunk],
                 [sigma for _, sigma, _ in shrunk],
                 current,
-                list(accounts.thresholds),
+                list(duality.thresholds),
                 edge,
                 taken,
                 gap,
                 "passes" if passes else "dense",
             )
-        if passes is None and current == penalty and accounts.rounding > tolerance * accounts.primal:
-            break  # no number of passes will prove it
+        if passes is None and current == penalty and duality.rounding > tolerance * duality.primal:
+            break  # rounding alone exceeds the tolerance: no number of passes can prove it
         moved = z + step
+        # Algorithm 1 as printed has no momentum; uphill: the step points against the last move
         beta = 0.0 if passes else momentum.after(uphill=float((step * (moved - previous)).sum()) < 0)
         z = moved + beta * (moved - previous)
         previous = moved
@@ -62,12 +65,13 @@ def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None 
     )
 
 
-def _accounts(
+def _duality_gap(
     total_energy: float, z: Tensor, S: Tensor, shrunk: Sequence[Shrunk], penalty: Penalty
 ) -> DualityGap:
-    """Account for the task vectors found at z (see DualityGap for what the numbers are)."""
+    """Return the duality gap's terms for the task vectors found at z."""
     sigmas = [delta.sigma for delta, _, _ in shrunk]
     thresholds = [t for _, _, t in shrunk]
+    # Σ⟨B_i, δ_i⟩ = ⟨z, S⟩ + Σ⟨B_i − z, δ_i⟩, and δ_i has B_i − z's own singular vectors: Σ (σ + t)σ.
     aligned = row_dot(z, S) + sum(
         float(((sigma + t).double() * sigma.double()).sum())
         for sigma, t in zip(sigmas, thresholds, strict=True)
@@ -75,9 +79,13 @@ def _accounts(
     return DualityGap.of(penalty, sigmas, thresholds, aligned, row_dot(S, S) / len(shrunk), total_energy)
 
 
-def _excess(step: Tensor, accounts: DualityGap, tolerance: float) -> float:
-    """Bound how far the dual point exceeds its bound, by ‖step‖_F or, where that decides, ‖step‖_2."""
-    size, allowed = float(torch.linalg.matrix_norm(step)), accounts.allowance(tolerance)
+def _excess(step: Tensor, duality: DualityGap, tolerance: float) -> float:
+    """Return an upper bound on ‖step‖_2, by which ‖Y_i‖_2 exceeds its threshold: Y_i = Clip(B_i − z) − step.
+
+    ‖step‖_F is cheap and large enough; singular values are computed only where they decide.
+    """
+    size, allowed = float(torch.linalg.matrix_norm(step)), duality.allowance(tolerance)
+    # ‖step‖_2 lies between ‖step‖_F/√n and ‖step‖_F: outside this range it would not change the answer
     if allowed < size <= math.sqrt(step.shape[1]) * allowed:
-        return float(singular(step)[0]) * (1 + 1e-6)
+        return float(singular(step)[0]) * (1 + 1e-6)  # the factor covers the rounding of `singular`
     return size

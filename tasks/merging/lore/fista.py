@@ -1,4 +1,7 @@
-"""FISTA on z, kept in the span of the last three S: all that has to be known of z are inner products."""
+"""FISTA on z, which always lies in the span of the last three S = Σδ_i: three coefficients stand for z.
+
+Steps, momentum and gap need only inner products of the S; no m × n array is made. Beck and Teboulle 2009.
+"""
 
 import math
 from collections.abc import Sequence
@@ -16,30 +19,31 @@ Vector = np.ndarray[Any, np.dtype[np.float64]]
 
 
 class Fista:
-    """The path of z: every pass finds S at z, and the next z lies at −S/N or beyond it."""
+    """The iterates z_k: each pass finds S at z_k, and z_{k+1} is −S/N plus momentum."""
 
     def __init__(self, N: int, energy: float) -> None:
         self._N, self._energy = N, energy
         self._momentum = Momentum()
         self._S: list[Factors] = []
-        """Of the last passes, newest first."""
+        """S of the last three passes, newest first."""
         self._gram: Vector = np.zeros((0, 0))
-        """Their inner products."""
+        """Their inner products, float64."""
         self._z: Vector = np.zeros(0)
-        """z in units of them."""
+        """Coefficients of z in them."""
 
     def take(self, deltas: Sequence[Factors], thresholds: Sequence[float], penalty: Penalty) -> DualityGap:
-        """Account for the task vectors found at z (see DualityGap for what the numbers are)."""
+        """Record the task vectors found at z; return their duality gap's terms."""
         newest = add_up(deltas)
         self._S = [newest, *self._S[:2]]
         products = [inner(newest, S) for S in self._S]
-        older = self._gram[:2, :2]
+        older = self._gram[:2, :2]  # only the newest row is computed; products of factors cost r² · (m + n)
         self._gram = np.block([[np.array(products[:1]), np.array(products[1:])],
                                [np.array(products[1:])[:, None], older]])  # fmt: skip
-        self._z = np.array([0.0, *self._z[:2]])
+        self._z = np.array([0.0, *self._z[:2]])  # z comes from older S; the newest entered in front of them
         z_S, S_S = float(self._z @ self._gram[0]), products[0]
         sigmas = [delta.sigma for delta in deltas]
-        # Ritz vectors: u_jᵀ(B − z)v_j = σ_j, which is what is left of it plus the threshold.
+        # ⟨B_i, δ_i⟩ = ⟨z, δ_i⟩ + ⟨B_i − z, δ_i⟩; for Ritz vectors u_jᵀ(B_i − z)v_j is the singular value of
+        # δ_i plus the threshold that was taken off.
         aligned = z_S + sum(
             float(((sigma + t).double() * sigma.double()).sum())
             for sigma, t in zip(sigmas, thresholds, strict=True)
@@ -47,20 +51,22 @@ class Fista:
         return DualityGap.of(penalty, sigmas, thresholds, aligned, S_S / self._N, self._energy)
 
     def remaining(self, negligible: float) -> float:
-        """Estimate ‖step‖_2, which the dual point exceeds its bound by; step = mean Clip = −z − S/N.
+        """Estimate ‖step‖_2 for step = −z − S/N, by which the dual point exceeds its bound.
 
-        Coarsely, from ‖step‖_F, where that alone shows it to be over `negligible`.
+        Where a lower bound from ‖step‖_F is over `negligible` already, that bound is returned: it is cheap.
         """
         step = -self._z - self._first() / self._N
         rank = sum(S.rank for S in self._S)
+        # ‖·‖_2 ≥ ‖·‖_F / √rank
         least = math.sqrt(max(float(step @ self._gram @ step), 0.0) / max(rank, 1))
         return least if least > negligible else norm2(self._combined(step))
 
     def next_z(self) -> Factors:
-        """Step to −S/N, and beyond it with momentum."""
+        """Return the next z, −S/N plus momentum, as factors."""
         beta = 0.0
         if len(self._S) > 1:
             step = -self._z - self._first() / self._N
+            # from the last −S/N to this one, up to the factor 1/N; uphill where the step points against it
             move = np.eye(len(self._S))[1] - self._first()
             beta = self._momentum.after(uphill=bool(step @ self._gram @ move < 0))
         self._z = np.array([-(1 + beta), beta, 0.0])[: len(self._S)] / self._N
@@ -76,7 +82,8 @@ class Fista:
 
 
 def norm2(matrix: Factors) -> float:
-    """Estimate ‖·‖_2 from below, by a few power passes over the factors; columns need not be orthonormal."""
+    """Estimate ‖·‖_2 from below, by power iterations on the factors; columns need not be orthonormal."""
+    # An estimate suffices: it decides when a proof is tried, and the proof does not use it.
     left, right = matrix.U * matrix.sigma, matrix.V
     x = gaussian(right.shape[0], 4, like=right)
     for _ in range(2):

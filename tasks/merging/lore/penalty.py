@@ -1,7 +1,7 @@
-"""The price of a task vector, and the scale of its threshold μ.
+"""The penalty on task vectors, and the unit in which its μ is given.
 
-The price is μ‖δ‖_* (whose update the paper prints) or ½μ‖δ‖_*² (which it writes). A threshold means something
-beside the singular values of the deviations, or beside their noise.
+nuclear: μ‖δ‖_*, whose update the paper prints. squared: ½μ‖δ‖_*², as the paper writes its objective
+(docs/mathematics.md, fact 1). Units: fact 7.
 """
 
 import math
@@ -13,50 +13,53 @@ import numpy as np
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
 Unit = Literal["absolute", "sigma1", "noise_edge"]
+Kind = Literal["nuclear", "squared"]
 
 COLLAPSED = 3e-4
 """An edge below this share of σ_1 is rounding rather than noise, and would take thousands of passes."""
-Kind = Literal["nuclear", "squared"]
-
-
 DECAY = 0.7
-"""Of μ from pass to pass, until it is there."""
+"""Factor by which μ comes down from σ_1 in each pass, until it has the value asked for."""
 
 
 @dataclass(frozen=True)
 class Penalty:
-    """A function of the nuclear norm, whose proximal map takes a threshold off every singular value."""
+    """A function of the nuclear norm; its proximal map subtracts a threshold from every singular value."""
 
     kind: Kind
     mu: float
-    """A singular value for nuclear; without a unit for squared."""
+    """For nuclear in the unit of singular values; for squared without a unit."""
 
     def threshold(self, sigma: Values) -> float:
-        """Return what the proximal map takes off, given the singular values, descending.
+        """Return the threshold that the proximal map subtracts, given the singular values, descending.
 
         Squared: t = μ Σ_{j≤r} σ_j / (1 + μr), r the largest index with σ_r > t (docs/mathematics.md, fact 1).
         The values below t do not matter, so the leading ones suffice.
         """
         if self.kind == "nuclear" or not sigma.size:
             return self.mu if self.kind == "nuclear" else 0.0
+        # t for every possible number r of active values; the right one is the largest that is consistent
         r = np.arange(1, sigma.size + 1)
         candidates = self.mu * np.cumsum(sigma) / (1 + self.mu * r)
         above = np.flatnonzero(sigma > candidates)
         return float(candidates[above[-1]]) if above.size else 0.0
 
     def value(self, nuclear: float) -> float:
-        """Return the price of a matrix of this nuclear norm."""
+        """Return the penalty of a matrix with this nuclear norm."""
         return self.mu * nuclear if self.kind == "nuclear" else 0.5 * self.mu * nuclear**2
 
     def coming_down(self, largest: float, passes: int) -> "Penalty":
-        """Return the penalty of an early pass: μ halves from σ_1 on, since in a pass z moves by at most μ."""
+        """Return the penalty for an early pass: μ = σ_1 · DECAY^passes until it is below the μ asked for.
+
+        A step is the mean of Clip_μ, so z moves by at most μ in a pass: with a small μ from the start it
+        would take many passes to get anywhere (docs/mathematics.md, fact 6).
+        """
         if self.kind == "squared":
-            return self
+            return self  # its threshold follows the singular values by itself
         return Penalty(self.kind, max(self.mu, largest * DECAY**passes))
 
 
 class Deviations(NamedTuple):
-    """What is known of B_i = θ_i − mean(θ)."""
+    """Spectra and energy of the deviations B_i = θ_i − mean(θ)."""
 
     spectra: Sequence[Values]
     """Singular values of each, descending: all of them, or at least those above the noise."""
@@ -70,28 +73,28 @@ class Deviations(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """μ as a user gives it."""
+    """μ in the unit that the user chose."""
 
     mu: float
     unit: Unit
     kind: Kind
     shape: tuple[int, int]
-    """Of the matrices as they are stored: noise has its energy there, however they are solved."""
+    """Of the stored matrices. The noise edge depends on it, even where a smaller equivalent is solved."""
 
     def penalty(self, found: Deviations) -> tuple[Penalty, float]:
-        """Return the penalty with μ as a singular value, and the noise edge."""
+        """Return the penalty with μ converted to the unit of singular values, and the noise edge."""
         edge = noise_edge(found, self.shape)
         units = {"absolute": 1.0, "sigma1": found.largest, "noise_edge": edge}
         return Penalty(self.kind, self.mu * units[self.unit]), edge
 
 
 def noise_edge(found: Deviations, shape: tuple[int, int]) -> float:
-    """Return where the singular values of pure noise would end.
+    """Return the largest singular value that pure noise would have (docs/mathematics.md, fact 7).
 
-    s(√m + √n), with s² the mean square of the elements once the spikes beyond the edge are taken out, found
-    by repetition, because edge and spikes define each other. Measured on the B_i, s already carries the
-    factor √(1 − 1/N) by which the mean's own noise shrinks them. Where all is spikes (low-rank adapters,
-    computed exactly) nothing is taken out: the edge is that of the whole energy.
+    s(√m + √n), with s² the mean square of the elements once the spikes, the singular values above the edge,
+    are taken out. Edge and spikes define each other and are found by repetition. Measured on the B_i, s has
+    the factor √(1 − 1/N) in it, by which subtracting the mean shrinks the noise. Where everything is a spike
+    (adapters, exactly of low rank) nothing is taken out: the edge is that of the whole energy.
     """
     m, n = shape
     counts: list[int] = []
@@ -99,15 +102,20 @@ def noise_edge(found: Deviations, shape: tuple[int, int]) -> float:
     while counts != (spikes := _spikes(found, edge, counts)):
         counts = spikes
         taken = sum(float(np.square(sigma[:k]).sum()) for sigma, k in zip(found.spectra, counts, strict=True))
+        # k spikes take k dimensions from the rows and from the columns
         elements = sum((m - k) * (n - k) for k in counts)
         edge = _edge(max(found.energy - taken, 0.0), elements, m, n)
     if edge > COLLAPSED * found.largest:
         return edge
+    # Everything was a spike, and what was left of the energy is rounding.
     return _edge(found.energy, len(found.spectra) * m * n, m, n)
 
 
 def _spikes(found: Deviations, edge: float, before: list[int]) -> list[int]:
-    """Count the spikes; never fewer than before: an edge made of rounding would go up and down for ever."""
+    """Count the spikes of each matrix, never fewer than `before`.
+
+    Counts that only grow end the repetition: rounding could otherwise make the edge alternate for ever.
+    """
     counts = [int((sigma > edge).sum()) for sigma in found.spectra]
     return [max(pair) for pair in zip(counts, before or counts, strict=True)]
 

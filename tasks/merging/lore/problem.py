@@ -1,4 +1,4 @@
-"""What a solver takes and what it gives."""
+"""What every solver returns and raises."""
 
 from typing import NamedTuple
 
@@ -12,23 +12,24 @@ class NotConverged(LorelineError):
 
 
 class Unproven(Exception):
-    """Subspaces, or this precision, are too coarse for a proof; something more expensive is not."""
+    """The tolerance cannot be proven in float32 or by subspaces; a more expensive solver may prove it."""
 
 
 class Solution(NamedTuple):
-    """The task vectors of one matrix, and what vouches for them."""
+    """The task vectors of one matrix, with the proven bound on their duality gap."""
 
     deltas: list[Factors]
     """δ_i"""
     spectra: list[list[float]]
     """Singular values of θ_i − θ_0 that the solver saw, descending: those above the threshold, some below."""
     penalty: Penalty
-    """With μ as a singular value."""
+    """With μ in the unit of singular values."""
     thresholds: list[float]
-    """What was taken off the singular values of each."""
+    """What was subtracted from the singular values of each matrix."""
     edge: float
     """Noise edge of the deviations."""
     passes: int
     gap: float
     """Upper bound on the relative distance of the objective from its minimum."""
     solver: str
+    """How it was found: symmetric, zero, anchored, tall, subspace, dense or passes."""

@@ -1,4 +1,4 @@
-"""Ritz triplets: approximate singular values and vectors from subspaces, and the threshold taken off them."""
+"""Ritz triplets: approximate singular values and vectors from subspaces, and thresholding them."""
 
 from typing import NamedTuple
 
@@ -34,7 +34,8 @@ class Pass(NamedTuple):
 
 def triplets(U: Tensor, Q: Tensor, R: Tensor) -> Triplets:
     """Return the Ritz triplets of A, given an orthonormal U and AᵀU = QR."""
-    # on the CPU, wherever A is: GPUs take such small problems one after the other
+    # On the CPU, wherever A is: for such small matrices a GPU's decomposition is slower.
+    # AᵀU = QR = (QX)ΣZᵀ gives A's right vectors QX and its left ones UZ.
     X, sigma, Zt = (part.to(R.device) for part in torch.linalg.svd(R.cpu()))
     return Triplets(U @ Zt.mT, sigma, Q @ X)
 
@@ -45,13 +46,13 @@ def times(A: Tensor, V: Tensor, z: Factors | None) -> Tensor:
 
 
 def ritz(B: Tensor, V: Tensor, z: Factors | None = None) -> Triplets:
-    """Return Ritz triplets of B_i − z from subspaces V (N × n × k): one power pass from either side."""
+    """Return Ritz triplets of B_i − z from subspaces V (N × n × k), by one product from either side."""
     U = torch.linalg.qr(times(B, V, z)).Q
     return triplets(U, *torch.linalg.qr(times(B.mT, U, z.transposed if z is not None else None)))
 
 
 def threshold(found: Triplets, penalty: Penalty) -> Pass:
-    """Take the threshold off the singular values."""
+    """Soft-threshold the singular values: the proximal map of the penalty within the subspaces."""
     deltas, thresholds = [], []
     for U, sigma, V in zip(*found, strict=True):
         t = penalty.threshold(values(sigma))

@@ -1,4 +1,4 @@
-"""The proximal map of a whole matrix, by a full decomposition."""
+"""The proximal map of the penalty for a whole matrix, by a full decomposition."""
 
 from typing import NamedTuple
 
@@ -9,36 +9,40 @@ from tasks.merging.lore.penalty import Penalty, values
 from tasks.merging.lore.problem import Unproven
 
 GRAM_SHARE = 0.1
-"""Share of the tolerance that a Gram matrix may cost: it squares the condition number.
+"""Share of the tolerance that the Gram matrix's rounding may cost: it squares the condition number.
 
-Of its root in float32, where what is found has to be proven: errors of δ count squared.
+In float64 of the tolerance itself; in float32 of its root, because there a separate proof follows and the gap
+is second order in the errors of δ.
 """
 
 
 class Shrunk(NamedTuple):
-    """The proximal map of a matrix."""
+    """The result of the proximal map of a matrix A."""
 
     delta: Factors
     sigma: list[float]
-    """Of the matrix itself."""
+    """Singular values of A, descending."""
     threshold: float
 
 
 def singular(A: Tensor) -> Tensor:
     """Return the singular values, descending, exact to √ε · σ_1."""
+    # The root of the Gram matrix's eigenvalues: several times faster than a singular value decomposition.
     sigma: Tensor = torch.linalg.eigvalsh(gram_matrix(A)).flip(-1).clamp(min=0).sqrt()
     return sigma
 
 
 def shrink(A: Tensor, penalty: Penalty, tolerance: float) -> Shrunk:
-    """Return the proximal map of A (m ≥ n), its singular values and the threshold taken off them.
+    """Return the proximal map of A (m ≥ n), its singular values and the threshold subtracted from them.
 
-    Through the Gram matrix where that is exact enough, else by a singular value decomposition.
+    By the Gram matrix where that is exact enough, else by a singular value decomposition.
+    Raises Unproven where float32 is too coarse.
     """
     squares, V = torch.linalg.eigh(gram_matrix(A))
     sigma, V = squares.flip(-1).clamp(min=0).sqrt(), V.flip(-1)
     t = penalty.threshold(values(sigma))
     U = None
+    # Eigenvalues σ² are off by about ε σ_1²; what matters are those near t² and above.
     lost = torch.finfo(A.dtype).eps * float(sigma[0]) ** 2
     if A.dtype == torch.float32 and lost > GRAM_SHARE * tolerance**0.5 * t**2:
         raise Unproven
@@ -47,5 +51,6 @@ def shrink(A: Tensor, penalty: Penalty, tolerance: float) -> Shrunk:
         V = Vt.T
         t = penalty.threshold(values(sigma))
     r = int((sigma > t).sum())
+    # σ > t here, so the division is safe
     left = U[:, :r] if U is not None else A @ V[:, :r] / sigma[:r]
     return Shrunk(Factors(left, sigma[:r] - t, V[:, :r]), values(sigma).tolist(), t)

@@ -1,4 +1,4 @@
-"""The solver of LoRE's problem: which way is taken for which matrix, and which when that leads nowhere."""
+"""Choosing the solver for a matrix, and the next one where it fails (docs/mathematics.md, fact 6)."""
 
 import torch
 
@@ -9,11 +9,11 @@ from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import NotConverged, Solution, Unproven
 
 SMALL_COLUMNS = 128
-"""Columns up to which full decompositions in float64 cost less than looking for subspaces."""
+"""Columns up to which full decompositions in float64 cost less than finding subspaces."""
 LOOSE = 1e-5
-"""Tolerance from which on float32 can prove anything."""
+"""The smallest tolerance that float32 can prove; below it everything is solved in float64."""
 SINGLE_SHARE = 0.7
-"""Of the tolerance, for solving in float32; the rest is for its rounding."""
+"""Share of the tolerance for solving in float32; the rest is left for its rounding in the proof."""
 
 
 def solve(
@@ -21,17 +21,18 @@ def solve(
 ) -> Solution:
     """Find the task vectors of one matrix from its N × m × n deviations θ_i − mean(θ), which sum to zero.
 
-    `passes` runs Algorithm 1 as printed, just so often; `anchor` is the position of the checkpoint that
-    breaks the symmetry of two (more have one minimiser, whatever the start). Raises NotConverged naming the
-    gap.
+    `passes` runs that many passes of Algorithm 1 as printed. `anchor` is the position of the checkpoint that
+    breaks the symmetry of two; three or more have one minimiser, whatever the start, and it is not read.
+    Raises NotConverged naming the gap.
     """
+    # Every solver takes m ≥ n: Gram matrices are then n × n, the smaller side.
     if B.shape[1] < B.shape[2]:
         turned = scale._replace(shape=(scale.shape[1], scale.shape[0]))
         found = solve(B.mT, turned, tolerance, passes, anchor)
         return found._replace(deltas=[delta.transposed for delta in found.deltas])
     if len(B) == 2 and anchor is None:
         return two_checkpoints.symmetric(B)
-    if energy(B) == 0.0:
+    if energy(B) == 0.0:  # identical checkpoints: nothing to decompose
         return two_checkpoints.no_task_vectors(B, "zero")
     if len(B) == 2 and anchor is not None:
         return two_checkpoints.anchored(B, anchor, scale, tolerance)
@@ -41,11 +42,12 @@ def solve(
 
 
 def _by_shrinking(B: Tensor, scale: Scale, tolerance: float) -> Solution | None:
+    """Solve tall matrices by their triangular factor; None for others, and where that proves nothing."""
     return tall_matrices.solve_tall(B, scale, tolerance, _solve) if tall_matrices.is_tall(B) else None
 
 
 def _solve(B: Tensor, scale: Scale, tolerance: float) -> Solution:
-    """Take subspaces where they lead, else decompositions; in float64 where float32 proves nothing."""
+    """Solve by subspaces, else by decompositions; in float64 where float32 proves nothing."""
     single = B.dtype == torch.float32
     if single and (B.shape[2] <= SMALL_COLUMNS or tolerance < LOOSE):
         return _solve(_precise(B), scale, tolerance)
@@ -57,18 +59,19 @@ def _solve(B: Tensor, scale: Scale, tolerance: float) -> Solution:
 
 
 def _in_single(B: Tensor, scale: Scale, tolerance: float) -> Solution:
-    """Solve by decompositions in float32, and prove it; in float64 where that fails."""
+    """Solve by decompositions in float32 and prove the result; in float64 where either fails."""
     try:
         found = dense.solve_densely(B, scale, SINGLE_SHARE * tolerance)
     except (NotConverged, Unproven):
         return dense.solve_densely(_precise(B), scale, tolerance)
+    # dense's own gap trusts float32 decompositions; the certificate does not.
     gap = certify(B, energy(B), found.deltas, found.penalty, found.thresholds, tolerance)
     return dense.solve_densely(_precise(B), scale, tolerance) if gap is None else found._replace(gap=gap)
 
 
 def _precise(B: Tensor) -> Tensor:
-    """Return deviations in float64; those in float32 sum to zero only as nearly as that can tell."""
+    """Return the deviations in float64, summing to zero in float64 too."""
     if B.dtype == torch.float64:
         return B
-    doubled = B.double()
+    doubled = B.double()  # float32 deviations sum to zero only within float32 rounding: centre again
     return doubled.sub_(doubled.mean(0))

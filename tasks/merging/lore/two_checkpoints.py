@@ -1,4 +1,4 @@
-"""Two checkpoints: no task vectors at all, or, with one as the anchor, a single thresholding."""
+"""Two checkpoints: no task vectors, or with an anchor a single thresholding (docs/mathematics.md, fact 3)."""
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy
 from tasks.merging.lore.certificate import certify
@@ -9,20 +9,24 @@ from tasks.merging.lore.ritz import ritz, threshold
 from tasks.merging.lore.shrink import shrink, singular
 
 POLISHES = 6
-"""Power passes over what Krylov subspaces found, before a full decomposition takes over."""
+"""Power iterations on the Krylov subspaces before a full decomposition takes over."""
 
 
 def symmetric(B: Tensor) -> Solution:
-    """Solve from the mean: thresholding is odd, δ_1 = −δ_2 for every μ, so only S = 0 is known and needed."""
+    """Solve without an anchor: δ_1 = −δ_2 for every μ, so S = 0 and the merge is the mean.
+
+    The δ_i themselves are not computed, and returned as zero.
+    """
     return no_task_vectors(B, "symmetric")
 
 
 def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float) -> Solution:
-    """Solve with δ = 0 at the anchor: the other's is SVT(θ − θ_anchor; 2μ) (docs/mathematics.md, fact 3).
+    """Solve with δ = 0 at the anchor; the other task vector is SVT(θ − θ_anchor; 2μ).
 
-    `B` is 2 × m × n, m ≥ n. The edge is that of the difference, which the threshold is taken off.
+    `B` is 2 × m × n, m ≥ n. The noise edge is that of the difference θ − θ_anchor.
     """
     D = (B[1 - anchor] - B[anchor])[None]
+    # The relative units are measured on the difference, twice as large as the B_i: they double by themselves.
     doubled = scale if scale.unit != "absolute" else scale._replace(mu=2 * scale.mu)
     one = _by_subspace(D, doubled, tolerance) or _by_decomposition(D.double(), doubled, tolerance)
     (still,) = no_task_vectors(D, "").deltas
@@ -47,6 +51,7 @@ def _by_subspace(D: Tensor, scale: Scale, tolerance: float) -> Solution | None:
     if start is None:
         return None
     found, penalty = start.triplets, start.penalty
+    # z is fixed, so one thresholding is the solution; iterations only sharpen the singular vectors.
     for _ in range(POLISHES):
         deltas, _, thresholds = threshold(found, penalty)
         gap = certify(D, squares, deltas, penalty, thresholds, tolerance, free_base=False)
@@ -61,4 +66,5 @@ def _by_decomposition(D: Tensor, scale: Scale, tolerance: float) -> Solution:
     found = Deviations([values(singular(D[0]))], energy(D))
     penalty, edge = scale.penalty(found)
     delta, sigma, t = shrink(D[0], penalty, tolerance)
+    # gap 0: with z fixed, the proximal map of an exact decomposition is the minimiser
     return Solution([delta], [list(sigma)], penalty, [t], edge, 1, 0.0, "anchored")

@@ -1,1 +1,1 @@
-"""The kinds of source: each module holds one RunSource, and is found by lying here."""
+"""The kinds of source: each module here defines one RunSource and is found automatically."""

@@ -20,7 +20,7 @@ from tasks.trajectory.trainer_state import read_state, says_ended, step_of_steps
 
 LOOK_AGAIN_S = 2.0
 SETTLED_S = 1.0
-"""The Trainer removes old checkpoints just after it has written the last state: let that begin to show."""
+"""Seconds without change before a saved state counts: the Trainer removes old checkpoints just after it."""
 
 
 class DirectorySource(RunSource):
@@ -46,7 +46,7 @@ class DirectorySource(RunSource):
         return Path(address)
 
     def observe(self, address: str, quiet_for: float, registry: RegisterParams) -> RunStatus:
-        """Look at names, sizes, times and the saved state; files may come and go meanwhile."""
+        """Return the status from names, sizes, times and the saved state; files may change meanwhile."""
         seen = [_see(step, path) for step, path in _checkpoints_in(address)]
         now, root = time.time(), Path(address)
         state = read_state(seen[-1].directory) or {}
@@ -57,7 +57,7 @@ class DirectorySource(RunSource):
         return status_of(digest, said, doubt or step_of_steps(state), age, quiet_for)
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
-        """Look until every checkpoint is ready and still, or `params.wait` seconds have passed."""
+        """Repeat until every checkpoint is complete and unchanging, or `params.wait` seconds have passed."""
         deadline = time.monotonic() + params.wait
         while True:
             run = _look_twice(params)
@@ -66,7 +66,7 @@ class DirectorySource(RunSource):
             time.sleep(min(LOOK_AGAIN_S, max(deadline - time.monotonic(), 0)))
 
     def restore(self, address: str) -> Path:
-        """Return the directory, there or not."""
+        """Return the directory, whether it exists or not."""
         return Path(address)
 
     def runs_in(self, root: str, project: Path, registry: RegisterParams) -> Iterator[str]:
@@ -107,15 +107,15 @@ def _holds_checkpoints(directory: Path) -> bool:
 
 
 def _look_twice(params: FetchParams) -> FetchedRun:
-    """Take the checkpoints that are whole and do not change for `params.settle` seconds."""
-    there = [
+    """Return the checkpoints that are complete and do not change for `params.settle` seconds."""
+    found = [
         FetchedCheckpoint(step, path.name, path, f"{params.source.rstrip('/')}/{path.name}")
         for step, path in _checkpoints_in(params.source)
     ]
-    before = [file_snapshot(checkpoint.directory) for checkpoint in there]
+    before = [file_snapshot(checkpoint.directory) for checkpoint in found]
     time.sleep(params.settle)
     run = FetchedRun([], [])
-    for checkpoint, seen in zip(there, before, strict=True):
+    for checkpoint, seen in zip(found, before, strict=True):
         try:
             if file_snapshot(checkpoint.directory) != seen:
                 raise NotReady("is still changing")
@@ -127,14 +127,14 @@ def _look_twice(params: FetchParams) -> FetchedRun:
 
 
 class _Seen(NamedTuple):
-    """A checkpoint-N directory at one look."""
+    """A checkpoint-N directory at one moment."""
 
     step: int
     directory: Path
     files: list[tuple[str, int, int]]
-    """Name, size and modification time (ns) of what fetch would take; none while it is not whole."""
+    """Name, size and modification time (ns) of what fetch would take; none while it is incomplete."""
     doubt: str
-    """Why it is not whole; empty when it is."""
+    """Why it is incomplete; empty when it is complete."""
 
 
 def _see(step: int, directory: Path) -> _Seen:
@@ -150,7 +150,7 @@ def _see(step: int, directory: Path) -> _Seen:
 
 
 def _doubt(seen: list[_Seen], state: dict[str, Any], now: float) -> str:
-    """Say why the files cannot be believed to be what the run ends with; empty when they can."""
+    """Return why the files may not be the run's last; empty when they are."""
     for one in reversed(seen):
         if one.doubt:
             return f"{one.directory.name} {one.doubt}"

@@ -32,7 +32,7 @@ class HubSource(RunSource):
     """hf://org/name@step*: its branches and tags are the checkpoints; hf://org/name[@branch]: its folders."""
 
     def matches(self, address: str) -> bool:
-        """Take what starts with hf://."""
+        """Match what starts with hf://."""
         return address.startswith(HUB)
 
     def run_name(self, address: str) -> str:
@@ -40,9 +40,9 @@ class HubSource(RunSource):
         return address.removeprefix(HUB).partition("@")[0].rstrip("/").rpartition("/")[2]
 
     def observe(self, address: str, quiet_for: float, registry: RegisterParams) -> RunStatus:
-        """Look at the commits; nothing is downloaded but the newest checkpoint's trainer_state.json.
+        """Return the status from commits; only the newest checkpoint's trainer_state.json is downloaded.
 
-        Offline, and where no date is told, what there is counts as ended.
+        Offline, and where the Hub gives no date, the run counts as ended.
         """
         repo, revision = _parts_of(address)
         with hub_errors(f"{HUB}{repo}@{revision}"):
@@ -62,7 +62,7 @@ class HubSource(RunSource):
         return status_of(digest, says_ended(state), place, age, quiet_for)
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
-        """Download every checkpoint that the cache lacks; offline, the cache has to hold them all."""
+        """Download every checkpoint that the cache lacks; offline, the cache must have them all."""
         repo, revision = _parts_of(params.source)
         with hub_errors(f"{HUB}{repo}@{revision}"):
             found = _revisions(repo, revision) if _is_pattern(revision) else _folders(repo, revision)
@@ -78,7 +78,7 @@ class HubSource(RunSource):
             return snapshot(match["repo"], match["commit"], folder) / folder
 
     def runs_in(self, root: str, project: Path, registry: RegisterParams) -> Iterator[str]:
-        """Return the repository, which is not asked."""
+        """Return the repository itself; the Hub is not asked."""
         yield root
 
 
@@ -110,7 +110,7 @@ def _pinned(repo: str, pattern: str) -> list[tuple[int, str, str]]:
 
 
 def _revisions(repo: str, pattern: str) -> list[FetchedCheckpoint]:
-    # All are pinned before the first download: what moves meanwhile changes nothing.
+    # All commits are resolved before the first download, so that branches that move meanwhile do not matter.
     return [
         FetchedCheckpoint(step, name, snapshot(repo, commit), f"{HUB}{repo}@{commit}")
         for step, name, commit in _pinned(repo, pattern)

@@ -1,4 +1,4 @@
-"""Training runs among the artifacts of MLflow runs: mlflow:/runs/RUN_ID/PATH, kept in the user's cache."""
+"""Training runs among the artifacts of MLflow runs, mlflow:/runs/RUN_ID/PATH, kept in the user's cache."""
 
 import re
 import time
@@ -34,7 +34,7 @@ class MlflowSource(RunSource):
     """The checkpoint-N directories below mlflow:/runs/RUN_ID/PATH, in the MLflow that the registry names."""
 
     def matches(self, address: str) -> bool:
-        """Take what starts with mlflow:/."""
+        """Match what starts with mlflow:/."""
         return address.startswith(MLFLOW)
 
     def run_name(self, address: str) -> str:
@@ -42,9 +42,9 @@ class MlflowSource(RunSource):
         return address.removeprefix(f"{MLFLOW}runs/").partition("/")[0][:8]
 
     def observe(self, address: str, quiet_for: float, registry: RegisterParams) -> RunStatus:
-        """Look at the names and sizes that MLflow lists, and at the status of its run.
+        """Return the status from the names and sizes that MLflow lists, and from the status of its run.
 
-        A run that MLflow thinks is running has ended when its files are old, where their times can be seen.
+        A run in state RUNNING has ended when its files are old, where their times can be read.
         """
         place, client = address_of(address), connect(registry)
         with mlflow_errors(client.tracking_uri):
@@ -59,9 +59,9 @@ class MlflowSource(RunSource):
         return status_of(digest, False, status, time.time() - newest_change(directory), quiet_for)
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
-        """Bring every checkpoint into the cache; what is there already stays.
+        """Bring every checkpoint into the cache, unless it is there.
 
-        Where the store keeps its files on this machine they are linked.
+        Files of a store on this machine are linked.
         """
         place, client = address_of(params.source), connect(registry)
         with mlflow_errors(client.tracking_uri):
@@ -73,7 +73,7 @@ class MlflowSource(RunSource):
         return complete_upload(found)
 
     def restore(self, address: str) -> Path:
-        """Return where mlflow:/runs/RUN_ID/PATH/checkpoint-N is kept; MLflow is not asked."""
+        """Return the cached directory of mlflow:/runs/RUN_ID/PATH/checkpoint-N; MLflow is not asked."""
         run, _, name = address.rpartition("/")
         directory = address_of(run).cached / name
         if not directory.is_dir():
@@ -161,7 +161,7 @@ def _checkpoints_at(client: "MlflowClient", run: Any, address: Address) -> list[
 
 
 def _bring(client: "MlflowClient", run: Any, address: Address, name: str, files: Sizes) -> Path:
-    """Bring one checkpoint; a run that was resumed since has another end, and is read anew."""
+    """Bring one checkpoint; a run that was resumed has another end time, and is read again."""
     made_from = digest_of([address.run_id, address.path, name, run.info.end_time, files])
     target = address.cached / name
     bring(client, f"{_folder_of(run, address)}/{name}", files, target, made_from)
