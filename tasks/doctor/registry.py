@@ -13,6 +13,7 @@ from tasks.doctor.finding import Finding
 from tasks.doctor.probe import WAIT_S, clock_of, probe
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import AliasChange, age_of, alias_state
+from tasks.registry.promotion import CHANGE_LEASE_S
 from tasks.registry.store import SQLITE, mlflow_errors, uri_of
 from tasks.registry.versions import version_of
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     import sqlalchemy
     from mlflow import MlflowClient
 
-LEASE_S = 120.0
-"""Age at which a noted move counts as cut off; a move takes seconds."""
 _QUICK = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": f"{WAIT_S:.0f}",
@@ -55,7 +54,7 @@ def judge_moves(moves: Sequence[AliasChange], ages: Sequence[float]) -> list[Fin
     found = []
     for move, seconds in zip(moves, ages, strict=True):
         text = f"a {move.kind} to version {move.version} by {move.by} "
-        if seconds < LEASE_S:
+        if seconds < CHANGE_LEASE_S:
             found.append(Finding("Registry", "promotion", f"{text}is under way"))
         else:
             text += f"was cut off {seconds / 60:.0f} min ago"
