@@ -1,4 +1,4 @@
-"""Fixtures of the registry: a store that is ready, and everything that register reads; adapters on a base."""
+"""A store that is ready, and everything that register reads; which models are loaded; adapters on a base."""
 
 import contextlib
 import json
@@ -105,6 +105,22 @@ def make_artifacts(tmp_path: Path) -> MakeArtifacts:
         return root
 
     return make
+
+
+@pytest.fixture
+def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """List every model directory that is loaded, in this order."""
+    from tasks.evaluation.backends import hf  # which imports transformers
+
+    directories: list[Path] = []
+    real = hf._load
+
+    def load(directory: Path, device: str) -> object:
+        directories.append(directory)
+        return real(directory, device)
+
+    monkeypatch.setattr(hf, "_load", load)
+    return directories
 
 
 def checkpoint(step: int) -> Checkpoint:

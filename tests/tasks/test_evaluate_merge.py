@@ -58,20 +58,6 @@ def params(tmp_path: Path) -> EvaluateParams:
     return PARAMS.model_copy(update={"include_path": str(write_world(tmp_path / "world"))})
 
 
-@pytest.fixture
-def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Record which directories are loaded as models, with their weights' mean."""
-    found: list[Path] = []
-    real = hf._load
-
-    def load(directory: Path, device: str) -> object:
-        found.append(directory)
-        return real(directory, device)
-
-    monkeypatch.setattr(hf, "_load", load)
-    return found
-
-
 def test_last_best_average_and_merge_are_measured_once(
     artifacts: Path, params: EvaluateParams, store: RegisterParams, loaded: list[Path]
 ) -> None:

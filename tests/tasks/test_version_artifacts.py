@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import zc.lockfile
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import Registration, TrainingRun
@@ -16,7 +15,6 @@ from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.version_artifacts import Versioned, check_version, version_artifacts
-from tasks.versioning import dvc as running
 from tasks.versioning.worktree import close_workspace, open_workspace
 from tests.support.dvc_project import (
     OURS,
@@ -284,30 +282,3 @@ def test_what_only_the_user_can_mend_is_found_before_any_work(root: Path, lone: 
     with pytest.raises(BadInput, match=r"version.branch: merges is checked out in"):
         version_artifacts(read_params(root / "params.yaml"), root / "artifacts", "a" * 64)
     assert not (root / "dvc.lock").exists()
-
-
-def test_a_lock_that_another_dvc_holds_is_waited_for(
-    root: Path, lone: Merge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    waited: list[float] = []
-    held = zc.lockfile.LockFile(str(root / ".dvc" / "tmp" / "lock"))
-
-    def wait(seconds: float) -> None:
-        waited.append(seconds)
-        held.close()
-
-    monkeypatch.setattr(running.time, "sleep", wait)
-    lone(root / "artifacts")
-    running.dvc(root, "commit", "--force", *OURS)
-    assert waited == [running.LOCK_PAUSE_S]
-
-
-def test_a_failure_of_dvc_is_one_sentence_at_once(
-    root: Path, lone: Merge, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its message speaks of dvc.lock, which is no lock."""
-    monkeypatch.setattr(running.time, "sleep", lambda seconds: pytest.fail("waited"))
-    (root / "dvc.lock").write_text("schema: [")
-    with pytest.raises(LorelineError, match="dvc commit failed: .*dvc.lock") as caught:
-        version_artifacts(read_params(root / "params.yaml"), lone(root / "artifacts"), "a" * 64)
-    assert "\n" not in str(caught.value)

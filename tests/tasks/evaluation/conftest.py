@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tasks.evaluation.backends import hf
 from tests.support.tiny_world import write_model, write_world
 
 
@@ -35,17 +33,3 @@ def folder(tmp_path: Path) -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write the tiny model; copy it before changing it."""
     return write_model(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture
-def loads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """List every model directory that is loaded."""
-    directories: list[Path] = []
-    real = hf._load
-
-    def load(directory: Path, device: str) -> Any:
-        directories.append(directory)
-        return real(directory, device)
-
-    monkeypatch.setattr(hf, "_load", load)
-    return directories

@@ -61,7 +61,7 @@ class TestReuse:
         shutil.rmtree(model)
         assert run(model, folder) == first
 
-    def test_only_what_is_missing_is_measured_with_one_load(self, tiny, folder, loads, monkeypatch):
+    def test_only_what_is_missing_is_measured_with_one_load(self, tiny, folder, loaded, monkeypatch):
         measured = []
         real = measure._run
         monkeypatch.setattr(
@@ -70,13 +70,13 @@ class TestReuse:
         run(tiny, folder, ("likely",), "likely/nll")
         run(tiny, folder)
         assert measured == ["likely", "spell", "choose"]
-        assert len(loads) == 2
+        assert len(loaded) == 2
 
     @pytest.mark.parametrize("chosen", [{"limit": 5}, {"batch_size": 8}, {"seed": 1}, {"num_fewshot": 1}])
-    def test_another_setting_is_another_measurement(self, tiny, folder, loads, chosen):
+    def test_another_setting_is_another_measurement(self, tiny, folder, loaded, chosen):
         run(tiny, folder)
         run(tiny, folder, **chosen)
-        assert len(loads) == 2
+        assert len(loaded) == 2
 
     def test_results_that_the_first_release_kept_are_found(self, monkeypatch):
         """The name of the file is what 0.1.0 made of these settings, before there were backends."""
@@ -87,25 +87,25 @@ class TestReuse:
         path = measure.result_paths("model", [TaskSpec("t", {}, "task")], params)["t"]
         assert path.name == "6be43496e830bcbcec73ff29ed9fcdf2b37322a59fc77ff675011a90fc7e05c2.json"
 
-    def test_a_setting_of_the_verdict_is_not(self, tiny, folder, loads):
+    def test_a_setting_of_the_verdict_is_not(self, tiny, folder, loaded):
         run(tiny, folder)
         run(tiny, folder, primary="likely/nll", margin=0.5, min_gain=0.1)
-        assert len(loads) == 1
+        assert len(loaded) == 1
 
-    def test_other_data_is_another_measurement(self, tiny, folder, tmp_path, loads):
+    def test_other_data_is_another_measurement(self, tiny, folder, tmp_path):
         assert len(run(tiny, folder)["spell"].items) == 12
         write_data(tmp_path, count=13)
         assert len(run(tiny, folder)["spell"].items) == 13
 
     @pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace("0.0", "1.0", 1)])
-    def test_a_damaged_result_is_measured_again(self, tiny, folder, loads, damage):
+    def test_a_damaged_result_is_measured_again(self, tiny, folder, loaded, damage):
         first = run(tiny, folder, ("spell",))
         (path,) = (state_dir() / "evaluations").iterdir()
         whole = path.read_text()
         path.write_text(damage(whole))
         assert run(tiny, folder, ("spell",)) == first
         assert path.read_text() == whole
-        assert len(loads) == 2
+        assert len(loaded) == 2
 
     def test_what_was_measured_before_a_failure_is_kept(self, tiny, folder, monkeypatch):
         real = measure._run
@@ -122,10 +122,10 @@ class TestReuse:
 
 
 class TestRefusing:
-    def test_a_metric_of_another_task_before_anything_is_loaded(self, tiny, folder, loads):
+    def test_a_metric_of_another_task_before_anything_is_loaded(self, tiny, folder, loaded):
         with pytest.raises(BadInput, match=r"evaluate.primary: word_problems_nll/nll is of a task"):
             run(tiny, folder, primary="word_problems_nll/nll")
-        assert not loads
+        assert not loaded
 
     def test_a_metric_that_was_not_reported_after_the_first_model(self, tiny, folder):
         with pytest.raises(
@@ -133,17 +133,17 @@ class TestRefusing:
         ):
             run(tiny, folder, primary="spell/rouge")
 
-    def test_data_that_cannot_be_read_before_the_model_is_loaded(self, tiny, folder, tmp_path, loads):
+    def test_data_that_cannot_be_read_before_the_model_is_loaded(self, tiny, folder, tmp_path, loaded):
         (tmp_path / "data" / "items.jsonl").write_text('{"question": ')
         with pytest.raises(BadInput, match="spell: lm-eval cannot set the task up"):
             run(tiny, folder)
-        assert not loads
+        assert not loaded
 
-    def test_a_task_that_would_run_what_the_model_writes(self, tiny, folder, loads):
+    def test_a_task_that_would_run_what_the_model_writes(self, tiny, folder, loaded):
         write_task(folder, "own", TASKS["spell"] + "unsafe_code: true\n")
         with pytest.raises(BadInput, match="own would run code that the model writes"):
             run(tiny, folder, ("own",))
-        assert not loads
+        assert not loaded
 
     def test_a_model_that_answers_with_nan(self, tiny, folder, tmp_path):
         from safetensors.torch import load_file, save_file

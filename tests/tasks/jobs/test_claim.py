@@ -12,16 +12,6 @@ from tasks.jobs.ledger import Ledger, Superseded
 from tests.support.claims import ELSEWHERE, KEY, OTHER, claimed, entry_of, held, rewrite, until
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Ledger:
-    return Ledger(path)
-
-
 def heartbeats() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "heartbeat"]
 

@@ -13,16 +13,6 @@ from tasks.jobs.ledger import Ledger, Superseded
 from tests.support.claims import KEY, claimed
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Ledger:
-    return Ledger(path)
-
-
 def test_the_ledger_is_made_on_first_use_in_the_state_directory() -> None:
     assert Ledger().entries() == []
     assert (state_dir() / "ledger.db").is_file()

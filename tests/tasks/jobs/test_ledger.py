@@ -18,16 +18,6 @@ from tasks.jobs.ledger import Ledger, LedgerEntry, Superseded
 from tests.support.claims import ELSEWHERE, KEY, OTHER, child, claimed, entry_of, rewrite, until
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "state" / "ledger.db"
-
-
-@pytest.fixture
-def ledger(path: Path) -> Ledger:
-    return Ledger(path)
-
-
 def ended(pid: int) -> None:
     """Wait until a killed process is no more, although its parent has not asked for its exit status yet."""
     until(lambda: psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
