@@ -28,32 +28,73 @@ SHAPES = {
     "model.layers.1.experts.weight": (3, 16, 24),
     "model.norm.weight": (24,),
 }
+FROZEN = "model.layers.0.mlp.down_proj.weight"
 RECORDED = {
-    "lore": "7ee0930746f78102df54bdf8dd5acd9c88aae1cf886d3ca904c0426fad53c949",
-    "average": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
-    "ema": "f8e49005dcbe1816ecf9294e6c8074f3a2da474f06ef4eba4ef10d3a568bd664",
-    "wma": "aabf3fd48b8e348e6741baca54b9f023dbd6011b7e906e97e5181126a06d125c",
-    "lawa": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
-    "task_arithmetic": "f78da916324768072bef1b26a4155ce8317062f512918f45b15494af1444f24c",
-    "ties": "914f14bf2e5c952fc860e765b0ed365b072fcd9452783c11f8d0766c064e5ac8",
-    "dare": "63f8438edf1a7efece9ef02ab47896c99d41d3291380aa807d29712147a72c95",
-    "dare_ties": "223702e233119e17c5b01082273d1b19fb56ea6f7f346133019ce2d3f0936240",
-    "breadcrumbs": "e098a8436b5c5f006eea0767b1302b727e5870472b63e61ded99023c9690ae17",
-    "metagpt": "1573fe0eccc00e7159d82a7c6e24b8c9ccf0da21b7ed98a27d95acbdd17b3175",
-    "slerp": "76dc8023389f2480ad9db9ab917ecd8c3b7fea20bff62b1ba738d2b5fa66849d",
-    "model_stock": "983b993ce57915f09ecb0d723f7532421af6b8495695cf238ce3460ff3ec8351",
-    "widen": "62b84fc959329da188e0f43a860b393445d6708b29b19bac028b9ead76b6f42c",
-    "tsv_m": "c5bbd358734bac273c4714641b6419bacd45a303cb80b882600ce079ef30e62c",
-    "iso_c": "340f465346a2658a8356ca61a3746cf4126a8e9e274e766bb33c2f82d976d206",
+    "drift and spikes, float32": {
+        "lore": "7ee0930746f78102df54bdf8dd5acd9c88aae1cf886d3ca904c0426fad53c949",
+        "average": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
+        "ema": "f8e49005dcbe1816ecf9294e6c8074f3a2da474f06ef4eba4ef10d3a568bd664",
+        "wma": "aabf3fd48b8e348e6741baca54b9f023dbd6011b7e906e97e5181126a06d125c",
+        "lawa": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
+        "task_arithmetic": "f78da916324768072bef1b26a4155ce8317062f512918f45b15494af1444f24c",
+        "ties": "914f14bf2e5c952fc860e765b0ed365b072fcd9452783c11f8d0766c064e5ac8",
+        "dare": "63f8438edf1a7efece9ef02ab47896c99d41d3291380aa807d29712147a72c95",
+        "dare_ties": "223702e233119e17c5b01082273d1b19fb56ea6f7f346133019ce2d3f0936240",
+        "breadcrumbs": "e098a8436b5c5f006eea0767b1302b727e5870472b63e61ded99023c9690ae17",
+        "metagpt": "1573fe0eccc00e7159d82a7c6e24b8c9ccf0da21b7ed98a27d95acbdd17b3175",
+        "slerp": "76dc8023389f2480ad9db9ab917ecd8c3b7fea20bff62b1ba738d2b5fa66849d",
+        "model_stock": "983b993ce57915f09ecb0d723f7532421af6b8495695cf238ce3460ff3ec8351",
+        "widen": "62b84fc959329da188e0f43a860b393445d6708b29b19bac028b9ead76b6f42c",
+        "tsv_m": "c5bbd358734bac273c4714641b6419bacd45a303cb80b882600ce079ef30e62c",
+        "iso_c": "340f465346a2658a8356ca61a3746cf4126a8e9e274e766bb33c2f82d976d206",
+    },
+    "falling spectra, float16": {
+        "lore": "d417f22185e8ed40964bc6f84fa06b1fee09e20a6d0dbbc1d301a627d38f60bb",
+        "average": "024b846e944140640c03e6cd942818d361cbc28aef03ac48c335c726c69a8389",
+        "ema": "57cd200228eb0e20c61909c4296192be24b01f4952f88076d20fc6d5f2ab7310",
+        "wma": "3a46c8861fe0e869285a9cb03281b97cd7ee290a62fe9840251d349958755688",
+        "lawa": "024b846e944140640c03e6cd942818d361cbc28aef03ac48c335c726c69a8389",
+        "task_arithmetic": "94cf637fe2c7e1cc34f5245205b5f7f0416567fa1515e75a7b1802a20b40fc47",
+        "ties": "7e9f134320b599bc440f5b4852fcdedaea5b01fb624ec3c4a29f36df5e3ad89d",
+        "dare": "dcf64d521a72045c98ae6b4fe2ca555e6a354c4adf13fff0f0ecfe39b57f25c5",
+        "dare_ties": "629bb8d21dba995e10e6b0dfd628b2685f1ae980638b15cb48cdc6d9596c08ee",
+        "breadcrumbs": "f8e5b956947a4023574528ece11dd86b19b03fb3ee942f9d8012a620dcd03ae1",
+        "metagpt": "94da3a3b71d22aed39c1af5efa0ee2aa844aca5646dfcb381f2bf43aa0d67bee",
+        "slerp": "a28e808e43bf95e2e0bef7fdad8bab8d5885e58e2aaced25ac6171c77cd2ab24",
+        "model_stock": "3ecadb715da23a7cd0bfd58bb123f1ccf72154b9e54d911c352c1c13022580d2",
+        "widen": "c80579aa072784d1a35765e3705d37860f83d1b9edbc9fc93cbc06c38ab5aa19",
+        "tsv_m": "d38dd0c2ba4183105852563619755990fde932e21445549093b4378db57d9194",
+        "iso_c": "fd01226622cdf28bfb12b6f4f7504e26595b36b802282004c24eda3c2c36faa0",
+    },
+    "heavy tails, bfloat16": {
+        "lore": "0032e52b39849d1ea00f4531d53e0708f9953f912260564b8903ee59c0d0ec1b",
+        "average": "615404015bd29e8bb12717e7070f31901c1e2a8b9584a7c64b32715825a077ee",
+        "ema": "93babe9f7b897a7493e804fa238fb0c11619e1981c7e2136f479ee69f7bdb43d",
+        "wma": "b4150742008c1aa0a8de109f19d7466bb6d12dec83106ec971e65e843cad30c1",
+        "lawa": "615404015bd29e8bb12717e7070f31901c1e2a8b9584a7c64b32715825a077ee",
+        "task_arithmetic": "0b6670791f08245b2a906fc93508c4bae526df5aa1dd6458577fabae99c6f12c",
+        "ties": "5f795410c2a2eb037e1c1d5265c79991d9a18158c65d739737f1036304c6865e",
+        "dare": "550abd4e1c4756e6c75a5b744030ca8951551d993bd63e19d113b663dbc5cdc2",
+        "dare_ties": "add2d3e90e616430c1f9433662448f626508e390cc28879ec9631a010cbbc13a",
+        "breadcrumbs": "ad414b0db742a772c37bc535ce715f74baa6b65eb42a5ea6cea54f0dcf16a6a6",
+        "metagpt": "738ed9b50f632f9b7748284b0b7f861052eb57ed8f5f43e61c573d036ab0aa0b",
+        "slerp": "b6eaf8a76df9f7ad31aa15b890a68116d7faf14985aac84c44f3ba84d301d786",
+        "model_stock": "fd75b8488f35545cd1924ad7ab3b5ff1096466afaee9af9f76b196859a2354e6",
+        "widen": "0c9c2a887de6b77c0a8062c334f93438eccce67a413d8e6b5330325d978e39a9",
+        "tsv_m": "a321d65ff8f429eb585e4d411977d2cb1a49274392b61d57d2abc6d8ba8b0ac9",
+        "iso_c": "5ee79e4d48b6ab555ab9bd0366b42acccc0ac08b7981f1f7de22ecefcb394a58",
+    },
 }
-"""Method -> SHA-256 of the weight file that e6acb12 wrote, in bfloat16: no CPU's last float32 place shows."""
+"""Kind of run -> method -> SHA-256 of the weight file that e6acb12 wrote, in bfloat16: no CPU's last float32 place shows."""
 
 
-def write_run(root: Path) -> list[Path]:
-    """Write a base, which has step 1, and three checkpoints that drift from it, with a spike and noise."""
-    rng = np.random.default_rng(7)
+Model = dict[str, np.ndarray]
 
-    def draw(scale: float) -> dict[str, np.ndarray]:
+
+def drift_and_spikes(rng: np.random.Generator) -> list[Model]:
+    """Return a base and three checkpoints that drift from it, each with a spike and noise."""
+
+    def draw(scale: float) -> Model:
         return {name: scale * rng.standard_normal(shape) for name, shape in SHAPES.items()}
 
     base, drift = draw(1.0), draw(0.1)
@@ -65,24 +106,64 @@ def write_run(root: Path) -> list[Path]:
             if len(shape) == 2:
                 spike[name] = 0.5 * np.outer(rng.standard_normal(shape[0]), rng.standard_normal(shape[1]))
         models.append({name: base[name] + step * drift[name] + noise[name] + spike[name] for name in SHAPES})
+    return models
+
+
+def falling_spectra(rng: np.random.Generator) -> list[Model]:
+    """Return a base and three checkpoints whose task vectors have no noise floor, as full fine-tuning has."""
+    base = {name: 0.05 * rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    models = [base]
+    for _ in range(3):
+        scales = {name: 0.02 * 0.8 ** np.arange(shape[-1]) for name, shape in SHAPES.items()}
+        models.append(
+            {name: base[name] + scales[name] * rng.standard_normal(shape) for name, shape in SHAPES.items()}
+        )
+    return models
+
+
+def heavy_tails(rng: np.random.Generator) -> list[Model]:
+    """Return a base and three checkpoints with outliers, scales from 0.001 to 1000, and a frozen tensor."""
+    scales = dict(zip(SHAPES, 10.0 ** np.linspace(-3, 3, len(SHAPES)), strict=True))
+    base = {name: scales[name] * rng.standard_t(3, shape) for name, shape in SHAPES.items()}
+    models = [base]
+    for _ in range(3):
+        moved = {name: 0.1 * scales[name] * rng.standard_t(2, shape) for name, shape in SHAPES.items()}
+        models.append({name: base[name] + moved[name] for name in SHAPES} | {FROZEN: base[FROZEN]})
+    return models
+
+
+RUNS = {
+    "drift and spikes, float32": (drift_and_spikes, torch.float32),
+    "falling spectra, float16": (falling_spectra, torch.float16),
+    "heavy tails, bfloat16": (heavy_tails, torch.bfloat16),
+}
+
+
+def write_run(root: Path, kind: str) -> list[Path]:
+    """Write a base, which has step 1, and three checkpoints."""
+    make, dtype = RUNS[kind]
     return [
         write_checkpoint(
-            root, step, {name: torch.from_numpy(t.astype(np.float32)) for name, t in own.items()}, metrics={}
+            root,
+            step,
+            {name: torch.from_numpy(t.astype(np.float32)).to(dtype) for name, t in own.items()},
+            metrics={},
         )
-        for step, own in enumerate(models, 1)
+        for step, own in enumerate(make(np.random.default_rng(7)), 1)
     ]
 
 
+@pytest.mark.parametrize("kind", RUNS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_merge_has_the_bytes_that_it_always_had(method: str, tmp_path: Path) -> None:
-    base, *checkpoints = write_run(tmp_path)
+def test_a_merge_has_the_bytes_that_it_always_had(method: str, kind: str, tmp_path: Path) -> None:
+    base, *checkpoints = write_run(tmp_path, kind)
     params = {"method": method, "dtype": "bfloat16"}
     if METHODS[method].base == "required":
         params["base"] = str(base)
     merge_directories(
         MergeParams.model_validate(params), checkpoints[: METHODS[method].at_most], tmp_path / "out"
     )
-    assert hashlib.sha256((tmp_path / "out" / SINGLE).read_bytes()).hexdigest() == RECORDED[method]
+    assert hashlib.sha256((tmp_path / "out" / SINGLE).read_bytes()).hexdigest() == RECORDED[kind][method]
 
 
 def test_a_merged_run_has_the_identity_that_it_always_had() -> None:

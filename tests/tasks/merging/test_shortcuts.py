@@ -79,17 +79,31 @@ CASES.append(
 )
 
 
+SCALES = {
+    "near each other": (0.1, [1.0] * len(SHAPES)),
+    "far apart": (3.0, [1.0] * len(SHAPES)),
+    "tensors of many sizes": (0.1, [2.0**power for power in range(-15, 15, 5)]),
+}
+"""Kind of run -> how far its checkpoints lie from the base, and what each tensor is multiplied by."""
+
+
+@pytest.mark.parametrize("kind", SCALES)
 @pytest.mark.parametrize(("method", "params"), CASES)
 def test_two_checkpoints_merge_alike_by_the_shortcut_and_by_the_method_itself(
-    method: str, params: MergeParams
+    method: str, params: MergeParams, kind: str
 ) -> None:
-    base, models = trajectory(2)
+    step, scales = SCALES[kind]
+    own, others = trajectory(2, step=step)
+    base, *models = (
+        {name: scale * model[name] for name, scale in zip(SHAPES, scales, strict=True)}
+        for model in (own, *others)
+    )
     layers = Layers.of(SHAPES)
     settings = Settings(params, lambda name: resolve(params, name, layers.position(name)), [1, 2], SHAPES)
     taken, _ = merge(params, models, base, row=method_of([settings]))
     itself, _ = merge(params, models, base, row=METHODS[method]._replace(averages=lambda settings: False))
-    for name in SHAPES:
-        np.testing.assert_allclose(taken[name], itself[name], rtol=0, atol=1e-12, err_msg=name)
+    for name, scale in zip(SHAPES, scales, strict=True):
+        np.testing.assert_allclose(taken[name], itself[name], rtol=0, atol=1e-12 * scale, err_msg=name)
 
 
 @pytest.mark.parametrize("lam", [0.0, 1.7])
