@@ -173,6 +173,7 @@ def test_a_stopped_merge_ends_within_seconds_and_tidies_up(
         "def tensor_progress():\n"
         "    yield lambda *news: (print('tensor', flush=True), time.sleep(1))\n"
         "progress.tensor_progress = tensor_progress\n"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job ignores it
         "from flows.cli import main; main()\n"
     )
     merge_directories(OLD, inputs, tmp_path / "out")
