@@ -79,3 +79,11 @@ def gram_matrix(Y: Tensor) -> Tensor:
     # numpy recognises array.T @ array and calls BLAS syrk, which computes one triangle: half the time
     array = Y.numpy()
     return torch.from_numpy(array.T @ array)
+
+
+def precise(B: Tensor) -> Tensor:
+    """Return deviations in float64, summing to zero in float64 too."""
+    if B.dtype == torch.float64:
+        return B
+    doubled = B.double()  # float32 deviations sum to zero only within float32 rounding: centre again
+    return doubled.sub_(doubled.mean(0))

@@ -1,92 +1,132 @@
-"""Proving that task vectors are near the optimum, by an upper bound on the duality gap.
+"""Proving how near an iterate is to the minimum, whoever found it (docs/mathematics.md, fact 5).
 
-The proof does not depend on the solver that found them (docs/mathematics.md, fact 5).
+What is proven of every A_i = B_i − z: its leading triplets are those of a matrix no further away than their
+residuals, and nothing beside them exceeds the limit, which is below μ. So Clip_μ(A_i) is known up to the residuals, hence the
+slope ΣClip_μ(A_i) of the fit, and with its curvature the distance of z from the minimiser.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-from tasks.merging.lore.algebra import Factors, Tensor, add_up, inner
+from tasks.merging.lore.algebra import Tensor, energy, row_dot
 from tasks.merging.lore.duality_gap import DualityGap
+from tasks.merging.lore.newton import Iterate
 from tasks.merging.lore.penalty import Penalty
+from tasks.merging.lore.triplets import Triplets
+from tasks.merging.lore.uniqueness import curvature_bound
 
+MARGIN = 1 / 6
+"""Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
+ROUNDING = 8
+"""Rounding of products, in units of ε: of a matrix's norm for residuals."""
 ROWS = 2**10
-"""Rows of Y that are computed at a time, so that Y is never held whole."""
+"""Rows of a matrix that are computed at a time, so that none is held twice."""
 
 
-def certify(
-    B: Tensor,
-    energy: float,
-    deltas: Sequence[Factors],
-    penalty: Penalty,
-    thresholds: Sequence[float],
-    tolerance: float,
-    free_base: bool = True,
-) -> float | None:
-    """Return a proven bound on the relative duality gap, within the tolerance; None where there is no proof.
+class Proof(NamedTuple):
+    """Upper bounds."""
 
-    `B` is N × m × n, `energy` Σ‖B_i‖². Without `free_base` (N = 1) z is fixed at 0, not minimised over.
+    gap: float
+    """On the relative distance of the objective from its minimum."""
+    error: float
+    """On ‖z − z*‖_F for every minimiser z*; infinite where the curvature is too small for one."""
+
+
+def prove(B: Tensor, total: float, here: Iterate) -> Proof | None:
+    """Return what can be proven of an iterate for N × m × n deviations; None where leading triplets are missing.
+
+    `total` is Σ‖B_i‖².
     """
-    total = add_up(deltas)
-    duality = _duality_gap(B, energy, deltas, total, penalty, thresholds, free_base)
-    # Instead of computing ‖Y_i‖_2: the largest norm that the tolerance allows, and a proof that it is kept.
-    excess = duality.allowance(tolerance)
-    # Relative rounding of Y and YᵀY: the error of a sum of products grows like the root of their number.
-    rounding = 8 * torch.finfo(B.dtype).eps * math.sqrt(max(B.shape[1:]))
-    if excess <= rounding * max(thresholds):
-        return None
-    for b, delta, t in zip(B, deltas, thresholds, strict=True):
-        low_rank = [delta._replace(sigma=-delta.sigma)]  # Y_i = B_i − δ_i + S/N
-        if free_base:
-            low_rank.append(total._replace(sigma=total.sigma / len(deltas)))
-        if not _bounded(b, add_up(low_rank), (t + excess) * (1 - rounding)):
+    residuals, aligned = [], 0.0
+    for b, found, delta in zip(B, here.triplets, here.deltas, strict=True):
+        A = b - here.z
+        residuals.append(distance_from(A, found))
+        aligned += float(((A @ delta.V) * delta.U).sum(0).double() @ delta.sigma.double())
+        if _limit(here) + residuals[-1] > here.mu or not bounded(A, found, _limit(here)):
             return None
-    return duality.gap(excess)
+    gap = duality(here, aligned, total).gap(max(residuals) + float(torch.linalg.matrix_norm(here.step)))
+    return Proof(gap, _error(here, residuals))
 
 
-def _duality_gap(
-    B: Tensor,
-    energy: float,
-    deltas: Sequence[Factors],
-    total: Factors,
-    penalty: Penalty,
-    thresholds: Sequence[float],
-    free_base: bool,
-) -> DualityGap:
-    aligned = sum(
-        float(((delta.U.T @ b @ delta.V).diagonal().double() * delta.sigma.double()).sum())
-        for b, delta in zip(B, deltas, strict=True)
+def curvature_at(here: Iterate) -> float:
+    """Return a lower bound on the curvature of the fit near an iterate."""
+    return curvature_bound(here.triplets, here.mu - _radius(here), _limit(here))
+
+
+def allowed_slope(here: Iterate, distance: float, curvature: float) -> float:
+    """Return the slope ‖ΣClip_μ(B_i − z)‖_F at which z is proven to be this near to the minimiser.
+
+    Slope over curvature, and twice that for how the curvature changes on the way.
+    """
+    return min(distance, _radius(here)) * curvature / 2
+
+
+def _limit(here: Iterate) -> float:
+    """Return what no singular value beside the leading ones exceeds."""
+    return (here.cut + MARGIN * (1 - here.cut)) * here.mu
+
+
+def _radius(here: Iterate) -> float:
+    """Return how far z may be from the minimiser for the curvature at z to tell its distance."""
+    return (here.mu - _limit(here)) / 2
+
+
+def _error(here: Iterate, residuals: Sequence[float]) -> float:
+    """Return the bound on ‖z − z*‖_F, if z is near enough for one."""
+    slope = len(residuals) * float(torch.linalg.matrix_norm(here.step)) + sum(residuals)
+    curvature = curvature_at(here)
+    return 2 * slope / curvature if slope < allowed_slope(here, math.inf, curvature) else math.inf
+
+
+def duality(here: Iterate, aligned: float, total: float) -> DualityGap:
+    """Return the terms of the duality gap; `aligned` is Σ⟨B_i − z, δ_i⟩, `total` Σ‖B_i‖²."""
+    N = len(here.deltas)
+    S = (here.z + here.step) * -N
+    return DualityGap.of(
+        Penalty("nuclear", here.mu),
+        [delta.sigma for delta in here.deltas],
+        [here.mu] * N,
+        aligned + row_dot(here.z, S),
+        row_dot(S, S) / N,
+        total,
     )
-    # With z fixed at 0 the residual is B − δ: the term ‖S‖²/N of the refreshed base drops out.
-    pulled = inner(total, total) / len(deltas) if free_base else 0.0
-    sigmas = [delta.sigma for delta in deltas]
-    return DualityGap.of(penalty, sigmas, thresholds, aligned, pulled, energy)
 
 
-def _bounded(b: Tensor, update: Factors, limit: float) -> bool:
-    """Tell whether ‖Y‖_2 < limit for Y = b + update: exactly then limit²·I − YᵀY has a Cholesky factor.
+def distance_from(A: Tensor, found: Triplets) -> float:
+    """Return how far A is, at most, from a matrix that has exactly these triplets, in the Frobenius norm."""
+    right = torch.linalg.matrix_norm(A @ found.V - found.U * found.sigma)
+    left = torch.linalg.matrix_norm(A.T @ found.U - found.V * found.sigma)
+    rounding = ROUNDING * torch.finfo(A.dtype).eps * energy(A) ** 0.5
+    return math.hypot(float(right), float(left)) + rounding
+
+
+def bounded(A: Tensor, found: Triplets, limit: float) -> bool:
+    """Tell whether ‖W‖_2 < limit for W = A − UΣVᵀ: exactly then limit²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
-    take many times that. One n × n matrix is the only large array: Y is made ROWS rows at a time, and the
+    take many times that. One n × n matrix is the only large array: W is made ROWS rows at a time, and the
     difference is factored in place.
     """
-    n, left = b.shape[1], update.U * update.sigma
+    # the error of a sum of products grows like the root of their number
+    limit *= 1 - 8 * torch.finfo(A.dtype).eps * math.sqrt(len(A))
+    n, left = A.shape[1], found.U * -found.sigma
     rows = (
-        torch.addmm(b[first : first + ROWS], left[first : first + ROWS], update.V.T)
-        for first in range(0, len(b), ROWS)
+        torch.addmm(A[first : first + ROWS], left[first : first + ROWS], found.V.T)
+        for first in range(0, len(A), ROWS)
     )
-    if b.device.type != "cpu":
-        G = limit**2 * torch.eye(n, dtype=b.dtype, device=b.device) - sum(Y.T @ Y for Y in rows)
+    if A.device.type != "cpu":
+        G = limit**2 * torch.eye(n, dtype=A.dtype, device=A.device) - sum(W.T @ W for W in rows)
         return int(torch.linalg.cholesky_ex(G).info) == 0
-    syrk, potrf = (blas.ssyrk, lapack.spotrf) if b.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
+    syrk, potrf = (blas.ssyrk, lapack.spotrf) if A.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
     # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time
-    rest = np.zeros((n, n), b.numpy().dtype, order="F")
+    rest = np.zeros((n, n), A.numpy().dtype, order="F")
     np.fill_diagonal(rest, limit**2)
-    for Y in rows:
-        rest = syrk(-1.0, Y.numpy().T, beta=1.0, c=rest, overwrite_c=True)
+    for W in rows:
+        rest = syrk(-1.0, W.numpy().T, beta=1.0, c=rest, overwrite_c=True)
     # clean=False: the other triangle is neither read nor zeroed
     return bool(potrf(rest, clean=False, overwrite_a=True)[1] == 0)

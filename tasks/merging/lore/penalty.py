@@ -12,11 +12,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 Values = np.ndarray[tuple[int], np.dtype[np.float64]]
-Unit = Literal["absolute", "sigma1", "noise_edge"]
+Unit = Literal["auto", "absolute", "sigma1", "noise_edge", "rank"]
 Kind = Literal["nuclear", "squared"]
 
 COLLAPSED = 3e-4
 """An edge below this share of σ_1 is rounding rather than noise, and would take thousands of passes."""
+LEADING = 0.05
+"""auto: the share of the singular values that are taken for signal, at most."""
 DECAY = 0.7
 """Factor by which μ comes down from σ_1 in each pass, until it has the value asked for."""
 
@@ -71,6 +73,10 @@ class Deviations(NamedTuple):
         """Return σ_1."""
         return max((float(sigma[0]) for sigma in self.spectra if sigma.size), default=0.0)
 
+    def after(self, count: int) -> float:
+        """Return the largest that so many of its own matrix exceed; 0 where there are no more."""
+        return max((float(sigma[count]) for sigma in self.spectra if count < sigma.size), default=0.0)
+
 
 class Scale(NamedTuple):
     """μ in the unit that the user chose."""
@@ -84,8 +90,17 @@ class Scale(NamedTuple):
     def penalty(self, found: Deviations) -> tuple[Penalty, float]:
         """Return the penalty with μ converted to the unit of singular values, and the noise edge."""
         edge = noise_edge(found, self.shape)
-        units = {"absolute": 1.0, "sigma1": found.largest, "noise_edge": edge}
+        if self.unit == "rank":
+            return Penalty(self.kind, max(found.after(self.most or 0), COLLAPSED * found.largest)), edge
+        beyond = found.after(self.most) if self.most else 0.0
+        units = {"absolute": 1.0, "sigma1": found.largest, "noise_edge": edge, "auto": max(edge, beyond)}
         return Penalty(self.kind, self.mu * units[self.unit]), edge
+
+    @property
+    def most(self) -> int | None:
+        """How many singular values of a deviation may exceed μ; None where that has no limit."""
+        share = {"auto": LEADING, "rank": self.mu}.get(self.unit)
+        return None if share is None else math.ceil(share * min(self.shape))
 
 
 def noise_edge(found: Deviations, shape: tuple[int, int]) -> float:

@@ -1,4 +1,4 @@
-"""What every solver returns and raises."""
+"""What every solver is asked for, returns and raises."""
 
 from typing import NamedTuple
 
@@ -12,11 +12,17 @@ class NotConverged(LorelineError):
 
 
 class Unproven(Exception):
-    """The tolerance cannot be proven in float32 or by subspaces; a more expensive solver may prove it."""
+    """The tolerance cannot be proven in float32; float64 may prove it."""
+
+
+class Near(NamedTuple):
+    """A tolerance: how far θ_0 may be from that of the minimum, ‖·‖_F over the whole matrix."""
+
+    distance: float
 
 
 class Solution(NamedTuple):
-    """The task vectors of one matrix, with the proven bound on their duality gap."""
+    """The task vectors of one matrix, with what is proven of them."""
 
     deltas: list[Factors]
     """δ_i"""
@@ -31,5 +37,7 @@ class Solution(NamedTuple):
     passes: int
     gap: float
     """Upper bound on the relative distance of the objective from its minimum."""
+    error: float
+    """Upper bound on ‖θ_0 − θ_0*‖_F for every minimiser θ_0*; infinite where there is none."""
     solver: str
-    """How it was found: symmetric, zero, anchored, tall, subspace, dense or passes."""
+    """How it was found: symmetric, zero, anchored, tall, newton, dense or passes."""

@@ -25,13 +25,6 @@ class Shrunk(NamedTuple):
     threshold: float
 
 
-def singular(A: Tensor) -> Tensor:
-    """Return the singular values, descending, exact to √ε · σ_1."""
-    # The root of the Gram matrix's eigenvalues: several times faster than a singular value decomposition.
-    sigma: Tensor = torch.linalg.eigvalsh(gram_matrix(A)).flip(-1).clamp(min=0).sqrt()
-    return sigma
-
-
 def shrink(A: Tensor, penalty: Penalty, tolerance: float) -> Shrunk:
     """Return the proximal map of A (m ≥ n), its singular values and the threshold subtracted from them.
 

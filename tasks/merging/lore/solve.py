@@ -1,77 +1,94 @@
 """Choosing the solver for a matrix, and the next one where it fails (docs/mathematics.md, fact 6)."""
 
+from collections.abc import Callable
+
 import torch
 
-from tasks.merging.lore import dense, subspace, tall_matrices, two_checkpoints
-from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import certify
-from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import NotConverged, Solution, Unproven
+from tasks.merging.lore import dense, tall_matrices, two_checkpoints
+from tasks.merging.lore.algebra import Tensor, energy, precise
+from tasks.merging.lore.converge import FALLBACK, Converged, converged, met
+from tasks.merging.lore.penalty import Scale, values
+from tasks.merging.lore.problem import Near, Solution, Unproven
 
-SMALL_COLUMNS = 128
-"""Columns up to which full decompositions in float64 cost less than finding subspaces."""
+SMALL_COLUMNS = 64
+"""Columns up to which float64 costs nothing."""
 LOOSE = 1e-5
-"""The smallest tolerance that float32 can prove; below it everything is solved in float64."""
-SINGLE_SHARE = 0.7
-"""Share of the tolerance for solving in float32; the rest is left for its rounding in the proof."""
+"""The smallest relative gap that float32 can prove; below it everything is solved in float64."""
 
 
 def solve(
-    B: Tensor, scale: Scale, tolerance: float, passes: int | None = None, anchor: int | None = None
+    B: Tensor,
+    scale: Scale,
+    tolerance: float | Near,
+    passes: int | None = None,
+    anchor: int | None = None,
+    on_pass: Callable[[int], None] = lambda number: None,
 ) -> Solution:
     """Find the task vectors of one matrix from its N × m × n deviations θ_i − mean(θ), which sum to zero.
 
-    `passes` runs that many passes of Algorithm 1 as printed. `anchor` is the position of the checkpoint that
-    breaks the symmetry of two; three or more have one minimiser, whatever the start, and it is not read.
-    Raises NotConverged naming the gap.
+    `tolerance` is a relative duality gap, or a distance from the exact θ_0. `passes` runs that many passes of
+    Algorithm 1 as printed. `anchor` is the position of the checkpoint that breaks the symmetry of two; three
+    or more have one minimiser, whatever the start, and it is not read. `on_pass` is called before each pass
+    with its number, and may raise. Raises NotConverged naming the gap.
     """
     # Every solver takes m ≥ n: Gram matrices are then n × n, the smaller side.
     if B.shape[1] < B.shape[2]:
         turned = scale._replace(shape=(scale.shape[1], scale.shape[0]))
-        found = solve(B.mT, turned, tolerance, passes, anchor)
+        found = solve(B.mT.contiguous(), turned, tolerance, passes, anchor, on_pass)
         return found._replace(deltas=[delta.transposed for delta in found.deltas])
     if len(B) == 2 and anchor is None:
         return two_checkpoints.symmetric(B)
     if energy(B) == 0.0:  # identical checkpoints: nothing to decompose
         return two_checkpoints.no_task_vectors(B, "zero")
     if len(B) == 2 and anchor is not None:
-        return two_checkpoints.anchored(B, anchor, scale, tolerance)
-    if passes is not None:
-        return dense.solve_densely(_precise(B), scale, tolerance, passes)
-    return _by_shrinking(B, scale, tolerance) or _solve(B, scale, tolerance)
-
-
-def _by_shrinking(B: Tensor, scale: Scale, tolerance: float) -> Solution | None:
-    """Solve tall matrices by their triangular factor; None for others, and where that proves nothing."""
-    return tall_matrices.solve_tall(B, scale, tolerance, _solve) if tall_matrices.is_tall(B) else None
-
-
-def _solve(B: Tensor, scale: Scale, tolerance: float) -> Solution:
-    """Solve by subspaces, else by decompositions; in float64 where float32 proves nothing."""
-    single = B.dtype == torch.float32
-    if single and (B.shape[2] <= SMALL_COLUMNS or tolerance < LOOSE):
-        return _solve(_precise(B), scale, tolerance)
+        return two_checkpoints.anchored(B, anchor, scale)
+    gap = FALLBACK if isinstance(tolerance, Near) else tolerance
+    if passes is not None or scale.kind == "squared":
+        return dense.solve_densely(precise(B), scale, gap, on_pass, passes)
     try:
-        found = subspace.solve_by_subspaces(B, scale, tolerance) if B.shape[2] > SMALL_COLUMNS else None
+        return _by_newton(B, scale, tolerance, on_pass)
     except Unproven:
-        return _solve(_precise(B), scale, tolerance) if single else dense.solve_densely(B, scale, tolerance)
-    return found or (_in_single(B, scale, tolerance) if single else dense.solve_densely(B, scale, tolerance))
+        return dense.solve_densely(precise(B), scale, gap, on_pass)
 
 
-def _in_single(B: Tensor, scale: Scale, tolerance: float) -> Solution:
-    """Solve by decompositions in float32 and prove the result; in float64 where either fails."""
-    try:
-        found = dense.solve_densely(B, scale, SINGLE_SHARE * tolerance)
-    except (NotConverged, Unproven):
-        return dense.solve_densely(_precise(B), scale, tolerance)
-    # dense's own gap trusts float32 decompositions; the certificate does not.
-    gap = certify(B, energy(B), found.deltas, found.penalty, found.thresholds, tolerance)
-    return dense.solve_densely(_precise(B), scale, tolerance) if gap is None else found._replace(gap=gap)
+def _by_newton(
+    B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]
+) -> Solution:
+    """Solve for a nuclear norm; raises Unproven."""
+
+    def newton(matrices: Tensor) -> Converged:
+        return _in_either_precision(matrices, scale, tolerance, on_pass)
+
+    if tall_matrices.is_tall(B):
+        found = tall_matrices.converged_tall(B, newton)
+        if found is not None and met(found.proof, tolerance):
+            return _solution(found, "tall")
+    return _solution(newton(B), "newton")
 
 
-def _precise(B: Tensor) -> Tensor:
-    """Return the deviations in float64, summing to zero in float64 too."""
-    if B.dtype == torch.float64:
-        return B
-    doubled = B.double()  # float32 deviations sum to zero only within float32 rounding: centre again
-    return doubled.sub_(doubled.mean(0))
+def _in_either_precision(
+    B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]
+) -> Converged:
+    """Solve in float32 where that can prove it, else in float64."""
+    gap = FALLBACK if isinstance(tolerance, Near) else tolerance
+    if B.dtype == torch.float32 and B.shape[2] > SMALL_COLUMNS and gap >= LOOSE:
+        try:
+            return converged(B, scale, tolerance, on_pass)
+        except Unproven:
+            pass
+    return converged(precise(B), scale, tolerance, on_pass)
+
+
+def _solution(found: Converged, solver: str) -> Solution:
+    here, start, proof = found
+    return Solution(
+        here.deltas,
+        [values(part.sigma).tolist() for part in here.triplets],
+        start.penalty,
+        [here.mu] * len(here.deltas),
+        start.edge,
+        here.passes,
+        proof.gap,
+        proof.error,
+        solver,
+    )

@@ -3,29 +3,24 @@
 The problem does not change under an isometry of the rows, so B_1 … B_{N−1} side by side, (N−1)n columns, are
 replaced by their triangular factor: (N−1)n rows instead of m. Of its solution only the right singular vectors
 are used; the left ones follow from the fixed point S = Σ(B_i + S/N)W_i, W_i = V_i diag(kept_i) V_iᵀ, where
-kept = 1 − t/σ is the share of a singular value that thresholding leaves.
+kept = 1 − μ/σ is the share of a singular value that thresholding leaves. What comes out is proven like any
+other iterate, on the matrices themselves.
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, gram_matrix
-from tasks.merging.lore.certificate import certify
-from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import NotConverged, Solution
+from tasks.merging.lore.certificate import prove
+from tasks.merging.lore.converge import GRAM_ROUNDING, Converged
+from tasks.merging.lore.newton import Iterate, sum_of
+from tasks.merging.lore.triplets import ritz
 
-Solver: TypeAlias = Callable[[Tensor, Scale, float], Solution]
-
-SHRUNK_SHARE = 0.7
-"""Share of the tolerance for solving; the rest is left for the step to the fixed point afterwards."""
-TALL_GRAM_SHARE = 0.1
-"""Share of the tolerance that the Gram matrix's rounding may cost: it squares the condition number."""
 TALL = 4
 """Rows of B_i for each row of the triangular factor, from where on shrinking pays."""
-ROWS_AT_ONCE = 2**11
-"""Rows whose products are summed in the matrices' own precision; the sums are added up in float64."""
+ROWS_AT_ONCE = 2**9
+"""Rows whose products are summed in float32; the sums are added up in float64."""
 
 
 def is_tall(B: Tensor) -> bool:
@@ -34,63 +29,71 @@ def is_tall(B: Tensor) -> bool:
     return m >= TALL * (N - 1) * n
 
 
-def solve_tall(B: Tensor, scale: Scale, tolerance: float, solve_small: Solver) -> Solution | None:
-    """Solve for N × m × n deviations that sum to zero; None where the tolerance could not be proven."""
-    small = shrunk(B)
-    if small is None:
-        return None
-    try:
-        found = solve_small(small, scale, SHRUNK_SHARE * tolerance)
-    except NotConverged:
-        return None  # the Gram matrix may have lost what the matrices themselves still show
-    # A narrow matrix was solved in float64; the products with B have to be in B's own precision.
-    found = found._replace(deltas=[delta.to(B.dtype) for delta in found.deltas])
-    largest = max((spectrum[0] for spectrum in found.spectra if spectrum), default=0.0)
-    if torch.finfo(B.dtype).eps * largest**2 > TALL_GRAM_SHARE * tolerance * max(found.thresholds) ** 2:
-        return None  # singular values are known no better than their squares
-    # Proven on the small matrices, after the same step: an isometry keeps gap and feasibility.
-    refreshed = refresh(small, found)
-    gap = certify(small, energy(small), refreshed, found.penalty, found.thresholds, tolerance)
-    return None if gap is None else found._replace(deltas=refresh(B, found), gap=gap, solver="tall")
+def converged_tall(B: Tensor, solve_small: Callable[[Tensor], Converged]) -> Converged | None:
+    """Solve for N × m × n deviations that sum to zero; None where rounding forbids it."""
+    for exact in {B.dtype: False, torch.float64: True}.values():
+        small = shrunk(B, exact)
+        if small is None:
+            return None
+        found = solve_small(small)
+        rounding = torch.finfo(B.dtype if not exact else torch.float64).eps
+        if rounding * found.start.largest**2 <= GRAM_ROUNDING * found.here.mu**2:
+            here = lifted(B, found.here)
+            proof = prove(B, energy(B), here)
+            return None if proof is None else Converged(here, found.start, proof)
+    return None
 
 
-def shrunk(B: Tensor) -> Tensor | None:
-    """Return N × (N−1)n × n matrices with the same products B_iᵀB_j; None where rounding forbids it."""
+def shrunk(B: Tensor, exact: bool) -> Tensor | None:
+    """Return N × (N−1)n × n matrices with the same products B_iᵀB_j; None where rounding forbids it.
+
+    `exact` takes the products in float64, where the matrices are so strong that float32 loses the rest.
+    """
     N, m, n = B.shape
     k = (N - 1) * n
     G = torch.zeros(k, k, dtype=torch.float64, device=B.device)
     for start in range(0, m, ROWS_AT_ONCE):
         # B_N = −ΣB_i is redundant: with it G would be singular
-        rows = B[:-1, start : start + ROWS_AT_ONCE]
-        G += gram_matrix(rows.transpose(0, 1).reshape(-1, k))
+        rows = B[:-1, start : start + ROWS_AT_ONCE].transpose(0, 1).reshape(-1, k)
+        G += gram_matrix(rows.double() if exact else rows)
     # Rounding may make G indefinite; a diagonal of its size keeps the Cholesky factor real.
-    G.diagonal().add_(torch.finfo(B.dtype).eps * G.diagonal().mean())
+    rounding = torch.finfo(torch.float64 if exact else B.dtype).eps
+    G.diagonal().add_(rounding * G.diagonal().mean())
     L, info = torch.linalg.cholesky_ex(G)
     if int(info):
         return None
-    first = L.T.to(B.dtype).reshape(k, N - 1, n).transpose(0, 1)
+    first = L.T.to(torch.float64 if exact else B.dtype).reshape(k, N - 1, n).transpose(0, 1)
     return torch.cat([first, -first.sum(0, keepdim=True)])
 
 
-def refresh(B: Tensor, found: Solution) -> list[Factors]:
-    """Return the δ_i = (B_i + S/N)W_i that follow from the right singular vectors of a solution.
+def lifted(B: Tensor, small: Iterate) -> Iterate:
+    """Return the iterate whose leading right singular vectors are those of the small matrices."""
+    z = -sum_of(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu), B[0]) / len(B)
+    found = [ritz(b - z, part.V.to(B.dtype)) for b, part in zip(B, small.triplets, strict=True)]
+    deltas = [part.thresholded(small.mu) for part in found]
+    step = -z - sum_of(deltas, z) / len(B)
+    return Iterate(z, found, deltas, step, small.mu, small.cut, small.passes)
+
+
+def refresh(B: Tensor, deltas: list[Factors], mu: float) -> list[Factors]:
+    """Return the δ_i = (B_i + S/N)W_i that follow from right singular vectors.
 
     With L = (B_1V_1 … B_NV_N), V = (V_1 … V_N) and M = √kept VᵀV √kept: S = N L √kept (N − M)⁻¹ √kept Vᵀ.
     """
     N = len(B)
-    kept = [delta.sigma / (delta.sigma + t) for delta, t in zip(found.deltas, found.thresholds, strict=True)]
-    images = [b @ delta.V for b, delta in zip(B, found.deltas, strict=True)]
+    kept = [delta.sigma / (delta.sigma + mu) for delta in deltas]
+    images = [b @ delta.V for b, delta in zip(B, deltas, strict=True)]
     # The inverse is of the size of all ranks together; in float64, because N − M may be nearly singular.
-    V, root = torch.cat([delta.V for delta in found.deltas], -1), torch.cat(kept).double().sqrt()
+    V, root = torch.cat([delta.V for delta in deltas], -1), torch.cat(kept).double().sqrt()
     overlaps = (V.T @ V).double()
     M = root[:, None] * overlaps * root
     inverse = torch.linalg.inv(N * torch.eye(len(root), dtype=M.dtype, device=M.device) - M)
     # S V_i / N for all i at once: S/N = left · Vᵀ
     left = torch.cat(images, -1) @ (root[:, None] * inverse * root).to(B.dtype)
-    pulls = (left @ overlaps.to(B.dtype)).split([delta.rank for delta in found.deltas], -1)
+    pulls = (left @ overlaps.to(B.dtype)).split([delta.rank for delta in deltas], -1)
     return [
         _factors(image + pull, share, delta.V)
-        for image, pull, share, delta in zip(images, pulls, kept, found.deltas, strict=True)
+        for image, pull, share, delta in zip(images, pulls, kept, deltas, strict=True)
     ]
 
 

@@ -1,0 +1,87 @@
+"""Following Newton's iterates until they are proven to be near enough."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+
+from tasks.merging.lore.algebra import Tensor, energy
+from tasks.merging.lore.certificate import Proof, allowed_slope, curvature_at, duality, prove
+from tasks.merging.lore.newton import Iterate, iterates
+from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.problem import Near, Unproven
+from tasks.merging.lore.spectrum import Start, look
+from tasks.merging.lore.uniqueness import FLAT
+
+FALLBACK = 1e-4
+"""Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
+GRAM_ROUNDING = 3e-3
+"""Share of μ² that the rounding of a Gram matrix may have."""
+PATIENCE = 15
+"""Passes in which the step has to fall to a half."""
+ATTEMPTS = 4
+"""Proofs that may fail."""
+CAUTION = 0.8
+"""Share of the tolerance that the estimate must reach before a proof is tried: it does not know residuals."""
+
+
+class Converged(NamedTuple):
+    """The last iterate, and what is proven of it."""
+
+    here: Iterate
+    start: Start
+    proof: Proof
+
+
+def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]) -> Converged:
+    """Solve for N × m × n deviations, m ≥ n, with the nuclear norm.
+
+    Raises Unproven where more precision, or another solver, is needed.
+    """
+    start, total = look(B, scale), energy(B)
+    if torch.finfo(B.dtype).eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
+        raise Unproven
+    goal = _Goal(tolerance, total)
+    best, since, failed = math.inf, 0, 0
+    for here in iterates(B, start, on_pass):
+        if goal.in_reach(here):
+            proof = prove(B, total, here)
+            if proof is not None and met(proof, tolerance):
+                return Converged(here, start, proof)
+            failed += 1
+        step = float(torch.linalg.matrix_norm(here.step))
+        best, since = (step, 0) if step < best / 2 else (best, since + 1)
+        if since == PATIENCE or failed == ATTEMPTS:
+            raise Unproven
+    raise AssertionError("iterates never end")
+
+
+class _Goal:
+    """What has to be proven, and whether that is worth a try."""
+
+    def __init__(self, tolerance: float | Near, total: float) -> None:
+        self._tolerance, self._total = tolerance, total
+        self._gap = FALLBACK if isinstance(tolerance, Near) else tolerance
+        self._curvature: float | None = None
+
+    def in_reach(self, here: Iterate) -> bool:
+        """Estimate whether a proof would succeed, because one costs as much as a pass."""
+        step = float(torch.linalg.matrix_norm(here.step))
+        if isinstance(self._tolerance, Near):
+            N = len(here.deltas)
+            if step > allowed_slope(here, self._tolerance.distance, N) / N:
+                return False
+            if self._curvature is None:
+                self._curvature = curvature_at(here)
+            if self._curvature > FLAT:
+                return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self._curvature)
+        aligned = sum(float((d.sigma.double() * (d.sigma.double() + here.mu)).sum()) for d in here.deltas)
+        return duality(here, aligned, self._total).gap(step) <= CAUTION * self._gap
+
+
+def met(proof: Proof, tolerance: float | Near) -> bool:
+    """Tell whether what is proven suffices."""
+    if isinstance(tolerance, Near):
+        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= FALLBACK)
+    return proof.gap <= tolerance

@@ -1,0 +1,131 @@
+"""Newton's method on z, the base's distance from the mean (docs/mathematics.md, fact 6).
+
+At the minimum ΣClip_μ(B_i − z) = 0. A pass finds the leading singular triplets of every A_i = B_i − z, and
+solves (1 − ΣK_i/N + τ) x = s for the step by conjugate gradients within their span, s = −z − S/N being the
+step of plain descent; then z ← −S/N + ΣK_i(x)/N. τ damps the step where the objective rose: with a large one
+plain descent is left.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+
+from tasks.merging.lore.algebra import Factors, Tensor, energy
+from tasks.merging.lore.curvature import Curvature, Span, joint
+from tasks.merging.lore.spectrum import Start
+from tasks.merging.lore.triplets import Triplets, leading
+
+CONTINUATION = 0.1
+"""Factor by which μ comes down from σ_1 in each pass, until it is what was asked for."""
+CUT = 0.85
+"""Share of μ down to which singular triplets are found; with noise just below, halfway between edge and μ."""
+NOISY = 0.8
+"""Noise edge, in units of μ, from where on it counts as just below."""
+REST = 0.7
+"""Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 0.05, 1e-3, 1.0
+DAMPED, FORGOTTEN = 8, 2
+"""Factors by which damping rises and falls, and by which the lowest allowed falls."""
+CG_STEPS = 25
+FIRST_COLUMNS = 8
+
+
+class Iterate(NamedTuple):
+    """The task vectors at one z."""
+
+    z: Tensor
+    """m × n"""
+    triplets: list[Triplets]
+    """Of every B_i − z, those above cut · μ."""
+    deltas: list[Factors]
+    step: Tensor
+    """s = −z − S/N, m × n; 0 at the minimum."""
+    mu: float
+    cut: float
+    passes: int
+
+
+def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterator[Iterate]:
+    """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n."""
+    N, total, mu = len(B), energy(B), start.penalty.mu
+    cut = (1 + start.edge / mu) / 2 if NOISY * mu < start.edge < mu else CUT
+    z = torch.zeros_like(B[0])
+    found = start.triplets
+    current, damping, before, passes = start.largest, FIRST_DAMPING, float("inf"), 0
+    size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
+    while True:
+        passes += 1
+        on_pass(passes)
+        was, current = current, max(mu, CONTINUATION * current)
+        starts = [part.V for part in found] or [B.new_zeros(B.shape[2], 0)] * N
+        # as sharp as this pass's step can use
+        sharp = 0.1 * min(remaining, 0.1) * size
+        if passes == 1 and found and cut * current > max(float(part.sigma[-1]) for part in found):
+            previous, found = [], [part.above(cut * current) for part in found]  # z is still 0
+        else:
+            previous, found = found, [leading(b - z, cut * current, V, sharp) for b, V in zip(B, starts, strict=True)]
+        deltas = [part.thresholded(current) for part in found]
+        S = sum_of(deltas, z)
+        step = (z + S / N).neg_()
+        if current == mu:
+            yield Iterate(z, found, deltas, step, mu, cut, passes)
+        remaining = float(torch.linalg.matrix_norm(step)) / size
+        # Σh(B_i − z), the objective with the best task vectors for this z
+        objective = (total + N * energy(z)) / 2 - sum(float(d.sigma.double().square().sum()) for d in deltas) / 2
+        rose = was == current and objective > before + 1e-7 * total
+        if rose:  # too bold: for a while the damping does not get that low again
+            lowest = min(DAMPED * max(damping, LEAST_DAMPING), MOST_DAMPING)
+            damping = min(DAMPED * lowest, MOST_DAMPING)
+        else:
+            damping, lowest = max(damping / DAMPED, lowest), lowest / FORGOTTEN
+        before = objective
+        z = _next(S, step, found, previous, current, damping, remaining)
+
+
+def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
+    """Return S = Σδ_i, multiplied out."""
+    S = torch.zeros_like(like)
+    for delta in deltas:
+        S.addmm_(delta.U * delta.sigma, delta.V.T)
+    return S
+
+
+def _next(
+    S: Tensor,
+    step: Tensor,
+    found: list[Triplets],
+    previous: list[Triplets],
+    mu: float,
+    damping: float,
+    remaining: float,
+) -> Tensor:
+    """Return −S/N + ΣK_i(x)/N."""
+    N, span = len(found), joint(found, previous)
+
+    def outside(sigma: Tensor) -> Tensor:
+        return (sigma - mu).clamp(min=0) * sigma / (sigma**2 - (REST * mu) ** 2)
+
+    curvature = Curvature(found, mu, span, outside)
+    x = _conjugate_gradients(
+        lambda X: (1 + damping) * X - curvature.of(X) / N, span.core(step), max(0.01, min(0.2, 3 * remaining))
+    )
+    return span.lifted(curvature.of(x) / N).sub_(S, alpha=1 / N)
+
+
+def _conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float) -> Tensor:
+    """Return x with apply(x) = right, the residual reduced by this factor."""
+    x, residual = torch.zeros_like(right), right.clone()
+    direction, square = residual.clone(), float((residual * residual).sum())
+    enough = reduction**2 * square
+    for _ in range(CG_STEPS):
+        if square <= enough:
+            break
+        image = apply(direction)
+        length = square / float((direction * image).sum())
+        x.add_(direction, alpha=length)
+        residual.sub_(image, alpha=length)
+        following = float((residual * residual).sum())
+        direction = residual + following / square * direction
+        square = following
+    return x

@@ -1,0 +1,61 @@
+"""The spectra of the deviations: what μ is measured by, and where the first pass starts."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+
+from tasks.merging.lore.algebra import Tensor, energy, gram_matrix
+from tasks.merging.lore.penalty import Deviations, Penalty, Scale, values
+from tasks.merging.lore.triplets import DIRECT, SHARE, Triplets, largest
+
+SHARP = 0.01
+"""Residual of the leading triplets, in units of ‖B_i‖_F/√n: the scale of μ needs no more."""
+FIRST = 64
+"""Columns for each triplet that is looked for first, where nobody knows how many lead."""
+
+
+class Start(NamedTuple):
+    """What the first pass starts from."""
+
+    penalty: Penalty
+    edge: float
+    largest: float
+    """σ_1 of the deviations."""
+    triplets: list[Triplets]
+    """The leading ones of every B_i, where they are known; as subspaces to start from."""
+
+
+def look(B: Tensor, scale: Scale) -> Start:
+    """Measure the spectra of N × m × n deviations, m ≥ n, as far as the scale of μ asks."""
+    total, n = energy(B), B.shape[2]
+    sharp = SHARP * (total / len(B) / n) ** 0.5
+    for count in _counts(scale.most, n):
+        found = [largest(b, count, sharp) for b in B]
+        spectra = Deviations([values(part.sigma) for part in found], total)
+        penalty, edge = scale.penalty(spectra)
+        followed = max(float(part.sigma[-1]) for part in found)
+        if followed < min(edge, penalty.mu) or (scale.most is not None and count > scale.most):
+            return Start(penalty, edge, spectra.largest, found)
+    spectra = Deviations([values(singular(b)) for b in B], total)
+    penalty, edge = scale.penalty(spectra)
+    return Start(penalty, edge, spectra.largest, [])
+
+
+def _counts(most: int | None, n: int) -> Iterator[int]:
+    """Yield how many triplets to look for, until a full decomposition is cheaper."""
+    enough = n // SHARE if most is None else most + 1
+    if n > DIRECT:
+        count = n // FIRST
+        while count < min(enough, n // SHARE):
+            yield count
+            count *= 2
+    if most is not None and enough < n // SHARE:
+        yield enough
+
+
+def singular(A: Tensor) -> Tensor:
+    """Return the singular values, descending, exact to √ε · σ_1."""
+    # The root of the Gram matrix's eigenvalues: several times faster than a singular value decomposition.
+    sigma: Tensor = torch.linalg.eigvalsh(gram_matrix(A)).flip(-1).clamp(min=0).sqrt()
+    return sigma

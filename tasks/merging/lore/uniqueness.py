@@ -1,0 +1,82 @@
+"""How sharply the minimum is determined: a lower bound on the curvature of the fit (docs/mathematics.md, fact 5).
+
+The fit curves in direction H by ⟨H, N·H − ΣK_i(H)⟩. The smallest value for ‖H‖ = 1 is N where no singular
+value exceeds μ, and 0 where all checkpoints share a direction in which the minimiser is not unique.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+from tasks.merging.lore.algebra import Tensor, gaussian
+from tasks.merging.lore.curvature import Curvature, joint
+from tasks.merging.lore.triplets import Triplets
+
+DOUBT = 1e-6
+"""The probability, over the random start, that the bound is wrong."""
+STEPS, CHECK = 150, 10
+"""Of Lanczos, and how often the bound is looked at."""
+FLAT = 0.02
+"""Curvature below which the minimiser is hardly unique."""
+ENOUGH = 0.6
+"""Share of the estimate at which the bound is good enough."""
+
+
+def curvature_bound(found: Sequence[Triplets], mu: float, rest: float) -> float:
+    """Return a lower bound on the curvature, given all triplets above some limit; no other σ exceeds `rest` < μ.
+
+    Below FLAT it may be 0 right away.
+    """
+    active = [part.above(mu) for part in found]
+    still = sum(part.count == 0 for part in active)
+    if still:  # K_i = 0 for each of these
+        return float(still)
+
+    def outside(sigma: Tensor) -> Tensor:
+        # whatever the other singular value is, up to `rest`
+        return (sigma - mu).clamp(min=0) / (sigma - rest).clamp(min=mu - rest)
+
+    span = joint(found, [])
+    # directions with one side outside of all that leads
+    beside = [_norm([part[side] * outside(part.sigma).sqrt() for part in active]) for side in (0, 2)]
+    inside = _inside(Curvature(found, mu, span, outside), len(found), (span.U.shape[1], span.V.shape[1]), span.U)
+    return max(min(inside, *(len(found) - each for each in beside)), 0.0)
+
+
+def _norm(parts: Sequence[Tensor]) -> float:
+    """Return ‖Σ X_iX_iᵀ‖_2."""
+    X = torch.cat(list(parts), 1)
+    return float(torch.linalg.eigvalsh(X.T @ X)[-1])
+
+
+def _inside(curvature: Curvature, N: int, shape: tuple[int, int], like: Tensor) -> float:
+    """Bound the smallest value on cores p × q, by Lanczos from a random start.
+
+    Kuczyński and Woźniakowski 1992: after k steps the largest eigenvalue of a matrix of order d is more than
+    ε of itself above the estimate with a probability of at most 1.648 √d exp(−√ε (2k − 1)).
+    """
+    here = gaussian(*shape, like=like)
+    here /= torch.linalg.matrix_norm(here)
+    before, beta = torch.zeros_like(here), 0.0
+    diagonal: list[float] = []
+    beside: list[float] = []
+    bound, doubt = 0.0, math.log(1.648 * math.sqrt(math.prod(shape)) / DOUBT)
+    for k in range(1, STEPS + 1):
+        image = curvature.of(here) - beta * before
+        diagonal.append(float((image * here).sum()))
+        image -= diagonal[-1] * here
+        beta = float(torch.linalg.matrix_norm(image))
+        exhausted = beta < 1e-6 * N or k == math.prod(shape)
+        if k % CHECK == 0 or exhausted:
+            T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
+            T += torch.diag(torch.tensor(beside, dtype=torch.float64), -1)
+            largest = float(torch.linalg.eigvalsh(T)[-1])
+            missing = 0.0 if exhausted else (doubt / (2 * k - 1)) ** 2
+            bound = N - largest / (1 - missing) if missing < 1 else 0.0
+            # the estimate is never below the curvature
+            if exhausted or bound >= ENOUGH * (N - largest) or N - largest < FLAT:
+                break
+        beside.append(beta)
+        before, here = here, image / beta
+    return bound
