@@ -14,9 +14,7 @@ import torch
 from scipy.linalg import blas, lapack
 
 from tasks.merging.lore.algebra import Tensor, energy, row_dot
-from tasks.merging.lore.duality_gap import DualityGap
 from tasks.merging.lore.newton import Iterate
-from tasks.merging.lore.penalty import Penalty
 from tasks.merging.lore.triplets import Triplets
 from tasks.merging.lore.uniqueness import curvature_bound
 
@@ -42,15 +40,35 @@ def prove(B: Tensor, total: float, here: Iterate) -> Proof | None:
 
     `total` is Σ‖B_i‖².
     """
-    residuals, aligned = [], 0.0
-    for b, found, delta in zip(B, here.triplets, here.deltas, strict=True):
+    distances = []
+    for b, found in zip(B, here.triplets, strict=True):
         A = b - here.z
-        residuals.append(distance_from(A, found))
-        aligned += float(((A @ delta.V) * delta.U).sum(0).double() @ delta.sigma.double())
-        if _limit(here) + residuals[-1] > here.mu or not bounded(A, found, _limit(here)):
+        distances.append(distance_from(A, found))
+        if _limit(here) + distances[-1] > here.mu or not bounded(A, found, _limit(here)):
             return None
-    gap = duality(here, aligned, total).gap(max(residuals) + float(torch.linalg.matrix_norm(here.step)))
-    return Proof(gap, _error(here, residuals))
+    return Proof(relative_gap(here, total, distances), _error(here, distances))
+
+
+def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> float:
+    """Return the gap between the objective and the dual point s·Y, Y_i = A_i − δ_i − step.
+
+    The Y_i sum to zero, and none exceeds μ by more than `excess`: s = μ/(μ + excess) makes them feasible. The
+    objective less the dual value is (1 − s)²/2 · Σ‖Y_i‖² + Σ(μ‖δ_i‖_* − s⟨Y_i, δ_i⟩); and as A_i has, but for
+    its distance, δ_i's singular vectors, Σ⟨Y_i, δ_i⟩ = μΣ‖δ_i‖_* − ⟨step, S⟩.
+    """
+    N, mu = len(here.deltas), here.mu
+    sigmas = [delta.sigma.double() for delta in here.deltas]
+    prices = mu * sum(float(sigma.sum()) for sigma in sigmas)
+    taken = sum(float((sigma * (sigma + 2 * mu)).sum()) for sigma in sigmas)  # σ² − μ², σ what A_i has
+    squares = max(total + N * energy(here.z) - taken, 0.0)
+    s = mu / (mu + max(distances) + float(torch.linalg.matrix_norm(here.step)))
+    pulled = -N * row_dot(here.step, here.z + here.step)  # ⟨step, S⟩
+    aside = sum(
+        distance * float(torch.linalg.vector_norm(sigma)) for distance, sigma in zip(distances, sigmas, strict=True)
+    )
+    gap = (1 - s) ** 2 / 2 * squares + (1 - s) * prices + s * max(pulled + aside, 0.0)
+    objective = squares / 2 + prices - ROUNDING * torch.finfo(here.z.dtype).eps * total
+    return gap / objective if objective > 0 else (0.0 if gap == 0.0 else math.inf)
 
 
 def curvature_at(here: Iterate) -> float:
@@ -81,20 +99,6 @@ def _error(here: Iterate, residuals: Sequence[float]) -> float:
     slope = len(residuals) * float(torch.linalg.matrix_norm(here.step)) + sum(residuals)
     curvature = curvature_at(here)
     return 2 * slope / curvature if slope < allowed_slope(here, math.inf, curvature) else math.inf
-
-
-def duality(here: Iterate, aligned: float, total: float) -> DualityGap:
-    """Return the terms of the duality gap; `aligned` is Σ⟨B_i − z, δ_i⟩, `total` Σ‖B_i‖²."""
-    N = len(here.deltas)
-    S = (here.z + here.step) * -N
-    return DualityGap.of(
-        Penalty("nuclear", here.mu),
-        [delta.sigma for delta in here.deltas],
-        [here.mu] * N,
-        aligned + row_dot(here.z, S),
-        row_dot(S, S) / N,
-        total,
-    )
 
 
 def distance_from(A: Tensor, found: Triplets) -> float:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, allowed_slope, curvature_at, duality, prove
+from tasks.merging.lore.certificate import Proof, allowed_slope, curvature_at, prove, relative_gap
 from tasks.merging.lore.newton import Iterate, iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Unproven
@@ -76,8 +76,7 @@ class _Goal:
                 self._curvature = curvature_at(here)
             if self._curvature > FLAT:
                 return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self._curvature)
-        aligned = sum(float((d.sigma.double() * (d.sigma.double() + here.mu)).sum()) for d in here.deltas)
-        return duality(here, aligned, self._total).gap(step) <= CAUTION * self._gap
+        return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
 def met(proof: Proof, tolerance: float | Near) -> bool:

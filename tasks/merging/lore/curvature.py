@@ -44,12 +44,12 @@ def joint(found: Sequence[Triplets], before: Sequence[Triplets]) -> Span:
 class Curvature:
     """ΣK_i on cores p × q."""
 
-    def __init__(self, found: Sequence[Triplets], mu: float, span: Span, outside: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, found: Sequence[Triplets], cuts: tuple[float, float], span: Span, outside: Callable[[Tensor], Tensor]) -> None:
         """Take the leading triplets; `outside` gives K's coefficient between σ and what does not lead."""
         self._counts = [part.count for part in found]
         self._U = torch.cat([span.U.T @ part.U for part in found], 1)
         self._V = torch.cat([span.V.T @ part.V for part in found], 1)
-        self._weights = [_weights(part.sigma, mu) for part in found]
+        self._weights = [_weights(part.sigma, *cuts) for part in found]
         self._outside = torch.cat([outside(part.sigma) for part in found])
 
     def of(self, X: Tensor) -> Tensor:
@@ -74,14 +74,18 @@ class Curvature:
         return self._U @ (inner + alpha[:, None] * left) + (right * alpha) @ self._V.T
 
 
-def _weights(sigma: Tensor, mu: float) -> tuple[Tensor, Tensor]:
+def shrunk(sigma: Tensor, mu: float, level: float) -> Tensor:
+    """Return σ − μ for what exceeds the level, and 0 for the rest."""
+    return torch.where(sigma > level, sigma - mu, 0.0)
+
+
+def _weights(sigma: Tensor, mu: float, level: float) -> tuple[Tensor, Tensor]:
     """Return the coefficients of X_jk and of X_kj between the known singular values."""
-    d = (sigma - mu).clamp(min=0)
+    d = shrunk(sigma, mu, level)
     difference, total = sigma[:, None] - sigma, sigma[:, None] + sigma
-    active = (sigma > mu).to(sigma.dtype)
-    both = active[:, None] * active
+    both = (d[:, None] > 0) & (d > 0)
     close = difference.abs() < 1e-6 * mu
-    symmetric = torch.where(close, both, (d[:, None] - d) / difference.masked_fill(close, 1.0))
-    symmetric = torch.where(both > 0, both, symmetric)
+    symmetric = ((d[:, None] - d) / difference.masked_fill(close, 1.0)).clamp(0, 1)
+    symmetric = torch.where(both | close, both.to(sigma.dtype), symmetric)
     rotating = (d[:, None] + d) / total
     return (symmetric + rotating) / 2, (symmetric - rotating) / 2

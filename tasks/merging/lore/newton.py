@@ -12,12 +12,12 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy
-from tasks.merging.lore.curvature import Curvature, Span, joint
+from tasks.merging.lore.curvature import Curvature, joint, shrunk
 from tasks.merging.lore.spectrum import Start
 from tasks.merging.lore.triplets import Triplets, leading
 
-CONTINUATION = 0.1
-"""Factor by which μ comes down from σ_1 in each pass, until it is what was asked for."""
+DESCENT = 0.3
+"""μ comes down from σ_1 by this factor in each pass, by less for few checkpoints, until it is what was asked for."""
 CUT = 0.85
 """Share of μ down to which singular triplets are found; with noise just below, halfway between edge and μ."""
 NOISY = 0.8
@@ -52,35 +52,40 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterato
     cut = (1 + start.edge / mu) / 2 if NOISY * mu < start.edge < mu else CUT
     z = torch.zeros_like(B[0])
     found = start.triplets
-    current, damping, before, passes = start.largest, FIRST_DAMPING, float("inf"), 0
+    # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
+    descent = max(DESCENT, 1.1 / (N - 1))
+    level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
     while True:
         passes += 1
         on_pass(passes)
-        was, current = current, max(mu, CONTINUATION * current)
+        # What exceeds the level leads, and is cut to the μ after it: the minimiser moves with μ along a line
+        # as long as nothing else comes to lead. With a small μ at once everything would lead everywhere.
+        following = max(mu, descent * level)
         starts = [part.V for part in found] or [B.new_zeros(B.shape[2], 0)] * N
         # as sharp as this pass's step can use
         sharp = 0.1 * min(remaining, 0.1) * size
-        if passes == 1 and found and cut * current > max(float(part.sigma[-1]) for part in found):
-            previous, found = [], [part.above(cut * current) for part in found]  # z is still 0
+        if passes == 1 and found and cut * level > max(float(part.sigma[-1]) for part in found):
+            previous, found = [], [part.above(cut * level) for part in found]  # z is still 0
         else:
-            previous, found = found, [leading(b - z, cut * current, V, sharp) for b, V in zip(B, starts, strict=True)]
-        deltas = [part.thresholded(current) for part in found]
+            previous, found = found, [leading(b - z, cut * level, V, sharp) for b, V in zip(B, starts, strict=True)]
+        deltas = [part.thresholded(following, level) for part in found]
         S = sum_of(deltas, z)
         step = (z + S / N).neg_()
-        if current == mu:
+        if level == mu:
             yield Iterate(z, found, deltas, step, mu, cut, passes)
         remaining = float(torch.linalg.matrix_norm(step)) / size
         # Σh(B_i − z), the objective with the best task vectors for this z
         objective = (total + N * energy(z)) / 2 - sum(float(d.sigma.double().square().sum()) for d in deltas) / 2
-        rose = was == current and objective > before + 1e-7 * total
+        rose = level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total
         if rose:  # too bold: for a while the damping does not get that low again
             lowest = min(DAMPED * max(damping, LEAST_DAMPING), MOST_DAMPING)
             damping = min(DAMPED * lowest, MOST_DAMPING)
         else:
             damping, lowest = max(damping / DAMPED, lowest), lowest / FORGOTTEN
-        before = objective
-        z = _next(S, step, found, previous, current, damping, remaining)
+        before = objective if level == mu else float("inf")
+        z = _next(S, step, found, previous, (following, level), damping, remaining)
+        level = following
 
 
 def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
@@ -96,7 +101,7 @@ def _next(
     step: Tensor,
     found: list[Triplets],
     previous: list[Triplets],
-    mu: float,
+    cuts: tuple[float, float],
     damping: float,
     remaining: float,
 ) -> Tensor:
@@ -104,9 +109,9 @@ def _next(
     N, span = len(found), joint(found, previous)
 
     def outside(sigma: Tensor) -> Tensor:
-        return (sigma - mu).clamp(min=0) * sigma / (sigma**2 - (REST * mu) ** 2)
+        return shrunk(sigma, *cuts) * sigma / (sigma**2 - (REST * cuts[0]) ** 2)
 
-    curvature = Curvature(found, mu, span, outside)
+    curvature = Curvature(found, cuts, span, outside)
     x = _conjugate_gradients(
         lambda X: (1 + damping) * X - curvature.of(X) / N, span.core(step), max(0.01, min(0.2, 3 * remaining))
     )

@@ -50,9 +50,9 @@ class Triplets(NamedTuple):
         """Return the k largest."""
         return Triplets(self.U[:, :k], self.sigma[:k], self.V[:, :k])
 
-    def thresholded(self, mu: float) -> Factors:
-        """Return the matrix with μ taken off its singular values."""
-        U, sigma, V = self.above(mu)
+    def thresholded(self, mu: float, level: float | None = None) -> Factors:
+        """Return the matrix with μ taken off the singular values above the level, by default μ, the others 0."""
+        U, sigma, V = self.above(mu if level is None else level)
         return Factors(U, sigma - mu, V)
 
 

@@ -40,7 +40,7 @@ def curvature_bound(found: Sequence[Triplets], mu: float, rest: float) -> float:
     span = joint(found, [])
     # directions with one side outside of all that leads
     beside = [_norm([part[side] * outside(part.sigma).sqrt() for part in active]) for side in (0, 2)]
-    inside = _inside(Curvature(found, mu, span, outside), len(found), (span.U.shape[1], span.V.shape[1]), span.U)
+    inside = _inside(Curvature(found, (mu, mu), span, outside), len(found), (span.U.shape[1], span.V.shape[1]), span.U)
     return max(min(inside, *(len(found) - each for each in beside)), 0.0)
 
 
