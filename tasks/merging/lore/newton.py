@@ -14,20 +14,20 @@ import torch
 from tasks.merging.lore.algebra import Factors, Tensor, energy
 from tasks.merging.lore.curvature import Curvature, joint, shrunk
 from tasks.merging.lore.spectrum import Start
-from tasks.merging.lore.triplets import Triplets, leading
+from tasks.merging.lore.triplets import DIRECT, Triplets, leading
 
 DESCENT = 0.3
 """μ comes down from σ_1 by this factor in each pass, by less for few checkpoints, until it is what was asked for."""
 CUT = 0.85
-"""Share of μ down to which singular triplets are found; with noise just below, halfway between edge and μ."""
+"""Share of μ down to which singular triplets are found."""
 NOISY = 0.8
-"""Noise edge, in units of μ, from where on it counts as just below."""
+"""Noise edge, in units of μ, above which subspaces stop halfway to μ: they take long to tell noise from noise."""
 REST = 0.7
 """Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 0.05, 1e-3, 1.0
 DAMPED, FORGOTTEN = 8, 2
 """Factors by which damping rises and falls, and by which the lowest allowed falls."""
-CG_STEPS = 25
+CG_STEPS = 12
 FIRST_COLUMNS = 8
 
 
@@ -49,7 +49,8 @@ class Iterate(NamedTuple):
 def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterator[Iterate]:
     """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n."""
     N, total, mu = len(B), energy(B), start.penalty.mu
-    cut = (1 + start.edge / mu) / 2 if NOISY * mu < start.edge < mu else CUT
+    crowded = B.shape[2] > DIRECT and NOISY * mu < start.edge < mu
+    cut = (1 + start.edge / mu) / 2 if crowded else CUT
     z = torch.zeros_like(B[0])
     found = start.triplets
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.

@@ -19,7 +19,7 @@ STEPS, CHECK = 150, 10
 """Of Lanczos, and how often the bound is looked at."""
 FLAT = 0.02
 """Curvature below which the minimiser is hardly unique."""
-ENOUGH = 0.6
+ENOUGH = 0.5
 """Share of the estimate at which the bound is good enough."""
 
 
