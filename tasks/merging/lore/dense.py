@@ -1,7 +1,7 @@
 """Solving with full decompositions in every pass: for small matrices, or many active singular values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -18,7 +18,13 @@ DENSE_SINGLE_PASSES = 300
 """Passes in float32: beyond these its rounding is the likely obstacle, and float64 takes over."""
 
 
-def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
+def solve_densely(
+    B: Tensor,
+    scale: Scale,
+    tolerance: float,
+    passes: int | None = None,
+    on_pass: Callable[[int], None] = lambda number: None,
+) -> Solution:
     """Solve for N × m × n deviations, m ≥ n; with `passes`, run that many of Algorithm 1, converged or not.
 
     Raises NotConverged naming the gap reached; Unproven where float32 is too coarse.
@@ -32,6 +38,7 @@ def solve_densely(B: Tensor, scale: Scale, tolerance: float, passes: int | None 
     momentum = Momentum()
     limit = passes or (DENSE_PASSES if B.dtype == torch.float64 else DENSE_SINGLE_PASSES)
     for taken in range(1, limit + 1):
+        on_pass(taken)
         current = penalty if passes else penalty.coming_down(found.largest, taken)
         shrunk = [shrink(b - z, current, tolerance) for b in B]
         S = torch.zeros_like(z)

@@ -4,6 +4,8 @@ Each pass multiplies every A_i = B_i − z by its subspace once from either side
 and nothing is decomposed in full (docs/mathematics.md, facts 4 to 6).
 """
 
+from collections.abc import Callable
+
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
@@ -32,7 +34,9 @@ The estimate sees the subspaces only; the proof sees what lies outside them too,
 """
 
 
-def solve_by_subspaces(B: Tensor, scale: Scale, tolerance: float) -> Solution | None:
+def solve_by_subspaces(
+    B: Tensor, scale: Scale, tolerance: float, on_pass: Callable[[int], None] = lambda number: None
+) -> Solution | None:
     """Solve for N × m × n deviations; None where too much is active for subspaces to pay.
 
     Raises Unproven where more precision, or a decomposition, is needed for a proof.
@@ -48,6 +52,7 @@ def solve_by_subspaces(B: Tensor, scale: Scale, tolerance: float) -> Solution | 
     if PRODUCT_ROUNDING * torch.finfo(B.dtype).eps * largest > tolerance * threshold(found, penalty).lowest:
         raise Unproven
     for passes in range(1, SUBSPACE_PASSES + 1):
+        on_pass(passes)
         current = penalty.coming_down(largest, passes)
         latest = threshold(found, current)
         duality = fista.take(latest.deltas, latest.thresholds, current)
