@@ -1,5 +1,6 @@
-"""Leaving a pool of threads: at once when the process is to stop, by force where a thread does not return."""
+"""Leaving a pool of threads: at once when the process is to stop, and without those that do not return."""
 
+import atexit
 import os
 import signal
 import threading
@@ -7,15 +8,19 @@ from concurrent.futures import ThreadPoolExecutor
 
 from tasks.base.publish import discard_scratch
 
-PATIENCE_S = 2.0
-"""Seconds that threads have to return once the process is to stop; a solve returns at its next pass."""
+PATIENCE_S = 0.5
+"""Seconds that a pool's threads have to return once the process is to stop; a solve ends at its next pass."""
+REST_S = 2.5
+"""Seconds after that for what the main thread has to end: the claim, the flow run."""
+EXITS_S = 1.0
+"""Seconds after that for exit handlers; a stopped process ends within 5 in all."""
 
 
 def leave(pool: ThreadPoolExecutor, error: BaseException | None) -> None:
     """Cancel what waits in a pool, and wait for its threads.
 
     An `error` that is no Exception is the wish to stop (Ctrl-C, SIGTERM). A decomposition of a large matrix
-    hears nothing of it for minutes, and no thread can be ended from outside, so then the process ends here.
+    hears nothing of it for minutes, and Python would wait for its thread: then the process is ended by force.
     """
     pool.shutdown(wait=False, cancel_futures=True)
     if error is None or isinstance(error, Exception):
@@ -27,8 +32,25 @@ def leave(pool: ThreadPoolExecutor, error: BaseException | None) -> None:
         waiting.join(PATIENCE_S)
     finally:  # also when Ctrl-C comes a second time
         if waiting.is_alive():
-            discard_scratch()
-            os._exit(_exit_code(error))  # as after a kill: the journal is whole after every line
+            threading.Thread(target=_end, args=(waiting, _exit_code(error)), daemon=True).start()
+
+
+def _end(waiting: threading.Thread, code: int) -> None:
+    """End the process, unless the pool's threads return while the main thread ends what it does."""
+    waiting.join(REST_S)
+    if not waiting.is_alive():
+        return
+    with _ending:
+        discard_scratch()
+        # what Python would do only after the threads, such as ending the servers that were started
+        exits = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+        exits.start()
+        exits.join(EXITS_S)
+        os._exit(code)
+
+
+_ending = threading.Lock()
+"""Of several pools whose threads do not return, one ends the process."""
 
 
 def _exit_code(error: BaseException) -> int:
