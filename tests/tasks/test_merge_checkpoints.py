@@ -17,6 +17,7 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures
 from tasks.base.publish import MANIFEST
 from tasks.base.records import MergeReport
+from tasks.engine.progress import Headway
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 from tasks.merging.lore import dense
@@ -80,10 +81,10 @@ def test_the_same_inputs_give_the_same_bytes(artifacts: Path) -> None:
 
 
 def test_a_finished_merge_is_not_done_again_and_a_damaged_one_is(artifacts: Path) -> None:
-    done: list[str] = []
+    done: list[Headway] = []
 
     def merge() -> None:
-        merge_checkpoints(AVERAGE, artifacts, lambda name, *progress: done.append(name))
+        merge_checkpoints(AVERAGE, artifacts, done.append)
 
     merge()
     assert len(done) == 5
