@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tasks import merge_checkpoints
 from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import INDEX, SINGLE
+from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import equal, read
@@ -252,7 +253,7 @@ def test_a_source_deleted_before_its_digest_is_taken_is_named(
         deleted.wait()
         return take(source)
 
-    def delete(name: str, done: int, total: int) -> None:
+    def delete(headway: Headway) -> None:
         shutil.rmtree(three[0], ignore_errors=True)
         deleted.set()
 
