@@ -27,7 +27,7 @@ Set = Annotated[
 Refresh = Annotated[bool, typer.Option("--refresh", help="Fetch the run again although it was fetched.")]
 ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
 DEBUG = "--debug"
-GRACE_S = 5.0
+GRACE_S = 4.5
 """Seconds between SIGTERM and the end of a process that is still computing."""
 
 
@@ -116,8 +116,8 @@ def inspect_command(
     from tasks.reporting.deviation_table import deviation_text
     from tasks.reporting.inspection import inspect_directories
 
-    with tensor_progress("inspect") as on_tensor:
-        found = inspect_directories(checkpoints, base, out, on_tensor)
+    with tensor_progress("inspect") as on_progress:
+        found = inspect_directories(checkpoints, base, out, on_progress)
     print(deviation_text(found.labels, found.base, found.tensors, tensors))
 
 

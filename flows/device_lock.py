@@ -2,15 +2,15 @@
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 
-from filelock import FileLock, Timeout
 from prefect import get_client, get_run_logger
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalConcurrencyLimitUpdate
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
 from tasks.base.directories import cache_dir
+from tasks.base.held_lock import held_lock
 from tasks.engine.devices import choose_devices
 from tasks.parameters.params import Params
 
@@ -29,7 +29,7 @@ def device_lock(params: Params) -> Iterator[None]:
     names = [f"loreline-{socket.gethostname()}-{device.replace(':', '-')}" for device in _devices(params)]
     with ExitStack() as held:
         for name in names:
-            held.enter_context(_locked(name))
+            held.enter_context(_locked(name, f"the merge of run {params.fetch.source}"))
             _prepare_limit(name)
         slots = concurrency(
             names, strict=True, lease_duration=SLOT_LEASE_S, raise_on_lease_renewal_failure=False
@@ -44,20 +44,9 @@ def _devices(params: Params) -> list[str]:
     return sorted({device for each in wanted for device in choose_devices(each, decomposes=True)})
 
 
-@contextmanager
-def _locked(name: str) -> Iterator[None]:
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(locks / name)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        get_run_logger().info("%s: in use by another merge; waiting until it is free", name)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+def _locked(name: str, work: str) -> AbstractContextManager[None]:
+    say = get_run_logger().info
+    return held_lock(cache_dir() / "locks" / name, work, lambda news: say("%s: in use; %s", name, news))
 
 
 def _prepare_limit(name: str) -> None:

@@ -133,8 +133,8 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
         before = None if again else Ledger().merged_as(identity)
         if before:
             return claim.settle("merged", before.sentence, identity, before.version, before.tag)
-        with tensor_progress() as on_tensor:
-            report = _merge(params.merge, artifacts, on_tensor)
+        with tensor_progress() as on_progress:
+            report = _merge(params.merge, artifacts, on_progress)
         for note in report.notes:
             say(f"merge: {note}")
         evaluation = _evaluate(params.evaluate, params.register_, artifacts, _say_model)

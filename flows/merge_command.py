@@ -19,8 +19,8 @@ def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None
     if dry_run:
         print(merge_plan(plan_selection(params, artifacts), out))
         return
-    with tensor_progress() as on_tensor:
-        report = merge_checkpoints(params, artifacts, on_tensor)
+    with tensor_progress() as on_progress:
+        report = merge_checkpoints(params, artifacts, on_progress)
     _report(report, out)
 
 
@@ -38,8 +38,8 @@ def merge_named(
     if dry_run:
         print(merge_plan(plan_directories(variants, recipe.checkpoints), out))
         return
-    with tensor_progress() as on_tensor:
-        reports = sweep_directories(variants, recipe.checkpoints, on_tensor)
+    with tensor_progress() as on_progress:
+        reports = sweep_directories(variants, recipe.checkpoints, on_progress)
     for directory, report in reports.items():
         _report(report, directory)
 

@@ -3,7 +3,7 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,7 +16,10 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-PLAIN_EVERY_S = 10.0
+from tasks.engine.progress import Headway, OnProgress
+
+PLAIN_EVERY_S = 9.0
+"""Seconds between plain lines: with what a merge takes to say where it is, less than 10."""
 
 
 def make_bar(what: str, *columns: ProgressColumn) -> Progress:
@@ -26,18 +29,19 @@ def make_bar(what: str, *columns: ProgressColumn) -> Progress:
 
 
 @contextmanager
-def tensor_progress(what: str = "merge") -> Iterator[Callable[[str, int, int], None]]:
-    """Yield a function to call after every tensor; end with time and peak memory."""
+def tensor_progress(what: str = "merge") -> Iterator[OnProgress]:
+    """Yield a function that shows how far a merge is; end with time and peak memory."""
     start = told = time.monotonic()
     with make_bar(what, DownloadColumn()) as bar:
         task = bar.add_task("", total=None)
 
-        def show(name: str, done: int, total: int) -> None:
+        def show(headway: Headway) -> None:
             nonlocal told
-            bar.update(task, completed=done, total=total, description=name)
+            description = headway.solved or headway.last
+            bar.update(task, completed=headway.done, total=headway.total, description=description)
             if bar.disable and time.monotonic() - told > PLAIN_EVERY_S:
                 told = time.monotonic()
-                say(f"{what}: {done / 1e6:.0f} of {total / 1e6:.0f} MB, last {name}")
+                say(f"{what}: {headway}")
 
         yield show
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

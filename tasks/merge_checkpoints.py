@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,19 +18,18 @@ from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
-from tasks.engine.execute import OnTensor
+from tasks.engine.leaving import leave
 from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
 from tasks.engine.planning import narrowed, plan_merges, with_variants
+from tasks.engine.progress import OnProgress, untold
 from tasks.engine.publish_merges import Job, Target, publish_merges
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.model_card import model_card
 from tasks.sources.staging import staged
 
 
-def merge_checkpoints(
-    params: MergeParams, artifacts: Path, on_tensor: OnTensor = lambda name, done, total: None
-) -> MergeReport:
+def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgress = untold) -> MergeReport:
     """Publish artifacts/merged: a Hugging Face model directory with merge.json and a model card.
 
     Raises BadInput for checkpoints that cannot be merged, naming checkpoint and tensor.
@@ -41,7 +41,7 @@ def merge_checkpoints(
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
         job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card)
-        publish_merges(plan_selection(params, artifacts), job, on_tensor)
+        publish_merges(plan_selection(params, artifacts), job, on_progress)
     return _report(target)
 
 
@@ -56,26 +56,28 @@ def merge_directories(
     params: MergeParams,
     directories: Sequence[Path],
     out: Path,
-    on_tensor: OnTensor = lambda name, done, total: None,
+    on_progress: OnProgress = untold,
 ) -> MergeReport:
     """Merge model directories (oldest first) into `out`, outside any pipeline.
 
     Raises BadInput for inputs that cannot be merged, and for an `out` that is not free or an earlier merge.
     """
-    return sweep_directories({out: params}, directories, on_tensor)[out]
+    return sweep_directories({out: params}, directories, on_progress)[out]
 
 
 def sweep_directories(
     variants: Mapping[Path, MergeParams],
     directories: Sequence[Path],
-    on_tensor: OnTensor = lambda name, done, total: None,
+    on_progress: OnProgress = untold,
 ) -> dict[Path, MergeReport]:
     """Merge model directories once for each output directory, as its parameters say, in one read.
 
     The parameters may differ in what their method reads. Raises BadInput as a single merge does.
     """
     plan = plan_directories(variants, directories)
-    with ThreadPoolExecutor(len(plan.sources)) as hashing:
+    with ExitStack() as stack:
+        hashing = ThreadPoolExecutor(len(plan.sources))
+        stack.push(lambda kind, error, trace: leave(hashing, error))
         # Digests are taken while the merge runs: nothing waits for them but the manifest.
         digests = [hashing.submit(_digest, source) for source in plan.sources]
         targets = [_target(plan, i, out, digests) for i, out in enumerate(variants)]
@@ -84,7 +86,7 @@ def sweep_directories(
             inputs = [(str(directory), step_of(directory)) for directory in directories]
             wanted = [targets[i] for i in todo]
             job = Job(inputs, lambda i: digests[i].result(), wanted, narrowed, _write, model_card)
-            publish_merges(with_variants(plan, todo), job, on_tensor)
+            publish_merges(with_variants(plan, todo), job, on_progress)
         return {target.published: _report(target) for target in targets}
 
 
@@ -98,10 +100,12 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
     return plan_merges(list(variants.values()), open_models(directories, labels, base), base, steps)
 
 
-def _write(plan: Plan, directories: Sequence[Path], on_tensor: OnTensor) -> list[dict[str, TensorMeasures]]:
+def _write(
+    plan: Plan, directories: Sequence[Path], on_progress: OnProgress
+) -> list[dict[str, TensorMeasures]]:
     if isinstance(plan, AdapterPlan):
-        return merge_adapters(plan, directories, on_tensor)
-    return write_models(plan, directories, on_tensor)
+        return merge_adapters(plan, directories, on_progress)
+    return write_models(plan, directories, on_progress)
 
 
 def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Future[str]]) -> Target:

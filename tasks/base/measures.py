@@ -3,6 +3,7 @@
 Plain data. Methods and engine make it, merge.json and the journal keep it, reports read it.
 """
 
+import operator
 from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -83,11 +84,13 @@ class IsoCMeasures(Measures):
 
 
 class Averaged(Measures):
-    """A plain average, where LoRE has nothing to decompose or is set not to."""
+    """A plain average, where LoRE has nothing to decompose, is set not to, or had no time to."""
 
     kind: Literal["averaged"] = "averaged"
     identical: bool
     """Whether the checkpoints share the tensor; False where that was not compared."""
+    out_of_time: bool = Field(default=False, exclude_if=operator.not_)
+    """Whether merge.lore.time_limit was over before it was solved; of a stack, one of its matrices."""
 
 
 class LoreMeasures(Measures):

@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import logging
 import os
 import re
 import shutil
@@ -16,7 +17,10 @@ from filelock import FileLock, Timeout
 from tasks.base.digests import file_digests
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput
+from tasks.base.held_lock import held_lock
 from tasks.base.records import FileDigest, Record, digest_of
+
+log = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 
@@ -86,9 +90,10 @@ def publishing(
     the two is there, complete. Raises BadInput when something else lies there, or came there meanwhile (see
     `check_replaceable`), unless the directory is Loreline's own (`owned`: a store, a cache). The manifest is
     written last; a `made_from` that is known only then may be a function. With `resume`, the identity of the
-    work, the scratch directory still holds the files of a killed process with the same one.
+    work, the scratch directory still holds the files of a stopped or killed process with the same one.
     """
-    with _lock(directory), _scratch(directory, resume) as scratch:
+    work = f"the process that writes {directory.absolute()}"
+    with held_lock(_lock(directory), work, log.warning), _scratch(directory, resume) as scratch:
         if not owned:
             check_replaceable(directory)
         yield scratch
@@ -110,11 +115,9 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
-def _lock(directory: Path) -> FileLock:
-    """Return the lock of a directory's one writer; it is released when its process ends."""
-    locks = cache_dir() / "locks"
-    locks.mkdir(parents=True, exist_ok=True)
-    return FileLock(locks / digest_of(str(directory.absolute())))
+def _lock(directory: Path) -> Path:
+    """Return the lock file of a directory's one writer."""
+    return cache_dir() / "locks" / digest_of(str(directory.absolute()))
 
 
 @contextmanager
@@ -123,16 +126,24 @@ def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
     scratch = directory.with_name(f".{directory.name}.{(resume or uuid.uuid4().hex)[:16]}")
     _remove_stale(directory, keep=scratch)
     scratch.mkdir(exist_ok=True)
-    _scratches.add(scratch)
+    if resume is None:
+        _scratches.add(scratch)
+    stopped = False
     try:
         yield scratch
+    except BaseException as error:
+        stopped = not isinstance(error, Exception)  # by Ctrl-C or SIGTERM
+        raise
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        if stopped and resume is not None:
+            log.warning("stopped: %s is kept, and the same command goes on from there", scratch)
+        else:
+            shutil.rmtree(scratch, ignore_errors=True)
         _scratches.discard(scratch)
 
 
 def _remove_stale(directory: Path, keep: Path | None) -> None:
-    """Remove scratch directories of killed processes; the caller holds the lock, so no writer is at work."""
+    """Remove what stopped and killed processes left; the caller holds the lock, so no writer is at work."""
     name = re.compile(rf"\.{re.escape(directory.name)}\.[0-9a-f]{{16}}(\.old)?")
     for path in directory.parent.iterdir():
         if name.fullmatch(path.name) and path != keep:
@@ -141,15 +152,19 @@ def _remove_stale(directory: Path, keep: Path | None) -> None:
 
 def tidy(directory: Path) -> None:
     """Remove scratch directories of killed processes, unless a writer holds the lock."""
-    with suppress(Timeout), _lock(directory).acquire(timeout=0):
+    with suppress(Timeout), FileLock(_lock(directory)).acquire(timeout=0):
         _remove_stale(directory, keep=None)
 
 
 _scratches: set[Path] = set()
+"""Of this process, without those from which a later one can go on."""
 
 
 def discard_scratch() -> None:
-    """Remove this process's scratch directories, for a process that has to end at once."""
+    """Remove this process's scratch directories, for a process that has to end at once.
+
+    Those from which a later process can go on are kept.
+    """
     for scratch in list(_scratches):
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -18,37 +18,41 @@ from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS
 from tasks.checkpoints.peft.config import ADAPTER_CONFIG
 from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors, run_program
 from tasks.engine.cut import cut
-from tasks.engine.execute import OnTensor
+from tasks.engine.progress import Headway, OnProgress, untold
 from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS, averaging
 from tasks.merging.program import Finish, Settings
+from tasks.merging.solving import Solving
 
 
 def merge_adapters(
-    plan: AdapterPlan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
+    plan: AdapterPlan, directories: Sequence[Path], on_progress: OnProgress = untold
 ) -> list[dict[str, TensorMeasures]]:
     """Write each variant as an adapter directory: factors, configuration, the newest's other files.
 
     Adapters are small: every variant reads them again. Return what was measured of each tensor, variant by
     variant. Raises BadInput for NaN and overflow.
     """
-    total, done = len(plan.groups) * len(plan.variants), 0
+    total, solving = len(plan.shapes) * len(plan.variants), Solving()
+    last, done = "", 0
 
-    def hear(tensor: str) -> None:
-        nonlocal done
-        done += 1
-        on_tensor(tensor, done * plan.bytes_written // total, plan.bytes_written)
+    def tell(names: Sequence[str]) -> None:
+        nonlocal last, done
+        last, done = (names[-1] if names else last), done + len(names)
+        written = done * plan.bytes_written // total
+        on_progress(Headway(last, written, plan.bytes_written, done, total, solving.passes))
 
     with one_thread_each(plan.method.whole):
-        variants = zip(plan.variants, directories, strict=True)
-        return [_write(plan, settings, directory, hear) for settings, directory in variants]
+        settings = [replace(own, solving=solving) for own in plan.variants]
+        variants = zip(settings, directories, strict=True)
+        return [_write(plan, own, directory, tell) for own, directory in variants]
 
 
 def _write(
-    plan: AdapterPlan, settings: Settings, directory: Path, hear: Callable[[str], None]
+    plan: AdapterPlan, settings: Settings, directory: Path, tell: Callable[[Sequence[str]], None]
 ) -> dict[str, TensorMeasures]:
-    merged = merge_factors(plan, settings, hear)
+    merged = merge_factors(plan, settings, tell)
     _write_tensors(plan, settings, merged, directory)
     newest = plan.inputs[-1]
     for path in side_files(newest.directory):

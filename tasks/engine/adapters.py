@@ -2,7 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -16,7 +17,9 @@ from tasks.checkpoints.numbers import Numbers, all_finite, encode
 from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.devices import cores
+from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan, written_dtype
+from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
 from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation
@@ -103,9 +106,12 @@ def factor_names(tensor: str, adapters: Sequence[Adapter]) -> tuple[str, str]:
 
 
 def merge_factors(
-    plan: AdapterPlan, settings: Settings, on_merged: Callable[[str], None]
+    plan: AdapterPlan, settings: Settings, tell: Callable[[Sequence[str]], None]
 ) -> dict[str, MergedFactors]:
-    """Merge the changes of all tensors within the spans of their factors, on every core."""
+    """Merge the changes of all tensors within the spans of their factors, on every core.
+
+    `tell` is called with the names of those that are done, and with none while the next take their time.
+    """
     shapes = plan.shapes
     # measuring and merging need the same span; two for each thread is what may be in use at a time
     spans = lru_cache(2 * cores())(lambda tensor: span(plan.products(tensor)))
@@ -116,10 +122,15 @@ def merge_factors(
         return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
 
     merged: dict[str, MergedFactors] = {}
-    with ThreadPoolExecutor(cores(), initializer=compute_alone if plan.method.whole else None) as pool:
-        for found in pool.map(merge, plan.groups):
-            merged |= found
-            on_merged(next(reversed(found)))
+    with ExitStack() as stack:
+        pool = ThreadPoolExecutor(cores(), initializer=compute_alone if plan.method.whole else None)
+        stack.push(lambda kind, error, trace: leave(pool, error))
+        stack.enter_context(settings.solving)
+        for running in [pool.submit(merge, names) for names in plan.groups]:
+            while not wait([running], TELL_EVERY_S).done:
+                tell([])
+            merged |= (found := running.result())
+            tell(list(found))
     return merged
 
 

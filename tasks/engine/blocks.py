@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tasks.checkpoints.numbers import Numbers
 from tasks.checkpoints.weights import NotFinite, WeightReader
 from tasks.engine.cut import Piece, cut
 from tasks.engine.devices import CPU, compute_threads
+from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
 from tasks.merging.block import Block
 from tasks.merging.program import Measure
@@ -45,8 +47,10 @@ class Blocks:
     def __enter__(self) -> "Blocks":
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        leave(self._pool, error)
 
     def start(self, function: Callable[[Block], Any], name: str, keep: bool = False) -> list[Future[Any]]:
         """Submit a function for all blocks of a tensor; with `keep`, hold the blocks for the next call."""

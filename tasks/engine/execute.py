@@ -16,16 +16,16 @@ from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import parts
+from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.output import Output, Written, open_output
 from tasks.engine.plan import Plan
+from tasks.engine.progress import TELL_EVERY_S, Headway, OnProgress, untold
 from tasks.merging.arrays import to_numpy
 from tasks.merging.block import Block
 from tasks.merging.deviation import Deviation, describe, deviation, join
 from tasks.merging.program import FamilyFinish, Measure, Settings, worst
-
-OnTensor = Callable[[str, int, int], None]
-"""Called with a tensor's name once it is merged, the bytes merged so far, and all bytes."""
+from tasks.merging.solving import Solving
 
 
 def execute(
@@ -33,7 +33,7 @@ def execute(
     directories: Sequence[Path],
     max_shard_bytes: int,
     devices: Sequence[str],
-    on_tensor: OnTensor = lambda name, done, total: None,
+    on_progress: OnProgress = untold,
 ) -> list[Written]:
     """Write each variant's weight files into its directory, resuming what a killed execution left there.
 
@@ -49,16 +49,25 @@ def execute(
         blocks = Blocks(plan, devices)
         # One thread more than compute blocks, so that there are always blocks waiting for a thread. ExitStack
         # leaves in reverse order: tensors are cancelled first, then the blocks that they wait for.
-        tensors = stack.enter_context(ThreadPoolExecutor(blocks.threads + 1))
+        tensors, solving = ThreadPoolExecutor(blocks.threads + 1), Solving()
+        stack.push(lambda kind, error, trace: leave(tensors, error))
         stack.enter_context(blocks)
         stack.callback(tensors.shutdown, wait=False, cancel_futures=True)
-        _Merging(plan, outputs, blocks).start(tensors)
-        done = 0
+        stack.enter_context(solving)
+        _Merging(plan, outputs, blocks, solving).start(tensors)
+        last, done = "", 0
+
+        def tell() -> None:
+            tensors_done = len(plan.spec) - max(output.unfinished for output in outputs)
+            on_progress(Headway(last, done, plan.bytes_written, tensors_done, len(plan.spec), solving.passes))
+
         for name, stored in plan.spec.items():
             for output in outputs:
+                while not output.is_ready(name, TELL_EVERY_S):
+                    tell()
                 output.finish(name)  # in the order of the files, because the journal hashes along them
-            done += len(outputs) * stored.size
-            on_tensor(name, done, plan.bytes_written)
+            last, done = name, done + len(outputs) * stored.size
+            tell()
         return [output.close() for output in outputs]
 
 
@@ -66,25 +75,26 @@ def survey(
     plan: Plan,
     measure: Measure,
     devices: Sequence[str],
-    on_tensor: OnTensor = lambda name, done, total: None,
+    on_progress: OnProgress = untold,
 ) -> dict[str, list[Any]]:
     """Measure every block of the floating tensors, writing nothing; return results by tensor, in order."""
     keep_freed_pages()
     found: dict[str, list[Any]] = {}
     done, total = 0, sum(plan.spec[name].size for name in plan.shapes)
     with one_thread_each(False), Blocks(plan, devices) as blocks:
-        for name in plan.shapes:
+        for count, name in enumerate(plan.shapes, 1):
             found |= blocks.measure(measure, [name])
             done += plan.spec[name].size
-            on_tensor(name, done, total)
+            on_progress(Headway(name, done, total, count, len(plan.shapes), {}))
     return found
 
 
 class _Merging:
     """Takes tensors through their rounds of measurement, and to the outputs that lack them."""
 
-    def __init__(self, plan: Plan, outputs: Sequence[Output], blocks: Blocks) -> None:
+    def __init__(self, plan: Plan, outputs: Sequence[Output], blocks: Blocks, solving: Solving) -> None:
         self._plan = plan
+        self._solving = solving
         self._variants = list(zip(plan.variants, outputs, strict=True))
         self._blocks = blocks
 
@@ -126,7 +136,8 @@ class _Merging:
 
     def _measured(self, names: Sequence[str], variants: Sequence[Settings]) -> FamilyFinish:
         shapes = {name: self._plan.shapes[name] for name in names}
-        program = self._plan.method.run([replace(settings, shapes=shapes) for settings in variants])
+        own = [replace(settings, shapes=shapes, solving=self._solving) for settings in variants]
+        program = self._plan.method.run(own)
         try:
             measure = next(program)
             while True:

@@ -9,16 +9,17 @@ from tasks.base.digests import remember
 from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.layout import read_json, side_files
 from tasks.engine.devices import choose_devices
-from tasks.engine.execute import OnTensor, execute
+from tasks.engine.execute import execute
 from tasks.engine.journal import JOURNAL
 from tasks.engine.plan import DTYPES, Plan
+from tasks.engine.progress import OnProgress, untold
 from tasks.engine.shards import parse_size, plan_shards
 
 DTYPE_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
 def write_models(
-    plan: Plan, directories: Sequence[Path], on_tensor: OnTensor = lambda name, done, total: None
+    plan: Plan, directories: Sequence[Path], on_progress: OnProgress = untold
 ) -> list[dict[str, TensorMeasures]]:
     """Write each variant as a model directory: weights, and the newest input's configuration and tokenizer.
 
@@ -28,7 +29,7 @@ def write_models(
     devices, shard_bytes = choose_devices(params.device, plan.method.whole), parse_size(params.max_shard_size)
     for directory in directories:
         _prepare(plan, directory, plan_shards(plan.spec, shard_bytes))
-    written = execute(plan, directories, shard_bytes, devices, on_tensor)
+    written = execute(plan, directories, shard_bytes, devices, on_progress)
     for found in written:
         for path, sha256 in found.digests.items():
             remember(path, sha256)

@@ -1,7 +1,7 @@
 """One model that is being written: its files, its journal, and the tensors still missing."""
 
 from collections.abc import Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +68,15 @@ class Output:
         """Mark a tensor as failed; `finish` raises the error."""
         if self.lacks(name) and not self._missing[name].done():
             self._missing[name].set_exception(error)
+
+    @property
+    def unfinished(self) -> int:
+        """How many tensors are not written yet."""
+        return sum(not future.done() for future in self._missing.values())
+
+    def is_ready(self, name: str, seconds: float) -> bool:
+        """Wait so long at most for a tensor to be written, or to fail; tell whether it is."""
+        return not self.lacks(name) or bool(wait([self._missing[name]], seconds).done)
 
     def finish(self, name: str) -> None:
         """Wait for a tensor, the next in order, and record it; raises the error that it failed with."""

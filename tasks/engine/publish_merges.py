@@ -15,8 +15,8 @@ from tasks.base.publish import publishing
 from tasks.base.records import MergeInput, MergeReport
 from tasks.checkpoints.duplicates import find_duplicates
 from tasks.checkpoints.weights import NotFinite
-from tasks.engine.execute import OnTensor
 from tasks.engine.plan import Plan
+from tasks.engine.progress import OnProgress
 from tasks.parameters.merge import MergeParams
 
 
@@ -40,13 +40,13 @@ class Job(NamedTuple):
     """One for each variant."""
     narrowed: Callable[[Plan, Sequence[int]], Plan]
     """Plans the merge of some of a plan's checkpoints, by their positions."""
-    write: Callable[[Plan, Sequence[Path], OnTensor], list[dict[str, TensorMeasures]]]
+    write: Callable[[Plan, Sequence[Path], OnProgress], list[dict[str, TensorMeasures]]]
     """Writes each variant into a directory; returns what was measured of each tensor, variant by variant."""
     card: Callable[[MergeReport], str]
     """The README.md that goes with a merge."""
 
 
-def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
+def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
     """Publish a merge, leaving out duplicates, and checkpoints with NaN or Inf if merge.on_nan is drop.
 
     Duplicates stay where every checkpoint has a weight of its own.
@@ -65,7 +65,7 @@ def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
             except BadInput as error:
                 raise BadInput("; ".join([*notes, error.subject]), error.problem, error.remedy) from None
         try:
-            _publish(plan, job, kept, notes, on_tensor)
+            _publish(plan, job, kept, notes, on_progress)
             return
         except NotFinite as error:
             found = [i for i in kept if inputs[i].label == error.label]
@@ -75,12 +75,14 @@ def publish_merges(plan: Plan, job: Job, on_tensor: OnTensor) -> None:
             notes.append(f"{error.label} is left out: tensor {error.tensor} holds NaN or Inf")
 
 
-def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on_tensor: OnTensor) -> None:
+def _publish(
+    plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on_progress: OnProgress
+) -> None:
     try:
         with ExitStack() as stack:
             scratches = _open(stack, job.targets, kept)
             _check_space(scratches, plan.bytes_written)
-            found = job.write(plan, scratches, on_tensor)
+            found = job.write(plan, scratches, on_progress)
             inputs = tuple(
                 MergeInput(path=job.inputs[i][0], step=job.inputs[i][1], digest=job.digest(i)) for i in kept
             )
@@ -90,7 +92,7 @@ def _publish(plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on
                     parameters=_effective(settings.params, plan.method.sections),
                     inputs=inputs,
                     outputs=file_digests(scratch, scratch.iterdir()),
-                    notes=(*notes, *plan.method.notes(settings)),
+                    notes=(*plan.method.findings(settings, tensors), *notes, *plan.method.notes(settings)),
                     tensors=tensors,
                 )
                 report.write(scratch / "merge.json")

@@ -68,18 +68,23 @@ class Shard(NamedTuple):
 def open_shards(directory: Path, spec: Spec, max_bytes: int) -> Iterator[list[Shard]]:
     """Create or reopen the weight files of a model, reserve their disk space, and write the index.
 
-    Raises OSError (ENOSPC) when the space is not there.
+    Raises OSError (ENOSPC) when the space is not there. The files stay open when the process is to stop
+    (Ctrl-C, SIGTERM): a thread that does not hear of it may write to them until the end.
     """
     planned = plan_shards(spec, max_bytes)
     if len(planned) > 1:
         _write_index(directory / INDEX, spec, planned)
     shards: list[Shard] = []
+    stopped = False
     try:
         for file_name, names in planned.items():
             shards.append(_open(directory / file_name, {name: spec[name] for name in names}))
         yield shards
+    except BaseException as error:
+        stopped = not isinstance(error, Exception)
+        raise
     finally:
-        for shard in shards:
+        for shard in [] if stopped else shards:
             os.close(shard.handle)
 
 

@@ -1,7 +1,7 @@
 """LoRE as a method: what is solved, how the task vectors are combined, what was found."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.measures import Averaged, LoreMeasures
@@ -10,6 +10,7 @@ from tasks.merging.combine import elected
 from tasks.merging.lore_notes import beyond, lam_of
 from tasks.merging.program import FamilyProgram, Merged, Program, Settings, without_measuring
 from tasks.merging.roles import is_embedding, is_head
+from tasks.merging.solving import OutOfTime
 from tasks.parameters.merge import LoreParams, MergeParams
 
 if TYPE_CHECKING:
@@ -68,7 +69,12 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
             shape = _full_shape(settings.shapes[block.tensor], B)
         problem = _problem(params.lore)
         if problem not in solutions:
-            solutions[problem] = _solve(B, params.lore, settings.steps, shape)
+            try:
+                with settings.solving.watched(block.tensor, params.lore.time_limit) as on_pass:
+                    solutions[problem] = _solve(B, params.lore, settings.steps, shape, on_pass)
+            except OutOfTime:
+                yield block.mean, Averaged(identical=False, out_of_time=True)
+                continue
         merged, measures = _finish(torch.as_tensor(block.mean), energies, solutions[problem], params, shape)
         yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), measures
 
@@ -112,12 +118,19 @@ def _full_shape(tensor: tuple[int, ...], B: "Tensor") -> tuple[int, int]:
     return (tensor[0], tensor[1]) if len(tensor) == 2 else (B.shape[1], B.shape[2])
 
 
-def _solve(B: "Tensor", lore: LoreParams, steps: Sequence[int], shape: tuple[int, int]) -> "Solution":
+def _solve(
+    B: "Tensor",
+    lore: LoreParams,
+    steps: Sequence[int],
+    shape: tuple[int, int],
+    on_pass: Callable[[int], None],
+) -> "Solution":
     from tasks.merging.lore.penalty import Scale
     from tasks.merging.lore.solve import solve
 
     anchor = None if lore.anchor == "mean" else list(steps).index(lore.anchor)
-    return solve(B, Scale(lore.mu, lore.mu_scale, lore.penalty, shape), lore.tolerance, lore.passes, anchor)
+    scale = Scale(lore.mu, lore.mu_scale, lore.penalty, shape)
+    return solve(B, scale, lore.tolerance, lore.passes, anchor, on_pass=on_pass)
 
 
 def _finish(

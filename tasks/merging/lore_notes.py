@@ -1,10 +1,16 @@
 """LoRE's settings: contradictions to refuse, and what they amount to (docs/mathematics.md, Reading λ)."""
 
+from collections.abc import Mapping
+
 from tasks.base.errors import BadInput
+from tasks.base.measures import Averaged, LoreMeasures, TensorMeasures
 from tasks.merging.low_rank import ADVICE
 from tasks.merging.program import Settings
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import varies
+
+LATE_NAMED = 3
+"""Matrices that ran out of time and are named."""
 
 
 def lam_of(params: MergeParams, count: int) -> float:
@@ -68,6 +74,20 @@ def lore_notes(settings: Settings) -> list[str]:
             "decides the result, and gap says how far from the minimum it is"
         )
     return lines
+
+
+def lore_findings(settings: Settings, tensors: Mapping[str, TensorMeasures]) -> list[str]:
+    """Say which matrices are averages because the time was over."""
+    found = {name: own.method for name, own in tensors.items()}
+    late = [name for name, own in found.items() if isinstance(own, Averaged) and own.out_of_time]
+    if not late:
+        return []
+    solved = sum(isinstance(own, LoreMeasures) for own in found.values())
+    more = f" and {len(late) - LATE_NAMED} more" if len(late) > LATE_NAMED else ""
+    return [
+        f"{len(late)} of {solved + len(late)} matrices did not make merge.lore.time_limit "
+        f"({settings.params.lore.time_limit:g} min) and were averaged: {', '.join(late[:LATE_NAMED])}{more}"
+    ]
 
 
 def _readings(params: MergeParams, N: int) -> list[str]:

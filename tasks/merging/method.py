@@ -1,8 +1,9 @@
 """A merge method's row of the table: its program, requirements and checks."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
+from tasks.base.measures import TensorMeasures
 from tasks.merging.low_rank import check_no_span
 from tasks.merging.program import FamilyProgram, Program, Settings, together
 from tasks.parameters.merge import MergeParams
@@ -29,6 +30,8 @@ class Method(NamedTuple):
     """Raises BadInput for settings that do not fit the checkpoints."""
     notes: Callable[[Settings], list[str]] = lambda settings: []
     """Notes for the report on these settings, such as that they reduce to averaging."""
+    findings: Callable[[Settings, Mapping[str, TensorMeasures]], list[str]] = lambda settings, tensors: []
+    """Notes for the report on what was measured, which come before all others."""
     averages: Callable[[Settings], bool] = lambda settings: False
     """Whether these settings make it a plain average, which needs no decomposition."""
     averages_weights: bool = False

@@ -52,6 +52,7 @@ METHODS = {
         whole=True,
         check=lore_notes.check_lore,
         notes=lore_notes.lore_notes,
+        findings=lore_notes.lore_findings,
         averages=lore_notes.lore_averages,
         family=lore_method.family,
         check_span=lore_notes.check_lore_span,

@@ -10,12 +10,13 @@ one merged array for each. The engine knows families only; a single merge is a f
 """
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from tasks.base.measures import Averaged, MethodMeasures
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block
+from tasks.merging.solving import Solving
 from tasks.parameters.merge import MergeParams
 
 Measure: TypeAlias = Callable[[Block], Any]
@@ -41,6 +42,8 @@ class Settings:
     """Training steps of the checkpoints, oldest first."""
     shapes: Mapping[str, tuple[int, ...]]
     """The tensors to merge, in the order in which they are written."""
+    solving: Solving = field(default_factory=Solving, compare=False)
+    """Hears of every pass of methods that solve."""
 
     @property
     def count(self) -> int:
@@ -83,10 +86,12 @@ def worst(found: Sequence[MethodMeasures | None]) -> MethodMeasures | None:
     """Join a method's measures of a tensor's blocks: the largest of each, number by number for tuples.
 
     Of spectra the one with the largest first value; flags hold where they hold in all blocks. Where some
-    matrices of a stack were averaged, the others decide.
+    matrices of a stack were averaged, the others decide, unless it was for want of time.
     """
     known = [part for part in found if part is not None]
-    parts = [part for part in known if not isinstance(part, Averaged)] or known
+    late = [part for part in known if isinstance(part, Averaged) and part.out_of_time]
+    solved = [part for part in known if not isinstance(part, Averaged)]
+    parts: Sequence[MethodMeasures] = late or solved or known
     if len(parts) < 2:
         return parts[0] if parts else None
     first = parts[0]

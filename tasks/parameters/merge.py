@@ -44,6 +44,8 @@ class LoreParams(Section):
     next to nothing rises above μ."""
     passes: Annotated[int, Field(ge=1)] | None = None
     """Run the paper's Algorithm 1 so many times instead of solving the problem."""
+    time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Minutes of a merge after which matrices that are not solved are averaged, and named in the report."""
 
     @model_validator(mode="before")
     @classmethod

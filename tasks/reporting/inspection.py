@@ -12,9 +12,10 @@ from tasks.base.records import Record
 from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.weights import open_weights
 from tasks.engine.devices import CPU
-from tasks.engine.execute import OnTensor, survey
+from tasks.engine.execute import survey
 from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
+from tasks.engine.progress import OnProgress, untold
 from tasks.merging.deviation import describe, deviation, join
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.deviation_figure import draw_deviation
@@ -42,7 +43,7 @@ def inspect_directories(
     directories: Sequence[Path],
     base: Path | None,
     out: Path | None,
-    on_tensor: OnTensor = lambda name, done, total: None,
+    on_progress: OnProgress = untold,
 ) -> Inspection:
     """Measure the differences of model directories from `base` or from their mean; publish them in `out`.
 
@@ -52,7 +53,7 @@ def inspect_directories(
     if out is not None:
         check_free(out, [*directories, *([base] if base else [])], INSPECTION)
     plan = _plan(directories, base)
-    found = survey(plan, deviation, [CPU], on_tensor)
+    found = survey(plan, deviation, [CPU], on_progress)
     inspection = Inspection(
         checkpoints=tuple(str(directory) for directory in directories),
         base=str(base) if base else None,

@@ -1,6 +1,6 @@
 """Carry out merges of tiny checkpoints, and compare what was written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from tasks.checkpoints.weights import open_weights
 from tasks.engine.execute import execute
 from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
+from tasks.engine.progress import OnProgress, untold
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tests.support.tiny import random_tensors, write_checkpoint
@@ -67,11 +68,11 @@ def run(
     directory: Path,
     devices: Sequence[str] = ("cpu",),
     shard_bytes: int = 2**40,
-    on_tensor: Callable[[str, int, int], None] = lambda name, done, total: None,
+    on_progress: OnProgress = untold,
 ) -> tuple[Tensors, dict[str, TensorMeasures]]:
     """Execute a plan; return tensors and measures."""
     directory.mkdir(parents=True, exist_ok=True)
-    [written] = execute(plan, [directory], shard_bytes, list(devices), on_tensor)
+    [written] = execute(plan, [directory], shard_bytes, list(devices), on_progress)
     return read(directory), written.measures
 
 

@@ -17,6 +17,7 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures
 from tasks.base.publish import MANIFEST
 from tasks.base.records import MergeReport
+from tasks.engine.progress import Headway
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
 from tasks.merging.lore import dense
@@ -80,26 +81,23 @@ def test_the_same_inputs_give_the_same_bytes(artifacts: Path) -> None:
 
 
 def test_a_finished_merge_is_not_done_again_and_a_damaged_one_is(artifacts: Path) -> None:
-    done: list[str] = []
+    def merged_tensors() -> int:
+        heard: list[Headway] = []
+        merge_checkpoints(AVERAGE, artifacts, heard.append)
+        return len({headway.last for headway in heard if headway.last})
 
-    def merge() -> None:
-        merge_checkpoints(AVERAGE, artifacts, lambda name, *progress: done.append(name))
-
-    merge()
-    assert len(done) == 5
-    merge()
-    assert len(done) == 5
+    assert merged_tensors() == 5
+    assert merged_tensors() == 0
     path = artifacts / "merged" / "model.safetensors"
     intact = path.read_bytes()
     path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
-    merge()
-    assert len(done) == 10
+    assert merged_tensors() == 5
     assert path.read_bytes() == intact
 
 
 def test_progress_ends_at_the_whole(artifacts: Path) -> None:
     heard: list[tuple[int, int]] = []
-    merge_checkpoints(AVERAGE, artifacts, lambda name, done, total: heard.append((done, total)))
+    merge_checkpoints(AVERAGE, artifacts, lambda headway: heard.append((headway.done, headway.total)))
     size = sum(tensor.numel() * 4 for tensor in random_tensors(100).values())
     assert heard[-1] == (size, size)
     assert heard == sorted(heard)
@@ -271,10 +269,10 @@ def test_killed_in_the_middle_the_next_run_gives_the_same_model(artifacts: Path)
     code = (
         "import os, signal, sys; from pathlib import Path\n"
         "from tasks.merge_checkpoints import merge_checkpoints; from tasks.parameters.params import MergeParams\n"
-        "left = 3\n"
-        "def stop(name, done, total):\n"
-        "    global left; left -= 1\n"
-        "    if not left: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "seen = {''}\n"
+        "def stop(headway):\n"
+        "    seen.add(headway.last)\n"
+        "    if len(seen) > 3: os.kill(os.getpid(), signal.SIGKILL)\n"
         "merge_checkpoints(MergeParams(), Path(sys.argv[1]), stop)\n"
     )
     root = Path(__file__).parents[2]

@@ -32,7 +32,7 @@ def test_a_full_disk_is_noticed_before_work(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 100))
     computed: list[str] = []
     with pytest.raises(BadInput, match="has 0.0 GB free, this merge writes 0.0 GB; make room"):
-        merge_directories(AVERAGE, three, tmp_path / "out", lambda name, *_: computed.append(name))
+        merge_directories(AVERAGE, three, tmp_path / "out", lambda headway: computed.append(headway.last))
     assert not computed
     assert not list(tmp_path.glob("*out*"))
 

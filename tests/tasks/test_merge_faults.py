@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from tasks import merge_checkpoints
 from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import INDEX, SINGLE
+from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import equal, read
@@ -116,7 +117,7 @@ def test_a_link_out_of_the_checkpoint_is_refused(three: list[Path], tmp_path: Pa
     (three[2] / name).symlink_to(elsewhere)
     computed: list[str] = []
     with pytest.raises(BadInput, match=f"{name}: is a link out of its directory") as caught:
-        merge_directories(AVERAGE, three, tmp_path / "out", lambda tensor, *_: computed.append(tensor))
+        merge_directories(AVERAGE, three, tmp_path / "out", lambda headway: computed.append(headway.last))
     assert "s3cr3t" not in str(caught.value)
     assert not computed
     assert not (tmp_path / "out").exists()
@@ -252,7 +253,7 @@ def test_a_source_deleted_before_its_digest_is_taken_is_named(
         deleted.wait()
         return take(source)
 
-    def delete(name: str, done: int, total: int) -> None:
+    def delete(headway: Headway) -> None:
         shutil.rmtree(three[0], ignore_errors=True)
         deleted.set()
 

@@ -12,6 +12,7 @@ from tasks.base.errors import BadInput
 from tasks.base.publish import is_intact
 from tasks.checkpoints.numbers import Numbers
 from tasks.engine import output
+from tasks.engine.progress import Headway
 from tests.support.sweeping import contents, one_by_one, sweep
 from tests.support.tiny import write_checkpoint
 
@@ -38,9 +39,9 @@ def test_what_is_published_is_left_alone_and_what_is_missing_is_written_again(
     ):
         sweep(EMA, DECAY, three, tmp_path / "out")
     weights.unlink()
-    heard: list[int] = []
-    sweep(EMA, DECAY, three, tmp_path / "out", on_tensor=lambda name, done, total: heard.append(total))
-    assert set(heard) == {12 * 8 * 16 * 4}
+    heard: list[Headway] = []
+    sweep(EMA, DECAY, three, tmp_path / "out", on_progress=heard.append)
+    assert {headway.total for headway in heard} == {12 * 8 * 16 * 4}
     assert contents(tmp_path / "out") == before
     assert {name for name, inode in places.items() if (tmp_path / "out" / name).stat().st_ino != inode} == {
         "ema.decay=0.5"

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine import cut
+from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.merging.methods import METHODS
 from tasks.recipes.recipe import read_merge_params
@@ -92,12 +93,13 @@ def test_adapters_are_swept_too(tmp_path: Path) -> None:
     inputs = [
         write_adapter(tmp_path / f"checkpoint-{i}", base, i, target_modules=["q_proj"]) for i in (1, 2, 3)
     ]
-    heard: list[tuple[int, int]] = []
-    sweep(EMA, DECAY, inputs, tmp_path / "swept", on_tensor=lambda name, *news: heard.append(news))
+    heard: list[Headway] = []
+    sweep(EMA, DECAY, inputs, tmp_path / "swept", on_progress=heard.append)
     one_by_one(EMA, DECAY, inputs, tmp_path / "single")
     assert contents(tmp_path / "swept") == contents(tmp_path / "single")
-    assert heard == sorted(heard)
-    assert heard[-1][0] == heard[-1][1]
+    assert [headway.done for headway in heard] == sorted(headway.done for headway in heard)
+    assert heard[-1].done == heard[-1].total
+    assert heard[-1].tensors == heard[-1].of
 
 
 def damage(directory: Path) -> None:

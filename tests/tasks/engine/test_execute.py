@@ -17,6 +17,7 @@ from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.layout import INDEX
 from tasks.engine import cut, devices, execute
 from tasks.engine.execute import survey
+from tasks.engine.progress import Headway
 from tasks.merging.deviation import deviation, join
 from tasks.merging.methods import METHODS
 from tests.support.engine_runs import (
@@ -172,11 +173,12 @@ def test_returned_digests_are_those_of_the_files(tmp_path: Path) -> None:
 
 
 def test_progress_names_every_tensor_in_order_and_ends_at_the_whole(tmp_path: Path) -> None:
-    plan, heard = plan_for(params_for("average"), write_models(tmp_path / "training")), []
-    run(plan, tmp_path / "out", on_tensor=lambda *news: heard.append(news))
-    assert [name for name, _, _ in heard] == sorted(plan.spec)
-    assert [done for _, done, _ in heard] == sorted(done for _, done, _ in heard)
-    assert heard[-1][1:] == (plan.bytes_written, plan.bytes_written)
+    plan, heard = plan_for(params_for("average"), write_models(tmp_path / "training")), list[Headway]()
+    run(plan, tmp_path / "out", on_progress=heard.append)
+    assert [name for name in dict.fromkeys(own.last for own in heard) if name] == sorted(plan.spec)
+    for column in ("done", "tensors"):
+        assert [getattr(own, column) for own in heard] == sorted(getattr(own, column) for own in heard)
+    assert heard[-1] == ("wide", plan.bytes_written, plan.bytes_written, 5, 5, {})
 
 
 def test_integers_are_copied_when_equal_and_refused_when_not(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ import gc
 import math
 import threading
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tasks.base.errors import BadInput
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine import cut, devices, output
+from tasks.engine.progress import Headway, OnProgress
 from tasks.merging.block import Block
 from tasks.merging.lore import dense
 from tasks.merging.lore.problem import NotConverged
@@ -41,11 +41,12 @@ class Stopped(Exception):
     pass
 
 
-def stop_after(count: int) -> Callable[[str, int, int], None]:
-    seen: list[str] = []
+def stop_after(count: int) -> OnProgress:
+    seen = set[str]()
 
-    def stop(name: str, done: int, total: int) -> None:
-        seen.append(name)
+    def stop(headway: Headway) -> None:
+        seen.add(headway.last)
+        seen.discard("")
         if len(seen) == count:
             raise Stopped
 
@@ -61,7 +62,7 @@ def test_an_execution_goes_on_where_it_stopped(
     plan = plan_for(params_for(method), write_models(tmp_path / "training"))
     undisturbed, measures = run(plan, tmp_path / "undisturbed", shard_bytes=300)
     with pytest.raises(Stopped):
-        run(plan, tmp_path / "stopped", shard_bytes=300, on_tensor=stop_after(finished))
+        run(plan, tmp_path / "stopped", shard_bytes=300, on_progress=stop_after(finished))
     written, write = set[str](), output.write_numbers
 
     def note(shard: Any, tensor: str, first_byte: int, numbers: Any) -> None:

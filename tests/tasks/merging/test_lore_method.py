@@ -213,7 +213,9 @@ def test_a_variant_of_a_family_is_the_merge_by_itself_bit_for_bit() -> None:
 
 def test_a_family_solves_once_for_all_that_ask_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("tasks.merging.lore.solve.solve", lambda *given: asked.append(given) or solve(*given))
+    monkeypatch.setattr(
+        "tasks.merging.lore.solve.solve", lambda *given, **more: asked.append(given) or solve(*given, **more)
+    )
     variants = [params(0.0), params(1.0), params(1.0, rank_ratio=0.4), params(combine="ties"), params(mu=0.4)]
     own = [Settings(one, lambda tensor, one=one: one, (1, 2, 3), {"tall": (12, 5)}) for one in variants]
     list(finish(family(own))(block("tall")))

@@ -76,6 +76,7 @@ def test_each_variant_is_computed_when_it_is_asked_for() -> None:
 
 
 FROZEN, AVERAGED = Averaged(identical=True), Averaged(identical=False)
+LATE = Averaged(identical=False, out_of_time=True)
 SOLVED = measures(spiked(0), EDGE)
 
 
@@ -87,6 +88,7 @@ SOLVED = measures(spiked(0), EDGE)
         ([FROZEN, AVERAGED, FROZEN], AVERAGED),
         ([FROZEN, SOLVED], SOLVED),
         ([SOLVED, AVERAGED, FROZEN], SOLVED),
+        ([FROZEN, SOLVED, LATE, SOLVED], LATE),
         (
             [WeightsUsed(weights=(0.25, 0.75)), WeightsUsed(weights=(0.5, 0.5))],
             WeightsUsed(weights=(0.5, 0.75)),

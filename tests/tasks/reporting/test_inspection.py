@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from tasks.base.errors import BadInput
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import is_intact
+from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.inspection import Inspection, inspect_directories
@@ -105,10 +106,12 @@ def test_checkpoints_of_two_runs_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_progress_reaches_the_end(write: Callable[..., Path]) -> None:
-    heard: list[tuple[str, int, int]] = []
-    inspect_directories([write(1), write(2)], None, None, lambda *told: heard.append(told))
-    assert [name for name, _, _ in heard] == sorted(random_tensors(1))
-    assert heard[-1][1] == heard[-1][2] == sum(4 * tensor.numel() for tensor in random_tensors(1).values())
+    heard: list[Headway] = []
+    inspect_directories([write(1), write(2)], None, None, heard.append)
+    assert [headway.last for headway in heard] == sorted(random_tensors(1))
+    assert (
+        heard[-1].done == heard[-1].total == sum(4 * tensor.numel() for tensor in random_tensors(1).values())
+    )
 
 
 def lose_a_tensor(one: Path, other: Path) -> None:

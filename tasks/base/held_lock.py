@@ -1,0 +1,54 @@
+"""File locks whose holder is named to those who wait."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from tasks.base.errors import BadInput
+from tasks.base.records import Record
+
+
+class Holder(Record):
+    """The process that holds a lock, and what for."""
+
+    pid: int
+    work: str
+    since: float
+    """In seconds since 1970."""
+
+
+@contextmanager
+def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock, which the system releases when the process ends; say once for whom it has to wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, note = FileLock(path), path.with_name(f"{path.name}.holder")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting for {_named(note)}")
+        lock.acquire()
+    try:
+        # beside the lock, because whoever tries to take that empties it
+        Holder(pid=os.getpid(), work=work, since=time.time()).write(note)
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _named(note: Path) -> str:
+    try:
+        holder = Holder.read(note)
+    except BadInput:  # it took the lock this moment, or released it
+        return "another process"
+    return f"{holder.work} (pid {holder.pid}, since {_age(time.time() - holder.since)})"
+
+
+def _age(seconds: float) -> str:
+    if seconds < 60:
+        return f"{max(seconds, 0):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"

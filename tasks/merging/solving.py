@@ -1,0 +1,62 @@
+"""What is being solved, pass by pass: for whoever shows it, stops it or limits its time."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Self
+
+
+class Stopped(Exception):
+    """The merge was given up; raised where a solver begins its next pass."""
+
+
+class OutOfTime(Exception):
+    """The time for solving is over; raised where a solver begins its next pass."""
+
+
+class Solving:
+    """The solves of one merge, on whatever thread: each tells of every pass, and can be ended there.
+
+    As a context manager, left by an exception, it ends them all at their next pass.
+    """
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._stopped = threading.Event()
+        self._passes: dict[str, int] = {}
+
+    @property
+    def passes(self) -> dict[str, int]:
+        """The tensors that are being solved, each with the number of its pass; 0 before the first."""
+        return dict(self._passes)
+
+    @contextmanager
+    def watched(self, tensor: str, minutes: float | None) -> Iterator[Callable[[int], None]]:
+        """Yield what a solver calls at the start of each pass, with its number.
+
+        Entering and calling it raise Stopped when all are ended, OutOfTime once the merge is `minutes` old.
+        """
+
+        def on_pass(number: int) -> None:
+            if self._stopped.is_set():
+                raise Stopped
+            if minutes is not None and time.monotonic() - self._begun > 60 * minutes:
+                raise OutOfTime
+            self._passes[tensor] = number
+
+        try:
+            on_pass(0)
+            yield on_pass
+        finally:
+            self._passes.pop(tensor, None)  # gone already where another matrix of a stack has ended
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self._stopped.set()
