@@ -74,7 +74,8 @@ def make_plan(
     floating = {
         name: stored.shape for name, stored in spec.items() if stored.dtype in FLOATING and stored.size
     }
-    settings = make_settings(variants, steps, floating, Layers.of(names))
+    dtypes = {name: spec[name].dtype for name in floating}
+    settings = make_settings(variants, steps, floating, dtypes, Layers.of(names))
     return Plan(inputs, base, settings, spec, method_of(settings))
 
 
@@ -91,7 +92,7 @@ def plan_adapters(
     check_alike(adapters)
     shapes = changed_shapes(adapters)
     dtypes = {name: written_dtype(factor_dtypes(name, adapters), variants[0]) for name in shapes}
-    settings = make_settings(variants, steps, shapes, Layers.of(shapes))
+    settings = make_settings(variants, steps, shapes, dtypes, Layers.of(shapes))
     spec = adapter_spec(adapters, dtypes, variants[0])
     return AdapterPlan(adapters, None, settings, spec, method_of(settings), dtypes)
 
@@ -100,21 +101,26 @@ def make_settings(
     variants: Sequence[MergeParams],
     steps: Sequence[int],
     shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
     layers: Layers,
 ) -> list[Settings]:
     """Return each variant's settings, checked by the method, with values that vary over layers resolved."""
-    found = [_settings(params, steps, shapes, layers) for params in variants]
+    found = [_settings(params, steps, shapes, dtypes, layers) for params in variants]
     for settings in found:
         METHODS[settings.params.method].check(settings)
     return found
 
 
 def _settings(
-    params: MergeParams, steps: Sequence[int], shapes: Mapping[str, tuple[int, ...]], layers: Layers
+    params: MergeParams,
+    steps: Sequence[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
+    layers: Layers,
 ) -> Settings:
     # cached, because methods ask for the same tensor once a block
     at = cache(lambda tensor: resolve(params, tensor, layers.position(tensor)))
-    return Settings(params, at, steps, shapes)
+    return Settings(params, at, steps, shapes, dtypes)
 
 
 def check_method(variants: Sequence[MergeParams], count: int) -> Method:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.measures import Averaged, LoreMeasures
+from tasks.merging.arrays import dot
 from tasks.merging.block import Block
 from tasks.merging.combine import elected
 from tasks.merging.lore_notes import beyond, lam_of
@@ -17,10 +18,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tasks.merging.lore.algebra import Factors
-    from tasks.merging.lore.problem import Solution
+    from tasks.merging.lore.problem import Near, Solution
 
+DIGITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
+"""Binary digits of a number."""
 SPECTRUM_SHOWN = 64
 """Singular values of each task vector that are kept."""
+LAST_PLACES, FINE = 0.5, 256
+"""Of tolerance auto: half a last place, or this fraction of how far the checkpoints lie apart: what is finer
+drowns in their noise."""
 NOTHING = ("symmetric", "zero")
 """What the solver calls a matrix without task vectors."""
 
@@ -67,15 +73,21 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
             B = deviations(block)
             energies = [energy(b) for b in B]
             shape = _full_shape(settings.shapes[block.tensor], B)
-        problem = _problem(params.lore)
+        size = (dot(block.mean, block.mean) / math.prod(shape)) ** 0.5
+        place = last_place(settings.dtypes.get(block.tensor, "F32"), size)
+        reach = max(1.0, abs(settings.count * beyond(params, settings.count)))
+        problem = _problem(params.lore, reach)
         if problem not in solutions:
+            goal = _tolerance(params.lore, energies, place * math.prod(shape) ** 0.5, reach)
             try:
                 with settings.solving.watched(block.tensor, params.lore.time_limit) as on_pass:
-                    solutions[problem] = _solve(B, params.lore, settings.steps, shape, on_pass)
+                    solutions[problem] = _solve(B, params.lore, goal, settings.steps, shape, on_pass)
             except OutOfTime:
                 yield block.mean, Averaged(identical=False, out_of_time=True)
                 continue
-        merged, measures = _finish(torch.as_tensor(block.mean), energies, solutions[problem], params, shape)
+        merged, measures = _finish(
+            torch.as_tensor(block.mean), energies, solutions[problem], params, shape, place
+        )
         yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), measures
 
 
@@ -108,9 +120,29 @@ def _averaged(block: Block, settings: Settings, params: MergeParams) -> bool:
     )
 
 
-def _problem(lore: LoreParams) -> tuple[object, ...]:
+def _problem(lore: LoreParams, reach: float) -> tuple[object, ...]:
     """Return what decides the task vectors, before they are cut and combined."""
-    return lore.mu, lore.mu_scale, lore.penalty, lore.anchor, lore.tolerance, lore.passes
+    accuracy = reach if lore.tolerance == "auto" else lore.tolerance
+    return lore.mu, lore.mu_scale, lore.penalty, lore.anchor, lore.tolerance, accuracy, lore.passes
+
+
+def last_place(dtype: str, magnitude: float) -> float:
+    """Return one unit in the last place of a number of this size, as it is stored."""
+    return math.ldexp(1.0, math.frexp(magnitude)[1] - DIGITS[dtype])
+
+
+def _tolerance(lore: LoreParams, energies: Sequence[float], rounding: float, reach: float) -> "float | Near":
+    """Return how near to the exact θ_0 is near enough; what λ multiplies it by, `reach`, is at least 1.
+
+    `rounding` is one last place of every element, in the Frobenius norm. At least 1 so that all λ up to 2/N,
+    with the average in the middle, share one solution.
+    """
+    from tasks.merging.lore.problem import Near
+
+    if lore.tolerance != "auto":
+        return lore.tolerance
+    deviation = (sum(energies) / len(energies)) ** 0.5
+    return Near(max(LAST_PLACES * rounding, deviation / FINE) / reach)
 
 
 def _full_shape(tensor: tuple[int, ...], B: "Tensor") -> tuple[int, int]:
@@ -121,6 +153,7 @@ def _full_shape(tensor: tuple[int, ...], B: "Tensor") -> tuple[int, int]:
 def _solve(
     B: "Tensor",
     lore: LoreParams,
+    tolerance: "float | Near",
     steps: Sequence[int],
     shape: tuple[int, int],
     on_pass: Callable[[int], None],
@@ -130,7 +163,7 @@ def _solve(
 
     anchor = None if lore.anchor == "mean" else list(steps).index(lore.anchor)
     scale = Scale(lore.mu, lore.mu_scale, lore.penalty, shape)
-    return solve(B, scale, lore.tolerance, lore.passes, anchor, on_pass=on_pass)
+    return solve(B, scale, tolerance, lore.passes, anchor, on_pass=on_pass)
 
 
 def _finish(
@@ -139,6 +172,7 @@ def _finish(
     solution: "Solution",
     params: MergeParams,
     shape: tuple[int, int],
+    place: float,
 ) -> tuple["Tensor", Averaged | LoreMeasures]:
     """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut."""
     import torch
@@ -157,7 +191,12 @@ def _finish(
     else:
         merged = torch.addmm(mean, S.U * (S.sigma * beyond(params, N)), S.V.T)
         moved = abs(beyond(params, N)) * max(inner(S, S), 0.0) ** 0.5
-    return merged, _measures(solution, deltas, S, energies, moved, params.lore.mu, shape)
+    whole = all(kept.rank == delta.rank for kept, delta in zip(deltas, solution.deltas, strict=True))
+    # an error of θ_0 is multiplied by what λ multiplies mean − θ_0 by
+    error = N * abs(beyond(params, N)) * solution.error / math.prod(shape) ** 0.5 / place
+    proven = whole and params.lore.combine != "ties" and math.isfinite(error)
+    known = _measures(solution, deltas, S, energies, moved, params.lore.mu, shape)
+    return merged, known.model_copy(update={"error": error}) if proven else known
 
 
 def _measures(

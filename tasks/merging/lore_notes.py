@@ -40,6 +40,10 @@ def check_lore(settings: Settings) -> None:
             "with penalty squared μ has no unit",
             "set it to absolute, and μ to, say, 0.01",
         )
+    if lore.mu_scale == "rank" and not varies(lore.mu) and lore.mu > 1:
+        raise BadInput(
+            "merge.lore.mu", f"{lore.mu:g} is no share of the singular values", "set it to, say, 0.05"
+        )
     if lore.passes is not None and lore.anchor != "mean":
         raise BadInput("merge.lore.passes", "Algorithm 1 starts at the mean", "leave merge.lore.anchor out")
 

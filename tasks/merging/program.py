@@ -42,6 +42,8 @@ class Settings:
     """Training steps of the checkpoints, oldest first."""
     shapes: Mapping[str, tuple[int, ...]]
     """The tensors to merge, in the order in which they are written."""
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """Tensor name → dtype in which it is written; float32 where that is not known."""
     solving: Solving = field(default_factory=Solving, compare=False)
     """Hears of every pass of methods that solve."""
 
@@ -100,6 +102,8 @@ def worst(found: Sequence[MethodMeasures | None]) -> MethodMeasures | None:
 
 
 def _largest(values: Sequence[Any]) -> Any:
+    if None in values:
+        return None
     if isinstance(values[0], bool):
         return all(values)
     if isinstance(values[0], tuple):

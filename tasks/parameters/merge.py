@@ -27,8 +27,10 @@ class LoreParams(Section):
     """paper: what is not given is as in the paper: λ = 1, μ = 0.01 absolute, rank_ratio 0.2."""
     mu: Annotated[float, Field(gt=0, allow_inf_nan=False), VARYING] = 1.05
     """Singular value threshold, in units of `mu_scale`."""
-    mu_scale: Literal["absolute", "sigma1", "noise_edge"] = "noise_edge"
-    """absolute: μ itself; sigma1: × the largest singular value; noise_edge: × the edge of the noise."""
+    mu_scale: Literal["auto", "absolute", "sigma1", "noise_edge", "rank"] = "auto"
+    """auto: × the noise edge, or × the singular value that 5 % exceed where that is larger; noise_edge: × the
+    edge; rank: μ is the share of singular values that may exceed the threshold; sigma1: × the largest one;
+    absolute: μ itself."""
     penalty: Literal["nuclear", "squared"] = "nuclear"
     """nuclear: μ‖δ‖_*, whose update the paper prints; squared: ½μ‖δ‖_*², as it writes the objective."""
     rank_ratio: Share = 1.0
@@ -39,9 +41,9 @@ class LoreParams(Section):
     """How the task vectors δ_i become τ: their sum, their mean, or the sign-elected mean of TIES."""
     embeddings: Literal["solve", "average"] = "solve"
     """average: embeddings and output heads are averaged, not decomposed."""
-    tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-4
-    """Relative duality gap that is proven for every matrix; 1e-4 leaves Σδ_i exact to 1e-3 of itself, unless
-    next to nothing rises above μ."""
+    tolerance: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
+    """auto: the merged weights are proven to be within half a last place of the exact merge, or 1/256 of the
+    checkpoints' own deviation where that is more; a number: the relative duality gap that is proven."""
     passes: Annotated[int, Field(ge=1)] | None = None
     """Run the paper's Algorithm 1 so many times instead of solving the problem."""
     time_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None

@@ -43,7 +43,13 @@ class LoreSummary(Record):
     gap: float
     """The worst relative duality gap."""
     tolerance: float | None
-    """The gap that was asked for."""
+    """The gap that was asked for, if one was."""
+    error: float | None
+    """The worst proven distance from the exact merge, in last places; None where one has none."""
+    flat: int
+    """Those where none could be proven, because the minimiser is hardly unique."""
+    crowded: int
+    """Those where more singular values than 5 % stand above the noise edge, and μ was raised."""
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -90,6 +96,8 @@ class LoreSummary(Record):
         said = {
             "In {} no singular value rises above μ: there the result is the plain average.": self.averaged,
             "In {} merge.lore.rank_ratio cuts the task vectors.": self.cut,
+            "In {} the singular values fall without a floor of noise: 5 % of them lie above μ.": self.crowded,
+            "In {} the exact base is hardly unique, and only the objective is proven.": self.flat,
         }
         return self._filled(said)
 
@@ -101,6 +109,11 @@ class LoreSummary(Record):
             return (
                 f"Not converged: after {passes} the worst relative duality gap is {self.gap:.1e}, above "
                 f"merge.lore.tolerance {self.tolerance:.1e}; the result depends on the number of passes."
+            )
+        if self.error is not None:
+            return (
+                f"Within {self.error:.2g} last places of the exact LoRE merge everywhere (root mean square), "
+                f"proven, in {passes} at most."
             )
         return f"Solved to a relative duality gap of {self.gap:.1e} or less everywhere, in {passes} at most."
 
@@ -119,6 +132,9 @@ def summarise(report: MergeReport) -> LoreSummary | None:
         return None
     matrices = list(decomposed(report.tensors).values())
     doubts = Counter(map(doubt, matrices))
+    lore = report.parameters.get("lore", {})
+    errors = [matrix.error for matrix in matrices if matrix.error is not None]
+    whole = lore.get("rank_ratio") == 1.0 and lore.get("combine") != "ties"
     return LoreSummary(
         matrices=len(matrices),
         averaged=sum(not any(matrix.active) for matrix in matrices),
@@ -133,8 +149,15 @@ def summarise(report: MergeReport) -> LoreSummary | None:
         farthest=max((matrix.from_mean for matrix in matrices), default=0.0),
         passes=max((matrix.passes for matrix in matrices), default=0),
         gap=max((matrix.gap for matrix in matrices), default=0.0),
-        tolerance=report.parameters.get("lore", {}).get("tolerance"),
+        tolerance=tolerance if isinstance(tolerance := lore.get("tolerance"), float) else None,
+        error=max(errors) if len(errors) == len(matrices) > 0 else None,
+        flat=sum(matrix.error is None and matrix.solver == "newton" for matrix in matrices) if whole else 0,
+        crowded=sum(map(_crowded, matrices)) if lore.get("mu_scale") == "auto" else 0,
     )
+
+
+def _crowded(matrix: LoreMeasures) -> bool:
+    return matrix.threshold > 1.01 * matrix.mu * matrix.edge
 
 
 def _median(matrices: Sequence[LoreMeasures], value: Callable[[LoreMeasures], float]) -> float:

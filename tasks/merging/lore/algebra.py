@@ -34,6 +34,15 @@ class Factors(NamedTuple):
         """Return the nearest matrix of at most this rank."""
         return Factors(self.U[:, :rank], self.sigma[:rank], self.V[:, :rank])
 
+    def above(self, limit: float) -> "Factors":
+        """Return the part whose singular values exceed the limit."""
+        return self.truncated(int((self.sigma > limit).sum()))
+
+    def thresholded(self, mu: float, level: float | None = None) -> "Factors":
+        """Return the matrix with μ taken off the singular values above the level (μ), the others 0."""
+        kept = self.above(mu if level is None else level)
+        return kept._replace(sigma=kept.sigma - mu)
+
     def to(self, dtype: torch.dtype) -> "Factors":
         """Return the same matrix in another dtype."""
         return Factors(*(part.to(dtype) for part in self))

@@ -1,8 +1,8 @@
 """Proving how near an iterate is to the minimum, whoever found it (docs/mathematics.md, fact 5).
 
 What is proven of every A_i = B_i − z: its leading triplets are those of a matrix no further away than their
-residuals, and nothing beside them exceeds the limit, which is below μ. So Clip_μ(A_i) is known up to the residuals, hence the
-slope ΣClip_μ(A_i) of the fit, and with its curvature the distance of z from the minimiser.
+residuals, and nothing beside them exceeds a limit below μ. So Clip_μ(A_i) is known up to the residuals, hence
+the slope ΣClip_μ(A_i) of the fit, and with its curvature the distance of z from the minimiser.
 """
 
 import math
@@ -13,10 +13,8 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-from tasks.merging.lore.algebra import Tensor, energy, row_dot
-from tasks.merging.lore.newton import Iterate
-from tasks.merging.lore.triplets import Triplets
-from tasks.merging.lore.uniqueness import curvature_bound
+from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
+from tasks.merging.lore.problem import Iterate
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
@@ -35,18 +33,19 @@ class Proof(NamedTuple):
     """On ‖z − z*‖_F for every minimiser z*; infinite where the curvature is too small for one."""
 
 
-def prove(B: Tensor, total: float, here: Iterate) -> Proof | None:
-    """Return what can be proven of an iterate for N × m × n deviations; None where leading triplets are missing.
+def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | None:
+    """Return what can be proven of an iterate for N × m × n deviations, `total` = Σ‖B_i‖².
 
-    `total` is Σ‖B_i‖².
+    `curvature` is a lower bound on that of the fit at z.
+    None where leading triplets are missing.
     """
     distances = []
-    for b, found in zip(B, here.triplets, strict=True):
+    for b, found in zip(B, here.leading, strict=True):
         A = b - here.z
         distances.append(distance_from(A, found))
-        if _limit(here) + distances[-1] > here.mu or not bounded(A, found, _limit(here)):
+        if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
             return None
-    return Proof(relative_gap(here, total, distances), _error(here, distances))
+    return Proof(relative_gap(here, total, distances), _error(here, distances, curvature))
 
 
 def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> float:
@@ -64,16 +63,12 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
     s = mu / (mu + max(distances) + float(torch.linalg.matrix_norm(here.step)))
     pulled = -N * row_dot(here.step, here.z + here.step)  # ⟨step, S⟩
     aside = sum(
-        distance * float(torch.linalg.vector_norm(sigma)) for distance, sigma in zip(distances, sigmas, strict=True)
+        distance * float(torch.linalg.vector_norm(sigma))
+        for distance, sigma in zip(distances, sigmas, strict=True)
     )
     gap = (1 - s) ** 2 / 2 * squares + (1 - s) * prices + s * max(pulled + aside, 0.0)
     objective = squares / 2 + prices - ROUNDING * torch.finfo(here.z.dtype).eps * total
     return gap / objective if objective > 0 else (0.0 if gap == 0.0 else math.inf)
-
-
-def curvature_at(here: Iterate) -> float:
-    """Return a lower bound on the curvature of the fit near an iterate."""
-    return curvature_bound(here.triplets, here.mu - _radius(here), _limit(here))
 
 
 def allowed_slope(here: Iterate, distance: float, curvature: float) -> float:
@@ -81,35 +76,34 @@ def allowed_slope(here: Iterate, distance: float, curvature: float) -> float:
 
     Slope over curvature, and twice that for how the curvature changes on the way.
     """
-    return min(distance, _radius(here)) * curvature / 2
+    return min(distance, radius_of(here)) * curvature / 2
 
 
-def _limit(here: Iterate) -> float:
+def limit_of(here: Iterate) -> float:
     """Return what no singular value beside the leading ones exceeds."""
     return (here.cut + MARGIN * (1 - here.cut)) * here.mu
 
 
-def _radius(here: Iterate) -> float:
+def radius_of(here: Iterate) -> float:
     """Return how far z may be from the minimiser for the curvature at z to tell its distance."""
-    return (here.mu - _limit(here)) / 2
+    return (here.mu - limit_of(here)) / 2
 
 
-def _error(here: Iterate, residuals: Sequence[float]) -> float:
+def _error(here: Iterate, residuals: Sequence[float], curvature: float) -> float:
     """Return the bound on ‖z − z*‖_F, if z is near enough for one."""
     slope = len(residuals) * float(torch.linalg.matrix_norm(here.step)) + sum(residuals)
-    curvature = curvature_at(here)
     return 2 * slope / curvature if slope < allowed_slope(here, math.inf, curvature) else math.inf
 
 
-def distance_from(A: Tensor, found: Triplets) -> float:
+def distance_from(A: Tensor, found: Factors) -> float:
     """Return how far A is, at most, from a matrix that has exactly these triplets, in the Frobenius norm."""
     right = torch.linalg.matrix_norm(A @ found.V - found.U * found.sigma)
     left = torch.linalg.matrix_norm(A.T @ found.U - found.V * found.sigma)
     rounding = ROUNDING * torch.finfo(A.dtype).eps * energy(A) ** 0.5
-    return math.hypot(float(right), float(left)) + rounding
+    return math.hypot(float(right), float(left)) + float(rounding)
 
 
-def bounded(A: Tensor, found: Triplets, limit: float) -> bool:
+def bounded(A: Tensor, found: Factors, limit: float) -> bool:
     """Tell whether ‖W‖_2 < limit for W = A − UΣVᵀ: exactly then limit²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values

@@ -7,14 +7,14 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, allowed_slope, curvature_at, prove, relative_gap
-from tasks.merging.lore.newton import Iterate, iterates
+from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, prove, radius_of, relative_gap
+from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Near, Unproven
-from tasks.merging.lore.spectrum import Start, look
-from tasks.merging.lore.uniqueness import FLAT
+from tasks.merging.lore.problem import Iterate, Near, Start, Unproven
+from tasks.merging.lore.spectrum import look
+from tasks.merging.lore.uniqueness import FLAT, curvature_bound
 
-FALLBACK = 1e-4
+GAP_INSTEAD = 1e-4
 """Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
@@ -46,7 +46,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     best, since, failed = math.inf, 0, 0
     for here in iterates(B, start, on_pass):
         if goal.in_reach(here):
-            proof = prove(B, total, here)
+            proof = prove(B, total, here, curvature_at(here))
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed += 1
@@ -62,7 +62,7 @@ class _Goal:
 
     def __init__(self, tolerance: float | Near, total: float) -> None:
         self._tolerance, self._total = tolerance, total
-        self._gap = FALLBACK if isinstance(tolerance, Near) else tolerance
+        self._gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
         self._curvature: float | None = None
 
     def in_reach(self, here: Iterate) -> bool:
@@ -82,5 +82,10 @@ class _Goal:
 def met(proof: Proof, tolerance: float | Near) -> bool:
     """Tell whether what is proven suffices."""
     if isinstance(tolerance, Near):
-        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= FALLBACK)
+        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= GAP_INSTEAD)
     return proof.gap <= tolerance
+
+
+def curvature_at(here: Iterate) -> float:
+    """Return a lower bound on the curvature of the fit near an iterate."""
+    return curvature_bound(here.leading, here.mu - radius_of(here), limit_of(here))

@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor
-from tasks.merging.lore.triplets import Triplets
+from tasks.merging.lore.algebra import Factors, Tensor
 
 
-
-class Span(NamedTuple):
+class Bases(NamedTuple):
     """Orthonormal bases that hold the leading singular vectors of all matrices."""
 
     U: Tensor
@@ -35,43 +33,43 @@ class Span(NamedTuple):
         return self.U @ core @ self.V.T
 
 
-def joint(found: Sequence[Triplets], before: Sequence[Triplets]) -> Span:
+def joint(found: Sequence[Factors], before: Sequence[Factors]) -> Bases:
     """Return the span of the leading singular vectors, and of those of the pass before."""
     parts = [*found, *before]
-    return Span(*(torch.linalg.qr(torch.cat([part[side] for part in parts], 1)).Q for side in (0, 2)))
+    return Bases(*(torch.linalg.qr(torch.cat([part[side] for part in parts], 1)).Q for side in (0, 2)))
 
 
 class Curvature:
     """ΣK_i on cores p × q."""
 
-    def __init__(self, found: Sequence[Triplets], cuts: tuple[float, float], span: Span, outside: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self,
+        found: Sequence[Factors],
+        cuts: tuple[float, float],
+        bases: Bases,
+        outside: Callable[[Tensor], Tensor],
+    ) -> None:
         """Take the leading triplets; `outside` gives K's coefficient between σ and what does not lead."""
-        self._counts = [part.count for part in found]
-        self._U = torch.cat([span.U.T @ part.U for part in found], 1)
-        self._V = torch.cat([span.V.T @ part.V for part in found], 1)
+        self._alpha = torch.cat([outside(part.sigma) for part in found])
+        self._U, self._V = (
+            torch.cat([bases[side].T @ part[2 * side] for part in found], 1) for side in (0, 1)
+        )
+        ranks = [part.rank for part in found]
+        ends = [sum(ranks[: i + 1]) for i in range(len(ranks))]
+        self._parts = [slice(end - rank, end) for end, rank in zip(ends, ranks, strict=True)]
         self._weights = [_weights(part.sigma, *cuts) for part in found]
-        self._outside = torch.cat([outside(part.sigma) for part in found])
 
     def of(self, X: Tensor) -> Tensor:
         """Return ΣK_i(X)."""
-        L, R = self._U.T @ X, X @ self._V
-        alpha, rows, columns = self._outside, [], []
-        for (straight, turned), own, u, v in zip(
-            self._weights,
-            L.split(self._counts),
-            self._U.split(self._counts, 1),
-            self._V.split(self._counts, 1),
-            strict=True,
-        ):
-            C = own @ v
-            rows.append((straight * C + turned * C.T, C, u, v))
-        # between a leading vector and all that is not leading: α times the coefficients
-        inner = torch.cat([known @ v.T for known, _, _, v in rows])
-        left = torch.cat([own - C @ v.T for (_, C, _, v), own in zip(rows, L.split(self._counts), strict=True)])
-        right = torch.cat(
-            [own - u @ C for (_, C, u, _), own in zip(rows, R.split(self._counts, 1), strict=True)], 1
-        )
-        return self._U @ (inner + alpha[:, None] * left) + (right * alpha) @ self._V.T
+        U, V, alpha = self._U, self._V, self._alpha
+        rows, columns = U.T @ X, X @ V
+        for part, (straight, turned) in zip(self._parts, self._weights, strict=True):
+            own = rows[part] @ V[:, part]
+            # between leading vectors by the weights, between a leading one and all others by α
+            columns[:, part] -= U[:, part] @ own
+            inner = straight * own + turned * own.T - alpha[part, None] * own
+            rows[part] = alpha[part, None] * rows[part] + inner @ V[:, part].T
+        return U @ rows + (columns * alpha) @ V.T
 
 
 def shrunk(sigma: Tensor, mu: float, level: float) -> Tensor:

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from scipy.linalg import cython_lapack
-
-from tasks.merging.lore.algebra import Tensor
+from torch import Tensor
 
 MANY = 0.3
 """Share of the pairs from where on a full decomposition is faster."""
@@ -31,7 +30,10 @@ class EigenPairs(NamedTuple):
 
 
 def eigenpairs_above(G: Tensor, limit: float, expected: int) -> EigenPairs:
-    """Return the eigenpairs of G (n × n, overwritten) whose value exceeds the limit; about so many are expected."""
+    """Return the eigenpairs of G (n × n, overwritten) whose value exceeds the limit.
+
+    `expected` is about how many there are.
+    """
     if G.device.type != "cpu" or expected > MANY * len(G):
         return _largest(G, lambda values: int((values > limit).sum()))
     # every eigenvalue is at most the largest sum of a row
@@ -74,7 +76,7 @@ def _syevr(G: Tensor, kind: bytes, limits: tuple[float, float], places: tuple[in
     lwork, liwork = int(sizes[0]), int(counts[0])
     call(G.new_empty(lwork), np.empty(liwork, np.intc), lwork, liwork)
     if info.value:
-        raise torch.linalg.LinAlgError(f"{ROUTINES[G.dtype]} failed ({info.value})")
+        raise np.linalg.LinAlgError(f"{ROUTINES[G.dtype]} failed ({info.value})")
     k = found.value
     return EigenPairs(values[:k].flip(-1), vectors[:k].T.flip(-1))
 

@@ -7,43 +7,27 @@ plain descent is left.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy
 from tasks.merging.lore.curvature import Curvature, joint, shrunk
-from tasks.merging.lore.spectrum import Start
-from tasks.merging.lore.triplets import DIRECT, Triplets, leading
+from tasks.merging.lore.problem import Iterate, Start
+from tasks.merging.lore.triplets import DIRECT, triplets_above
 
 DESCENT = 0.3
-"""μ comes down from σ_1 by this factor in each pass, by less for few checkpoints, until it is what was asked for."""
+"""μ comes down from σ_1 by this factor in each pass, or by 1.1/(N − 1) where that is more."""
 CUT = 0.85
 """Share of μ down to which singular triplets are found."""
 NOISY = 0.8
-"""Noise edge, in units of μ, above which subspaces stop halfway to μ: they take long to tell noise from noise."""
+"""Noise edge over μ above which subspaces stop halfway to μ: they are slow at telling noise from noise."""
 REST = 0.7
 """Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 0.05, 1e-3, 1.0
+FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
 DAMPED, FORGOTTEN = 8, 2
 """Factors by which damping rises and falls, and by which the lowest allowed falls."""
 CG_STEPS = 12
 FIRST_COLUMNS = 8
-
-
-class Iterate(NamedTuple):
-    """The task vectors at one z."""
-
-    z: Tensor
-    """m × n"""
-    triplets: list[Triplets]
-    """Of every B_i − z, those above cut · μ."""
-    deltas: list[Factors]
-    step: Tensor
-    """s = −z − S/N, m × n; 0 at the minimum."""
-    mu: float
-    cut: float
-    passes: int
 
 
 def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterator[Iterate]:
@@ -52,7 +36,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterato
     crowded = B.shape[2] > DIRECT and NOISY * mu < start.edge < mu
     cut = (1 + start.edge / mu) / 2 if crowded else CUT
     z = torch.zeros_like(B[0])
-    found = start.triplets
+    found = start.leading
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
     descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
@@ -66,10 +50,13 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterato
         starts = [part.V for part in found] or [B.new_zeros(B.shape[2], 0)] * N
         # as sharp as this pass's step can use
         sharp = 0.1 * min(remaining, 0.1) * size
-        if passes == 1 and found and cut * level > max(float(part.sigma[-1]) for part in found):
+        if passes == 1 and found and level > max(float(part.sigma[-1]) for part in found):
             previous, found = [], [part.above(cut * level) for part in found]  # z is still 0
         else:
-            previous, found = found, [leading(b - z, cut * level, V, sharp) for b, V in zip(B, starts, strict=True)]
+            previous, found = (
+                found,
+                [triplets_above(b - z, cut * level, V, sharp) for b, V in zip(B, starts, strict=True)],
+            )
         deltas = [part.thresholded(following, level) for part in found]
         S = sum_of(deltas, z)
         step = (z + S / N).neg_()
@@ -77,7 +64,9 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterato
             yield Iterate(z, found, deltas, step, mu, cut, passes)
         remaining = float(torch.linalg.matrix_norm(step)) / size
         # Σh(B_i − z), the objective with the best task vectors for this z
-        objective = (total + N * energy(z)) / 2 - sum(float(d.sigma.double().square().sum()) for d in deltas) / 2
+        objective = (total + N * energy(z)) / 2 - sum(
+            float(d.sigma.double().square().sum()) for d in deltas
+        ) / 2
         rose = level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total
         if rose:  # too bold: for a while the damping does not get that low again
             lowest = min(DAMPED * max(damping, LEAST_DAMPING), MOST_DAMPING)
@@ -100,23 +89,25 @@ def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
 def _next(
     S: Tensor,
     step: Tensor,
-    found: list[Triplets],
-    previous: list[Triplets],
+    found: list[Factors],
+    previous: list[Factors],
     cuts: tuple[float, float],
     damping: float,
     remaining: float,
 ) -> Tensor:
     """Return −S/N + ΣK_i(x)/N."""
-    N, span = len(found), joint(found, previous)
+    N, bases = len(found), joint(found, previous)
 
     def outside(sigma: Tensor) -> Tensor:
         return shrunk(sigma, *cuts) * sigma / (sigma**2 - (REST * cuts[0]) ** 2)
 
-    curvature = Curvature(found, cuts, span, outside)
+    curvature = Curvature(found, cuts, bases, outside)
     x = _conjugate_gradients(
-        lambda X: (1 + damping) * X - curvature.of(X) / N, span.core(step), max(0.01, min(0.2, 3 * remaining))
+        lambda X: (1 + damping) * X - curvature.of(X) / N,
+        bases.core(step),
+        max(0.01, min(0.2, 3 * remaining)),
     )
-    return span.lifted(curvature.of(x) / N).sub_(S, alpha=1 / N)
+    return bases.lifted(curvature.of(x) / N).sub_(S, alpha=1 / N)
 
 
 def _conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float) -> Tensor:

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tasks.base.errors import LorelineError
-from tasks.merging.lore.algebra import Factors
+from tasks.merging.lore.algebra import Factors, Tensor
 from tasks.merging.lore.penalty import Penalty
 
 
@@ -19,6 +19,33 @@ class Near(NamedTuple):
     """A tolerance: how far θ_0 may be from that of the minimum, ‖·‖_F over the whole matrix."""
 
     distance: float
+
+
+class Start(NamedTuple):
+    """What the first pass starts from."""
+
+    penalty: Penalty
+    edge: float
+    """Noise edge of the deviations."""
+    largest: float
+    """σ_1 of the deviations."""
+    leading: list[Factors]
+    """The leading singular triplets of every B_i, where they are known; as subspaces to start from."""
+
+
+class Iterate(NamedTuple):
+    """The task vectors at one z."""
+
+    z: Tensor
+    """m × n"""
+    leading: list[Factors]
+    """The singular triplets of every A_i = B_i − z above cut · μ."""
+    deltas: list[Factors]
+    step: Tensor
+    """−z − S/N, m × n; 0 at the minimum."""
+    mu: float
+    cut: float
+    passes: int
 
 
 class Solution(NamedTuple):

@@ -6,7 +6,8 @@ import torch
 
 from tasks.merging.lore import dense, tall_matrices, two_checkpoints
 from tasks.merging.lore.algebra import Tensor, energy, precise
-from tasks.merging.lore.converge import FALLBACK, Converged, converged, met
+from tasks.merging.lore.certificate import prove
+from tasks.merging.lore.converge import GAP_INSTEAD, GRAM_ROUNDING, Converged, converged, curvature_at, met
 from tasks.merging.lore.penalty import Scale, values
 from tasks.merging.lore.problem import Near, Solution, Unproven
 
@@ -42,7 +43,7 @@ def solve(
         return two_checkpoints.no_task_vectors(B, "zero")
     if len(B) == 2 and anchor is not None:
         return two_checkpoints.anchored(B, anchor, scale)
-    gap = FALLBACK if isinstance(tolerance, Near) else tolerance
+    gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
     if passes is not None or scale.kind == "squared":
         return dense.solve_densely(precise(B), scale, gap, on_pass, passes)
     try:
@@ -51,26 +52,40 @@ def solve(
         return dense.solve_densely(precise(B), scale, gap, on_pass)
 
 
-def _by_newton(
-    B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]
-) -> Solution:
+def _by_newton(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]) -> Solution:
     """Solve for a nuclear norm; raises Unproven."""
+    found = _by_triangle(B, scale, tolerance, on_pass) if tall_matrices.is_tall(B) else None
+    if found is not None:
+        return _solution(found, "tall")
+    return _solution(_in_either_precision(B, scale, tolerance, on_pass), "newton")
 
-    def newton(matrices: Tensor) -> Converged:
-        return _in_either_precision(matrices, scale, tolerance, on_pass)
 
-    if tall_matrices.is_tall(B):
-        found = tall_matrices.converged_tall(B, newton)
-        if found is not None and met(found.proof, tolerance):
-            return _solution(found, "tall")
-    return _solution(newton(B), "newton")
+def _by_triangle(
+    B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]
+) -> Converged | None:
+    """Solve for the triangular factors of tall matrices; None where rounding forbids it.
+
+    What comes out is proven like any other iterate, on the matrices themselves.
+    """
+    for dtype in dict.fromkeys((B.dtype, torch.float64)):
+        small = tall_matrices.triangular(B, dtype)
+        if small is None:
+            continue
+        found = _in_either_precision(small, scale, tolerance, on_pass)
+        if torch.finfo(dtype).eps * found.start.largest**2 > GRAM_ROUNDING * found.here.mu**2:
+            continue
+        here = tall_matrices.lifted(B, found.here)
+        proof = prove(B, energy(B), here, curvature_at(here))
+        if proof is not None and met(proof, tolerance):
+            return Converged(here, found.start, proof)
+    return None
 
 
 def _in_either_precision(
     B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]
 ) -> Converged:
     """Solve in float32 where that can prove it, else in float64."""
-    gap = FALLBACK if isinstance(tolerance, Near) else tolerance
+    gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
     if B.dtype == torch.float32 and B.shape[2] > SMALL_COLUMNS and gap >= LOOSE:
         try:
             return converged(B, scale, tolerance, on_pass)
@@ -83,7 +98,7 @@ def _solution(found: Converged, solver: str) -> Solution:
     here, start, proof = found
     return Solution(
         here.deltas,
-        [values(part.sigma).tolist() for part in here.triplets],
+        [values(part.sigma).tolist() for part in here.leading],
         start.penalty,
         [here.mu] * len(here.deltas),
         start.edge,

@@ -1,29 +1,18 @@
 """The spectra of the deviations: what μ is measured by, and where the first pass starts."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy, gram_matrix
-from tasks.merging.lore.penalty import Deviations, Penalty, Scale, values
-from tasks.merging.lore.triplets import DIRECT, SHARE, Triplets, largest
+from tasks.merging.lore.penalty import Deviations, Scale, values
+from tasks.merging.lore.problem import Start
+from tasks.merging.lore.triplets import DIRECT, SHARE, largest
 
 SHARP = 0.01
 """Residual of the leading triplets, in units of ‖B_i‖_F/√n: the scale of μ needs no more."""
 FIRST = 64
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
-
-
-class Start(NamedTuple):
-    """What the first pass starts from."""
-
-    penalty: Penalty
-    edge: float
-    largest: float
-    """σ_1 of the deviations."""
-    triplets: list[Triplets]
-    """The leading ones of every B_i, where they are known; as subspaces to start from."""
 
 
 def look(B: Tensor, scale: Scale) -> Start:

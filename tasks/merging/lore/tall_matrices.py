@@ -7,19 +7,15 @@ kept = 1 − μ/σ is the share of a singular value that thresholding leaves. Wh
 other iterate, on the matrices themselves.
 """
 
-from collections.abc import Callable
-
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, gram_matrix
-from tasks.merging.lore.certificate import prove
-from tasks.merging.lore.converge import GRAM_ROUNDING, Converged
-from tasks.merging.lore.newton import Iterate, sum_of
+from tasks.merging.lore.algebra import Factors, Tensor, add_up, gram_matrix
+from tasks.merging.lore.problem import Iterate
 from tasks.merging.lore.triplets import ritz
 
 TALL = 4
 """Rows of B_i for each row of the triangular factor, from where on shrinking pays."""
-ROWS_AT_ONCE = 2**9
+ROWS_AT_ONCE = 2**11
 """Rows whose products are summed in float32; the sums are added up in float64."""
 
 
@@ -29,25 +25,10 @@ def is_tall(B: Tensor) -> bool:
     return m >= TALL * (N - 1) * n
 
 
-def converged_tall(B: Tensor, solve_small: Callable[[Tensor], Converged]) -> Converged | None:
-    """Solve for N × m × n deviations that sum to zero; None where rounding forbids it."""
-    for exact in {B.dtype: False, torch.float64: True}.values():
-        small = shrunk(B, exact)
-        if small is None:
-            return None
-        found = solve_small(small)
-        rounding = torch.finfo(B.dtype if not exact else torch.float64).eps
-        if rounding * found.start.largest**2 <= GRAM_ROUNDING * found.here.mu**2:
-            here = lifted(B, found.here)
-            proof = prove(B, energy(B), here)
-            return None if proof is None else Converged(here, found.start, proof)
-    return None
-
-
-def shrunk(B: Tensor, exact: bool) -> Tensor | None:
+def triangular(B: Tensor, dtype: torch.dtype) -> Tensor | None:
     """Return N × (N−1)n × n matrices with the same products B_iᵀB_j; None where rounding forbids it.
 
-    `exact` takes the products in float64, where the matrices are so strong that float32 loses the rest.
+    Products are taken in this dtype: float32 loses what is weak beside strong spikes.
     """
     N, m, n = B.shape
     k = (N - 1) * n
@@ -55,23 +36,22 @@ def shrunk(B: Tensor, exact: bool) -> Tensor | None:
     for start in range(0, m, ROWS_AT_ONCE):
         # B_N = −ΣB_i is redundant: with it G would be singular
         rows = B[:-1, start : start + ROWS_AT_ONCE].transpose(0, 1).reshape(-1, k)
-        G += gram_matrix(rows.double() if exact else rows)
+        G += gram_matrix(rows.to(dtype))
     # Rounding may make G indefinite; a diagonal of its size keeps the Cholesky factor real.
-    rounding = torch.finfo(torch.float64 if exact else B.dtype).eps
-    G.diagonal().add_(rounding * G.diagonal().mean())
+    G.diagonal().add_(torch.finfo(dtype).eps * G.diagonal().mean())
     L, info = torch.linalg.cholesky_ex(G)
     if int(info):
         return None
-    first = L.T.to(torch.float64 if exact else B.dtype).reshape(k, N - 1, n).transpose(0, 1)
+    first = L.T.to(dtype).reshape(k, N - 1, n).transpose(0, 1)
     return torch.cat([first, -first.sum(0, keepdim=True)])
 
 
 def lifted(B: Tensor, small: Iterate) -> Iterate:
     """Return the iterate whose leading right singular vectors are those of the small matrices."""
-    z = -sum_of(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu), B[0]) / len(B)
-    found = [ritz(b - z, part.V.to(B.dtype)) for b, part in zip(B, small.triplets, strict=True)]
+    z = add_up(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu)).matrix().div_(-len(B))
+    found = [ritz(b - z, part.V.to(B.dtype)) for b, part in zip(B, small.leading, strict=True)]
     deltas = [part.thresholded(small.mu) for part in found]
-    step = -z - sum_of(deltas, z) / len(B)
+    step = add_up(deltas).matrix().div_(-len(B)).sub_(z)
     return Iterate(z, found, deltas, step, small.mu, small.cut, small.passes)
 
 

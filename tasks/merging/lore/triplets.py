@@ -6,7 +6,6 @@ pass before is where they start.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 
@@ -27,36 +26,7 @@ ROUNDS = 12
 """Polynomials before a full decomposition takes over; one or two are usual."""
 
 
-class Triplets(NamedTuple):
-    """Singular triplets A ≈ U diag(σ) Vᵀ, descending."""
-
-    U: Tensor
-    """m × k"""
-    sigma: Tensor
-    """k"""
-    V: Tensor
-    """n × k"""
-
-    @property
-    def count(self) -> int:
-        """k"""
-        return self.sigma.numel()
-
-    def above(self, limit: float) -> "Triplets":
-        """Return those whose singular value exceeds the limit."""
-        return self.first(int((self.sigma > limit).sum()))
-
-    def first(self, k: int) -> "Triplets":
-        """Return the k largest."""
-        return Triplets(self.U[:, :k], self.sigma[:k], self.V[:, :k])
-
-    def thresholded(self, mu: float, level: float | None = None) -> Factors:
-        """Return the matrix with μ taken off the singular values above the level, by default μ, the others 0."""
-        U, sigma, V = self.above(mu if level is None else level)
-        return Factors(U, sigma - mu, V)
-
-
-def leading(A: Tensor, limit: float, start: Tensor, sharp: float) -> Triplets:
+def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float) -> Factors:
     """Return the triplets of A (m × n, m ≥ n) whose singular value exceeds the limit.
 
     `start` (n × k) spans about their right vectors, as those of a similar matrix do. `sharp` is the residual
@@ -71,7 +41,7 @@ def leading(A: Tensor, limit: float, start: Tensor, sharp: float) -> Triplets:
     return ritz(A, eigenpairs_above(gram_matrix(A), limit**2, expected).vectors).above(limit)
 
 
-def largest(A: Tensor, count: int, sharp: float) -> Triplets:
+def largest(A: Tensor, count: int, sharp: float) -> Factors:
     """Return the largest triplets of A (m × n, m ≥ n), so many or, where A has fewer columns, all."""
     count = min(count, A.shape[1])
     if A.shape[1] > DIRECT and count < A.shape[1] // SHARE:
@@ -81,17 +51,17 @@ def largest(A: Tensor, count: int, sharp: float) -> Triplets:
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
 
 
-def ritz(A: Tensor, V: Tensor) -> Triplets:
+def ritz(A: Tensor, V: Tensor) -> Factors:
     """Return Ritz triplets from a subspace V (n × k), by one product from either side."""
     U = torch.linalg.qr(A @ V).Q
     Q, R = torch.linalg.qr(A.T @ U)
     # On the CPU, wherever A is: for such small matrices a GPU's decomposition is slower.
     # AᵀU = QR = (QX)ΣZᵀ gives A's right vectors QX and its left ones UZ.
     X, sigma, Zt = (part.to(R.device) for part in torch.linalg.svd(R.cpu()))
-    return Triplets(U @ Zt.T, sigma, Q @ X)
+    return Factors(U @ Zt.T, sigma, Q @ X)
 
 
-def _by_subspace(A: Tensor, wanted: Callable[[Tensor], int], start: Tensor, sharp: float) -> Triplets | None:
+def _by_subspace(A: Tensor, wanted: Callable[[Tensor], int], start: Tensor, sharp: float) -> Factors | None:
     """Sharpen a subspace until it holds the triplets wanted, a number that follows from the singular values.
 
     None where it would grow too large.
@@ -100,14 +70,14 @@ def _by_subspace(A: Tensor, wanted: Callable[[Tensor], int], start: Tensor, shar
     found = ritz(A, widened(start, width + _spare(width)))
     for _ in range(ROUNDS):
         k = wanted(found.sigma)
-        if found.count < k + _spare(k):
+        if found.rank < k + _spare(k):
             if 2 * k + _spare(k) > n // 2:
                 return None
             V = widened(found.V, 2 * k + _spare(k))
         else:
             # of a number of triplets the last ones may lie among many that are hardly smaller
-            if _residual(A, found.first(k).above(CLOSE * float(found.sigma[-1]))) <= sharp:
-                return found.first(k)
+            if _residual(A, found.truncated(k).above(CLOSE * float(found.sigma[-1]))) <= sharp:
+                return found.truncated(k)
             V = found.V
         found = ritz(A, torch.linalg.qr(filtered(A, V, float(found.sigma[-1]))).Q)
     return None
@@ -117,7 +87,7 @@ def _spare(k: int) -> int:
     return max(SPARE, k // 4)
 
 
-def _residual(A: Tensor, found: Triplets) -> float:
+def _residual(A: Tensor, found: Factors) -> float:
     # A V = U Σ for Ritz triplets only in the end; AᵀU = VΣ holds by construction
     return float(torch.linalg.matrix_norm(A @ found.V - found.U * found.sigma))
 

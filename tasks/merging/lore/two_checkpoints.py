@@ -10,9 +10,9 @@ from tasks.merging.lore.penalty import Penalty, Scale, values
 from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.shrink import shrink
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.triplets import leading
+from tasks.merging.lore.triplets import triplets_above
 
-SHARP = 1e-4
+SHARPNESS = 1e-4
 """Residual of the singular triplets, in units of ‖θ − θ_anchor‖_F."""
 ALLOWED = 1e-3
 """What the proven distance from the exact task vector may be, in the same units."""
@@ -58,8 +58,8 @@ def _by_leading_triplets(D: Tensor, scale: Scale) -> Solution | None:
     size = energy(D) ** 0.5
     start = look(D[None], scale)
     mu = start.penalty.mu
-    known = start.triplets[0].V if start.triplets else D.new_zeros(D.shape[1], 0)
-    found = leading(D, mu, known, SHARP * size)
+    known = start.leading[0].V if start.leading else D.new_zeros(D.shape[1], 0)
+    found = triplets_above(D, mu, known, SHARPNESS * size)
     distance = distance_from(D, found)
     # Rounding decides on singular values that equal μ: what they leave is as small as the distance.
     if distance > ALLOWED * size or not bounded(D, found, mu + distance):

@@ -1,4 +1,4 @@
-"""How sharply the minimum is determined: a lower bound on the curvature of the fit (docs/mathematics.md, fact 5).
+"""How sharply the minimum is determined: a bound on the curvature of the fit (docs/mathematics.md, fact 5).
 
 The fit curves in direction H by ⟨H, N·H − ΣK_i(H)⟩. The smallest value for ‖H‖ = 1 is N where no singular
 value exceeds μ, and 0 where all checkpoints share a direction in which the minimiser is not unique.
@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor, gaussian
+from tasks.merging.lore.algebra import Factors, Tensor, gaussian
 from tasks.merging.lore.curvature import Curvature, joint
-from tasks.merging.lore.triplets import Triplets
 
 DOUBT = 1e-6
 """The probability, over the random start, that the bound is wrong."""
@@ -23,13 +22,13 @@ ENOUGH = 0.5
 """Share of the estimate at which the bound is good enough."""
 
 
-def curvature_bound(found: Sequence[Triplets], mu: float, rest: float) -> float:
-    """Return a lower bound on the curvature, given all triplets above some limit; no other σ exceeds `rest` < μ.
+def curvature_bound(found: Sequence[Factors], mu: float, rest: float) -> float:
+    """Return a lower bound on the curvature, given the leading triplets; no other σ exceeds `rest` < μ.
 
     Below FLAT it may be 0 right away.
     """
     active = [part.above(mu) for part in found]
-    still = sum(part.count == 0 for part in active)
+    still = sum(part.rank == 0 for part in active)
     if still:  # K_i = 0 for each of these
         return float(still)
 
@@ -37,10 +36,12 @@ def curvature_bound(found: Sequence[Triplets], mu: float, rest: float) -> float:
         # whatever the other singular value is, up to `rest`
         return (sigma - mu).clamp(min=0) / (sigma - rest).clamp(min=mu - rest)
 
-    span = joint(found, [])
+    bases = joint(found, [])
     # directions with one side outside of all that leads
     beside = [_norm([part[side] * outside(part.sigma).sqrt() for part in active]) for side in (0, 2)]
-    inside = _inside(Curvature(found, (mu, mu), span, outside), len(found), (span.U.shape[1], span.V.shape[1]), span.U)
+    inside = _inside(
+        Curvature(found, (mu, mu), bases, outside), len(found), (bases.U.shape[1], bases.V.shape[1]), bases.U
+    )
     return max(min(inside, *(len(found) - each for each in beside)), 0.0)
 
 
