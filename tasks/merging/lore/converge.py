@@ -44,17 +44,20 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         raise Unproven
     goal = _Goal(tolerance, total)
     best, since, failed = math.inf, 0, 0
-    for here in iterates(B, start, on_pass):
+    steps = iterates(B, start, on_pass)
+    here = next(steps)
+    while True:
+        missing = False
         if goal.in_reach(here):
             proof = prove(B, total, here, curvature_at(here))
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
-            failed += 1
+            failed, missing = failed + 1, proof is None
         step = float(torch.linalg.matrix_norm(here.step))
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
         if since == PATIENCE or failed == ATTEMPTS:
             raise Unproven
-    raise AssertionError("iterates never end")
+        here = steps.send(missing)
 
 
 class _Goal:

@@ -6,7 +6,7 @@ step of plain descent; then z ← −S/N + ΣK_i(x)/N. τ damps the step where t
 plain descent is left.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 
 import torch
 
@@ -30,38 +30,41 @@ CG_STEPS = 12
 FIRST_COLUMNS = 8
 
 
-def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Iterator[Iterate]:
-    """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n."""
+def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generator[Iterate, bool, None]:
+    """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n.
+
+    Sending True makes the next pass look for leading triplets that this one has missed.
+    """
     N, total, mu = len(B), energy(B), start.penalty.mu
     crowded = B.shape[2] > DIRECT and NOISY * mu < start.edge < mu
     cut = (1 + start.edge / mu) / 2 if crowded else CUT
     z = torch.zeros_like(B[0])
-    found = start.leading
+    known, found = start.leading, list[Factors]()
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
     descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
+    thorough = True
     while True:
         passes += 1
         on_pass(passes)
         # What exceeds the level leads, and is cut to the μ after it: the minimiser moves with μ along a line
         # as long as nothing else comes to lead. With a small μ at once everything would lead everywhere.
         following = max(mu, descent * level)
-        starts = [part.V for part in found] or [B.new_zeros(B.shape[2], 0)] * N
         # as sharp as this pass's step can use
         sharp = 0.1 * min(remaining, 0.1) * size
-        if passes == 1 and found and level > max(float(part.sigma[-1]) for part in found):
-            previous, found = [], [part.above(cut * level) for part in found]  # z is still 0
-        else:
-            previous, found = (
-                found,
-                [triplets_above(b - z, cut * level, V, sharp) for b, V in zip(B, starts, strict=True)],
-            )
+        if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
+            starts = [part.V for part in known] or [B.new_zeros(B.shape[2], 0)] * N
+            known = [
+                triplets_above(b - z, cut * level, V, sharp, thorough and level == mu)
+                for b, V in zip(B, starts, strict=True)
+            ]
+        previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
         S = sum_of(deltas, z)
         step = (z + S / N).neg_()
         if level == mu:
-            yield Iterate(z, found, deltas, step, mu, cut, passes)
+            thorough = yield Iterate(z, found, deltas, step, mu, cut, passes)
         remaining = float(torch.linalg.matrix_norm(step)) / size
         # Σh(B_i − z), the objective with the best task vectors for this z
         objective = (total + N * energy(z)) / 2 - sum(

@@ -9,9 +9,9 @@ from tasks.merging.lore.penalty import Deviations, Scale, values
 from tasks.merging.lore.problem import Start
 from tasks.merging.lore.triplets import DIRECT, SHARE, largest
 
-SHARP = 0.01
+SHARP = 0.2
 """Residual of the leading triplets, in units of ‖B_i‖_F/√n: the scale of μ needs no more."""
-FIRST = 64
+FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
 
 

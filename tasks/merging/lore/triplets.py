@@ -12,42 +12,46 @@ import torch
 from tasks.merging.lore.algebra import Factors, Tensor, gaussian, gram_matrix
 from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
 
-DIRECT = 1200
+DIRECT = 400
 """Columns up to which leading eigenpairs cost less than sharpening subspaces."""
-SHARE = 5
-"""Beyond a fifth of the columns eigenpairs cost less, too."""
-DEGREE = 6
+SHARE = 8
+"""Beyond this fraction of the columns eigenpairs cost less, too."""
+DEGREE = 2
 """Of the polynomial: products with AᵀA between two orthogonalisations."""
 SPARE = 8
 """Columns of a subspace beyond those above the limit, at least; a quarter of these where that is more."""
-CLOSE = 1.02
-"""Singular values within this factor of the subspace's smallest never get sharp, and need not."""
+CLEAR = 1.2
+"""Of a number of triplets the last ones may lie among many that are hardly smaller, and never get sharp."""
+STRONG = 2
+"""Times what a polynomial is to suppress."""
 ROUNDS = 12
 """Polynomials before a full decomposition takes over; one or two are usual."""
 
 
-def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float) -> Factors:
-    """Return the triplets of A (m × n, m ≥ n) whose singular value exceeds the limit.
+def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float, thorough: bool = False) -> Factors:
+    """Return the triplets of A (m × n, m ≥ n) whose singular value exceeds the limit, and some that are not sharp.
 
     `start` (n × k) spans about their right vectors, as those of a similar matrix do. `sharp` is the residual
-    ‖AV − Uσ‖_F at which subspaces need no more work.
+    ‖AV − Uσ‖_F at which subspaces need no more work; `thorough` looks for what is missing in them first.
     """
     expected = start.shape[1]
     if A.shape[1] > DIRECT and expected < A.shape[1] // SHARE:
-        found = _by_subspace(A, lambda sigma: int((sigma > limit).sum()), start, sharp)
+        found = _by_subspace(A, lambda sigma: int((sigma > limit).sum()), start, sharp, thorough)
         if found is not None:
             return found
     # The Gram matrix squares the condition number; one product from either side makes up for that.
-    return ritz(A, eigenpairs_above(gram_matrix(A), limit**2, expected).vectors).above(limit)
+    return ritz(A, eigenpairs_above(gram_matrix(A), limit**2, expected).vectors)
 
 
 def largest(A: Tensor, count: int, sharp: float) -> Factors:
     """Return the largest triplets of A (m × n, m ≥ n), so many or, where A has fewer columns, all."""
     count = min(count, A.shape[1])
     if A.shape[1] > DIRECT and count < A.shape[1] // SHARE:
-        found = _by_subspace(A, lambda _: count, A.new_zeros(A.shape[1], 0), sharp)
+        found = _by_subspace(
+            A, lambda _: count, gaussian(A.shape[1], count + _spare(count), like=A), sharp, clear=CLEAR
+        )
         if found is not None:
-            return found
+            return found.truncated(count)
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
 
 
@@ -61,25 +65,32 @@ def ritz(A: Tensor, V: Tensor) -> Factors:
     return Factors(U @ Zt.T, sigma, Q @ X)
 
 
-def _by_subspace(A: Tensor, wanted: Callable[[Tensor], int], start: Tensor, sharp: float) -> Factors | None:
+def _by_subspace(
+    A: Tensor,
+    wanted: Callable[[Tensor], int],
+    start: Tensor,
+    sharp: float,
+    thorough: bool = False,
+    clear: float = 1.0,
+) -> Factors | None:
     """Sharpen a subspace until it holds the triplets wanted, a number that follows from the singular values.
 
-    None where it would grow too large.
+    Those need not be sharp that exceed the smallest by less than the factor `clear`. None where the subspace
+    would grow too large.
     """
-    n, width = A.shape[1], max(start.shape[1], wanted(start))
-    found = ritz(A, widened(start, width + _spare(width)))
-    for _ in range(ROUNDS):
+    n, width = A.shape[1], max(start.shape[1], SPARE)
+    found = ritz(A, widened(start, width))
+    for done in range(ROUNDS):
         k = wanted(found.sigma)
         if found.rank < k + _spare(k):
             if 2 * k + _spare(k) > n // 2:
                 return None
-            V = widened(found.V, 2 * k + _spare(k))
+            width = 2 * k + _spare(k)
         else:
-            # of a number of triplets the last ones may lie among many that are hardly smaller
-            if _residual(A, found.truncated(k).above(CLOSE * float(found.sigma[-1]))) <= sharp:
-                return found.truncated(k)
-            V = found.V
-        found = ritz(A, torch.linalg.qr(filtered(A, V, float(found.sigma[-1]))).Q)
+            sure = found.truncated(k).above(clear * float(found.sigma[-1]))
+            if done >= thorough and _residual(A, sure) <= sharp:
+                return found.truncated(k + 2 * _spare(k))
+        found = ritz(A, widened(filtered(A, found, float(found.sigma[-1])), width))
     return None
 
 
@@ -101,12 +112,21 @@ def widened(V: Tensor, width: int) -> Tensor:
     return basis
 
 
-def filtered(A: Tensor, V: Tensor, below: float) -> Tensor:
-    """Return p(AᵀA)V for the Chebyshev polynomial that is small on singular values up to `below`."""
-    half = below**2 / 2  # AᵀA/half − 1 takes those to [−1, 1], where the polynomial is at most 1
-    before, here = V, A.T @ (A @ V) / half - V
+def filtered(A: Tensor, found: Factors, below: float) -> Tensor:
+    """Return an orthonormal basis of p(AᵀA)V, p the Chebyshev polynomial that is small up to σ = `below`.
+
+    Strong triplets are sharp already, and stay; rounding would carry them into all other columns.
+    """
+    strong = found.above(STRONG * below).V
+    half = below**2 / 2  # AᵀA/half − 1 takes what is below to [−1, 1], where the polynomial is at most 1
+
+    def product(X: Tensor) -> Tensor:
+        Y = A.T @ (A @ X) / half
+        return Y - strong @ (strong.T @ Y) - X
+
+    before = found.V[:, strong.shape[1] :]
+    here = product(before)
     for _ in range(DEGREE - 1):
-        before, here = here, 2 * (A.T @ (A @ here) / half - here) - before
-        size = torch.linalg.vector_norm(here, dim=0).max()
-        before, here = before / size, here / size  # it grows like σ^(2·degree)
-    return here
+        before, here = here, 2 * product(here) - before
+    basis: Tensor = torch.linalg.qr(torch.cat([strong, here], 1)).Q
+    return basis
