@@ -42,7 +42,7 @@ def solve(
     if energy(B) == 0.0:  # identical checkpoints: nothing to decompose
         return two_checkpoints.no_task_vectors(B, "zero")
     if len(B) == 2 and anchor is not None:
-        return two_checkpoints.anchored(B, anchor, scale)
+        return two_checkpoints.anchored(B, anchor, scale, tolerance)
     gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
     if passes is not None or scale.kind == "squared":
         return dense.solve_densely(precise(B), scale, gap, on_pass, passes)
