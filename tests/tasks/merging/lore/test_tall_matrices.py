@@ -7,15 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import dense, tall_matrices
-from tasks.merging.lore.algebra import Tensor
-from tasks.merging.lore.penalty import Penalty, Scale
-from tasks.merging.lore.problem import NotConverged, Solution
+from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.problem import Iterate
 from tasks.merging.lore.solve import solve
-from tasks.merging.lore.two_checkpoints import no_task_vectors
-from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
+from tests.support.lore_checks import DTYPES, check, ignore, matrices, off, on_devices
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import family
-from tests.support.lore_reference import Array, minimise, noise_edge
+from tests.support.lore_reference import minimise, noise_edge
 
 
 @on_devices
@@ -27,7 +25,7 @@ def test_all_products_are_kept(
     """B_iᵀB_j for all i and j, those with the last matrix too, in chunks of rows of any size."""
     monkeypatch.setattr(tall_matrices, "ROWS_AT_ONCE", chunk)
     B = torch.from_numpy(family("spikes", 4, 90, 6, 0)).to(device, dtype)
-    small = tall_matrices.shrunk(B)
+    small = tall_matrices.triangular(B, dtype)
     assert small is not None
     assert (small.shape, small.dtype) == ((4, 18, 6), dtype)
     exact, found = (part.double().cpu().numpy() for part in (B, small))
@@ -37,23 +35,17 @@ def test_all_products_are_kept(
     )
 
 
-def optimum(B: Array, mu: float) -> Solution:
-    """Return the minimum as a solver would give it."""
-    z = minimise(B, mu, gap=1e-12).z
-    deltas = [factors(b - z, mu) for b in B]
-    empty = no_task_vectors(torch.from_numpy(B), "reference")
-    return empty._replace(deltas=deltas, thresholds=[mu] * len(B), penalty=Penalty("nuclear", mu))
-
-
 @given(N=st.integers(3, 5), n=st.integers(1, 8), seed=st.integers(0, 99), share=st.floats(0.3, 1.2))
 @settings(max_examples=15, deadline=None)
 def test_the_exact_fixed_point_stays_where_it_is(N: int, n: int, seed: int, share: float) -> None:
     """Its right singular vectors and shares alone give the left ones back."""
     B = family("spikes", N, 60, n, seed)
-    exact = optimum(B, share * noise_edge(B))
-    scrambled = [delta._replace(U=torch.full_like(delta.U, float("nan"))) for delta in exact.deltas]
-    refreshed = tall_matrices.refresh(torch.from_numpy(B), exact._replace(deltas=scrambled))
-    for found, delta in zip(refreshed, exact.deltas, strict=True):
+    mu = share * noise_edge(B)
+    z = minimise(B, mu, gap=1e-12).z
+    exact = [factors(b - z, mu) for b in B]
+    scrambled = [delta._replace(U=torch.full_like(delta.U, float("nan"))) for delta in exact]
+    refreshed = tall_matrices.refresh(torch.from_numpy(B), scrambled, mu)
+    for found, delta in zip(refreshed, exact, strict=True):
         np.testing.assert_allclose(found.matrix(), delta.matrix(), atol=1e-4 * np.linalg.norm(B[0]))
 
 
@@ -84,8 +76,8 @@ def test_it_is_the_solution_of_full_decompositions(kind: str) -> None:
     scale = Scale(
         0.5 if kind == "nuclear" else 0.05, "noise_edge" if kind == "nuclear" else "absolute", kind, (120, 8)
     )  # type: ignore[arg-type]
-    shrunk_first, whole = solve(B, scale, 1e-9), dense.solve_densely(B, scale, 1e-9)
-    assert shrunk_first.solver == "tall"
+    shrunk_first, whole = solve(B, scale, 1e-9), dense.solve_densely(B, scale, 1e-9, ignore)
+    assert shrunk_first.solver == ("tall" if kind == "nuclear" else "dense")
     assert off(matrices(shrunk_first), matrices(whole)) < 1e-3
     assert shrunk_first.edge == pytest.approx(whole.edge, rel=1e-6)
 
@@ -98,7 +90,7 @@ def test_where_squares_lose_the_small_the_whole_matrices_are_solved(height: floa
     B = torch.from_numpy(noise - noise.mean(axis=0)).float()
     exact = B.double().numpy()
     solution = solve(B, Scale(noise_edge(exact), "absolute", "nuclear", (200, 10)), 1e-4)
-    assert solution.solver == "dense"
+    assert solution.solver == "newton"
     check(solution, exact, 1e-4, gap=1e-9)
 
 
@@ -109,17 +101,32 @@ def test_tall_is_four_times_the_rows_of_the_triangular_factor(N: int, m: int, n:
     assert tall_matrices.is_tall(torch.zeros(N, m, n)) == worth
 
 
-def test_what_does_not_converge_when_shrunk_is_solved_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Gram matrix squares the condition number: its failure says nothing of the matrices."""
+def test_what_is_wrong_on_the_triangular_factor_is_solved_on_the_matrices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing that was computed on the factor is believed: the proof is on the matrices themselves."""
     B = family("spikes", 3, 90, 6, 0)
-    direct = dense.solve_densely
-
-    def only_tall(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
-        if B.shape[1] == 12:
-            raise NotConverged("LoRE", "shrunk", "go on")
-        return direct(B, scale, tolerance, passes)
-
-    monkeypatch.setattr(dense, "solve_densely", only_tall)
+    direct = tall_matrices.triangular
+    monkeypatch.setattr(
+        tall_matrices, "triangular", lambda B, dtype: 1.01 * direct(B, dtype).roll(1, dims=2)
+    )
     solution = solve(torch.from_numpy(B), Scale(1.0, "noise_edge", "nuclear", (90, 6)), 1e-8)
-    assert solution.solver == "dense"
+    assert solution.solver == "newton"
     check(solution, B, 1e-8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_lifted_minimum_is_the_minimum(dtype: torch.dtype) -> None:
+    """z, task vectors and step of the large matrices follow from right singular vectors alone."""
+    B = family("spikes", 4, 80, 5, 0)
+    mu = 0.7 * noise_edge(B)
+    best = minimise(B, mu, gap=1e-13)
+    leading = [factors(b - best.z).above(0.85 * mu).to(dtype) for b in B]
+    none = torch.zeros(15, 5, dtype=dtype)
+    small = Iterate(none, leading, [part.thresholded(mu) for part in leading], none, mu, 0.85, 7)
+    here = tall_matrices.lifted(torch.from_numpy(B).to(dtype), small)
+    tolerance = (2e-5 if dtype == torch.float32 else 1e-5) * np.linalg.norm(B[0])
+    np.testing.assert_allclose(here.z, best.z, atol=tolerance)
+    np.testing.assert_allclose(here.step, np.zeros((80, 5)), atol=tolerance)
+    for found, delta in zip(here.deltas, best.deltas, strict=True):
+        np.testing.assert_allclose(found.matrix(), delta, atol=tolerance)
