@@ -1,108 +1,200 @@
-"""A certificate holds at the optimum, and is refused to anything that is not near it."""
+"""A proof bounds gap and distance wherever it is given, and is refused where triplets are missing."""
+
+import math
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tasks.merging.lore.algebra import Factors, energy, gram_matrix
-from tasks.merging.lore.certificate import certify
-from tasks.merging.lore.penalty import Penalty
-from tests.support.lore_checks import on_devices
-from tests.support.lore_factors import factors, thresholds
-from tests.support.lore_matrices import family
-from tests.support.lore_reference import Array, minimise, noise_edge, primal, prox
+from tasks.merging.lore.algebra import Factors
+from tasks.merging.lore.certificate import (
+    Proof,
+    bounded,
+    distance_from,
+    limit_of,
+    prove,
+    radius_of,
+    relative_gap,
+)
+from tasks.merging.lore.converge import curvature_at
+from tasks.merging.lore.problem import Iterate
+from tests.support.lore_checks import DTYPES, on_devices
+from tests.support.lore_curvature_reference import exact, hessian
+from tests.support.lore_factors import factors
+from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
+from tests.support.lore_reference import Array, dual, minimise, noise_edge, primal, svt
 
-TOLERANCE = 1e-4
-KINDS = {"nuclear": 4.0, "squared": 0.02}
-
-
-def optimum(
-    kind: str, shape: tuple[int, int] = (20, 14)
-) -> tuple[Array, Penalty, list[Factors], list[float]]:
-    B = family("spikes", 3, *shape, 0)
-    mu = KINDS[kind]
-    z = minimise(B, mu, kind).z
-    found = [factors(b - z, mu, kind) for b in B]
-    return B, Penalty(kind, mu), found, thresholds(B - z, mu, kind)  # type: ignore[arg-type]
-
-
-def proof(
-    B: Array, penalty: Penalty, deltas: list[Factors], taken: list[float], tolerance: float = TOLERANCE
-) -> float | None:
-    return certify(torch.from_numpy(B), float(np.sum(B**2)), deltas, penalty, taken, tolerance)
+CUT = 0.85
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(20, 14), (9, 16)])
-def test_the_optimum_is_certified_and_the_gap_is_an_upper_bound(kind: str, shape: tuple[int, int]) -> None:
-    B, penalty, deltas, taken = optimum(kind, shape)
-    gap = proof(B, penalty, deltas, taken)
-    assert gap is not None
-    here = primal(B, np.stack([delta.matrix().numpy() for delta in deltas]), penalty.mu, kind)
-    assert here - minimise(B, penalty.mu, kind).primal <= gap * here <= TOLERANCE * here * (1 + 1e-9)
-    assert proof(B, penalty, deltas, taken, 1e-8) is not None
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("which", [0, -1])
-def test_one_triplet_left_out_is_refused(kind: str, which: int) -> None:
-    """Even the weakest active one, which nobody would see in the objective."""
-    B, penalty, deltas, taken = optimum(kind)
-    first = deltas[0]
-    kept = [j for j in range(first.rank) if j != which % first.rank]
-    fewer = Factors(first.U[:, kept], first.sigma[kept], first.V[:, kept])
-    assert proof(B, penalty, [fewer, *deltas[1:]], taken) is None
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("factor", [0.9, 1.1])
-def test_task_vectors_of_the_wrong_size_are_refused(kind: str, factor: float) -> None:
-    B, penalty, deltas, taken = optimum(kind)
-    wrong = [delta._replace(sigma=factor * delta.sigma) for delta in deltas]
-    assert proof(B, penalty, wrong, taken) is None
-
-
-def test_a_residual_beyond_the_threshold_is_refused_where_all_other_sums_agree() -> None:
-    """Noise just above μ in a direction that no task vector has: only the spectral norm shows it."""
-    B, penalty, deltas, taken = optimum("nuclear")
-    u, v = np.linalg.svd(B.mean(axis=0) + np.eye(20, 14))[0][:, 0], np.eye(14)[3]
+def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -> Iterate:
+    """Return the iterate at z by full singular value decompositions."""
+    found = [factors(b - z).above(CUT * mu).to(dtype) for b in B]
+    deltas = [part.thresholded(mu) for part in found]
+    given = torch.from_numpy(z.copy()).to(dtype)
+    S = torch.zeros_like(given)
     for delta in deltas:
-        u -= delta.U.numpy() @ (delta.U.numpy().T @ u)
-    u /= np.linalg.norm(u)
-    hidden = np.multiply.outer([2.0, -1.0, -1.0], 2 * penalty.mu * np.outer(u, v))
-    assert proof(B + hidden, penalty, deltas, taken) is None
+        S += delta.matrix()
+    return Iterate(given, found, deltas, -given - S / len(B), mu, CUT, 1)
 
 
-def test_the_mean_itself_is_certified_where_no_task_vector_is_worth_its_price() -> None:
-    B = family("spikes", 3, 20, 14, 0)
-    none = [factors(b, 1e3) for b in B]
-    assert proof(B, Penalty("nuclear", 1e3), none, [1e3] * 3) is not None
-    assert proof(B, Penalty("nuclear", 10.0), none, [10.0] * 3) is None
+def proof(B: Array, here: Iterate, curvature: float | None = None) -> Proof | None:
+    given = torch.from_numpy(B).to(here.z.dtype)
+    return prove(given, float(np.sum(B**2)), here, curvature_at(here) if curvature is None else curvature)
 
 
-def test_with_a_given_base_the_proximal_map_alone_is_the_optimum() -> None:
-    """N = 1, z = 0: what two anchored checkpoints need."""
-    D = family("spikes", 2, 20, 14, 0)[:1]
-    mu = noise_edge(D)
-    given = torch.from_numpy(D), float(np.sum(D**2)), [factors(D[0], mu)], Penalty("nuclear", mu), [mu]
-    gap = certify(*given, 1e-8, free_base=False)
-    assert gap is not None
-    assert gap <= 1e-8
-    assert certify(*given, 1e-8, free_base=True) is None
-    np.testing.assert_allclose(given[2][0].matrix(), prox(D[0], mu), atol=1e-10)
+def optimum(shape: tuple[int, int] = (20, 14)) -> tuple[Array, Array, float]:
+    B, mu = family("spikes", 3, *shape, 0), 8.0
+    return B, minimise(B, mu, gap=1e-13).z, mu
+
+
+@given(
+    kind=st.sampled_from(list(TRAJECTORIES)),
+    N=st.integers(3, 6),
+    m=st.integers(1, 6),
+    n=st.integers(1, 6),
+    seed=st.integers(0, 99),
+    place=st.floats(0, 1),
+    factor=st.sampled_from([1.0, 1 + 1e-6, 1 - 1e-6, 0.9, 1.1, 0.5]),
+    direction=st.integers(0, 4),
+    away=st.floats(-2, 0.3),
+)
+@settings(max_examples=60, deadline=None)
+def test_gap_and_distance_are_upper_bounds_at_any_distance_in_any_direction(
+    kind: str, N: int, m: int, n: int, seed: int, place: float, factor: float, direction: int, away: float
+) -> None:
+    """Along the flattest, the steepest and other directions, from z* to beyond where a proof is possible."""
+    m, n = max(m, n), min(m, n)
+    B = trajectory(kind, N, m, n, seed)
+    sigma = np.sort(np.linalg.svd(B, compute_uv=False).ravel())
+    mu = factor * float(sigma[int(place * (len(sigma) - 1))])
+    if mu < max(1e-4 * sigma[-1], 1e-9):
+        return
+    best = exact(B, mu)
+    vectors = np.linalg.eigh(hessian(B, best.z, mu))[1]
+    rng = np.random.default_rng(seed)
+    X = [
+        vectors[:, 0].reshape(m, n),
+        vectors[:, min(1, m * n - 1)].reshape(m, n),
+        vectors[:, -1].reshape(m, n),
+        rng.standard_normal((m, n)),
+        np.outer(rng.standard_normal(m), rng.standard_normal(n)),
+    ][direction]
+    z = best.z + 0.0625 * mu * 10**away * X / np.linalg.norm(X)
+    here = iterate(B, z, mu)
+    found = proof(B, here)
+    assert found is not None  # no triplet is missing
+    assert found.error >= np.linalg.norm(z - best.z) - best.off
+    deltas, best_deltas = (np.stack([svt(b - at, mu) for b in B]) for at in (z, best.z))
+    value = primal(B, deltas, mu)
+    assert value - primal(B, best_deltas, mu) <= (found.gap + 1e-13) * value
+
+
+@pytest.mark.parametrize("N", [4, 6])
+@pytest.mark.parametrize("height", [1.2, 3.0, 100.0])
+def test_of_a_flat_minimum_no_distance_is_proven(N: int, height: float) -> None:
+    """Every z between the two checkpoints in the middle, less μ, is a minimiser."""
+    D = np.outer(np.eye(7)[0], np.eye(5)[0])
+    B = np.stack([t * D for t in np.linspace(-1, 1, N)]) * height * (N - 1)
+    one, other = (iterate(B, t * (height - 1) * D, 1.0) for t in (0.0, 0.9))
+    for here in (one, other):
+        found = proof(B, here)
+        assert found is not None
+        assert found.gap < 1e-11  # both are at the minimum
+        assert math.isinf(found.error)
 
 
 @on_devices
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_energy_and_products_are_those_of_numpy(dtype: torch.dtype, device: str) -> None:
-    B = torch.from_numpy(family("power law", 3, 50, 40, 0)).to(device, dtype)
-    exact = B.double().cpu().numpy()
-    rounding = 100 * torch.finfo(dtype).eps
-    assert energy(B) == pytest.approx(np.sum(exact**2), rel=rounding)
-    assert energy(B.mT) == pytest.approx(np.sum(exact**2), rel=rounding)
-    for given in (B[0], B[0].T):
-        np.testing.assert_allclose(
-            gram_matrix(given).double().cpu(),
-            given.double().cpu().numpy().T @ given.double().cpu().numpy(),
-            atol=rounding,
-        )
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(20, 14), (14, 14)])
+def test_the_optimum_is_proven_almost_to_rounding(
+    shape: tuple[int, int], dtype: torch.dtype, device: str
+) -> None:
+    B, z, mu = optimum(shape)
+    here = iterate(B, z, mu, dtype)
+    given = torch.from_numpy(B).to(device, dtype)
+    moved = here._replace(
+        z=here.z.to(device),
+        step=here.step.to(device),
+        leading=[Factors(*(one.to(device) for one in part)) for part in here.leading],
+        deltas=[Factors(*(one.to(device) for one in part)) for part in here.deltas],
+    )
+    found = prove(given, float(np.sum(B**2)), moved, curvature_at(moved))
+    assert found is not None
+    eps = torch.finfo(dtype).eps
+    assert found.gap <= max(1e4 * eps, 1e-7)
+    assert found.error <= max(1e3 * eps, 1e-5) * np.linalg.norm(B)
+
+
+@pytest.mark.parametrize("which", [0, 1, -1])
+def test_one_triplet_left_out_is_refused(which: int) -> None:
+    """Even the weakest active one, which nobody would see in the objective."""
+    B, z, mu = optimum()
+    here = iterate(B, z, mu)
+    active = here.deltas[0].rank
+    kept = [j for j in range(here.leading[0].rank) if j != which % active]
+    first = here.leading[0]
+    fewer = Factors(first.U[:, kept], first.sigma[kept], first.V[:, kept])
+    assert proof(B, here) is not None
+    assert proof(B, here._replace(leading=[fewer, *here.leading[1:]])) is None
+
+
+@pytest.mark.parametrize("factor", [0.9, 1.1])
+def test_triplets_of_another_matrix_are_refused_or_pay_for_it(factor: float) -> None:
+    B, z, mu = optimum()
+    here = iterate(B, z, mu)
+    wrong = [part._replace(sigma=factor * part.sigma) for part in here.leading]
+    assert proof(B, here._replace(leading=wrong)) is None
+
+
+@pytest.mark.parametrize("spectral", [0.5, 0.99, 1.01, 2.0])
+def test_bounded_tells_the_spectral_norm_of_what_is_left(spectral: float) -> None:
+    A = family("spikes", 3, 1500, 14, 0)[0]  # of more rows than are taken at a time
+    found = factors(A).truncated(3)
+    left = A - found.matrix().numpy()
+    hidden = left * (spectral * 5.0 / np.linalg.norm(left, 2)) + found.matrix().numpy()
+    for dtype in DTYPES:
+        assert bounded(torch.from_numpy(hidden).to(dtype), found.to(dtype), 5.0) == (spectral < 1)
+
+
+@given(seed=st.integers(0, 99), size=st.floats(-6, 0))
+@settings(max_examples=30, deadline=None)
+def test_a_matrix_is_as_far_as_claimed_from_one_that_has_its_triplets(seed: int, size: float) -> None:
+    """That matrix, constructed: the triplets, and A in the complements of their spaces."""
+    rng = np.random.default_rng(seed)
+    A = family("spikes", 3, 12, 9, seed)[0]
+    found = factors(A + 10**size * rng.standard_normal((12, 9))).truncated(3)
+    U, sigma, V = (part.numpy() for part in found)
+    outside = (np.eye(12) - U @ U.T) @ A @ (np.eye(9) - V @ V.T)
+    closest = (U * sigma) @ V.T + outside
+    assert np.linalg.norm(A - closest) <= distance_from(torch.from_numpy(A), found)
+    assert distance_from(torch.from_numpy(A), found) <= 2 * np.linalg.norm(
+        A - closest
+    ) + 1e-12 * np.linalg.norm(A)
+
+
+@given(N=st.integers(3, 5), seed=st.integers(0, 99), share=st.floats(0.3, 1.2), shift=st.floats(0, 1))
+@settings(max_examples=40, deadline=None)
+def test_the_gap_reaches_down_to_a_dual_value(N: int, seed: int, share: float, shift: float) -> None:
+    """At any z, near the minimum or not: never above the value that a feasible point proves."""
+    B = family("spikes", N, 9, 7, seed)
+    mu = share * noise_edge(B)
+    z = shift * np.random.default_rng(seed).standard_normal((9, 7))
+    here = iterate(B, z, mu)
+    deltas = np.stack([svt(b - z, mu) for b in B])
+    residuals = B - z - deltas
+    value = 0.5 * np.sum((residuals - here.step.numpy()) ** 2) + mu * sum(
+        np.linalg.norm(d, "nuc") for d in deltas
+    )
+    proven = value - dual(B, deltas, mu)
+    found = relative_gap(here, float(np.sum(B**2)), [0.0] * N)
+    assert found * value >= proven - 1e-9 * value
+    assert found * value >= value - minimise(B, mu, gap=1e-9).primal - 1e-9 * value
+
+
+def test_limits_lie_between_the_cut_and_the_threshold() -> None:
+    B, z, mu = optimum()
+    here = iterate(B, z, mu)
+    assert CUT * mu < limit_of(here) < limit_of(here) + radius_of(here) < mu

@@ -80,7 +80,9 @@ def test_what_does_not_converge_is_refused_with_the_gap_reached(monkeypatch: pyt
         dense.solve_densely(torch.from_numpy(B), Scale(0.05, "noise_edge", "nuclear", (12, 9)), 1e-8, ignore)
     monkeypatch.setattr(dense, "DENSE_SINGLE_PASSES", 5)
     with pytest.raises(NotConverged, match="after 5 passes"):
-        dense.solve_densely(torch.from_numpy(B).float(), Scale(0.4, "noise_edge", "nuclear", (12, 9)), 1e-4, ignore)
+        dense.solve_densely(
+            torch.from_numpy(B).float(), Scale(0.4, "noise_edge", "nuclear", (12, 9)), 1e-4, ignore
+        )
 
 
 def test_it_tells_of_every_pass_and_ends_with_the_one_that_it_reports() -> None:

@@ -107,9 +107,7 @@ def test_what_is_wrong_on_the_triangular_factor_is_solved_on_the_matrices(
     """Nothing that was computed on the factor is believed: the proof is on the matrices themselves."""
     B = family("spikes", 3, 90, 6, 0)
     direct = tall_matrices.triangular
-    monkeypatch.setattr(
-        tall_matrices, "triangular", lambda B, dtype: 1.01 * direct(B, dtype).roll(1, dims=2)
-    )
+    monkeypatch.setattr(tall_matrices, "triangular", lambda B, dtype: 1.01 * direct(B, dtype).roll(1, dims=2))
     solution = solve(torch.from_numpy(B), Scale(1.0, "noise_edge", "nuclear", (90, 6)), 1e-8)
     assert solution.solver == "newton"
     check(solution, B, 1e-8)
