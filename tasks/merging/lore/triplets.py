@@ -29,7 +29,7 @@ ROUNDS = 12
 
 
 def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float, thorough: bool = False) -> Factors:
-    """Return the triplets of A (m × n, m ≥ n) whose singular value exceeds the limit, and some that are not sharp.
+    """Return the triplets of A (m × n, m ≥ n) whose singular value exceeds the limit, and some less sharp.
 
     `start` (n × k) spans about their right vectors, as those of a similar matrix do. `sharp` is the residual
     ‖AV − Uσ‖_F at which subspaces need no more work; `thorough` looks for what is missing in them first.

@@ -7,15 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import dense, tall_matrices
-from tasks.merging.lore.algebra import Tensor
-from tasks.merging.lore.penalty import Penalty, Scale
-from tasks.merging.lore.problem import NotConverged, Solution
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.solve import solve
-from tasks.merging.lore.two_checkpoints import no_task_vectors
 from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import family
-from tests.support.lore_reference import Array, minimise, noise_edge
+from tests.support.lore_reference import minimise, noise_edge
 
 
 @on_devices
@@ -27,7 +24,7 @@ def test_all_products_are_kept(
     """B_iᵀB_j for all i and j, those with the last matrix too, in chunks of rows of any size."""
     monkeypatch.setattr(tall_matrices, "ROWS_AT_ONCE", chunk)
     B = torch.from_numpy(family("spikes", 4, 90, 6, 0)).to(device, dtype)
-    small = tall_matrices.shrunk(B)
+    small = tall_matrices.triangular(B, dtype)
     assert small is not None
     assert (small.shape, small.dtype) == ((4, 18, 6), dtype)
     exact, found = (part.double().cpu().numpy() for part in (B, small))
@@ -37,23 +34,17 @@ def test_all_products_are_kept(
     )
 
 
-def optimum(B: Array, mu: float) -> Solution:
-    """Return the minimum as a solver would give it."""
-    z = minimise(B, mu, gap=1e-12).z
-    deltas = [factors(b - z, mu) for b in B]
-    empty = no_task_vectors(torch.from_numpy(B), "reference")
-    return empty._replace(deltas=deltas, thresholds=[mu] * len(B), penalty=Penalty("nuclear", mu))
-
-
 @given(N=st.integers(3, 5), n=st.integers(1, 8), seed=st.integers(0, 99), share=st.floats(0.3, 1.2))
 @settings(max_examples=15, deadline=None)
 def test_the_exact_fixed_point_stays_where_it_is(N: int, n: int, seed: int, share: float) -> None:
     """Its right singular vectors and shares alone give the left ones back."""
     B = family("spikes", N, 60, n, seed)
-    exact = optimum(B, share * noise_edge(B))
-    scrambled = [delta._replace(U=torch.full_like(delta.U, float("nan"))) for delta in exact.deltas]
-    refreshed = tall_matrices.refresh(torch.from_numpy(B), exact._replace(deltas=scrambled))
-    for found, delta in zip(refreshed, exact.deltas, strict=True):
+    mu = share * noise_edge(B)
+    z = minimise(B, mu, gap=1e-12).z
+    exact = [factors(b - z, mu) for b in B]
+    scrambled = [delta._replace(U=torch.full_like(delta.U, float("nan"))) for delta in exact]
+    refreshed = tall_matrices.refresh(torch.from_numpy(B), scrambled, mu)
+    for found, delta in zip(refreshed, exact, strict=True):
         np.testing.assert_allclose(found.matrix(), delta.matrix(), atol=1e-4 * np.linalg.norm(B[0]))
 
 
@@ -78,27 +69,24 @@ def test_it_reaches_the_minimum(dtype: torch.dtype, N: int, m: int, n: int, shar
     assert off(matrices(solution), best.deltas) < 2e-3
 
 
-@pytest.mark.parametrize("kind", ["nuclear", "squared"])
-def test_it_is_the_solution_of_full_decompositions(kind: str) -> None:
+def test_it_is_the_solution_of_full_decompositions() -> None:
     B = torch.from_numpy(family("spikes", 3, 120, 8, 0))
-    scale = Scale(
-        0.5 if kind == "nuclear" else 0.05, "noise_edge" if kind == "nuclear" else "absolute", kind, (120, 8)
-    )  # type: ignore[arg-type]
-    shrunk_first, whole = solve(B, scale, 1e-9), dense.solve_densely(B, scale, 1e-9)
-    assert shrunk_first.solver == "tall"
-    assert off(matrices(shrunk_first), matrices(whole)) < 1e-3
-    assert shrunk_first.edge == pytest.approx(whole.edge, rel=1e-6)
+    scale = Scale(0.5, "noise_edge", "nuclear", (120, 8))
+    by_triangle, whole = solve(B, scale, 1e-9), dense.solve_densely(B, scale, 1e-9, lambda number: None)
+    assert by_triangle.solver == "tall"
+    assert off(matrices(by_triangle), matrices(whole)) < 1e-3
+    assert by_triangle.edge == pytest.approx(whole.edge, rel=1e-6)
 
 
 @pytest.mark.parametrize("height", [1e4, 1e6])
-def test_where_squares_lose_the_small_the_whole_matrices_are_solved(height: float) -> None:
+def test_where_squares_lose_the_small_the_minimum_is_reached_all_the_same(height: float) -> None:
+    """By products in float64, or on the matrices themselves."""
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((3, 200, 10))
     noise[0, 3, 4] += height
     B = torch.from_numpy(noise - noise.mean(axis=0)).float()
     exact = B.double().numpy()
     solution = solve(B, Scale(noise_edge(exact), "absolute", "nuclear", (200, 10)), 1e-4)
-    assert solution.solver == "dense"
     check(solution, exact, 1e-4, gap=1e-9)
 
 
@@ -109,17 +97,5 @@ def test_tall_is_four_times_the_rows_of_the_triangular_factor(N: int, m: int, n:
     assert tall_matrices.is_tall(torch.zeros(N, m, n)) == worth
 
 
-def test_what_does_not_converge_when_shrunk_is_solved_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Gram matrix squares the condition number: its failure says nothing of the matrices."""
-    B = family("spikes", 3, 90, 6, 0)
-    direct = dense.solve_densely
-
-    def only_tall(B: Tensor, scale: Scale, tolerance: float, passes: int | None = None) -> Solution:
-        if B.shape[1] == 12:
-            raise NotConverged("LoRE", "shrunk", "go on")
-        return direct(B, scale, tolerance, passes)
-
-    monkeypatch.setattr(dense, "solve_densely", only_tall)
-    solution = solve(torch.from_numpy(B), Scale(1.0, "noise_edge", "nuclear", (90, 6)), 1e-8)
-    assert solution.solver == "dense"
-    check(solution, B, 1e-8)
+def test_where_rounding_forbids_the_factor_there_is_none() -> None:
+    assert tall_matrices.triangular(torch.full((3, 90, 6), float("nan")), torch.float32) is None

@@ -45,7 +45,7 @@ def test_the_closed_form_is_what_descent_from_the_anchor_reaches() -> None:
 @on_devices
 @pytest.mark.parametrize("anchor", [0, 1])
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize(("shape", "tolerance"), [((12, 9), 1e-10), ((9, 12), 1e-10), ((300, 200), 1e-4)])
+@pytest.mark.parametrize(("shape", "tolerance"), [((12, 9), 1e-3), ((9, 12), 1e-3), ((300, 200), 1e-3)])
 def test_anchored_is_one_thresholding_by_twice_mu(
     anchor: int, dtype: torch.dtype, shape: tuple[int, int], tolerance: float, device: str
 ) -> None:
@@ -58,10 +58,11 @@ def test_anchored_is_one_thresholding_by_twice_mu(
     assert found.deltas[anchor].rank == 0
     assert found.spectra[anchor] == []
     expected = svt(exact[1 - anchor] - exact[anchor], 2 * mu)
-    rounding = 1e-5 if dtype == torch.float32 else 1e-9
-    assert off(matrices(found)[1 - anchor], expected) < max(tolerance**0.5 / 3, rounding)
+    apart = float(np.linalg.norm(matrices(found)[1 - anchor] - expected))
+    assert apart / 2 <= found.error  # θ_0 = mean − S/2
+    assert apart <= tolerance * np.linalg.norm(exact[1] - exact[0])
     assert found.thresholds[1 - anchor] == pytest.approx(2 * mu)
-    assert found.gap <= tolerance
+    assert 0 <= found.gap <= 10 * tolerance
 
 
 @pytest.mark.parametrize("unit", ["sigma1", "noise_edge"])
@@ -77,14 +78,18 @@ def test_relative_units_are_those_of_the_difference_that_is_thresholded(
     assert found.edge == pytest.approx(noise_edge(D), rel=1e-3)
 
 
-def test_many_active_values_take_a_decomposition_and_few_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_squared_penalty_takes_a_whole_decomposition(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(two_checkpoints, "shrink", lambda *given: calls.append(1) or dense.shrink(*given))
     B = torch.from_numpy(family("spikes", 2, 250, 180, 0))
     edge = noise_edge(B.numpy())
-    for mu, decomposed in ((0.2, True), (1.0, False)):
+    for mu, kind, decomposed in (
+        (0.05, "squared", True),
+        (edge, "nuclear", False),
+        (0.2 * edge, "nuclear", False),
+    ):
         calls.clear()
-        two_checkpoints.anchored(B, 1, Scale(mu * edge, "absolute", "nuclear", (250, 180)), 1e-4)
+        two_checkpoints.anchored(B, 1, Scale(mu, "absolute", kind, (250, 180)))  # type: ignore[arg-type]
         assert bool(calls) == decomposed
 
 
