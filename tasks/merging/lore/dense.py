@@ -1,4 +1,4 @@
-"""Full decompositions in every pass, float64: the squared penalty, Algorithm 1 as printed, the last resort."""
+"""Full decompositions in every pass, float64: the squared penalty, printed passes, and the last resort."""
 
 import math
 from collections.abc import Callable, Sequence
