@@ -14,6 +14,10 @@ on_devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", mark
 DTYPES = [torch.float32, torch.float64]
 
 
+def ignore(number: int) -> None:
+    """Take no notice of a pass."""
+
+
 def absolute(B: Array, mu: float, kind: str = "nuclear", tolerance: float = 1e-10) -> Solution:
     """Solve float64 deviations with μ as a singular value."""
     return solve(torch.from_numpy(B), Scale(mu, "absolute", kind, B.shape[1:]), tolerance)  # type: ignore[arg-type]

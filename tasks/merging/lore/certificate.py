@@ -14,7 +14,7 @@ import torch
 from scipy.linalg import blas, lapack
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
-from tasks.merging.lore.problem import Iterate
+from tasks.merging.lore.problem import GAP_INSTEAD, Iterate, Near
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
@@ -31,6 +31,13 @@ class Proof(NamedTuple):
     """On the relative distance of the objective from its minimum."""
     error: float
     """On ‖z − z*‖_F for every minimiser z*; infinite where the curvature is too small for one."""
+
+
+def met(proof: Proof, tolerance: float | Near) -> bool:
+    """Tell whether what is proven suffices."""
+    if isinstance(tolerance, Near):
+        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= GAP_INSTEAD)
+    return proof.gap <= tolerance
 
 
 def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | None:
@@ -81,7 +88,12 @@ def allowed_slope(here: Iterate, distance: float, curvature: float) -> float:
 
 def limit_of(here: Iterate) -> float:
     """Return what no singular value beside the leading ones exceeds."""
-    return (here.cut + MARGIN * (1 - here.cut)) * here.mu
+    return limit(here.cut, here.mu)
+
+
+def limit(cut: float, mu: float) -> float:
+    """Return the limit for the triplets above cut · μ."""
+    return (cut + MARGIN * (1 - cut)) * mu
 
 
 def radius_of(here: Iterate) -> float:
@@ -103,27 +115,27 @@ def distance_from(A: Tensor, found: Factors) -> float:
     return math.hypot(float(right), float(left)) + float(rounding)
 
 
-def bounded(A: Tensor, found: Factors, limit: float) -> bool:
-    """Tell whether ‖W‖_2 < limit for W = A − UΣVᵀ: exactly then limit²·1 − WᵀW has a Cholesky factor.
+def bounded(A: Tensor, found: Factors, most: float) -> bool:
+    """Tell whether ‖W‖_2 < `most` for W = A − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
     take many times that. One n × n matrix is the only large array: W is made ROWS rows at a time, and the
     difference is factored in place.
     """
     # the error of a sum of products grows like the root of their number
-    limit *= 1 - 8 * torch.finfo(A.dtype).eps * math.sqrt(len(A))
+    most *= 1 - 8 * torch.finfo(A.dtype).eps * math.sqrt(len(A))
     n, left = A.shape[1], found.U * -found.sigma
     rows = (
         torch.addmm(A[first : first + ROWS], left[first : first + ROWS], found.V.T)
         for first in range(0, len(A), ROWS)
     )
     if A.device.type != "cpu":
-        G = limit**2 * torch.eye(n, dtype=A.dtype, device=A.device) - sum(W.T @ W for W in rows)
+        G = most**2 * torch.eye(n, dtype=A.dtype, device=A.device) - sum(W.T @ W for W in rows)
         return int(torch.linalg.cholesky_ex(G).info) == 0
     syrk, potrf = (blas.ssyrk, lapack.spotrf) if A.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
     # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time
     rest = np.zeros((n, n), A.numpy().dtype, order="F")
-    np.fill_diagonal(rest, limit**2)
+    np.fill_diagonal(rest, most**2)
     for W in rows:
         rest = syrk(-1.0, W.numpy().T, beta=1.0, c=rest, overwrite_c=True)
     # clean=False: the other triangle is neither read nor zeroed

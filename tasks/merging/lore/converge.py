@@ -7,15 +7,13 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, prove, radius_of, relative_gap
+from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, met, prove, radius_of, relative_gap
 from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Iterate, Near, Start, Unproven
+from tasks.merging.lore.problem import GAP_INSTEAD, Iterate, Near, Start, Unproven
 from tasks.merging.lore.spectrum import look
 from tasks.merging.lore.uniqueness import FLAT, curvature_bound
 
-GAP_INSTEAD = 1e-4
-"""Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
 PATIENCE = 15
@@ -82,13 +80,6 @@ class _Goal:
             if self.curvature > FLAT:
                 return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self.curvature)
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
-
-
-def met(proof: Proof, tolerance: float | Near) -> bool:
-    """Tell whether what is proven suffices."""
-    if isinstance(tolerance, Near):
-        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= GAP_INSTEAD)
-    return proof.gap <= tolerance
 
 
 def curvature_at(here: Iterate, guess: bool = False) -> float:

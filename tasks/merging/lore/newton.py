@@ -36,8 +36,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     Sending True makes the next pass look for leading triplets that this one has missed.
     """
     N, total, mu = len(B), energy(B), start.penalty.mu
-    crowded = B.shape[2] > DIRECT and NOISY * mu < start.edge < mu
-    cut = (1 + start.edge / mu) / 2 if crowded else CUT
+    cut = cut_below(start, B.shape[2])
     z = torch.zeros_like(B[0])
     known, found = start.leading, list[Factors]()
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
@@ -79,6 +78,13 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         before = objective if level == mu else float("inf")
         z = _next(S, step, found, previous, (following, level), damping, remaining)
         level = following
+
+
+def cut_below(start: Start, columns: int) -> float:
+    """Return the share of μ down to which singular triplets are found."""
+    mu = start.penalty.mu
+    crowded = columns > DIRECT and NOISY * mu < start.edge < mu
+    return (1 + start.edge / mu) / 2 if crowded else CUT
 
 
 def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:

@@ -5,17 +5,16 @@ import math
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, precise
-from tasks.merging.lore.certificate import bounded, distance_from
+from tasks.merging.lore.certificate import ROUNDING, Proof, bounded, distance_from, limit, met
+from tasks.merging.lore.newton import cut_below
 from tasks.merging.lore.penalty import Penalty, Scale, values
-from tasks.merging.lore.problem import Solution
+from tasks.merging.lore.problem import Near, Solution
 from tasks.merging.lore.shrink import shrink
 from tasks.merging.lore.spectrum import look
 from tasks.merging.lore.triplets import triplets_above
 
 SHARPNESS = 1e-4
 """Residual of the singular triplets, in units of ‖θ − θ_anchor‖_F."""
-ALLOWED = 1e-3
-"""What the proven distance from the exact task vector may be, in the same units."""
 
 
 def symmetric(B: Tensor) -> Solution:
@@ -26,7 +25,7 @@ def symmetric(B: Tensor) -> Solution:
     return no_task_vectors(B, "symmetric")
 
 
-def anchored(B: Tensor, anchor: int, scale: Scale) -> Solution:
+def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float | Near) -> Solution:
     """Solve with δ = 0 at the anchor; the other task vector is SVT(θ − θ_anchor; 2μ).
 
     `B` is 2 × m × n, m ≥ n. The noise edge is that of the difference θ − θ_anchor.
@@ -34,7 +33,7 @@ def anchored(B: Tensor, anchor: int, scale: Scale) -> Solution:
     D = B[1 - anchor] - B[anchor]
     # The relative units are measured on the difference, twice as large as the B_i: they double by themselves.
     doubled = scale if scale.unit != "absolute" else scale._replace(mu=2 * scale.mu)
-    one = _by_leading_triplets(D, doubled) or _by_decomposition(D, doubled)
+    one = _by_leading_triplets(D, doubled, tolerance) or _by_decomposition(D, doubled)
     (still,) = no_task_vectors(D[None], "").deltas
     moved = {1 - anchor: one.deltas[0], anchor: still}
     return one._replace(
@@ -51,25 +50,33 @@ def no_task_vectors(B: Tensor, solver: str) -> Solution:
     return Solution([zero] * N, [[]] * N, Penalty("nuclear", 0.0), [0.0] * N, 0.0, 0, 0.0, 0.0, solver)
 
 
-def _by_leading_triplets(D: Tensor, scale: Scale) -> Solution | None:
-    """Threshold what is found above μ, if nothing else is proven to be there; None otherwise."""
+def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> Solution | None:
+    """Threshold what is found above μ, if that is proven to be near enough; None otherwise.
+
+    D is no further than its distance from a matrix that has exactly these triplets, and of which nothing else
+    exceeds μ: δ is that matrix's proximal map, no further from D's. What the objective, strongly convex, has
+    for a subgradient at δ is the difference of the two matrices.
+    """
     if scale.kind == "squared":
         return None
-    size = energy(D) ** 0.5
+    total = energy(D)
+    size = total**0.5
     start = look(D[None], scale)
-    mu = start.penalty.mu
+    mu, cut = start.penalty.mu, cut_below(start, D.shape[1])
     known = start.leading[0].V if start.leading else D.new_zeros(D.shape[1], 0)
-    found = triplets_above(D, mu, known, SHARPNESS * size)
+    sharp = min(SHARPNESS * size, tolerance.distance if isinstance(tolerance, Near) else math.inf)
+    found = triplets_above(D, cut * mu, known, sharp, thorough=True).above(cut * mu)
     distance = distance_from(D, found)
-    # Rounding decides on singular values that equal μ: what they leave is as small as the distance.
-    if distance > ALLOWED * size or not bounded(D, found, mu + distance):
+    if limit(cut, mu) + distance > mu or not bounded(D, found, limit(cut, mu)):
         return None
     delta = found.thresholded(mu)
-    excess = 2 * distance
-    objective = energy(D) / 2 - float(delta.sigma.double().square().sum()) / 2
-    gap = (excess * float(delta.sigma.double().sum()) + excess**2 * D.shape[1] / 2) / objective
+    rounding = ROUNDING * torch.finfo(D.dtype).eps * total
+    objective = total / 2 - float(delta.sigma.double().square().sum()) / 2 - rounding
+    proof = Proof(distance**2 / 2 / objective if objective > 0 else math.inf, distance / 2)
+    if not met(proof, tolerance):
+        return None
     spectra = [values(found.sigma).tolist()]
-    return Solution([delta], spectra, start.penalty, [mu], start.edge, 1, gap, excess / 2, "anchored")
+    return Solution([delta], spectra, start.penalty, [mu], start.edge, 1, proof.gap, proof.error, "anchored")
 
 
 def _by_decomposition(D: Tensor, scale: Scale) -> Solution:

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from tasks.merging.lore import dense, tall_matrices
 from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.problem import Iterate
 from tasks.merging.lore.solve import solve
-from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
+from tests.support.lore_checks import DTYPES, check, ignore, matrices, off, on_devices
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import family
 from tests.support.lore_reference import minimise, noise_edge
@@ -69,24 +70,27 @@ def test_it_reaches_the_minimum(dtype: torch.dtype, N: int, m: int, n: int, shar
     assert off(matrices(solution), best.deltas) < 2e-3
 
 
-def test_it_is_the_solution_of_full_decompositions() -> None:
+@pytest.mark.parametrize("kind", ["nuclear", "squared"])
+def test_it_is_the_solution_of_full_decompositions(kind: str) -> None:
     B = torch.from_numpy(family("spikes", 3, 120, 8, 0))
-    scale = Scale(0.5, "noise_edge", "nuclear", (120, 8))
-    by_triangle, whole = solve(B, scale, 1e-9), dense.solve_densely(B, scale, 1e-9, lambda number: None)
-    assert by_triangle.solver == "tall"
-    assert off(matrices(by_triangle), matrices(whole)) < 1e-3
-    assert by_triangle.edge == pytest.approx(whole.edge, rel=1e-6)
+    scale = Scale(
+        0.5 if kind == "nuclear" else 0.05, "noise_edge" if kind == "nuclear" else "absolute", kind, (120, 8)
+    )  # type: ignore[arg-type]
+    shrunk_first, whole = solve(B, scale, 1e-9), dense.solve_densely(B, scale, 1e-9, ignore)
+    assert shrunk_first.solver == ("tall" if kind == "nuclear" else "dense")
+    assert off(matrices(shrunk_first), matrices(whole)) < 1e-3
+    assert shrunk_first.edge == pytest.approx(whole.edge, rel=1e-6)
 
 
 @pytest.mark.parametrize("height", [1e4, 1e6])
-def test_where_squares_lose_the_small_the_minimum_is_reached_all_the_same(height: float) -> None:
-    """By products in float64, or on the matrices themselves."""
+def test_where_squares_lose_the_small_the_whole_matrices_are_solved(height: float) -> None:
     rng = np.random.default_rng(0)
     noise = rng.standard_normal((3, 200, 10))
     noise[0, 3, 4] += height
     B = torch.from_numpy(noise - noise.mean(axis=0)).float()
     exact = B.double().numpy()
     solution = solve(B, Scale(noise_edge(exact), "absolute", "nuclear", (200, 10)), 1e-4)
+    assert solution.solver == "newton"
     check(solution, exact, 1e-4, gap=1e-9)
 
 
@@ -97,5 +101,30 @@ def test_tall_is_four_times_the_rows_of_the_triangular_factor(N: int, m: int, n:
     assert tall_matrices.is_tall(torch.zeros(N, m, n)) == worth
 
 
-def test_where_rounding_forbids_the_factor_there_is_none() -> None:
-    assert tall_matrices.triangular(torch.full((3, 90, 6), float("nan")), torch.float32) is None
+def test_what_is_wrong_on_the_triangular_factor_is_solved_on_the_matrices(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing that was computed on the factor is believed: the proof is on the matrices themselves."""
+    B = family("spikes", 3, 90, 6, 0)
+    direct = tall_matrices.triangular
+    monkeypatch.setattr(tall_matrices, "triangular", lambda B, dtype: 1.01 * direct(B, dtype).roll(1, dims=2))
+    solution = solve(torch.from_numpy(B), Scale(1.0, "noise_edge", "nuclear", (90, 6)), 1e-8)
+    assert solution.solver == "newton"
+    check(solution, B, 1e-8)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_lifted_minimum_is_the_minimum(dtype: torch.dtype) -> None:
+    """z, task vectors and step of the large matrices follow from right singular vectors alone."""
+    B = family("spikes", 4, 80, 5, 0)
+    mu = 0.7 * noise_edge(B)
+    best = minimise(B, mu, gap=1e-13)
+    leading = [factors(b - best.z).above(0.85 * mu).to(dtype) for b in B]
+    none = torch.zeros(15, 5, dtype=dtype)
+    small = Iterate(none, leading, [part.thresholded(mu) for part in leading], none, mu, 0.85, 7)
+    here = tall_matrices.lifted(torch.from_numpy(B).to(dtype), small)
+    tolerance = (2e-5 if dtype == torch.float32 else 1e-5) * np.linalg.norm(B[0])
+    np.testing.assert_allclose(here.z, best.z, atol=tolerance)
+    np.testing.assert_allclose(here.step, np.zeros((80, 5)), atol=tolerance)
+    for found, delta in zip(here.deltas, best.deltas, strict=True):
+        np.testing.assert_allclose(found.matrix(), delta, atol=tolerance)

@@ -1,0 +1,67 @@
+"""The curvature of LoRE's fit, assembled in full, and its minimum by Newton's method on all elements: float64."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from tests.support.lore_reference import Array, minimise, svt
+
+
+class Exact(NamedTuple):
+    """A minimiser."""
+
+    z: Array
+    curvature: float
+    """The smallest eigenvalue of the Hessian there."""
+    off: float
+    """How far z may be from the minimiser next to it: the slope that is left over the curvature, twice."""
+
+
+def slope(B: Array, z: Array, mu: float) -> Array:
+    """Return ΣClip_μ(B_i − z), minus the gradient of the fit."""
+    return sum(b - z - svt(b - z, mu) for b in B)
+
+
+def derivative(A: Array, mu: float) -> Array:
+    """Return the derivative of A's singular value thresholding, mn × mn, for row-major matrices m × n."""
+    m, n = A.shape
+    U, sigma, Vt = np.linalg.svd(A)
+    left, right = (np.concatenate([sigma, np.zeros(side - len(sigma))]) for side in (m, n))
+    d, e = np.maximum(left - mu, 0), np.maximum(right - mu, 0)
+    difference, total = left[:, None] - right, left[:, None] + right
+    equal = np.abs(difference) < 1e-9 * max(mu, 1e-300)
+    symmetric = np.where(
+        equal, (left > mu)[:, None] & (right > mu), (d[:, None] - e) / np.where(equal, 1, difference)
+    )
+    rotating = (d[:, None] + e) / np.where(total > 0, total, 1)
+    # X_jk and X_kj for pairs that both exist; where one does not, both coefficients agree
+    core = np.zeros((m * n, m * n))
+    for j in range(m):
+        for k in range(n):
+            core[j * n + k, j * n + k] += (symmetric[j, k] + rotating[j, k]) / 2
+            if j < n and k < m:
+                core[j * n + k, k * n + j] += (symmetric[j, k] - rotating[j, k]) / 2
+    turn = np.kron(U, Vt.T)
+    found: Array = turn @ core @ turn.T
+    return found
+
+
+def hessian(B: Array, z: Array, mu: float) -> Array:
+    """Return N − ΣK_i, mn × mn."""
+    return len(B) * np.eye(z.size) - sum(derivative(b - z, mu) for b in B)
+
+
+def exact(B: Array, mu: float, gap: float = 1e-9, steps: int = 30) -> Exact:
+    """Refine the reference minimum until its slope is rounding."""
+    z = minimise(B, mu, gap=gap, limit=100_000).z
+    best, here = z, np.linalg.norm(slope(B, z, mu))
+    for _ in range(steps):
+        H = hessian(B, best, mu)
+        step = np.linalg.lstsq(H + 1e-12 * np.eye(len(H)), slope(B, best, mu).ravel(), rcond=None)[0]
+        z = best - step.reshape(z.shape) * -1
+        left = np.linalg.norm(slope(B, z, mu))
+        if left >= here:
+            break
+        best, here = z, left
+    lowest = float(np.linalg.eigvalsh(hessian(B, best, mu))[0])
+    return Exact(best, lowest, 2 * here / max(lowest, 1e-300))
