@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.merging.orthonormal import orthonormal
 from tasks.parameters.merge import MergeParams
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -28,9 +29,9 @@ class Span(NamedTuple):
 
 
 def span(products: Sequence[tuple[Matrix, Matrix]]) -> Span:
-    """Return the joint span of products B_i A_i (m × r_i times r_i × n), by two QR decompositions."""
-    U, left = np.linalg.qr(np.hstack([B for B, _ in products]))
-    V, right = np.linalg.qr(np.hstack([A.T for _, A in products]))
+    """Return the joint span of products B_i A_i (m × r_i times r_i × n)."""
+    U, left = orthonormal(np.hstack([B for B, _ in products]))
+    V, right = orthonormal(np.vstack([A for _, A in products]).T)
     ends = np.cumsum([B.shape[1] for B, _ in products])
     parts = [slice(end - B.shape[1], end) for end, (B, _) in zip(ends, products, strict=True)]
     return Span(U, V, [left[:, part] @ right[:, part].T for part in parts])
