@@ -13,8 +13,8 @@ MOST_CONDITION = 1e5
 def orthonormal(columns: Columns) -> tuple[Columns, Columns]:
     """Return Q with orthonormal columns and R with QR = `columns`, m × k.
 
-    Multiplications of Gram matrices take a fifth of the time of reflections. One leaves Q orthonormal to the
-    square of the condition, so it is done twice (Yamamoto et al. 2015, CholeskyQR2).
+    By a Gram matrix Q is orthonormal to the square of the condition, so it is done twice, in half the time of
+    reflections (Yamamoto et al. 2015, CholeskyQR2).
     """
     once = _by_gram(columns)
     twice = once and _by_gram(once[0])
