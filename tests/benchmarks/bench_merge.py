@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.fidelity import fidelity
-from tests.benchmarks.lore_adapters import adapters
+from tests.benchmarks.lore_adapters import adapters, adapters_on_base
 from tests.benchmarks.lore_merges import STRENGTH, beside_ties, memory, sweep, symmetric
 from tests.benchmarks.lore_solver import anchored, converged, thresholding
 from tests.benchmarks.lore_spectra import spectra, tall, trained
@@ -61,6 +61,10 @@ PARTS: dict[str, tuple[str, Part]] = {
     "adapters": (
         "LoRE: adapters, beside reading and writing them",
         lambda root, given: adapters(root, 4 * given.side, few(given)),
+    ),
+    "onto": (
+        "LoRE: adapters onto a base",
+        lambda root, given: adapters_on_base(root, 4 * given.side, few(given)),
     ),
     "model": (
         "LoRE: whole merge beside mergekit's TIES",
