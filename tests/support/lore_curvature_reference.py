@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tests.support.lore_reference import Array, minimise, svt
+from tests.support.lore_reference import Array, svt
 
 
 class Exact(NamedTuple):
@@ -20,6 +20,12 @@ class Exact(NamedTuple):
 def slope(B: Array, z: Array, mu: float) -> Array:
     """Return ΣClip_μ(B_i − z), minus the gradient of the fit."""
     return sum(b - z - svt(b - z, mu) for b in B)
+
+
+def fit(B: Array, z: Array, mu: float) -> float:
+    """Return the objective with the best task vectors for z: Huber's function of all singular values."""
+    sigma = np.linalg.svd(B - z, compute_uv=False)
+    return float(np.sum(np.where(sigma > mu, mu * sigma - mu**2 / 2, sigma**2 / 2)))
 
 
 def derivative(A: Array, mu: float) -> Array:
@@ -51,17 +57,24 @@ def hessian(B: Array, z: Array, mu: float) -> Array:
     return len(B) * np.eye(z.size) - sum(derivative(b - z, mu) for b in B)
 
 
-def exact(B: Array, mu: float, gap: float = 1e-9, steps: int = 30) -> Exact:
-    """Refine the reference minimum until its slope is rounding."""
-    z = minimise(B, mu, gap=gap, limit=100_000).z
-    best, here = z, np.linalg.norm(slope(B, z, mu))
+def exact(B: Array, mu: float, steps: int = 200) -> Exact:
+    """Descend by damped Newton steps from the mean until the slope is rounding, or nothing lessens it."""
+    z = np.zeros_like(B[0])
+    damping, value, pull = 1.0, fit(B, z, mu), slope(B, z, mu)
     for _ in range(steps):
-        H = hessian(B, best, mu)
-        step = np.linalg.lstsq(H + 1e-12 * np.eye(len(H)), slope(B, best, mu).ravel(), rcond=None)[0]
-        z = best - step.reshape(z.shape) * -1
-        left = np.linalg.norm(slope(B, z, mu))
-        if left >= here:
+        H = hessian(B, z, mu)
+        while damping < 1e9:
+            there = z + np.linalg.solve(H + damping * np.eye(z.size), pull.ravel()).reshape(z.shape)
+            lower, left = fit(B, there, mu), slope(B, there, mu)
+            if lower < value or (
+                lower <= value + 1e-13 * abs(value) and np.linalg.norm(left) < np.linalg.norm(pull)
+            ):
+                break
+            damping *= 10
+        else:
             break
-        best, here = z, left
-    lowest = float(np.linalg.eigvalsh(hessian(B, best, mu))[0])
-    return Exact(best, lowest, 2 * here / max(lowest, 1e-300))
+        z, value, pull, damping = there, lower, left, max(damping / 30, 1e-9)
+        if np.linalg.norm(pull) < 1e-14 * np.linalg.norm(B):
+            break
+    lowest = float(np.linalg.eigvalsh(hessian(B, z, mu))[0])
+    return Exact(z, lowest, 2 * float(np.linalg.norm(pull)) / max(lowest, 1e-300))

@@ -37,8 +37,10 @@ def eigenpairs_above(G: Tensor, limit: float, expected: int) -> EigenPairs:
     if G.device.type != "cpu" or expected > MANY * len(G):
         return _largest(G, lambda values: int((values > limit).sum()))
     # every eigenvalue is at most the largest sum of a row
-    upper = 2 * max(float(torch.linalg.matrix_norm(G, float("inf"))), limit)
-    return _syevr(G, b"V", (limit, upper), (0, 0))
+    upper = float(torch.linalg.matrix_norm(G, float("inf")))
+    if upper <= limit:
+        return EigenPairs(G.new_empty(0), G.new_empty(len(G), 0))
+    return _syevr(G, b"V", (limit, 2 * upper), (0, 0))
 
 
 def leading_eigenpairs(G: Tensor, count: int) -> EigenPairs:

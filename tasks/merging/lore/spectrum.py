@@ -10,7 +10,7 @@ from tasks.merging.lore.problem import Start
 from tasks.merging.lore.triplets import DIRECT, SHARE, largest
 
 SHARP = 0.2
-"""Residual of the leading triplets, in units of ‖B_i‖_F/√n: the scale of μ needs no more."""
+"""Residual of the leading triplets, in units of the smallest singular value: the scale of μ needs no more."""
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
 
@@ -18,9 +18,8 @@ FIRST = 16
 def look(B: Tensor, scale: Scale) -> Start:
     """Measure the spectra of N × m × n deviations, m ≥ n, as far as the scale of μ asks."""
     total, n = energy(B), B.shape[2]
-    sharp = SHARP * (total / len(B) / n) ** 0.5
     for count in _counts(scale.most, n):
-        found = [largest(b, count, sharp) for b in B]
+        found = [largest(b, count, SHARP) for b in B]
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)

@@ -29,14 +29,14 @@ ROUNDS = 12
 
 
 def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float, thorough: bool = False) -> Factors:
-    """Return the triplets of A (m × n, m ≥ n) whose singular value exceeds the limit, and some less sharp.
+    """Return the triplets of A (m × n, m ≥ n) that exceed the limit, and some that are not sharp.
 
     `start` (n × k) spans about their right vectors, as those of a similar matrix do. `sharp` is the residual
     ‖AV − Uσ‖_F at which subspaces need no more work; `thorough` looks for what is missing in them first.
     """
     expected = start.shape[1]
     if A.shape[1] > DIRECT and expected < A.shape[1] // SHARE:
-        found = _by_subspace(A, lambda sigma: int((sigma > limit).sum()), start, sharp, thorough)
+        found = _by_subspace(A, lambda sigma: int((sigma > limit).sum()), start, lambda _: sharp, thorough)
         if found is not None:
             return found
     # The Gram matrix squares the condition number; one product from either side makes up for that.
@@ -44,12 +44,14 @@ def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float, thoroug
 
 
 def largest(A: Tensor, count: int, sharp: float) -> Factors:
-    """Return the largest triplets of A (m × n, m ≥ n), so many or, where A has fewer columns, all."""
+    """Return the largest triplets of A (m × n, m ≥ n), so many or, where A has fewer columns, all.
+
+    `sharp` is the residual at which subspaces need no more work, in units of their smallest singular value.
+    """
     count = min(count, A.shape[1])
     if A.shape[1] > DIRECT and count < A.shape[1] // SHARE:
-        found = _by_subspace(
-            A, lambda _: count, gaussian(A.shape[1], count + _spare(count), like=A), sharp, clear=CLEAR
-        )
+        start = gaussian(A.shape[1], count + _spare(count), like=A)
+        found = _by_subspace(A, lambda _: count, start, lambda least: sharp * least, clear=CLEAR)
         if found is not None:
             return found.truncated(count)
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
@@ -69,14 +71,15 @@ def _by_subspace(
     A: Tensor,
     wanted: Callable[[Tensor], int],
     start: Tensor,
-    sharp: float,
+    sharp: Callable[[float], float],
     thorough: bool = False,
     clear: float = 1.0,
 ) -> Factors | None:
     """Sharpen a subspace until it holds the triplets wanted, a number that follows from the singular values.
 
-    Those need not be sharp that exceed the smallest by less than the factor `clear`. None where the subspace
-    would grow too large.
+    Those need not be sharp that exceed the smallest singular value by less than the factor `clear`; `sharp`
+    returns the residual, given the smallest, at which the others are. None where the subspace would grow too
+    large.
     """
     n, width = A.shape[1], max(start.shape[1], SPARE)
     found = ritz(A, widened(start, width))
@@ -87,8 +90,9 @@ def _by_subspace(
                 return None
             width = 2 * k + _spare(k)
         else:
-            sure = found.truncated(k).above(clear * float(found.sigma[-1]))
-            if done >= thorough and _residual(A, sure) <= sharp:
+            least = float(found.sigma[-1])
+            sure = found.truncated(k).above(clear * least)
+            if done >= thorough and _residual(A, sure) <= sharp(least):
                 return found.truncated(k + 2 * _spare(k))
         found = ritz(A, widened(filtered(A, found, float(found.sigma[-1])), width))
     return None

@@ -1,17 +1,23 @@
 """Every way to solve against full float64 SVDs whose own duality gap is 1e-10."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.merging.lore import newton, triplets
+from tasks.merging.lore import spectrum as spectra
+from tasks.merging.lore.converge import GAP_INSTEAD
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Solution
+from tasks.merging.lore.problem import Near, Solution
 from tasks.merging.lore.solve import solve
 from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
-from tests.support.lore_matrices import SPECTRA, family
-from tests.support.lore_reference import Array, algorithm_1, dual, noise_edge, primal
+from tests.support.lore_curvature_reference import exact
+from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory
+from tests.support.lore_reference import Array, algorithm_1, dual, minimise, noise_edge, primal, svt
 
 SIDES = st.one_of(st.just(1), st.integers(2, 12), st.integers(13, 40))
 TOLERANCES = [1e-4, 1e-8]
@@ -30,7 +36,7 @@ def unit(B: Array) -> float:
     return edge if (edge := noise_edge(B)) > WITHOUT_NOISE * largest else 0.3 * largest
 
 
-def run(B: torch.Tensor, mu: float, tolerance: float, kind: str = "nuclear") -> Solution:
+def run(B: torch.Tensor, mu: float, tolerance: float | Near, kind: str = "nuclear") -> Solution:
     return solve(B, Scale(mu, "absolute", kind, (B.shape[1], B.shape[2])), tolerance)  # type: ignore[arg-type]
 
 
@@ -51,6 +57,121 @@ def test_any_matrices_are_solved_to_the_tolerance(
     B, exact = rounded(family(spectrum, N, m, n, seed), dtype)
     if unit(exact) > 0:
         check(run(B, mu * unit(exact), tolerance), exact, tolerance)
+
+
+@given(
+    kind=st.sampled_from(list(TRAJECTORIES)),
+    N=st.integers(3, 6),
+    m=st.integers(1, 10),
+    n=st.integers(1, 10),
+    seed=st.integers(0, 999),
+    place=st.floats(0, 1),
+    factor=st.sampled_from([1.0, 1 + 1e-6, 1 - 1e-6, 1.1, 0.9, 0.5]),
+    dtype=st.sampled_from(DTYPES),
+    near=st.sampled_from([None, 1 / 256, 1e-4, 1e-6]),
+)
+@settings(max_examples=120, deadline=None)
+def test_gap_and_error_are_upper_bounds_and_within_the_tolerance(
+    kind: str,
+    N: int,
+    m: int,
+    n: int,
+    seed: int,
+    place: float,
+    factor: float,
+    dtype: torch.dtype,
+    near: float | None,
+) -> None:
+    """μ at, just above, just below or beside a singular value; the minimum by damped Newton steps on all elements."""
+    B, doubled = rounded(trajectory(kind, N, m, n, seed), dtype)
+    exactly = doubled - doubled.mean(axis=0)
+    deviation = float(np.linalg.norm(exactly)) / N**0.5
+    sigma = np.sort(np.linalg.svd(exactly, compute_uv=False).ravel())
+    mu = factor * float(sigma[int(place * (len(sigma) - 1))])
+    if mu < max(1e-4 * sigma[-1], 1e-9):
+        return
+    tolerance = 1e-4 if near is None else Near(near * deviation)
+    found = run(B, mu, tolerance)
+    if isinstance(tolerance, Near):
+        assert found.error <= tolerance.distance or (math.isinf(found.error) and found.gap <= GAP_INSTEAD)
+    else:
+        assert found.gap <= tolerance
+    best, deltas = exact(exactly, mu), matrices(found)
+    apart = np.linalg.norm(deltas.mean(axis=0) + best.z)
+    assert apart <= found.error + best.off + 1e-13 * deviation
+    value, least = (
+        primal(exactly, those, mu) for those in (deltas, np.stack([svt(b - best.z, mu) for b in exactly]))
+    )
+    assert value - least <= found.gap * value + 1e-14 * np.sum(exactly**2)
+
+
+@pytest.mark.parametrize("N", [4, 6])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("height", [3.0, 30.0])
+def test_no_distance_is_claimed_where_minimisers_lie_apart(height: float, dtype: torch.dtype, N: int) -> None:
+    """An even number of checkpoints on a line: whatever lies between the two in the middle, less μ, is as good."""
+    D = np.outer(np.arange(1.0, 9.0), np.ones(6))
+    line = np.linspace(-1, 1, N)[:, None, None] * D
+    B, _ = rounded(line, dtype)
+    mu = float(np.linalg.norm(D, 2)) / (N - 1) / height
+    for tolerance in (1e-4, Near(0.01), Near(1e-5)):
+        found = run(B, mu, tolerance)
+        assert math.isinf(found.error)
+        assert found.gap <= 1e-4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", [kind for kind in TRAJECTORIES if kind != "drift"])
+@pytest.mark.parametrize(("N", "shape"), [(3, (120, 90)), (5, (70, 100))])
+def test_the_error_of_the_default_is_no_more_than_a_hundred_times_the_true_one(
+    kind: str, N: int, shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """With μ of scale auto; true errors near float32's rounding are not compared."""
+    B, exactly = rounded(trajectory(kind, N, *shape, 0), dtype)
+    deviation = float(np.linalg.norm(exactly)) / N**0.5
+    found = solve(B, Scale(1.05, "auto", "nuclear", shape), Near(deviation / 256))
+    best = minimise(exactly - exactly.mean(axis=0), found.penalty.mu, gap=1e-13, limit=3000).z
+    apart = np.linalg.norm(matrices(found).mean(axis=0) + best)
+    assert apart <= found.error <= deviation / 256
+    assert found.error <= max(100 * apart, 3e-4 * deviation)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", TRAJECTORIES)
+def test_the_same_deviations_give_the_same_bytes(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By eigenpairs and by subspaces; and the deviations are left as they were."""
+    B, _ = rounded(trajectory(kind, 4, 110, 90, 0), dtype)
+    given = B.clone()
+    for direct in (triplets.DIRECT, 30):
+        for module in (triplets, spectra, newton):
+            monkeypatch.setattr(module, "DIRECT", direct)
+        first, second = (solve(B, Scale(1.05, "auto", "nuclear", (110, 90)), 1e-4) for _ in range(2))
+        for one, other in zip(first.deltas, second.deltas, strict=True):
+            assert all(torch.equal(part, same) for part, same in zip(one, other, strict=True))
+        assert first._replace(deltas=[]) == second._replace(deltas=[])
+        assert torch.equal(B, given)
+
+
+@pytest.mark.parametrize("kind", TRAJECTORIES)
+@pytest.mark.parametrize("N", [3, 4])
+def test_subspaces_reach_the_minimum_that_eigenpairs_reach(
+    kind: str, N: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond DIRECT columns; the gap of the task vectors by definition, the distance between both solutions."""
+    B, exactly = rounded(trajectory(kind, N, 150, 120, 0), torch.float32)
+    deviation = float(np.linalg.norm(exactly)) / N**0.5
+    mu = 1.05 * max(noise_edge(exactly), float(np.linalg.svd(exactly, compute_uv=False)[:, 6].max()))
+    found = [run(B, mu, Near(deviation / 256))]
+    for module in (triplets, spectra, newton):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    found.append(run(B, mu, Near(deviation / 256)))
+    for one in found:
+        deltas = matrices(one)
+        assert 1 - dual(exactly, deltas, mu) / primal(exactly, deltas, mu) <= one.gap + 1e-12
+    apart = np.linalg.norm(matrices(found[0]).mean(axis=0) - matrices(found[1]).mean(axis=0))
+    assert apart <= found[0].error + found[1].error
 
 
 @given(

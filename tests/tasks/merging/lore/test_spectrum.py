@@ -1,0 +1,120 @@
+"""The scale of μ is that of full spectra, though only their leading part is looked at."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.merging.lore import spectrum, triplets
+from tasks.merging.lore.penalty import LEADING, Scale
+from tests.support.lore_checks import DTYPES, on_devices
+from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory
+from tests.support.lore_reference import Array, noise_edge
+
+UNSHARP = 0.06
+"""By how much the last triplet of a subspace may be too small."""
+COLLAPSED = 1e-3
+"""Edges below this share of σ_1 are rounding; what is taken instead is not this test's matter."""
+
+
+def by_definition(B: Array, mu: float, unit: str) -> float:
+    """Return μ from full spectra: of auto the edge, or what ⌈5 %⌉ exceed where that is larger."""
+    sigma = np.linalg.svd(B, compute_uv=False)
+    share = {"auto": LEADING, "rank": mu}.get(unit, 1.0)
+    count = math.ceil(share * sigma.shape[1])
+    following = float(sigma[:, count].max()) if count < sigma.shape[1] else 0.0
+    return {
+        "absolute": mu,
+        "sigma1": mu * float(sigma.max()),
+        "noise_edge": mu * noise_edge(B),
+        "auto": mu * max(noise_edge(B), following),
+        "rank": max(following, 3e-4 * float(sigma.max())),
+    }[unit]
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("direct", [30, 1000])
+@pytest.mark.parametrize("unit", ["absolute", "sigma1", "noise_edge", "auto", "rank"])
+@pytest.mark.parametrize("kind", ["spikes", "power law", "flat", "outlier 1e4"])
+def test_units_are_those_of_full_spectra(
+    kind: str, unit: str, direct: int, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", direct)
+    B = family(kind, 3, 120, 100, 0)
+    mu = 0.04 if unit == "rank" else 0.8
+    scale = Scale(mu, unit, "nuclear", (120, 100))  # type: ignore[arg-type]
+    found = spectrum.look(torch.from_numpy(B).to(device, dtype), scale)
+    near = UNSHARP if direct == 30 else 2e-3
+    assert found.penalty.mu == pytest.approx(by_definition(B, mu, unit), rel=near)
+    assert found.largest == pytest.approx(np.linalg.norm(B, 2, axis=(1, 2)).max(), rel=near)
+    if unit == "rank" or (kind, unit) == ("power law", "auto"):  # all that was looked at lies above it
+        assert found.edge >= (1 - near) * noise_edge(B)
+    else:
+        assert found.edge == pytest.approx(noise_edge(B), rel=near)
+
+
+@given(
+    kind=st.sampled_from([*TRAJECTORIES, *SPECTRA]),
+    N=st.integers(3, 6),
+    m=st.integers(1, 40),
+    n=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    mu=st.floats(1.0, 1.5),
+    share=st.floats(0.01, 1.0),
+)
+@settings(max_examples=60, deadline=None)
+def test_auto_leaves_five_percent_and_rank_its_share_above_the_threshold(
+    kind: str, N: int, m: int, n: int, seed: int, mu: float, share: float
+) -> None:
+    """Of every deviation, rounded up to a whole number; but for rounding of a Gram matrix."""
+    m, n = max(m, n), min(m, n)
+    B = family(kind, N, m, n, seed) if kind in SPECTRA else trajectory(kind, N, m, n, seed)
+    sigma = np.linalg.svd(B, compute_uv=False)
+    for unit, given_mu, part in (("auto", mu, LEADING), ("rank", share, share)):
+        found = spectrum.look(torch.from_numpy(B), Scale(given_mu, unit, "nuclear", (m, n))).penalty.mu  # type: ignore[arg-type]
+        above = np.sum(sigma > found * (1 + 1e-5) + 1e-7 * sigma.max(), axis=1)
+        assert above.max() <= math.ceil(part * n)
+        if unit == "auto" and noise_edge(B) > COLLAPSED * sigma.max():  # no larger than it has to be
+            assert found == pytest.approx(by_definition(B, mu, unit), rel=1e-5, abs=1e-6 * sigma.max())
+
+
+@pytest.mark.parametrize("kind", TRAJECTORIES)
+def test_beyond_direct_about_as_many_lie_above(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last triplet of a subspace is not sharp: μ is a little small, and μ = 1.05 makes up for it."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 40)
+    B = trajectory(kind, 3, 160, 140, 0)
+    sigma = np.linalg.svd(B, compute_uv=False)
+    auto = spectrum.look(torch.from_numpy(B).float(), Scale(1.05, "auto", "nuclear", (160, 140))).penalty.mu
+    assert np.sum(sigma > auto, axis=1).max() <= math.ceil(LEADING * 140)
+    ranked = spectrum.look(torch.from_numpy(B).float(), Scale(0.05, "rank", "nuclear", (160, 140))).penalty.mu
+    exact = by_definition(B, 0.05, "rank")
+    assert exact * (1 - UNSHARP) <= ranked <= exact * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("direct", [30, 1000])
+def test_the_leading_triplets_that_are_handed_on_reach_below_the_threshold(
+    direct: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the first pass would take what is missing for nothing."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", direct)
+    B = family("spikes", 3, 120, 100, 0)
+    for unit, mu in (("auto", 1.05), ("noise_edge", 1.05), ("rank", 0.05)):
+        found = spectrum.look(torch.from_numpy(B), Scale(mu, unit, "nuclear", (120, 100)))  # type: ignore[arg-type]
+        for b, part in zip(B, found.leading, strict=False):
+            above = np.sum(np.linalg.svd(b, compute_uv=False) > found.penalty.mu * (1 + UNSHARP))
+            assert part.rank >= above
+    assert found.leading  # of rank, which needs no more than that many
+
+
+def test_singular_values_are_those_of_numpy() -> None:
+    A = family("spikes", 2, 30, 20, 0)[0]
+    np.testing.assert_allclose(
+        spectrum.singular(torch.from_numpy(A)), np.linalg.svd(A, compute_uv=False), rtol=1e-9
+    )

@@ -1,0 +1,89 @@
+"""The bound is never above the smallest eigenvalue of the Hessian."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.merging.lore.uniqueness import ENOUGH, FLAT, curvature_bound
+from tests.support.lore_checks import on_devices
+from tests.support.lore_curvature_reference import hessian
+from tests.support.lore_factors import factors
+from tests.support.lore_matrices import TRAJECTORIES, trajectory
+from tests.support.lore_reference import Array, minimise
+
+
+def bound(B: Array, mu: float, rest: float, dtype: torch.dtype = torch.float64, device: str = "cpu") -> float:
+    """Return the bound at z = 0, nothing known of what is below `rest`."""
+    found = [factors(b).above(rest).to(dtype) for b in B]
+    return curvature_bound([type(part)(*(one.to(device) for one in part)) for part in found], mu, rest)
+
+
+@given(
+    kind=st.sampled_from(list(TRAJECTORIES)),
+    N=st.integers(3, 6),
+    m=st.integers(1, 8),
+    n=st.integers(1, 8),
+    seed=st.integers(0, 99),
+    place=st.floats(0, 1),
+    below=st.floats(0.3, 0.95),
+)
+@settings(max_examples=60, deadline=None)
+def test_it_is_a_lower_bound_on_the_hessian_s_smallest_eigenvalue(
+    kind: str, N: int, m: int, n: int, seed: int, place: float, below: float
+) -> None:
+    """Assembled in full; μ anywhere among the singular values, or at one of them."""
+    B = trajectory(kind, N, max(m, n), min(m, n), seed)
+    sigma = np.sort(np.linalg.svd(B, compute_uv=False).ravel())
+    mu = float(sigma[int(place * (len(sigma) - 1))])
+    if mu < max(1e-6 * sigma[-1], 1e-9):
+        return
+    lowest = np.linalg.eigvalsh(hessian(B, np.zeros_like(B[0]), mu))[0]
+    for threshold in (mu, 0.97 * mu):
+        found = bound(B, threshold, below * threshold)
+        assert 0 <= found <= max(lowest, 0) + 1e-6 * N
+
+
+@pytest.mark.parametrize("N", [3, 5])
+@pytest.mark.parametrize("kind", ["plateau", "deficient", "twins", "falling"])
+def test_with_every_singular_value_known_it_is_not_much_lower(kind: str, N: int) -> None:
+    """But where one checkpoint has no task vector: then that alone is looked at."""
+    B = trajectory(kind, N, 8, 7, 0)
+    sigma = np.sort(np.linalg.svd(B, compute_uv=False).ravel())
+    mu = float(sigma[-len(sigma) // 3])
+    B = B - minimise(B, mu).z
+    lowest = np.linalg.eigvalsh(hessian(B, np.zeros_like(B[0]), mu))[0]
+    still = int(np.sum(np.linalg.norm(B, 2, axis=(1, 2)) <= mu))
+    assert lowest > FLAT  # or nothing would be promised
+    assert bound(B, mu, 1e-12 * mu) >= (still or 0.9 * ENOUGH * lowest)
+
+
+@pytest.mark.parametrize("N", [4, 6])
+def test_an_even_drift_is_flat_and_an_odd_one_is_not(N: int) -> None:
+    """Half of the checkpoints pull one way, half the other, all by more than μ: any z between is as good."""
+    D = np.zeros((9, 7))
+    D[0, 0] = 10.0
+    even = np.stack([t * D for t in np.linspace(-1, 1, N)])
+    odd = np.stack([t * D for t in np.linspace(-1, 1, N + 1)])
+    assert bound(even, 1.0, 0.9) < 1e-6
+    assert bound(odd, 1.0, 0.9) == 1.0  # the one in the middle, which is at the mean
+
+
+def test_a_checkpoint_without_task_vector_curves_by_one() -> None:
+    """However many singular values the others have above μ, each of the still ones gives 1 in every direction."""
+    B = trajectory("falling", 5, 8, 6, 0)
+    sizes = np.linalg.norm(B, 2, axis=(1, 2))
+    mu = float(np.sort(sizes)[:2].mean())
+    still = int(np.sum(sizes <= mu))
+    lowest = np.linalg.eigvalsh(hessian(B, np.zeros_like(B[0]), mu))[0]
+    assert bound(B, mu, 0.9 * mu) == still <= lowest + 1e-12
+
+
+@on_devices
+def test_single_precision_agrees_with_double(device: str) -> None:
+    B = trajectory("twins", 3, 60, 50, 0)
+    z = minimise(B, 20.0, gap=1e-6).z
+    found = [bound(B - z, 20.0, 17.0, dtype, device) for dtype in (torch.float32, torch.float64)]
+    assert found[0] == pytest.approx(found[1], abs=0.02)
+    assert found[1] > FLAT
