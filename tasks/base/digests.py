@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from tasks.base.records import FileDigest
 
 CLOCK_TICK_NS = 100_000_000
 """Generous bound on the resolution of file times."""
+
+_HASHING: defaultdict[tuple[int, ...], threading.Lock] = defaultdict(threading.Lock)
+"""By file: adapters share a base, and who asks second waits for what the first computes."""
 
 
 def file_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
@@ -49,11 +54,12 @@ def _sha256(path: Path, known: diskcache.Cache) -> str:
     """Digest a file, unless its inode, size and times are those of the last digest (as git's index does)."""
     stat = path.stat()
     seen = _identity(stat)
-    if (digest := known.get(seen)) is not None:
-        return str(digest)
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    # A file written within one tick of its timestamps could change again unseen.
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > CLOCK_TICK_NS:
-        known.set(seen, digest)
+    with _HASHING[seen]:
+        if (digest := known.get(seen)) is not None:
+            return str(digest)
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        # A file written within one tick of its timestamps could change again unseen.
+        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > CLOCK_TICK_NS:
+            known.set(seen, digest)
     return digest

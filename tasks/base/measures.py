@@ -33,7 +33,7 @@ class FactorMeasures(Measures):
     """The changes ΔW_i = BA of adapters, and the merged rank."""
 
     rank: int
-    """Of the merged factors."""
+    """Of the merged factors; 0 where no adapter has any."""
     norms: tuple[float, ...]
     """‖ΔW_i‖"""
     cosines: tuple[float, ...]
@@ -143,6 +143,6 @@ class TensorMeasures(Measures):
 
     deviation: DeviationSummary | None = Field(default=None, exclude_if=_unknown)
     factors: FactorMeasures | None = Field(default=None, exclude_if=_unknown)
-    """Of adapters that were merged into an adapter; then there is no `deviation`."""
+    """Of adapters that were merged by their factors; then there is no `deviation`."""
     method: MethodMeasures | None = Field(default=None, exclude_if=_unknown)
     """None where the method measures nothing, as with uniform weights."""

@@ -40,6 +40,19 @@ class WeightReader(Protocol):
         """Read elements of a floating tensor as `compute`; raises BadInput when one is NaN or infinite."""
 
 
+class Changed(WeightReader, Protocol):
+    """A base whose matrices have low-rank products added to them."""
+
+    def rank(self, name: str) -> int:
+        """Return the rank of what is added to a tensor; 0 where that is nothing."""
+
+    def product(self, name: str) -> tuple[Numbers, Numbers]:
+        """Return the factors in float64 of what is added to a matrix, rows × r and r × columns.
+
+        Raises BadInput when one is NaN or infinite.
+        """
+
+
 @dataclass(frozen=True)
 class SafetensorsModel:
     """The safetensors files of one model directory. Files stay open, so that a deletion does no harm."""

@@ -16,13 +16,14 @@ from tasks.checkpoints.layout import SINGLE, read_json, side_files
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
 from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS
 from tasks.checkpoints.peft.config import ADAPTER_CONFIG
-from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors, run_program
+from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors
 from tasks.engine.cut import cut
+from tasks.engine.memory import keep_freed_pages
 from tasks.engine.progress import Headway, OnProgress, untold
 from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS, averaging
-from tasks.merging.program import Finish, Settings
+from tasks.merging.program import Finish, Settings, run_program
 from tasks.merging.solving import Solving
 
 
@@ -34,6 +35,7 @@ def merge_adapters(
     Adapters are small: every variant reads them again. Return what was measured of each tensor, variant by
     variant. Raises BadInput for NaN and overflow.
     """
+    keep_freed_pages()
     total, solving = len(plan.shapes) * len(plan.variants), Solving()
     last, done = "", 0
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,16 +21,10 @@ from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan, written_dtype
 from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
-from tasks.merging.block import Block
 from tasks.merging.deviation import describe, deviation
-from tasks.merging.low_rank import Span, factored, span
-from tasks.merging.program import Finish, Program, Settings
+from tasks.merging.low_rank import Span, core_block, factored, rank_rounding, span
+from tasks.merging.program import Finish, Settings, run_program
 from tasks.parameters.merge import MergeParams
-
-RANK_ROUNDING = {"F64": 1e-14}
-"""Share of σ_1 below which a singular value is rounding, by the dtype written."""
-RANK_ROUNDING_SINGLE = 1e-7
-"""The same for all narrower dtypes: the computation is float64, and float32 keeps no more."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +112,7 @@ def merge_factors(
 
     def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
         own = replace(settings, shapes={name: shapes[name] for name in names})
-        finish = run_program(plan.method.program(own), names, lambda name: _block(name, spans(name)))
+        finish = run_program(plan.method.program(own), names, lambda name: core_block(name, spans(name)))
         return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
 
     merged: dict[str, MergedFactors] = {}
@@ -134,24 +128,10 @@ def merge_factors(
     return merged
 
 
-def run_program(program: Program, names: Sequence[str], block: Callable[[str], Block]) -> Any:
-    """Run a program with one block for each tensor; return its result."""
-    try:
-        measure = next(program)
-        while True:
-            measure = program.send({name: [measure(block(name))] for name in names})
-    except StopIteration as stop:
-        return stop.value
-
-
-def _block(tensor: str, within: Span) -> Block:
-    return Block(tensor, 0, 0, within.cores, np.zeros_like(within.cores[0]))  # the base is where ΔW = 0
-
-
 def _merged(tensor: str, within: Span, finish: Finish, dtype: str) -> MergedFactors:
-    block = _block(tensor, within)
+    block = core_block(tensor, within)
     core, found = finish(block)
-    B, A = factored(within, core, RANK_ROUNDING.get(dtype, RANK_ROUNDING_SINGLE))
+    B, A = factored(within, core, rank_rounding(dtype))
     known = describe(deviation(block))
     stored = [encode(half.reshape(-1), dtype) for half in (B, A)]
     if not all(all_finite(half, dtype) for half in stored):

@@ -57,6 +57,10 @@ class Blocks:
         pieces = cut(name, self._plan.spec[name].shape, self._plan.method.whole)
         return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
 
+    def submit(self, function: Callable[..., Any], name: str, *arguments: Any) -> Future[Any]:
+        """Submit work on a tensor that needs none of its blocks."""
+        return self._pool.submit(_named, name, function, *arguments)
+
     def measure(self, measure: Measure, names: Sequence[str], keep: bool = False) -> dict[str, list[Any]]:
         """Measure every block of some tensors; return results by tensor, in order."""
         running = {name: self.start(measure, name, keep) for name in names}
@@ -79,15 +83,9 @@ class Blocks:
         block = self._held.pop(piece, None) or self._read(piece)
         if keep:
             self._held[piece] = block
-        try:
-            with np.errstate(
-                over="ignore", invalid="ignore"
-            ):  # overflow is reported when the result is written
-                return function(block) if device == CPU else _on_gpu(function, block, device)
-        except LorelineError as error:
-            if isinstance(error, NotFinite):  # names its tensor already, and merge.on_nan needs its type
-                raise
-            raise error.within(f"tensor {piece.tensor}") from None
+        if device == CPU:
+            return _named(piece.tensor, function, block)
+        return _named(piece.tensor, _on_gpu, function, block, device)
 
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
@@ -106,6 +104,18 @@ class Blocks:
         for place, theta in zip(stack, thetas, strict=True):
             place[...] = theta
         return stack
+
+
+def _named(tensor: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function whose errors get the tensor's name."""
+    try:
+        # overflow is reported when the result is written
+        with np.errstate(over="ignore", invalid="ignore"):
+            return function(*arguments)
+    except LorelineError as error:
+        if isinstance(error, NotFinite):  # names its tensor already, and merge.on_nan needs its type
+            raise
+        raise error.within(f"tensor {tensor}") from None
 
 
 def _on_gpu(function: Callable[[Block], Any], block: Block, device: str) -> Any:

@@ -15,12 +15,13 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
-from tasks.engine.cut import parts
+from tasks.engine.cut import Piece, cut, parts
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.output import Output, Written, open_output
 from tasks.engine.plan import Plan
 from tasks.engine.progress import TELL_EVERY_S, Headway, OnProgress, untold
+from tasks.engine.spanned import MergedChange, add_changes, merge_changes
 from tasks.merging.arrays import to_numpy
 from tasks.merging.block import Block
 from tasks.merging.deviation import Deviation, describe, deviation, join
@@ -105,7 +106,9 @@ class _Merging:
         for name in self._plan.spec:
             if name in started or not self._lacking([name]):
                 continue
-            if name in measured_together:
+            if name in self._plan.spanned:
+                threads.submit(self._merge_changes, name)
+            elif name in measured_together:
                 started.update(measured_together[name])
                 threads.submit(self._merge, measured_together[name])
             else:
@@ -135,9 +138,7 @@ class _Merging:
                     output.fail(name, error)
 
     def _measured(self, names: Sequence[str], variants: Sequence[Settings]) -> FamilyFinish:
-        shapes = {name: self._plan.shapes[name] for name in names}
-        own = [replace(settings, shapes=shapes, solving=self._solving) for settings in variants]
-        program = self._plan.method.run(own)
+        program = self._plan.method.run(self._alone(variants, names))
         try:
             measure = next(program)
             while True:
@@ -145,6 +146,29 @@ class _Merging:
         except StopIteration as stop:
             finish: FamilyFinish = stop.value
             return finish
+
+    def _merge_changes(self, name: str) -> None:
+        """Merge the changes that adapters make to a tensor of the base, and write base + change."""
+        variants, plan = self._lacking([name]), self._plan
+        outputs = [output for _, output in variants]
+        try:
+            own = self._alone([settings for settings, _ in variants], [name])
+            changes = self._blocks.submit(merge_changes, name, plan, name, own).result()
+            pieces = cut(name, plan.spec[name].shape, whole=False)
+            write = partial(_write_changed, plan, changes, outputs)
+            written = [self._blocks.submit(write, name, piece) for piece in pieces]
+            for part in written:
+                part.result()
+            for output, change in zip(outputs, changes, strict=True):
+                output.complete(name, change.measures)
+        except BaseException as error:
+            for output in outputs:
+                output.fail(name, error)
+
+    def _alone(self, variants: Sequence[Settings], names: Sequence[str]) -> list[Settings]:
+        """Return the settings of a merge of these tensors."""
+        shapes = {name: self._plan.shapes[name] for name in names}
+        return [replace(settings, shapes=shapes, solving=self._solving) for settings in variants]
 
     def _copy(self, name: str) -> None:
         """Write a tensor of integers, which has to be the same everywhere, or an empty one."""
@@ -175,6 +199,13 @@ def _write(
         output.write(block.tensor, block.start, to_numpy(merged).reshape(-1))
         measures.append(found)
     return measures, known
+
+
+def _write_changed(
+    plan: Plan, changes: Sequence[MergedChange], outputs: Sequence[Output], piece: Piece
+) -> None:
+    for output, merged in zip(outputs, add_changes(plan, changes, piece), strict=True):
+        output.write(piece.tensor, piece.start, merged)
 
 
 def _whole(block: Block) -> Deviation:

@@ -1,15 +1,16 @@
 """The plan of a merge: inputs, outputs, method, and estimates of bytes and memory."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.numbers import compute_dtype
-from tasks.checkpoints.weights import SafetensorsModel, WeightReader
+from tasks.checkpoints.weights import Changed, SafetensorsModel, WeightReader
 from tasks.engine.cut import BLOCK, as_stack
 from tasks.engine.shards import Spec
 from tasks.merging.method import Method
@@ -31,6 +32,8 @@ class Plan:
     """What is written of each variant, in the order of the files."""
     method: Method
     """The row of the table; a plain average's where all variants reduce to averages."""
+    changes: Mapping[str, Sequence[Changed]] = field(default_factory=dict, kw_only=True)
+    """Tensor → the inputs, where adapters on the base add factors to it or leave it alone."""
 
     @property
     def params(self) -> MergeParams:
@@ -48,6 +51,14 @@ class Plan:
         # the variants share every block, so one that measures the whole model makes all of them wait for it
         spans_model = any(self.method.spans_model(settings.params) for settings in self.variants)
         return [list(self.shapes)] if spans_model else [[name] for name in self.shapes]
+
+    @cached_property
+    def spanned(self) -> frozenset[str]:
+        """Tensors whose changes are merged by their factors, and added to the base afterwards.
+
+        Only of methods that would take whole matrices and may take cores instead: the others stream anyway.
+        """
+        return frozenset(self.changes) if self.method.whole and self._takes_cores() else frozenset()
 
     @property
     def bytes_read(self) -> int:
@@ -75,17 +86,33 @@ class Plan:
         Whole matrices take the most memory and are read in the narrowest dtype that holds the files' numbers
         exactly. An adapter on a base is in no file: its numbers are computed, in float64.
         """
-        if not self.method.whole:
+        if not self.method.whole or name in self.spanned:
             return compute_dtype(self.spec[name].dtype)
         single = (isinstance(s, SafetensorsModel) and s.tensors[name].dtype != "F64" for s in self.sources)
         return np.float32 if all(single) else np.float64
 
+    def _takes_cores(self) -> bool:
+        try:
+            for settings in self.variants:
+                self.method.check_span(settings.params)
+        except BadInput:
+            return False
+        return True
+
     def _held(self, name: str) -> int:
+        if name in self.spanned:
+            return self._held_factors(name)
         _, rows, columns = as_stack(self.spec[name].shape)
         if self.method.whole:
             return rows * columns * (20 * len(self.sources) + 48)  # bytes of the decompositions in float64
         elements = min(rows * columns, max(BLOCK, columns))
         return elements * self.dtype(name)().itemsize * ARRAYS * len(self.sources)
+
+    def _held_factors(self, name: str) -> int:
+        """Return bytes of bases, the factors they come from, cores with the method's work, and a block."""
+        _, rows, columns = as_stack(self.spec[name].shape)
+        k = sum(source.rank(name) for source in self.changes[name])
+        return 8 * (3 * (rows + columns) * k + (len(self.inputs) + 4) * k * k + ARRAYS * max(BLOCK, columns))
 
 
 ARRAYS = 4

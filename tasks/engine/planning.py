@@ -1,14 +1,15 @@
 """Planning a merge: everything that can be checked before any arithmetic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.compatibility import check_compatible
 from tasks.checkpoints.header import FLOATING
+from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.peft.adapter import Adapter
-from tasks.checkpoints.weights import WeightReader
+from tasks.checkpoints.weights import Changed, WeightReader
 from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
 from tasks.engine.plan import Plan, written_dtype
 from tasks.engine.shards import Stored
@@ -76,7 +77,18 @@ def make_plan(
     }
     dtypes = {name: spec[name].dtype for name in floating}
     settings = make_settings(variants, steps, floating, dtypes, Layers.of(names))
-    return Plan(inputs, base, settings, spec, method_of(settings))
+    changes = _changes(inputs, base, floating)
+    return Plan(inputs, base, settings, spec, method_of(settings), changes=changes)
+
+
+def _changes(
+    inputs: Sequence[WeightReader], base: WeightReader | None, names: Iterable[str]
+) -> dict[str, Sequence[Changed]]:
+    """Return the inputs by tensor, where all are adapters on the base and none holds the tensor whole."""
+    on_base = [source for source in inputs if isinstance(source, Adapted) and source.base is base]
+    if len(on_base) < len(inputs):
+        return {}
+    return {name: on_base for name in names if not any(source.replaces(name) for source in on_base)}
 
 
 def plan_adapters(

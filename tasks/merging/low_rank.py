@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.merging.block import Block
+from tasks.merging.orthonormal import orthonormal
 from tasks.parameters.merge import MergeParams
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -28,12 +30,17 @@ class Span(NamedTuple):
 
 
 def span(products: Sequence[tuple[Matrix, Matrix]]) -> Span:
-    """Return the joint span of products B_i A_i (m × r_i times r_i × n), by two QR decompositions."""
-    U, left = np.linalg.qr(np.hstack([B for B, _ in products]))
-    V, right = np.linalg.qr(np.hstack([A.T for _, A in products]))
+    """Return the joint span of products B_i A_i (m × r_i times r_i × n)."""
+    U, left = orthonormal(np.hstack([B for B, _ in products]))
+    V, right = orthonormal(np.vstack([A for _, A in products]).T)
     ends = np.cumsum([B.shape[1] for B, _ in products])
     parts = [slice(end - B.shape[1], end) for end, (B, _) in zip(ends, products, strict=True)]
     return Span(U, V, [left[:, part] @ right[:, part].T for part in parts])
+
+
+def core_block(tensor: str, within: Span) -> Block:
+    """Return the cores as a block."""
+    return Block(tensor, 0, 0, within.cores, np.zeros_like(within.cores[0]))  # the base is where ΔW = 0
 
 
 def factored(within: Span, core: Matrix, rounding: float) -> tuple[Matrix, Matrix]:
@@ -45,6 +52,14 @@ def factored(within: Span, core: Matrix, rounding: float) -> tuple[Matrix, Matri
     rank = max(1, int((sigma > rounding * sigma[0]).sum()))
     root = np.sqrt(sigma[:rank])
     return within.U @ (P[:, :rank] * root), (root[:, None] * Qt[:rank]) @ within.V.T
+
+
+def rank_rounding(dtype: str) -> float:
+    """Return the share of σ_1 below which a singular value is rounding, by the dtype written.
+
+    The computation is float64, and dtypes narrower than that keep no more than float32.
+    """
+    return 1e-14 if dtype == "F64" else 1e-7
 
 
 ADVICE = "give merge.base to merge these adapters into full models"

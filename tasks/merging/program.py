@@ -11,7 +11,7 @@ one merged array for each. The engine knows families only; a single merge is a f
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 from tasks.base.measures import Averaged, MethodMeasures
 from tasks.merging.arrays import Array
@@ -28,6 +28,7 @@ Program: TypeAlias = Generator[Measure, Results, Finish]
 FamilyFinish: TypeAlias = Callable[[Block], Iterable[Merged]]
 """Yields one merged block after the other, in the order of the variants: only one need be held at a time."""
 FamilyProgram: TypeAlias = Generator[Measure, Results, FamilyFinish]
+Finished = TypeVar("Finished")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,19 @@ def without_measuring(finish: Finish) -> Program:
     """Return the program of a method that needs nothing but the block."""
     return finish
     yield  # makes this a generator
+
+
+def run_program(
+    program: Generator[Measure, Results, Finished], names: Sequence[str], block: Callable[[str], Block]
+) -> Finished:
+    """Run a program with one block for each tensor; return its result."""
+    try:
+        measure = next(program)
+        while True:
+            measure = program.send({name: [measure(block(name))] for name in names})
+    except StopIteration as stop:
+        finish: Finished = stop.value
+        return finish
 
 
 def together(programs: Sequence[Program]) -> FamilyProgram:

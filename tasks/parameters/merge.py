@@ -14,6 +14,10 @@ CheckpointWeights = Annotated[
     Annotated[Literal["uniform", "nan", "metagpt"], Tag("rule")] | Annotated[tuple[Number, ...], Tag("list")],
     Discriminator(lambda value: "rule" if isinstance(value, str) else "list"),
 ]
+Tolerance = Annotated[
+    Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(gt=0, lt=1), Tag("number")],
+    Discriminator(lambda value: "word" if value == "auto" else "number"),
+]
 
 
 PAPER = {"mu": 0.01, "mu_scale": "absolute", "rank_ratio": 0.2}
@@ -41,7 +45,7 @@ class LoreParams(Section):
     """How the task vectors δ_i become τ: their sum, their mean, or the sign-elected mean of TIES."""
     embeddings: Literal["solve", "average"] = "solve"
     """average: embeddings and output heads are averaged, not decomposed."""
-    tolerance: Literal["auto"] | Annotated[float, Field(gt=0, lt=1)] = "auto"
+    tolerance: Tolerance = "auto"
     """auto: the merged weights are proven to be within half a last place of the exact merge, or 1/256 of the
     checkpoints' own deviation where that is more; a number: the relative duality gap that is proven."""
     passes: Annotated[int, Field(ge=1)] | None = None

@@ -12,13 +12,15 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
 from tests.benchmarks.fidelity import fidelity
-from tests.benchmarks.lore_adapters import adapters
-from tests.benchmarks.lore_merges import beside_ties, memory, sweep, symmetric
-from tests.benchmarks.lore_solver import anchored, converged, small_mu, thresholding
+from tests.benchmarks.lore_adapters import adapters, adapters_on_base
+from tests.benchmarks.lore_merges import STRENGTH, beside_ties, memory, sweep, symmetric
+from tests.benchmarks.lore_solver import anchored, converged, thresholding
+from tests.benchmarks.lore_spectra import spectra, tall, trained
 from tests.benchmarks.models import Llama
 from tests.benchmarks.naive import against_naive
 from tests.benchmarks.programs import METHODS
@@ -46,7 +48,8 @@ PARTS: dict[str, tuple[str, Part]] = {
         "LoRE: converged, beside ten naive passes",
         lambda root, given: converged(given.side, few(given)),
     ),
-    "dense": ("LoRE: small μ", lambda root, given: small_mu(given.side, few(given))),
+    "spectra": ("LoRE: one matrix of every spectrum", lambda root, given: spectra(given.side)),
+    "tall": ("LoRE: embeddings", lambda root, given: tall()),
     "anchored": (
         "LoRE: two checkpoints, anchored",
         lambda root, given: anchored(given.side, few(given)),
@@ -59,12 +62,24 @@ PARTS: dict[str, tuple[str, Part]] = {
         "LoRE: adapters, beside reading and writing them",
         lambda root, given: adapters(root, 4 * given.side, few(given)),
     ),
+    "onto": (
+        "LoRE: adapters onto a base",
+        lambda root, given: adapters_on_base(root, 4 * given.side, few(given)),
+    ),
     "model": (
         "LoRE: whole merge beside mergekit's TIES",
         lambda root, given: beside_ties(root, shape(given), few(given)),
     ),
+    "strong": (
+        "LoRE: whole merge of strong spikes beside mergekit's TIES",
+        lambda root, given: beside_ties(root, replace(shape(given), strength=STRENGTH), few(given)),
+    ),
     "sweep": ("LoRE: ten λ at once", lambda root, given: sweep(root, shape(given), 1)),
     "memory": ("LoRE: memory of one matrix", lambda root, given: memory(root, few(given))),
+    "trained": (
+        "LoRE: matrices of a run that was really trained",
+        lambda root, given: trained(given.run, lambda name: ".0." in name or "embed" in name),
+    ),
 }
 
 
@@ -75,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(os.environ.get("LORELINE_BENCH") or scratch).absolute()
         root.mkdir(parents=True, exist_ok=True)
-        for part in given.parts or PARTS:
+        for part in given.parts or [part for part in PARTS if part != "trained" or given.run]:
             title, measured = PARTS[part]
             print(f"\n## {title}\n\n{measured(root, given)}", flush=True)
 
@@ -90,6 +105,9 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS), metavar="METHOD")
     options.add_argument(
         "--layers", type=int, default=Llama.layers, help="fewer, to try the benchmark itself"
+    )
+    options.add_argument(
+        "--run", type=Path, help="directory of checkpoint-N/model.safetensors, for `trained`"
     )
     options.add_argument(
         "--side",

@@ -1,9 +1,10 @@
-"""LoRE of adapters: what computing costs beside reading and writing their factors."""
+"""LoRE of adapters: computing beside reading and writing their factors, and merging onto a base beside neither."""
 
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from unittest import mock
@@ -11,34 +12,65 @@ from unittest import mock
 import numpy as np
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
 
 from tasks.base.threads import one_thread_each
+from tasks.checkpoints.layout import SINGLE
 from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS, PREFIX, read_adapter
 from tasks.engine.adapters import AdapterPlan, MergedFactors, merge_factors
+from tasks.engine.memory import keep_freed_pages
 from tasks.engine.planning import plan_adapters
 from tasks.recipes.recipe import read_merge_params
-from tests.benchmarks.measure import digits, judged, say, table
+from tests.benchmarks.measure import digits, in_turn, judged, say, table, warm
 from tests.benchmarks.models import RANK
+from tests.benchmarks.programs import LORELINE, Command, run
 from tests.benchmarks.stopwatch import seconds
 
 COUNT = 3
 MATRICES = 32
 """As of 16 layers' queries and values."""
-GOAL = 1.5
+MODULES = [f"model.layers.{i // 2}.self_attn.{'qv'[i % 2]}_proj" for i in range(MATRICES)]
+GOAL, BASE_GOAL = 2.0, 1.5
+METHODS = {"lore": ("merge.method=lore", "merge.lore.mu=1.05"), "average": ("merge.method=average",)}
+"""The average costs what LoRE costs beside its solution: bases, cores and factors."""
 
 
 def adapters(root: Path, side: int, runs: int) -> str:
     """Measure computing, with the factors in memory, against reading the inputs and writing the merge to the disk."""
+    keep_freed_pages()  # as merge_adapters does
     with tempfile.TemporaryDirectory(dir=root) as scratch:
-        plan = _plan(Path(scratch), side)
-        turns = [_turn(plan, Path(scratch)) for _ in range(runs)]
-    compute, reading, writing = (median(column) for column in zip(*turns, strict=True))
+        inputs = _write_inputs(Path(scratch), side)
+        rows = [_row(name, _plan(name, inputs), Path(scratch), side, runs) for name in METHODS]
+    return table(
+        ["method", "matrices", "computing s", "reading s", "writing s", "ratio", "goal", "met"], rows
+    )
+
+
+def adapters_on_base(root: Path, side: int, runs: int) -> str:
+    """Measure whole merges onto a bf16 base, against those without it and a copy of the base."""
+    with tempfile.TemporaryDirectory(dir=root) as scratch:
+        inputs, base = _write_inputs(Path(scratch), side), _base(Path(scratch) / "base", side)
+        merge = [*LORELINE, "merge", *map(str, inputs), "--set", "merge.lore.mu=1.05", "--out"]
+        copy = f"cat '{base / SINGLE}' > /dev/null; cat '{base / SINGLE}' > \"$0\"; sync \"$0\""
+        commands: dict[str, Command] = {
+            "onto the base": lambda out: [*merge, str(out), "--base", str(base)],
+            "without it": lambda out: [*merge, str(out)],
+            "copy": lambda out: ["sh", "-ec", copy, str(out)],
+        }
+        warm(Path(scratch))
+        usages = in_turn({name: partial(run, root, own) for name, own in commands.items()}, runs)
+    onto, alone, copied = usages.values()
+    share = median(a.cpu / (b.cpu + c.cpu) for a, b, c in zip(onto, alone, copied, strict=True))
+    seconds_each = [median(usage.cpu for usage in own) for own in usages.values()]
+    row = [f"{MATRICES} of {side}²", *digits(2, *seconds_each), *judged(share, "≤", BASE_GOAL)]
+    return table(["matrices", *(f"{name} CPU s" for name in usages), "ratio", "goal", "met"], [row])
+
+
+def _row(name: str, plan: AdapterPlan, scratch: Path, side: int, runs: int) -> list[str]:
+    turns = [_turn(plan, scratch) for _ in range(runs)]
+    columns = [median(column) for column in zip(*turns, strict=True)]
     share = median(own / (read + write) for own, read, write in turns)
-    row = [
-        *[f"{MATRICES} of {side}², rank {RANK}", *digits(2, compute, reading, writing)],
-        *judged(share, "≤", GOAL),
-    ]
-    return table(["matrices", "computing s", "reading s", "writing s", "ratio", "goal", "met"], [row])
+    return [name, f"{MATRICES} of {side}², rank {RANK}", *digits(2, *columns), *judged(share, "≤", GOAL)]
 
 
 def _turn(plan: AdapterPlan, scratch: Path) -> tuple[float, float, float]:
@@ -48,7 +80,7 @@ def _turn(plan: AdapterPlan, scratch: Path) -> tuple[float, float, float]:
     merged: dict[str, MergedFactors] = {}
 
     def compute() -> None:
-        with one_thread_each(True):  # as merge_adapters does
+        with one_thread_each(plan.method.whole):  # as merge_adapters does
             merged.update(merge_factors(plan, plan.variants[0], lambda name: None))
 
     with mock.patch.object(AdapterPlan, "products", lambda self, name: loaded[name]):
@@ -66,11 +98,23 @@ def _write(halves: Mapping[str, np.ndarray], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _plan(scratch: Path, side: int) -> AdapterPlan:
-    directories = [_adapter(scratch / f"checkpoint-{k}", k, side) for k in range(1, COUNT + 1)]
-    params = read_merge_params(["merge.method=lore", "merge.lore.mu=1.05"])
+def _write_inputs(scratch: Path, side: int) -> list[Path]:
+    return [_adapter(scratch / f"checkpoint-{k}", k, side) for k in range(1, COUNT + 1)]
+
+
+def _plan(method: str, directories: Sequence[Path]) -> AdapterPlan:
     inputs = [read_adapter(directory, directory.name) for directory in directories]
-    return plan_adapters([params], inputs, range(1, COUNT + 1))
+    return plan_adapters([read_merge_params(METHODS[method])], inputs, range(1, COUNT + 1))
+
+
+def _base(directory: Path, side: int) -> Path:
+    """Write the matrices that the adapters change, as bf16."""
+    directory.mkdir()
+    random = torch.Generator().manual_seed(0)
+    tensors = {f"{name}.weight": torch.randn(side, side, generator=random).bfloat16() for name in MODULES}
+    save_torch(tensors, directory / SINGLE)
+    (directory / "config.json").write_text('{"model_type": "llama"}')
+    return directory
 
 
 def _adapter(directory: Path, seed: int, side: int) -> Path:
@@ -78,10 +122,8 @@ def _adapter(directory: Path, seed: int, side: int) -> Path:
     directory.mkdir()
     random = torch.Generator().manual_seed(seed)
     tensors = {
-        f"{PREFIX}model.layers.{i // 2}.self_attn.{'qv'[i % 2]}_proj.lora_{half}.weight": torch.randn(
-            shape, generator=random
-        ).numpy()
-        for i in range(MATRICES)
+        f"{PREFIX}{name}.lora_{half}.weight": torch.randn(shape, generator=random).numpy()
+        for name in MODULES
         for half, shape in (("A", (RANK, side)), ("B", (side, RANK)))
     }
     save_file(tensors, directory / ADAPTER_WEIGHTS)

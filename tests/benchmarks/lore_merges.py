@@ -10,9 +10,10 @@ from tests.benchmarks.measure import Usage, digits, in_turn, judged, median, rat
 from tests.benchmarks.models import CHECKPOINTS, Llama, models
 from tests.benchmarks.programs import LORELINE, Command, mergekit, run
 
-LORE = ("merge.method=lore", "merge.lore.mu=1.05")
-"""The gap, 1e-4, is the default."""
-SYMMETRIC_GOAL, MODEL_GOAL, SWEEP_GOAL = 1.1, 1.0, 1.2
+LORE = ("merge.method=lore",)
+SYMMETRIC_GOAL, MODEL_GOAL, SWEEP_GOAL = 1.1, 0.5, 1.2
+STRENGTH = 30.0
+"""Of strong spikes: σ_1/μ about 50."""
 LAMBDAS = tuple(round(0.3 + 0.02 * i, 2) for i in range(10))
 LARGE = ((4096, 4096), (2816, 1024))
 TINY = (256, 256)

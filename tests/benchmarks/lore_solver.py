@@ -7,27 +7,23 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from tasks.merging.lore import dense, subspace
+from tasks.merging.lore import newton
 from tasks.merging.lore.algebra import Factors, add_up
-from tasks.merging.lore.penalty import Penalty, Scale
+from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.solve import solve
-from tests.benchmarks.algorithm_1 import PASSES, algorithm_1, by_svd, passes_needed, ten_passes
+from tests.benchmarks.algorithm_1 import PASSES, algorithm_1, by_svd, ten_passes
 from tests.benchmarks.measure import digits, judged, say, table
 from tests.benchmarks.spiked import deviations
-from tests.benchmarks.stopwatch import duel, seconds, two_threads
+from tests.benchmarks.stopwatch import duel, two_threads
 
 MU = 1.05
 """Noise edges."""
-SMALL_MU = (0.3, 0.6)
-"""Noise edges at which more than n/6 singular values stay."""
 TOLERANCE, EXACT = 1e-4, 1e-9
 SVT_GOALS = (40, 200, 400)
 """At one, two and four times the side."""
 SVT_ERROR, S_ERROR = 3e-3, 1e-3
 CONVERGED_GOALS = {3: 50, 5: 30, 8: 30}
-DENSE_GOALS = (2.3, 8)
-"""One thresholding; converged."""
 ANCHORED_GOAL = 15
 REPEATS = 9
 """Of one warm thresholding, which takes milliseconds, in every turn."""
@@ -36,12 +32,14 @@ REPEATS = 9
 class Step(NamedTuple):
     """A thresholding in the midst of a solution."""
 
-    B: Tensor
-    """1 × m × n"""
+    A: Tensor
+    """B_i − z, m × n"""
     V: Tensor
-    """Its subspace as the pass before left it: 1 × n × k."""
-    z: Factors
-    penalty: Penalty
+    """Its subspace as the pass before left it: n × k."""
+    limit: float
+    """Of the singular values that are wanted."""
+    sharp: float
+    mu: float
 
 
 @two_threads()
@@ -55,10 +53,9 @@ def thresholding(side: int, runs: int) -> str:
 def _thresholding(n: int, goal: float, turns: int) -> list[str]:
     say(f"thresholding: {n}²")
     step = last_step(deviations(3, n, n))
-    A = step.B[0] - step.z.matrix()
     theirs: list[Factors] = []
     found = duel(
-        partial(warm, step), lambda: theirs.append(cut(A, step.penalty.mu)), turns=turns, repeats=REPEATS
+        partial(warm, step), lambda: theirs.append(cut(step.A, step.mu)), turns=turns, repeats=REPEATS
     )
     return [
         *[f"{n}²", f"{step.V.shape[-1]}", f"{1e3 * found.ours:.1f}", *digits(2, found.theirs)],
@@ -68,16 +65,16 @@ def _thresholding(n: int, goal: float, turns: int) -> list[str]:
 
 
 def last_step(B: Tensor) -> Step:
-    """Return what the last pass of a solution started from, for the first matrix."""
-    with mock.patch.object(subspace, "ritz", wraps=subspace.ritz) as ritz:
+    """Return what the last pass of a solution started from, for the last matrix."""
+    with mock.patch.object(newton, "triplets_above", wraps=newton.triplets_above) as triplets:
         found = solve(B, _noise_edges(MU, B), TOLERANCE)
-    last_B, V, z = ritz.call_args.args
-    return Step(last_B[:1], V[:1], z, found.penalty)
+    A, limit, V, sharp, *_ = triplets.call_args.args
+    return Step(A, V, limit, sharp, found.penalty.mu)
 
 
 def warm(step: Step) -> Factors:
     """Take μ off the singular values of B − z, from the subspace of the pass before."""
-    return subspace.threshold(subspace.ritz(step.B, step.V, step.z), step.penalty).deltas[0]
+    return newton.triplets_above(step.A, step.limit, step.V, step.sharp).thresholded(step.mu)
 
 
 def cut(A: Tensor, mu: float) -> Factors:
@@ -117,43 +114,6 @@ def _converged(N: int, n: int, runs: int) -> list[str]:
 
 
 @two_threads()
-def small_mu(side: int, runs: int) -> str:
-    """Measure the way by full decompositions: one thresholding, and whole solutions.
-
-    The naive loop runs to the same gap: its passes are counted with Gram matrices, and what a pass costs it is
-    measured once.
-    """
-    B = deviations(3, side, side)
-    return table(
-        [
-            *["μ / edge", "solver", "shrink ms", "gesdd ms", "times as fast", "goal", "met"],
-            *["passes", "s", "naive passes", "naive s", "times as fast", "goal", "met"],
-        ],
-        [_small_mu(B, share, runs) for share in SMALL_MU],
-    )
-
-
-def _small_mu(B: Tensor, share: float, runs: int) -> list[str]:
-    say(f"small μ: {share} edges")
-    solutions: list[Solution] = []
-    took = seconds(lambda: solutions.append(solve(B, _noise_edges(share, B), TOLERANCE)))
-    (solution,), mu = solutions, solutions[0].penalty.mu
-    one = duel(
-        partial(dense.shrink, B[0], solution.penalty, TOLERANCE),
-        partial(cut, B[0], mu),
-        turns=runs,
-        repeats=1,
-    )
-    needed = passes_needed(B, mu, TOLERANCE)
-    naive = needed * _pass_seconds(B, mu)
-    return [
-        *[f"{share}", solution.solver, *digits(0, 1e3 * one.ours, 1e3 * one.theirs)],
-        *[*judged(one.ratio, "≥", DENSE_GOALS[0], 1), f"{solution.passes}", *digits(1, took)],
-        *[f"{needed}", *digits(1, naive), *judged(naive / took, "≥", DENSE_GOALS[1], 1)],
-    ]
-
-
-@two_threads()
 def anchored(side: int, runs: int) -> str:
     """Measure two matrices, one of which is the anchor, against ten naive passes, of which one is measured."""
     n = 2 * side
@@ -161,7 +121,7 @@ def anchored(side: int, runs: int) -> str:
     ours = partial(solve, B, _noise_edges(MU, B), TOLERANCE, anchor=0)
     solution = ours()
     mu = solution.thresholds[1] / 2
-    found = duel(ours, lambda: next(algorithm_1(B, mu, by_svd)), repeats=runs)
+    found = duel(ours, lambda: next(algorithm_1(B, mu)), repeats=runs)
     off = _relative(_total(solution), by_svd(B[1] - B[0], 2 * mu))
     row = [
         *[f"{n}²", *digits(3, found.ours), *digits(1, PASSES * found.theirs)],
@@ -169,10 +129,6 @@ def anchored(side: int, runs: int) -> str:
     ]
     head = ["matrix", "Loreline s", "ten naive passes s", "times as fast", "goal", "met", "S error"]
     return table(head, [row])
-
-
-def _pass_seconds(B: Tensor, mu: float) -> float:
-    return seconds(lambda: next(algorithm_1(B, mu, by_svd)))
 
 
 def _noise_edges(mu: float, B: Tensor) -> Scale:

@@ -24,9 +24,12 @@ class Llama:
     hidden: int = 1024
     intermediate: int = 2816
     vocabulary: int = 32_000
+    strength: float = 1.0
+    """Of the low-rank part, in units of the noise."""
 
     def __str__(self) -> str:
-        return f"llama-{self.layers}x{self.hidden}-{self.intermediate}-{self.vocabulary}"
+        shape = f"llama-{self.layers}x{self.hidden}-{self.intermediate}-{self.vocabulary}"
+        return shape if self.strength == 1 else f"{shape}-strong-{self.strength:g}"
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -83,14 +86,17 @@ def models(root: Path, llama: Llama) -> Path:
             unfinished = directory / f"{name}.unfinished"
             shutil.rmtree(unfinished, ignore_errors=True)
             unfinished.mkdir(parents=True)
-            tensors = {tensor: _tensor(shape, i, k) for i, (tensor, shape) in enumerate(llama.shapes.items())}
+            tensors = {
+                tensor: _tensor(shape, i, k, llama.strength)
+                for i, (tensor, shape) in enumerate(llama.shapes.items())
+            }
             save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
             (unfinished / "config.json").write_text(json.dumps(llama.config, indent=2))
             unfinished.rename(directory / name)
     return directory
 
 
-def _tensor(shape: tuple[int, ...], i: int, k: int) -> torch.Tensor:
+def _tensor(shape: tuple[int, ...], i: int, k: int, strength: float) -> torch.Tensor:
     """Return the i-th tensor of the base (k = 0) or of the k-th checkpoint."""
     random = torch.Generator().manual_seed(i)
     theta = DEVIATION * torch.randn(shape, generator=random) if len(shape) == 2 else torch.ones(shape)
@@ -101,5 +107,5 @@ def _tensor(shape: tuple[int, ...], i: int, k: int) -> torch.Tensor:
             left, right = (
                 torch.randn(size, generator=random) for size in ((shape[0], RANK), (RANK, shape[1]))
             )
-            theta += (CHANGE / RANK**0.5) * (left @ right)
+            theta += (strength * CHANGE / RANK**0.5) * (left @ right)
     return theta.bfloat16()

@@ -1,55 +1,32 @@
-"""The naive loop that the solver is measured by: it is Algorithm 1, and its gap is a bound."""
+"""The naive loop that the solver is measured by: it is Algorithm 1."""
 
 from itertools import islice
 
 import pytest
 import torch
 
-from tests.benchmarks.algorithm_1 import algorithm_1, by_gram, by_svd, passes_needed, ten_passes
+from tests.benchmarks.algorithm_1 import algorithm_1, by_svd, ten_passes
 from tests.benchmarks.spiked import deviations
 
 B = deviations(3, 40, 30).double()
 
 
-def objective(deltas: torch.Tensor, mu: float) -> float:
-    residuals = B - deltas
-    residuals = residuals - residuals.mean(0)
-    return float(residuals.square().sum() / 2 + mu * torch.linalg.svdvals(deltas).sum())
-
-
-@pytest.mark.parametrize("shrink", [by_svd, by_gram])
-def test_singular_values_lose_mu(shrink) -> None:
-    before, after = (torch.linalg.svdvals(A) for A in (B[0], shrink(B[0], 5.0)))
+def test_singular_values_lose_mu() -> None:
+    before, after = (torch.linalg.svdvals(A) for A in (B[0], by_svd(B[0], 5.0)))
     torch.testing.assert_close(after, (before - 5).clamp(min=0), atol=1e-9, rtol=0)
-
-
-def test_the_gap_bounds_how_far_the_objective_is_from_its_minimum_and_vanishes() -> None:
-    passes = list(islice(algorithm_1(B, 8.0, by_svd), 400))
-    least = objective(passes[-1].deltas, 8.0)
-    for found in passes[:20]:
-        reached = objective(found.deltas, 8.0)
-        assert found.gap(B, 8.0) >= (reached - least) / reached - 1e-9
-    assert passes[0].gap(B, 8.0) > 1e-3
-    assert passes[-1].gap(B, 8.0) < 1e-8
 
 
 def test_it_ends_where_what_is_clipped_sums_to_zero() -> None:
     """Σ Clip_μ(θ_i − θ_0) = 0 (docs/mathematics.md, fact 4), by singular values of its own."""
-    *_, last = islice(algorithm_1(B, 8.0, by_svd), 400)
+    *_, last = islice(algorithm_1(B, 8.0), 400)
     U, sigma, Vt = torch.linalg.svd(B - last.anchor, full_matrices=False)
     clipped = ((U * sigma.clamp(max=8.0)[:, None]) @ Vt).sum(0)
     assert torch.linalg.matrix_norm(clipped) < 1e-4 * torch.linalg.matrix_norm(B).sum()
 
 
 def test_ten_passes_are_ten() -> None:
-    tenth = list(islice(algorithm_1(B, 8.0, by_svd), 10))[-1]
+    tenth = list(islice(algorithm_1(B, 8.0), 10))[-1]
     torch.testing.assert_close(ten_passes(B, 8.0), tenth.deltas.sum(0))
-
-
-def test_passes_are_counted_to_the_first_that_suffices() -> None:
-    needed = passes_needed(B, 8.0, 1e-4)
-    before, found = islice(algorithm_1(B, 8.0, by_gram), needed - 2, needed)
-    assert found.gap(B, 8.0) <= 1e-4 < before.gap(B, 8.0)
 
 
 @pytest.mark.parametrize("N", [2, 3])

@@ -39,6 +39,11 @@ class Adapted:
         self._product = lru_cache(HELD_FACTORS)(self._load)
 
     @property
+    def base(self) -> WeightReader:
+        """The model beneath the adapter."""
+        return self._base
+
+    @property
     def label(self) -> str:
         """The adapter's name."""
         return self._adapter.label
@@ -57,6 +62,25 @@ class Adapted:
     def essential_files(self) -> list[Path]:
         """The files of adapter and base that decide what it computes."""
         return [*self._adapter.essential_files, *self._base.essential_files]
+
+    def replaces(self, name: str) -> bool:
+        """Tell whether the adapter holds a tensor whole, so that factors alone do not say what it becomes."""
+        return name in self._changes and self._changes[name].replaced is not None
+
+    def rank(self, name: str) -> int:
+        """Return the rank of the factors that are added to a tensor; 0 where there are none."""
+        change = self._changes.get(name, Change())
+        return self._adapter.factors[change.factors].rank if change.factors is not None else 0
+
+    def product(self, name: str) -> tuple[Numbers, Numbers]:
+        """Return the factors in float64 of what is added to a matrix, rows × r and r × columns.
+
+        Raises BadInput when one is NaN or infinite.
+        """
+        found = self._load(name, np.dtype(np.float64))
+        if not all(np.isfinite(half).all() for half in found):
+            raise NotFinite(self.label, name)
+        return found
 
     def stored(self, name: str, first: int, count: int) -> Numbers:
         """Return elements as they would be stored in the base's dtype."""
@@ -89,8 +113,10 @@ class Adapted:
         return values
 
     def _load(self, name: str, compute: np.dtype[np.floating[Any]]) -> tuple[Numbers, Numbers]:
-        change = self._changes[name]
-        assert change.factors is not None
+        change = self._changes.get(name, Change())
+        if change.factors is None:
+            rows, columns = self.tensors[name].shape
+            return np.empty((rows, 0), compute), np.empty((0, columns), compute)
         B, A = self._adapter.product(change.factors, compute.type)
         return (A.T, B.T) if change.transposed else (B, A)
 

@@ -14,7 +14,7 @@ import torch
 from scipy.linalg import blas, lapack
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
-from tasks.merging.lore.problem import Iterate
+from tasks.merging.lore.problem import GAP_INSTEAD, Iterate, Near
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
@@ -31,6 +31,13 @@ class Proof(NamedTuple):
     """On the relative distance of the objective from its minimum."""
     error: float
     """On ‖z − z*‖_F for every minimiser z*; infinite where the curvature is too small for one."""
+
+
+def met(proof: Proof, tolerance: float | Near) -> bool:
+    """Tell whether what is proven suffices."""
+    if isinstance(tolerance, Near):
+        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= GAP_INSTEAD)
+    return proof.gap <= tolerance
 
 
 def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | None:

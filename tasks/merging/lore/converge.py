@@ -7,15 +7,13 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, prove, radius_of, relative_gap
+from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, met, prove, radius_of, relative_gap
 from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Iterate, Near, Start, Unproven
+from tasks.merging.lore.problem import GAP_INSTEAD, Iterate, Near, Start, Unproven
 from tasks.merging.lore.spectrum import look
 from tasks.merging.lore.uniqueness import FLAT, curvature_bound
 
-GAP_INSTEAD = 1e-4
-"""Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
 PATIENCE = 15
@@ -49,7 +47,8 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     while True:
         missing = False
         if goal.in_reach(here):
-            proof = prove(B, total, here, curvature_at(here))
+            goal.curvature = curvature_at(here)
+            proof = prove(B, total, here, goal.curvature)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
@@ -66,7 +65,8 @@ class _Goal:
     def __init__(self, tolerance: float | Near, total: float) -> None:
         self._tolerance, self._total = tolerance, total
         self._gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
-        self._curvature: float | None = None
+        self.curvature: float | None = None
+        """Of the fit: a guess before the first proof, later the bound that was found."""
 
     def in_reach(self, here: Iterate) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
@@ -75,20 +75,13 @@ class _Goal:
             N = len(here.deltas)
             if step > allowed_slope(here, self._tolerance.distance, N) / N:
                 return False
-            if self._curvature is None:
-                self._curvature = curvature_at(here)
-            if self._curvature > FLAT:
-                return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self._curvature)
+            if self.curvature is None:
+                self.curvature = curvature_at(here, guess=True)
+            if self.curvature > FLAT:
+                return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self.curvature)
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
-def met(proof: Proof, tolerance: float | Near) -> bool:
-    """Tell whether what is proven suffices."""
-    if isinstance(tolerance, Near):
-        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= GAP_INSTEAD)
-    return proof.gap <= tolerance
-
-
-def curvature_at(here: Iterate) -> float:
-    """Return a lower bound on the curvature of the fit near an iterate."""
-    return curvature_bound(here.leading, here.mu - radius_of(here), limit_of(here))
+def curvature_at(here: Iterate, guess: bool = False) -> float:
+    """Return a lower bound on the curvature of the fit near an iterate, or a guess."""
+    return curvature_bound(here.leading, here.mu - radius_of(here), limit_of(here), guess)

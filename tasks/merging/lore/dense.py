@@ -1,4 +1,4 @@
-"""Solving with full decompositions in every pass: for small matrices, or many active singular values."""
+"""Full decompositions in every pass, float64: the squared penalty, printed passes, and the last resort."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +14,7 @@ from tasks.merging.lore.shrink import Shrunk, shrink
 from tasks.merging.lore.spectrum import singular
 
 DENSE_PASSES = 10_000
-"""Passes in float64 before giving up; 12 to 18 are usual."""
-DENSE_SINGLE_PASSES = 300
-"""Passes in float32: beyond these its rounding is the likely obstacle, and float64 takes over."""
+"""Passes before giving up; 12 to 18 are usual, 100 where much is active."""
 
 
 def solve_densely(
@@ -24,7 +22,7 @@ def solve_densely(
 ) -> Solution:
     """Solve for N × m × n deviations, m ≥ n; with `passes`, run that many of Algorithm 1, converged or not.
 
-    Raises NotConverged naming the gap reached; Unproven where float32 is too coarse.
+    Also the last resort where Newton's method proves nothing. Raises NotConverged naming the gap reached.
     """
     N, total_energy = len(B), energy(B)
     # The scale of μ may depend on the spectra (σ_1, noise edge), so they come before everything else.
@@ -33,8 +31,7 @@ def solve_densely(
     penalty, edge = scale.penalty(found)
     z = previous = torch.zeros_like(B[0])
     momentum = Momentum()
-    limit = passes or (DENSE_PASSES if B.dtype == torch.float64 else DENSE_SINGLE_PASSES)
-    for taken in range(1, limit + 1):
+    for taken in range(1, (passes or DENSE_PASSES) + 1):
         on_pass(taken)
         current = penalty if passes else penalty.coming_down(found.largest, taken)
         shrunk = [shrink(b - z, current, tolerance) for b in B]

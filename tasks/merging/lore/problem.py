@@ -6,6 +6,9 @@ from tasks.base.errors import LorelineError
 from tasks.merging.lore.algebra import Factors, Tensor
 from tasks.merging.lore.penalty import Penalty
 
+GAP_INSTEAD = 1e-4
+"""Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
+
 
 class NotConverged(LorelineError):
     """No solver reached the tolerance."""

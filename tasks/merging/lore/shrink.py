@@ -6,14 +6,9 @@ import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, gram_matrix
 from tasks.merging.lore.penalty import Penalty, values
-from tasks.merging.lore.problem import Unproven
 
 GRAM_SHARE = 0.1
-"""Share of the tolerance that the Gram matrix's rounding may cost: it squares the condition number.
-
-In float64 of the tolerance itself; in float32 of its root, because there a separate proof follows and the gap
-is second order in the errors of δ.
-"""
+"""Share of the tolerance that the Gram matrix's rounding may cost: it squares the condition number."""
 
 
 class Shrunk(NamedTuple):
@@ -26,10 +21,9 @@ class Shrunk(NamedTuple):
 
 
 def shrink(A: Tensor, penalty: Penalty, tolerance: float) -> Shrunk:
-    """Return the proximal map of A (m ≥ n), its singular values and the threshold subtracted from them.
+    """Return the proximal map of A (m ≥ n, float64), its singular values and what was subtracted from them.
 
     By the Gram matrix where that is exact enough, else by a singular value decomposition.
-    Raises Unproven where float32 is too coarse.
     """
     squares, V = torch.linalg.eigh(gram_matrix(A))
     sigma, V = squares.flip(-1).clamp(min=0).sqrt(), V.flip(-1)
@@ -37,9 +31,7 @@ def shrink(A: Tensor, penalty: Penalty, tolerance: float) -> Shrunk:
     U = None
     # Eigenvalues σ² are off by about ε σ_1²; what matters are those near t² and above.
     lost = torch.finfo(A.dtype).eps * float(sigma[0]) ** 2
-    if A.dtype == torch.float32 and lost > GRAM_SHARE * tolerance**0.5 * t**2:
-        raise Unproven
-    if A.dtype == torch.float64 and lost > GRAM_SHARE * tolerance * t**2:
+    if lost > GRAM_SHARE * tolerance * t**2:
         U, sigma, Vt = torch.linalg.svd(A, full_matrices=False)
         V = Vt.T
         t = penalty.threshold(values(sigma))

@@ -6,10 +6,10 @@ import torch
 
 from tasks.merging.lore import dense, tall_matrices, two_checkpoints
 from tasks.merging.lore.algebra import Tensor, energy, precise
-from tasks.merging.lore.certificate import prove
-from tasks.merging.lore.converge import GAP_INSTEAD, GRAM_ROUNDING, Converged, converged, curvature_at, met
+from tasks.merging.lore.certificate import met, prove
+from tasks.merging.lore.converge import GRAM_ROUNDING, Converged, converged, curvature_at
 from tasks.merging.lore.penalty import Scale, values
-from tasks.merging.lore.problem import Near, Solution, Unproven
+from tasks.merging.lore.problem import GAP_INSTEAD, Near, Solution, Unproven
 
 SMALL_COLUMNS = 64
 """Columns up to which float64 costs nothing."""

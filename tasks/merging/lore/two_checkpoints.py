@@ -5,8 +5,7 @@ import math
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, precise
-from tasks.merging.lore.certificate import ROUNDING, Proof, bounded, distance_from, limit
-from tasks.merging.lore.converge import met
+from tasks.merging.lore.certificate import ROUNDING, Proof, bounded, distance_from, limit, met
 from tasks.merging.lore.newton import cut_below
 from tasks.merging.lore.penalty import Penalty, Scale, values
 from tasks.merging.lore.problem import Near, Solution

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, gaussian
-from tasks.merging.lore.curvature import Curvature, joint
+from tasks.merging.lore.curvature import Bases, Curvature, joint
 
 DOUBT = 1e-6
 """The probability, over the random start, that the bound is wrong."""
@@ -22,10 +22,10 @@ ENOUGH = 0.5
 """Share of the estimate at which the bound is good enough."""
 
 
-def curvature_bound(found: Sequence[Factors], mu: float, rest: float) -> float:
+def curvature_bound(found: Sequence[Factors], mu: float, rest: float, guess: bool = False) -> float:
     """Return a lower bound on the curvature, given the leading triplets; no other σ exceeds `rest` < μ.
 
-    Below FLAT it may be 0 right away.
+    Below FLAT it may be 0 right away. A guess is no bound, and takes a fraction of the time.
     """
     active = [part.above(mu) for part in found]
     still = sum(part.rank == 0 for part in active)
@@ -39,9 +39,7 @@ def curvature_bound(found: Sequence[Factors], mu: float, rest: float) -> float:
     bases = joint(found, [])
     # directions with one side outside of all that leads
     beside = [_norm([part[side] * outside(part.sigma).sqrt() for part in active]) for side in (0, 2)]
-    inside = _inside(
-        Curvature(found, (mu, mu), bases, outside), len(found), (bases.U.shape[1], bases.V.shape[1]), bases.U
-    )
+    inside = _inside(Curvature(found, (mu, mu), bases, outside), len(found), bases, guess)
     return max(min(inside, *(len(found) - each for each in beside)), 0.0)
 
 
@@ -51,13 +49,14 @@ def _norm(parts: Sequence[Tensor]) -> float:
     return float(torch.linalg.eigvalsh(X.T @ X)[-1])
 
 
-def _inside(curvature: Curvature, N: int, shape: tuple[int, int], like: Tensor) -> float:
+def _inside(curvature: Curvature, N: int, bases: Bases, guess: bool) -> float:
     """Bound the smallest value on cores p × q, by Lanczos from a random start.
 
     Kuczyński and Woźniakowski 1992: after k steps the largest eigenvalue of a matrix of order d is more than
     ε of itself above the estimate with a probability of at most 1.648 √d exp(−√ε (2k − 1)).
     """
-    here = gaussian(*shape, like=like)
+    shape = bases.U.shape[1], bases.V.shape[1]
+    here = gaussian(*shape, like=bases.U)
     here /= torch.linalg.matrix_norm(here)
     before, beta = torch.zeros_like(here), 0.0
     diagonal: list[float] = []
@@ -74,6 +73,8 @@ def _inside(curvature: Curvature, N: int, shape: tuple[int, int], like: Tensor) 
             T += torch.diag(torch.tensor(beside, dtype=torch.float64), -1)
             largest = float(torch.linalg.eigvalsh(T)[-1])
             missing = 0.0 if exhausted else (doubt / (2 * k - 1)) ** 2
+            if guess:
+                return N - largest
             bound = N - largest / (1 - missing) if missing < 1 else 0.0
             # the estimate is never below the curvature
             if exhausted or bound >= ENOUGH * (N - largest) or N - largest < FLAT:

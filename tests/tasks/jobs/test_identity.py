@@ -118,6 +118,7 @@ def test_every_parameter_of_a_method_decides(name: str) -> None:
     others = {
         "preset": "paper", "mu": {"gradient": [1.0, 2.0]}, "mu_scale": "sigma1", "penalty": "squared", "rank_ratio": 0.5,
         "anchor": 100, "combine": "ties", "embeddings": "average", "tolerance": 1e-3, "passes": 3,
+        "time_limit": 5.0,
     }  # fmt: skip
     changed = params(**{"merge.lore": {name: others[name]}})
     assert that_matter(changed) != that_matter(params())

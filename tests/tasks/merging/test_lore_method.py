@@ -222,10 +222,11 @@ def test_a_family_solves_once_for_all_that_ask_the_same(monkeypatch: pytest.Monk
     assert len(asked) == 2
 
 
-def test_what_no_solver_reaches_is_refused_with_the_gap() -> None:
-    """Here a gap below the rounding of float64."""
-    with pytest.raises(NotConverged, match=r"relative duality gap .* above merge\.lore\.tolerance 1\.0e-17"):
-        merged(params(tolerance=1e-17), ["wide"])
+def test_what_no_solver_reaches_is_refused_with_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.merging.lore.converge.GRAM_ROUNDING", 0.0)  # Newton's method gives up
+    monkeypatch.setattr("tasks.merging.lore.dense.DENSE_PASSES", 4)
+    with pytest.raises(NotConverged, match=r"relative duality gap .* above merge\.lore\.tolerance 1\.0e-10"):
+        merged(params(), ["wide"])
 
 
 def test_the_measures_are_those_of_the_task_vectors() -> None:
@@ -242,7 +243,7 @@ def test_the_measures_are_those_of_the_task_vectors() -> None:
     assert measures.active == measures.ranks == ranks
     for model, spectrum in zip(MODELS, measures.spectra, strict=True):
         exact = np.linalg.svd(model["tall"] - theta_0, compute_uv=False)
-        assert len(spectrum) >= np.sum(exact > measures.threshold)
+        assert len(spectrum) >= (exact > 0.2).sum()
         np.testing.assert_allclose(spectrum, exact[: len(spectrum)], rtol=1e-3)
     for delta, effective in zip(deltas, measures.effective_ranks, strict=True):
         sigma = np.linalg.svd(delta, compute_uv=False)

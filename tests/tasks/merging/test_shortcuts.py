@@ -20,7 +20,7 @@ OTHERS: dict[str, Any] = {
     "weights": ((1.0, 3.0), "nan", "metagpt"),
     "lore.preset": ("paper",),
     "lore.mu": (0.2,),
-    "lore.mu_scale": ("absolute", "sigma1"),
+    "lore.mu_scale": ("absolute", "sigma1", "noise_edge", "rank"),
     "lore.penalty": (),  # squared goes with absolute: below
     "lore.rank_ratio": (0.3,),
     "lore.anchor": (),  # breaks the symmetry that the shortcut rests on
@@ -28,6 +28,7 @@ OTHERS: dict[str, Any] = {
     "lore.embeddings": ("average",),
     "lore.tolerance": (1e-2,),
     "lore.passes": (3,),
+    "lore.time_limit": (5.0,),
     "ties.density": (0.5,),
     "ties.scope": (),  # model is refused for lore, and any other method has no shortcut
     "ties.normalize": (False,),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from tasks.merging.lore import dense
 from tasks.merging.lore.penalty import Penalty, Scale
-from tasks.merging.lore.problem import NotConverged, Unproven
-from tests.support.lore_checks import DTYPES, check, ignore, matrices, off, on_devices
+from tasks.merging.lore.problem import NotConverged
+from tests.support.lore_checks import check, matrices, off, on_devices
 from tests.support.lore_matrices import SPECTRA, family
 from tests.support.lore_reference import noise_edge, prox, threshold
 
@@ -39,23 +39,14 @@ def test_shrink_is_the_proximal_map(
 
 
 @on_devices
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("share", [0.3, 0.05, 1e-3, 1e-6])
-def test_a_threshold_far_below_the_largest_value_is_exact_or_refused(
-    dtype: torch.dtype, share: float, device: str
-) -> None:
+def test_a_threshold_far_below_the_largest_value_is_exact(share: float, device: str) -> None:
     """The Gram matrix squares the condition number: it is left where that would show."""
     A = family("condition 1e8", 2, 60, 40, 0)[0]
-    given_matrix = torch.from_numpy(A).to(device, dtype)
     mu = share * float(np.linalg.norm(A, 2))
-    if dtype == torch.float32 and share < 0.01:
-        with pytest.raises(Unproven):
-            dense.shrink(given_matrix, Penalty("nuclear", mu), 1e-4)
-        return
-    delta, _, _ = dense.shrink(given_matrix, Penalty("nuclear", mu), 1e-4)
-    exact = prox(given_matrix.double().cpu().numpy(), mu)
-    found = delta.to(torch.float64).matrix().cpu().numpy()
-    assert np.linalg.norm(found - exact, 2) < 0.01 * mu
+    delta, _, _ = dense.shrink(torch.from_numpy(A).to(device), Penalty("nuclear", mu), 1e-4)
+    found = delta.matrix().cpu().numpy()
+    assert np.linalg.norm(found - prox(A, mu), 2) < 0.01 * mu
 
 
 @pytest.mark.parametrize("shape", [(20, 20), (30, 8), (7, 1)])
@@ -63,7 +54,7 @@ def test_a_threshold_far_below_the_largest_value_is_exact_or_refused(
 def test_its_solution_is_the_minimum(shape: tuple[int, int], kind: str) -> None:
     B = family("spikes", 4, *shape, 5)
     mu = 0.4 * noise_edge(B) if kind == "nuclear" else 0.05
-    solution = dense.solve_densely(torch.from_numpy(B), Scale(mu, "absolute", kind, shape), 1e-9, ignore)  # type: ignore[arg-type]
+    solution = dense.solve_densely(torch.from_numpy(B), Scale(mu, "absolute", kind, shape), 1e-9, unheard)  # type: ignore[arg-type]
     best = check(solution, B, 1e-9)
     assert off(matrices(solution), best.deltas) < 1e-3
     for b, spectrum in zip(B, solution.spectra, strict=True):
@@ -74,20 +65,20 @@ def test_its_solution_is_the_minimum(shape: tuple[int, int], kind: str) -> None:
 def test_what_does_not_converge_is_refused_with_the_gap_reached(monkeypatch: pytest.MonkeyPatch) -> None:
     B = family("spikes", 3, 12, 9, 0)
     monkeypatch.setattr(dense, "DENSE_PASSES", 8)
+    heard: list[int] = []
     with pytest.raises(
         NotConverged, match=r"relative duality gap \d.* after 8 passes, above merge.lore.tolerance 1.0e-08"
     ):
-        dense.solve_densely(torch.from_numpy(B), Scale(0.05, "noise_edge", "nuclear", (12, 9)), 1e-8, ignore)
-    monkeypatch.setattr(dense, "DENSE_SINGLE_PASSES", 5)
-    with pytest.raises(NotConverged, match="after 5 passes"):
         dense.solve_densely(
-            torch.from_numpy(B).float(), Scale(0.4, "noise_edge", "nuclear", (12, 9)), 1e-4, ignore
+            torch.from_numpy(B), Scale(0.05, "noise_edge", "nuclear", (12, 9)), 1e-8, heard.append
         )
+    assert heard == list(range(1, 9))
 
 
-def test_it_tells_of_every_pass_and_ends_with_the_one_that_it_reports() -> None:
-    B, told = family("spikes", 3, 12, 9, 0), list[int]()
-    scale = Scale(0.4, "noise_edge", "nuclear", (12, 9))
-    solution = dense.solve_densely(torch.from_numpy(B), scale, 1e-8, told.append)
-    assert told == list(range(1, solution.passes + 1))
-    assert solution.error == np.inf  # a gap bounds no distance by itself
+def unheard(number: int) -> None:
+    """Hear of a pass."""
+
+
+def test_products_are_those_of_numpy() -> None:
+    A = family("spikes", 2, 30, 20, 0)
+    assert dense.row_dot(*map(torch.from_numpy, A)) == pytest.approx(float(np.sum(A[0] * A[1])))
