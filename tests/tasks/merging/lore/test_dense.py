@@ -75,6 +75,14 @@ def test_what_does_not_converge_is_refused_with_the_gap_reached(monkeypatch: pyt
     assert heard == list(range(1, 9))
 
 
+def test_it_tells_of_every_pass_and_ends_with_the_one_that_it_reports() -> None:
+    heard: list[int] = []
+    scale = Scale(0.4, "noise_edge", "nuclear", (12, 9))
+    solution = dense.solve_densely(torch.from_numpy(family("spikes", 3, 12, 9, 0)), scale, 1e-8, heard.append)
+    assert heard == list(range(1, solution.passes + 1))
+    assert solution.error == np.inf  # a gap bounds no distance by itself
+
+
 def unheard(number: int) -> None:
     """Hear of a pass."""
 
