@@ -14,7 +14,7 @@ import torch
 from scipy.linalg import blas, lapack
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
-from tasks.merging.lore.problem import GAP_INSTEAD, Iterate, Near
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
@@ -30,13 +30,15 @@ class Proof(NamedTuple):
     gap: float
     """On the relative distance of the objective from its minimum."""
     error: float
-    """On ‖z − z*‖_F for every minimiser z*; infinite where the curvature is too small for one."""
+    """On ‖z − z*‖_F for every minimiser z*; infinite where z is too far away for one."""
+    curvature: float
+    """Of the fit, from below: this one is a lower bound."""
 
 
 def met(proof: Proof, tolerance: float | Near) -> bool:
     """Tell whether what is proven suffices."""
     if isinstance(tolerance, Near):
-        return proof.error <= tolerance.distance or (math.isinf(proof.error) and proof.gap <= GAP_INSTEAD)
+        return proof.error <= tolerance.distance or (proof.curvature <= FLAT and proof.gap <= GAP_INSTEAD)
     return proof.gap <= tolerance
 
 
@@ -52,7 +54,7 @@ def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | N
         distances.append(distance_from(A, found))
         if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
             return None
-    return Proof(relative_gap(here, total, distances), _error(here, distances, curvature))
+    return Proof(relative_gap(here, total, distances), _error(here, distances, curvature), curvature)
 
 
 def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> float:

@@ -10,9 +10,9 @@ from tasks.merging.lore.algebra import Tensor, energy
 from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, met, prove, radius_of, relative_gap
 from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import GAP_INSTEAD, Iterate, Near, Start, Unproven
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Start, Unproven
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.uniqueness import FLAT, curvature_bound
+from tasks.merging.lore.uniqueness import curvature_bound
 
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""

@@ -63,7 +63,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         S = sum_of(deltas, z)
         step = (z + S / N).neg_()
         if level == mu:
-            thorough = yield Iterate(z, found, deltas, step, mu, cut, passes)
+            thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
         remaining = float(torch.linalg.matrix_norm(step)) / size
         # Σh(B_i − z), the objective with the best task vectors for this z
         objective = (total + N * energy(z)) / 2 - sum(

@@ -9,6 +9,9 @@ from tasks.merging.lore.penalty import Penalty
 GAP_INSTEAD = 1e-4
 """Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
 
+FLAT = 0.02
+"""Curvature below which the minimiser is hardly unique."""
+
 
 class NotConverged(LorelineError):
     """No solver reached the tolerance."""

@@ -72,7 +72,7 @@ def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> So
     delta = found.thresholded(mu)
     rounding = ROUNDING * torch.finfo(D.dtype).eps * total
     objective = total / 2 - float(delta.sigma.double().square().sum()) / 2 - rounding
-    proof = Proof(distance**2 / 2 / objective if objective > 0 else math.inf, distance / 2)
+    proof = Proof(distance**2 / 2 / objective if objective > 0 else math.inf, distance / 2, 1.0)
     if not met(proof, tolerance):
         return None
     spectra = [values(found.sigma).tolist()]

@@ -11,13 +11,12 @@ import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, gaussian
 from tasks.merging.lore.curvature import Bases, Curvature, joint
+from tasks.merging.lore.problem import FLAT
 
 DOUBT = 1e-6
 """The probability, over the random start, that the bound is wrong."""
 STEPS, CHECK = 150, 10
 """Of Lanczos, and how often the bound is looked at."""
-FLAT = 0.02
-"""Curvature below which the minimiser is hardly unique."""
 ENOUGH = 0.5
 """Share of the estimate at which the bound is good enough."""
 

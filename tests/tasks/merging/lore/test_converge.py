@@ -24,21 +24,22 @@ def run(B: Array, mu: float, tolerance: float | Near, dtype: torch.dtype = torch
 
 
 @pytest.mark.parametrize(
-    ("gap", "error", "tolerance", "enough"),
+    ("gap", "error", "curvature", "tolerance", "enough"),
     [
-        (1e-5, 9.0, 1e-4, True),
-        (1e-4, math.inf, 1e-4, True),
-        (2e-4, 0.0, 1e-4, False),
-        (1.0, 0.5, Near(0.5), True),
-        (0.0, 0.6, Near(0.5), False),
-        (GAP_INSTEAD, math.inf, Near(0.5), True),
-        (2 * GAP_INSTEAD, math.inf, Near(0.5), False),
+        (1e-5, 9.0, 1.0, 1e-4, True),
+        (1e-4, math.inf, 0.0, 1e-4, True),
+        (2e-4, 0.0, 1.0, 1e-4, False),
+        (1.0, 0.5, 1.0, Near(0.5), True),
+        (0.0, 0.6, 1.0, Near(0.5), False),
+        (0.0, math.inf, 1.0, Near(0.5), False),  # near enough later
+        (GAP_INSTEAD, math.inf, 0.0, Near(0.5), True),
+        (2 * GAP_INSTEAD, math.inf, 0.0, Near(0.5), False),
     ],
 )
-def test_a_gap_or_a_distance_is_asked_for_and_without_a_distance_a_gap(
-    gap: float, error: float, tolerance: float | Near, enough: bool
+def test_a_gap_or_a_distance_is_asked_for_and_of_a_flat_minimum_a_gap(
+    gap: float, error: float, curvature: float, tolerance: float | Near, enough: bool
 ) -> None:
-    assert met(Proof(gap, error), tolerance) == enough
+    assert met(Proof(gap, error, curvature), tolerance) == enough
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9, Near(1.0), Near(1e-2), Near(1e-6)])

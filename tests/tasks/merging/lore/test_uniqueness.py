@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore.uniqueness import ENOUGH, FLAT, curvature_bound
+from tasks.merging.lore.problem import FLAT
+from tasks.merging.lore.uniqueness import ENOUGH, curvature_bound
 from tests.support.lore_checks import on_devices
 from tests.support.lore_curvature_reference import hessian
 from tests.support.lore_factors import factors
