@@ -104,7 +104,7 @@ class LoreMeasures(Measures):
     """Proven bound on the objective's relative distance from its minimum."""
     error: float | None = None
     """Proven bound on the distance from the exact merge, root mean square over the elements, in last places
-    of the dtype written; None where the minimiser is hardly unique, or task vectors are cut or elected."""
+    of the dtype written; None where none was proven, or task vectors are cut or elected."""
     mu: float
     """merge.lore.mu for this tensor, in units of merge.lore.mu_scale."""
     threshold: float

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from tasks.base.measures import Averaged, LoreMeasures
 from tasks.base.records import MergeReport, Record
@@ -44,10 +45,12 @@ class LoreSummary(Record):
     """The worst relative duality gap."""
     tolerance: float | None
     """The gap that was asked for, if one was."""
+    stopped: bool
+    """Whether merge.lore.passes stopped Algorithm 1, converged or not."""
     error: float | None
     """The worst proven distance from the exact merge, in last places; None where one has none."""
     flat: int
-    """Those where none could be proven, because the minimiser is hardly unique."""
+    """Those where none could be proven although it was asked for: the minimiser is hardly unique."""
     crowded: int
     """Those where more singular values than 5 % stand above the noise edge, and μ was raised."""
 
@@ -105,10 +108,11 @@ class LoreSummary(Record):
         if self.gap == 0:
             return "Every matrix is solved exactly."
         passes = "1 pass" if self.passes == 1 else f"{self.passes} passes"
-        if self.tolerance is not None and self.gap > self.tolerance:
+        if self.stopped if self.tolerance is None else self.gap > self.tolerance:
+            above = "" if self.tolerance is None else f", above merge.lore.tolerance {self.tolerance:.1e}"
             return (
-                f"Not converged: after {passes} the worst relative duality gap is {self.gap:.1e}, above "
-                f"merge.lore.tolerance {self.tolerance:.1e}; the result depends on the number of passes."
+                f"Not converged: after {passes} the worst relative duality gap is {self.gap:.1e}{above}; "
+                "the result depends on the number of passes."
             )
         if self.error is not None:
             return (
@@ -134,7 +138,6 @@ def summarise(report: MergeReport) -> LoreSummary | None:
     doubts = Counter(map(doubt, matrices))
     lore = report.parameters.get("lore", {})
     errors = [matrix.error for matrix in matrices if matrix.error is not None]
-    whole = lore.get("rank_ratio") == 1.0 and lore.get("combine") != "ties"
     return LoreSummary(
         matrices=len(matrices),
         averaged=sum(not any(matrix.active) for matrix in matrices),
@@ -151,9 +154,16 @@ def summarise(report: MergeReport) -> LoreSummary | None:
         gap=max((matrix.gap for matrix in matrices), default=0.0),
         tolerance=tolerance if isinstance(tolerance := lore.get("tolerance"), float) else None,
         error=max(errors) if len(errors) == len(matrices) > 0 else None,
-        flat=sum(matrix.error is None and matrix.solver == "newton" for matrix in matrices) if whole else 0,
+        stopped=lore.get("passes") is not None,
+        flat=len(matrices) - len(errors) if _asks_for_distance(lore) else 0,
         crowded=sum(map(_crowded, matrices)) if lore.get("mu_scale") == "auto" else 0,
     )
+
+
+def _asks_for_distance(lore: Mapping[str, Any]) -> bool:
+    """Tell whether a distance from the exact merge is proven wherever the minimiser is sharp."""
+    asked = {"tolerance": "auto", "penalty": "nuclear", "passes": None, "rank_ratio": 1.0}
+    return all(lore.get(key) == value for key, value in asked.items()) and lore.get("combine") != "ties"
 
 
 def _crowded(matrix: LoreMeasures) -> bool:

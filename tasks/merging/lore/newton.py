@@ -27,7 +27,6 @@ FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
 DAMPED, FORGOTTEN = 8, 2
 """Factors by which damping rises and falls, and by which the lowest allowed falls."""
 CG_STEPS = 12
-FIRST_COLUMNS = 8
 
 
 def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generator[Iterate, bool, None]:

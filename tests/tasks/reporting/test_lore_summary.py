@@ -7,13 +7,15 @@ import pytest
 
 from tasks.base.measures import LoreMeasures, TensorMeasures, WeightsUsed
 from tasks.base.records import MergeInput, MergeReport
+from tasks.parameters.merge import MergeParams
 from tasks.reporting.lore_summary import LoreSummary, summarise
 from tests.support.lore_measures_reference import AVERAGED, EDGE, measures, noise, spiked, tensors
 
 
-def report(*matrices: LoreMeasures, tolerance: float = 1e-4) -> MergeReport:
+def report(*matrices: LoreMeasures, tolerance: float | str = 1e-4, **lore: object) -> MergeReport:
+    defaults = MergeParams().model_dump()["lore"]
     return MergeReport(
-        method="lore", parameters={"lore": {"tolerance": tolerance}}, outputs=(), notes=(),
+        method="lore", parameters={"lore": defaults | lore | {"tolerance": tolerance}}, outputs=(), notes=(),
         inputs=tuple(MergeInput(path="x", step=step, digest="") for step in (1, 2, 3)),
         tensors=tensors({"norm": AVERAGED} | {f"layers.{i}.w": found for i, found in enumerate(matrices)}),
     )  # fmt: skip
@@ -39,7 +41,7 @@ def test_numbers_are_medians_and_extremes_over_the_decomposed_matrices() -> None
         measures(spiked(seed, height), EDGE, gap=seed / 1e5, passes=seed)
         for seed, height in ((1, 3), (2, 5), (3, 9))
     ]
-    summary = found(*matrices)
+    summary = found(*matrices, mu_scale="absolute")
     assert summary.matrices == 3
     assert summary.rank == np.median([np.mean(f.active) for f in matrices])
     assert summary.rank_share == pytest.approx(np.median([np.mean(f.active) / 16 for f in matrices]))
@@ -112,6 +114,51 @@ def test_a_gap_above_the_tolerance_is_no_solution() -> None:
         "Not converged: after 1 pass the worst relative duality gap is 1.0e-01, above merge.lore.tolerance "
         "1.0e-04; the result depends on the number of passes."
     )
+
+
+def test_stopped_passes_are_not_called_a_solution_whatever_the_tolerance() -> None:
+    said = text(measures(spiked(0), EDGE, gap=0.1, passes=3), tolerance="auto", passes=3)
+    assert said.endswith(
+        "Not converged: after 3 passes the worst relative duality gap is 1.0e-01; the result depends on the "
+        "number of passes."
+    )
+
+
+def test_the_proven_distance_is_the_worst_of_all_matrices() -> None:
+    said = text(
+        *(measures(spiked(i), EDGE, error=error) for i, error in enumerate((0.2, 0.31))), tolerance="auto"
+    )
+    assert said.endswith(
+        "Within 0.31 last places of the exact LoRE merge everywhere (root mean square), proven, in 9 passes at most."
+    )
+    assert "hardly unique" not in said
+
+
+FLAT = "In 1 of 2 matrices the exact base is hardly unique, and only the objective is proven."
+
+
+def test_where_a_distance_was_asked_for_and_is_missing_the_base_is_hardly_unique() -> None:
+    sharp, flat = measures(spiked(0), EDGE, error=0.2), measures(spiked(1), EDGE)
+    said = text(sharp, flat, tolerance="auto")
+    assert FLAT in said
+    assert said.endswith(
+        "Solved to a relative duality gap of 1.0e-07 or less everywhere, in 9 passes at most."
+    )
+    for other in (
+        {"tolerance": 1e-4},
+        {"penalty": "squared"},
+        {"passes": 3},
+        {"rank_ratio": 0.5},
+        {"combine": "ties"},
+    ):
+        assert FLAT not in text(sharp, flat, **({"tolerance": "auto"} | other))
+
+
+def test_a_threshold_above_the_edge_s_is_said_where_the_scale_chose_it() -> None:
+    edge = measures(spiked(0), EDGE).edge
+    raised, plain = (measures(spiked(0), EDGE, threshold=x * edge) for x in (1.5, 1.0))
+    assert "In 1 of 2 matrices the singular values fall without a floor of noise" in text(raised, plain)
+    assert "without a floor" not in text(raised, plain, mu_scale="absolute")
 
 
 def test_a_closed_form_is_exact() -> None:
