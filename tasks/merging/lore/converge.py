@@ -18,6 +18,8 @@ GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
 PATIENCE = 15
 """Passes in which the step has to fall to a half."""
+FLOOR = 16
+"""Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
 """Proofs that may fail."""
 CAUTION = 0.8
@@ -42,6 +44,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         raise Unproven
     goal = _Goal(tolerance, total)
     best, since, failed = math.inf, 0, 0
+    finest = FLOOR * torch.finfo(B.dtype).eps * (total / len(B)) ** 0.5
     steps = iterates(B, start, on_pass)
     here = next(steps)
     while True:
@@ -54,7 +57,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
             failed, missing = failed + 1, proof is None
         step = float(torch.linalg.matrix_norm(here.step))
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
-        if since == PATIENCE or failed == ATTEMPTS:
+        if since == PATIENCE or failed == ATTEMPTS or step < finest:
             raise Unproven
         here = steps.send(missing)
 

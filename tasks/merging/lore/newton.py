@@ -27,6 +27,8 @@ FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
 DAMPED, FORGOTTEN = 8, 2
 """Factors by which damping rises and falls, and by which the lowest allowed falls."""
 CG_STEPS = 12
+SHARPEST = 4
+"""Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
 
 def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generator[Iterate, bool, None]:
@@ -49,8 +51,8 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         # What exceeds the level leads, and is cut to the μ after it: the minimiser moves with μ along a line
         # as long as nothing else comes to lead. With a small μ at once everything would lead everywhere.
         following = max(mu, descent * level)
-        # as sharp as this pass's step can use
-        sharp = 0.1 * min(remaining, 0.1) * size
+        # as sharp as this pass's step can use, and as rounding lets them be
+        sharp = max(0.1 * min(remaining, 0.1), SHARPEST * torch.finfo(B.dtype).eps) * size
         if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
             starts = [part.V for part in known] or [B.new_zeros(B.shape[2], 0)] * N
             known = [
