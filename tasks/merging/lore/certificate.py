@@ -70,7 +70,7 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
     taken = sum(float((sigma * (sigma + 2 * mu)).sum()) for sigma in sigmas)  # σ² − μ², σ what A_i has
     squares = max(total + N * energy(here.z) - taken, 0.0)
     s = mu / (mu + max(distances) + float(torch.linalg.matrix_norm(here.step)))
-    pulled = -N * row_dot(here.step, here.z + here.step)  # ⟨step, S⟩
+    pulled = -N * (row_dot(here.step, here.z) + row_dot(here.step, here.step))  # ⟨step, S⟩
     aside = sum(
         distance * float(torch.linalg.vector_norm(sigma))
         for distance, sigma in zip(distances, sigmas, strict=True)

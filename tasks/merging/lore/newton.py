@@ -61,8 +61,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
             ]
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
-        S = sum_of(deltas, z)
-        step = (z + S / N).neg_()
+        step = sum_of(deltas, z).div_(-N).sub_(z)
         if level == mu:
             thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
         remaining = float(torch.linalg.matrix_norm(step)) / size
@@ -77,7 +76,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         else:
             damping, lowest = max(damping / DAMPED, lowest), lowest / FORGOTTEN
         before = objective if level == mu else float("inf")
-        z = _next(S, step, found, previous, (following, level), damping, remaining)
+        z = _next(z, step, found, previous, (following, level), damping, remaining)
         level = following
 
 
@@ -97,7 +96,7 @@ def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
 
 
 def _next(
-    S: Tensor,
+    z: Tensor,
     step: Tensor,
     found: list[Factors],
     previous: list[Factors],
@@ -105,7 +104,7 @@ def _next(
     damping: float,
     remaining: float,
 ) -> Tensor:
-    """Return −S/N + ΣK_i(x)/N."""
+    """Return −S/N + ΣK_i(x)/N, with z + step for −S/N: as few matrices at a time as can be."""
     N, bases = len(found), joint(found, previous)
 
     def outside(sigma: Tensor) -> Tensor:
@@ -117,7 +116,7 @@ def _next(
         bases.core(step),
         max(0.01, min(0.2, 3 * remaining)),
     )
-    return bases.lifted(curvature.of(x) / N).sub_(S, alpha=1 / N)
+    return bases.lifted(curvature.of(x) / N).add_(z).add_(step)
 
 
 def _conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float) -> Tensor:
