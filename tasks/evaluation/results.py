@@ -21,10 +21,15 @@ class TaskResult(Record):
     values: dict[str, tuple[FiniteFloat, ...]]
     """Per metric, one value per item, in the order of `items`."""
     higher_is_better: dict[str, bool]
+    clusters: tuple[str, ...] = ()
+    """What each item belongs to, such as its passage; none where every item stands for itself."""
+    weights: tuple[FiniteFloat, ...] = ()
+    """What each item counts for in a mean, 1 on average; none where all count the same."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        lengths = {len(self.items), *map(len, self.values.values())}
+        optional = [len(each) for each in (self.clusters, self.weights) if each]
+        lengths = {len(self.items), *optional, *map(len, self.values.values())}
         if len(lengths) > 1 or self.values.keys() != self.higher_is_better.keys():
             raise ValueError("metrics and items do not match")
         return self
