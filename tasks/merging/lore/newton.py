@@ -20,7 +20,7 @@ DESCENT = 0.3
 CUT = 0.85
 """Share of μ down to which singular triplets are found."""
 NOISY = 0.8
-"""Noise edge over μ above which subspaces stop halfway to μ: they are slow at telling noise from noise."""
+"""Noise edge over μ above which subspaces stop a quarter of the way from the edge to μ: they are slow at telling noise from noise."""
 REST = 0.7
 """Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
@@ -84,7 +84,7 @@ def cut_below(start: Start, columns: int) -> float:
     """Return the share of μ down to which singular triplets are found."""
     mu = start.penalty.mu
     crowded = columns > DIRECT and NOISY * mu < start.edge < mu
-    return (1 + start.edge / mu) / 2 if crowded else CUT
+    return (1 + 3 * start.edge / mu) / 4 if crowded else CUT
 
 
 def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:

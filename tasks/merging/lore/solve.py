@@ -68,7 +68,8 @@ def _by_triangle(
     What comes out is proven like any other iterate, on the matrices themselves.
     """
     for dtype in dict.fromkeys((B.dtype, torch.float64)):
-        small = tall_matrices.triangular(B, dtype)
+        B = B if dtype == B.dtype else precise(B)
+        small = tall_matrices.triangular(B)
         if small is None:
             continue
         found = _in_either_precision(small, scale, tolerance, on_pass)

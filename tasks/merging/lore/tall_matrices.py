@@ -25,24 +25,21 @@ def is_tall(B: Tensor) -> bool:
     return m >= TALL * (N - 1) * n
 
 
-def triangular(B: Tensor, dtype: torch.dtype) -> Tensor | None:
-    """Return N × (N−1)n × n matrices with the same products B_iᵀB_j; None where rounding forbids it.
-
-    Products are taken in this dtype: float32 loses what is weak beside strong spikes.
-    """
+def triangular(B: Tensor) -> Tensor | None:
+    """Return N × (N−1)n × n matrices with the same products B_iᵀB_j; None where rounding forbids it."""
     N, m, n = B.shape
     k = (N - 1) * n
     G = torch.zeros(k, k, dtype=torch.float64, device=B.device)
     for start in range(0, m, ROWS_AT_ONCE):
         # B_N = −ΣB_i is redundant: with it G would be singular
         rows = B[:-1, start : start + ROWS_AT_ONCE].transpose(0, 1).reshape(-1, k)
-        G += gram_matrix(rows.to(dtype))
+        G += gram_matrix(rows)
     # Rounding may make G indefinite; a diagonal of its size keeps the Cholesky factor real.
-    G.diagonal().add_(torch.finfo(dtype).eps * G.diagonal().mean())
+    G.diagonal().add_(torch.finfo(B.dtype).eps * G.diagonal().mean())
     L, info = torch.linalg.cholesky_ex(G)
     if int(info):
         return None
-    first = L.T.to(dtype).reshape(k, N - 1, n).transpose(0, 1)
+    first = L.T.to(B.dtype).reshape(k, N - 1, n).transpose(0, 1)
     return torch.cat([first, -first.sum(0, keepdim=True)])
 
 

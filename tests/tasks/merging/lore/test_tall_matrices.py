@@ -25,7 +25,7 @@ def test_all_products_are_kept(
     """B_iᵀB_j for all i and j, those with the last matrix too, in chunks of rows of any size."""
     monkeypatch.setattr(tall_matrices, "ROWS_AT_ONCE", chunk)
     B = torch.from_numpy(family("spikes", 4, 90, 6, 0)).to(device, dtype)
-    small = tall_matrices.triangular(B, dtype)
+    small = tall_matrices.triangular(B)
     assert small is not None
     assert (small.shape, small.dtype) == ((4, 18, 6), dtype)
     exact, found = (part.double().cpu().numpy() for part in (B, small))
