@@ -14,7 +14,9 @@ from tasks.base.secrets import without_secrets
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
 from tasks.doctor.finding import Finding, Level
+from tasks.doctor.findings_table import findings_text
 from tasks.doctor.gpu import check_gpu
+from tasks.doctor.merging import check_merging
 from tasks.doctor.parameters import check_evaluation, check_source
 from tasks.doctor.prefect_server import (
     Deployment,
@@ -32,7 +34,6 @@ from tasks.doctor.training_runs import check_training_runs
 from tasks.doctor.versioning import check_remote, check_versioning
 from tasks.doctor.versions import check_versions
 from tasks.parameters.params import Params, read_params
-from tasks.reporting.findings_table import findings_text
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -71,6 +72,7 @@ def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
             Check("disk", partial(check_disk, params, root)),
         ]
         computing.insert(0, Check("evaluation tasks", partial(check_evaluation, params)))
+        lanes.append([Check("merge", partial(check_merging, params, root))])
         lanes.append([Check("registry", partial(check_registry, params.register_))])
         needed: Level = "problem" if params.version.push else "warning"
         lanes.append([Check("DVC remote", partial(check_remote, params.version, root), needed)])

@@ -37,7 +37,7 @@ def tensor_progress(what: str = "merge") -> Iterator[OnProgress]:
 
         def show(headway: Headway) -> None:
             nonlocal told
-            description = headway.solved or headway.last
+            description = "; ".join(filter(None, [headway.left, headway.solved or headway.last]))
             bar.update(task, completed=headway.done, total=headway.total, description=description)
             if bar.disable and time.monotonic() - told > PLAIN_EVERY_S:
                 told = time.monotonic()

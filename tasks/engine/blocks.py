@@ -57,6 +57,10 @@ class Blocks:
         pieces = cut(name, self._plan.spec[name].shape, self._plan.method.whole)
         return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
 
+    def compute(self, function: Callable[[Block], Any], name: str, read: Callable[[], Block]) -> Future[Any]:
+        """Submit a function of a block of a tensor that `read` returns, whatever part of it that is."""
+        return self._pool.submit(lambda: self._on_device(function, name, read()))
+
     def submit(self, function: Callable[..., Any], name: str, *arguments: Any) -> Future[Any]:
         """Submit work on a tensor that needs none of its blocks."""
         return self._pool.submit(_named, name, function, *arguments)
@@ -79,13 +83,16 @@ class Blocks:
 
     def _compute(self, function: Callable[[Block], Any], piece: Piece, keep: bool) -> Any:
         """Call a function of a block on this thread's device; on the CPU when a GPU's memory is full."""
-        device = self._local.device
         block = self._held.pop(piece, None) or self._read(piece)
         if keep:
             self._held[piece] = block
+        return self._on_device(function, piece.tensor, block)
+
+    def _on_device(self, function: Callable[[Block], Any], tensor: str, block: Block) -> Any:
+        device = self._local.device
         if device == CPU:
-            return _named(piece.tensor, function, block)
-        return _named(piece.tensor, _on_gpu, function, block, device)
+            return _named(tensor, function, block)
+        return _named(tensor, _on_gpu, function, block, device)
 
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)

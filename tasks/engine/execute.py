@@ -1,6 +1,7 @@
 """Executing a plan: each block is read once and merged into every variant; tensors finish in order."""
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,6 +17,7 @@ from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import Piece, cut, parts
+from tasks.engine.estimate import Estimate
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.output import Output, Written, open_output
@@ -35,9 +37,11 @@ def execute(
     max_shard_bytes: int,
     devices: Sequence[str],
     on_progress: OnProgress = untold,
+    expected: Estimate | None = None,
 ) -> list[Written]:
     """Write each variant's weight files into its directory, resuming what a killed execution left there.
 
+    Progress tells how long the rest takes by what was `expected` and what it took so far.
     Raises BadInput for NaN, overflow and integers that differ; LorelineError when a method fails.
     """
     keep_freed_pages()
@@ -58,9 +62,15 @@ def execute(
         _Merging(plan, outputs, blocks, solving).start(tensors)
         last, done = "", 0
 
+        def lacking() -> list[str]:
+            return max((output.unfinished for output in outputs), key=len)
+
+        begun, at_first = time.monotonic(), lacking()
+
         def tell() -> None:
-            tensors_done = len(plan.spec) - max(output.unfinished for output in outputs)
-            on_progress(Headway(last, done, plan.bytes_written, tensors_done, len(plan.spec), solving.passes))
+            rest, of = lacking(), len(plan.spec)
+            left = expected.left(at_first, rest, time.monotonic() - begun) if expected and rest else ""
+            on_progress(Headway(last, done, plan.bytes_written, of - len(rest), of, solving.passes, left))
 
         for name, stored in plan.spec.items():
             for output in outputs:

@@ -13,6 +13,7 @@ from tasks.engine.execute import execute
 from tasks.engine.journal import JOURNAL
 from tasks.engine.plan import DTYPES, Plan
 from tasks.engine.progress import OnProgress, untold
+from tasks.engine.sample import foretell
 from tasks.engine.shards import parse_size, plan_shards
 
 DTYPE_NAMES = {stored: name for name, stored in DTYPES.items()}
@@ -29,7 +30,7 @@ def write_models(
     devices, shard_bytes = choose_devices(params.device, plan.method.whole), parse_size(params.max_shard_size)
     for directory in directories:
         _prepare(plan, directory, plan_shards(plan.spec, shard_bytes))
-    written = execute(plan, directories, shard_bytes, devices, on_progress)
+    written = execute(plan, directories, shard_bytes, devices, on_progress, foretell(plan, devices))
     for found in written:
         for path, sha256 in found.digests.items():
             remember(path, sha256)

@@ -70,9 +70,9 @@ class Output:
             self._missing[name].set_exception(error)
 
     @property
-    def unfinished(self) -> int:
-        """How many tensors are not written yet."""
-        return sum(not future.done() for future in self._missing.values())
+    def unfinished(self) -> list[str]:
+        """The tensors that are not written yet."""
+        return [name for name, future in self._missing.items() if not future.done()]
 
     def is_ready(self, name: str, seconds: float) -> bool:
         """Wait so long at most for a tensor to be written, or to fail; tell whether it is."""

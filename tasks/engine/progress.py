@@ -23,9 +23,11 @@ class Headway(NamedTuple):
     """How many there are."""
     solving: Mapping[str, int]
     """The tensors that are being solved, each with the number of its pass."""
+    left: str = ""
+    """How long the rest takes, in words; empty where reading and writing take the time."""
 
     def __str__(self) -> str:
-        return "; ".join([f"{self.tensors} of {self.of} tensors", *filter(None, [self.solved])])
+        return "; ".join(filter(None, [f"{self.tensors} of {self.of} tensors", self.left, self.solved]))
 
     @property
     def solved(self) -> str:

@@ -52,6 +52,10 @@ class Solving:
         finally:
             self._passes.pop(tensor, None)  # gone already where another matrix of a stack has ended
 
+    def stop(self) -> None:
+        """End all solves at their next pass, those too that have not begun."""
+        self._stopped.set()
+
     def __enter__(self) -> Self:
         return self
 
@@ -59,4 +63,4 @@ class Solving:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None:
-            self._stopped.set()
+            self.stop()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tasks.engine.devices import choose_devices, compute_threads
 from tasks.engine.plan import Plan
+from tasks.engine.sample import sampled
 from tasks.engine.shards import parse_size, plan_shards
 
 
@@ -32,6 +33,10 @@ def merge_plan(plan: Plan, out: Path) -> str:
         else ", ".join(devices),
         "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread",
     }
+    if (expected := sampled(plan, devices)) is not None:
+        rows["time"] = (
+            f"{expected}, from {expected.sampled} of {len(expected.seconds)} matrices, solved as a sample"
+        )
     if len(plan.variants) > 1:
         rows["variants"] = f"{len(plan.variants)}, from one read"
     notes = dict.fromkeys(f"note: {note}" for own in plan.variants for note in plan.method.notes(own))

@@ -50,6 +50,18 @@ def write_all(root: Path, models: Sequence[Tensors]) -> list[Path]:
     ]
 
 
+def write_noise(root: Path, shapes: Mapping[str, tuple[int, ...]], count: int = 4) -> list[Path]:
+    """Write a base and checkpoints that have nothing in common."""
+    noise = torch.Generator().manual_seed(0)
+    return write_all(
+        root,
+        [
+            {name: torch.randn(shape, generator=noise) for name, shape in shapes.items()}
+            for _ in range(count + 1)
+        ],
+    )
+
+
 def plan_for(params: MergeParams, models: Sequence[Path]) -> Plan:
     """Plan a merge of the models after the first, which is the base where the method needs one."""
     method = METHODS[params.method]

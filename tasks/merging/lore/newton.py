@@ -20,7 +20,8 @@ DESCENT = 0.3
 CUT = 0.85
 """Share of μ down to which singular triplets are found."""
 NOISY = 0.8
-"""Noise edge over μ above which subspaces stop a quarter of the way from the edge to μ: they are slow at telling noise from noise."""
+"""Noise edge over μ above which subspaces stop a quarter of the way from the edge to μ: they are slow at
+telling noise from noise."""
 REST = 0.7
 """Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0

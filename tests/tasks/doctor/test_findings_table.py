@@ -3,7 +3,7 @@ import io
 from rich.console import Console
 
 from tasks.doctor.finding import Finding
-from tasks.reporting.findings_table import findings_text
+from tasks.doctor.findings_table import findings_text
 
 FOUND = [
     Finding("Clock", "MLflow server", "90 s ahead", "warning", "synchronise"),

@@ -1,0 +1,58 @@
+"""Checking that the training runs here can be merged by params.yaml, and how long that takes."""
+
+from pathlib import Path
+
+from tasks.base.errors import BadInput
+from tasks.checkpoints.models import open_models
+from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.weights import open_weights
+from tasks.doctor.finding import Finding
+from tasks.doctor.training_runs import RUNS_SHOWN, local_runs
+from tasks.engine.devices import choose_devices
+from tasks.engine.plan import Plan
+from tasks.engine.planning import plan_merges
+from tasks.engine.sample import sampled
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.params import Params
+from tasks.sources.readiness import NotReady, check_ready
+
+
+def check_merging(params: Params, root: Path) -> list[Finding]:
+    """Plan a merge of each local training run's newest checkpoints; estimate the first one's time."""
+    found, timed = [], False
+    for source, directory in list(local_runs(params, root).items())[:RUNS_SHOWN]:
+        ready = [(step, path) for step, path in numbered_checkpoints(directory) if _is_ready(path, step)]
+        if len(ready) < 2:
+            continue  # what is missing, the look at its checkpoints says
+        newest = ready[-max(params.select.k, 2) :]
+        try:
+            plan = _plan(params.merge, newest)
+            if not timed:
+                found.append(Finding("Training runs", "merge", _described(plan, source)))
+                timed = True
+        except BadInput as error:
+            text = f"{source}: {error.subject}: {error.problem}"
+            found.append(Finding("Training runs", "merge", text, "problem", error.remedy))
+    return found
+
+
+def _is_ready(directory: Path, step: int) -> bool:
+    try:
+        check_ready(directory, step)
+    except (NotReady, BadInput, OSError):
+        return False
+    return True
+
+
+def _plan(params: MergeParams, checkpoints: list[tuple[int, Path]]) -> Plan:
+    base = open_weights(Path(params.base), f"base {params.base}") if params.base else None
+    directories = [path for _, path in checkpoints]
+    inputs = open_models(directories, [path.name for path in directories], base)
+    return plan_merges([params], inputs, base, [step for step, _ in checkpoints])
+
+
+def _described(plan: Plan, source: str) -> str:
+    """Say what a merge of this run is and takes; of methods that stream, reading takes the time."""
+    what = f"{plan.params.method} of {source}'s newest {len(plan.inputs)} checkpoints"
+    expected = sampled(plan, choose_devices(plan.params.device, plan.method.whole))
+    return f"{what} takes {expected}" if expected else f"{what} reads {plan.bytes_read / 1e9:.2g} GB a pass"

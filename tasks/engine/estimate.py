@@ -1,0 +1,74 @@
+"""How long a merge that decomposes matrices takes, and how much of that is left."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from tasks.engine.cut import as_stack
+from tasks.engine.devices import compute_threads
+from tasks.engine.plan import Plan
+
+NOMINAL_S = 0.25e-9
+"""Seconds for rows × columns × min(rows, columns) of one checkpoint on one core: what LoRE takes on most
+matrices that were measured."""
+MERGED_S = 10.0
+"""Seconds of merging that say as much as what was foretold."""
+
+
+class Estimate(NamedTuple):
+    """What a merge takes."""
+
+    seconds: Mapping[str, float]
+    """By tensor, on one thread."""
+    threads: int
+    sampled: int = 0
+    """Matrices that were solved for this."""
+    at_least: bool = False
+    """Whether some of them did not end in time."""
+
+    @property
+    def total(self) -> float:
+        """Seconds of the whole merge."""
+        return sum(self.seconds.values()) / self.threads
+
+    def __str__(self) -> str:
+        return f"{'at least' if self.at_least else 'about'} {duration(self.total)}"
+
+    def left(self, at_first: Iterable[str], now: Iterable[str], elapsed: float) -> str:
+        """Say how long the tensors that lack `now` still take, of those that lacked `elapsed` seconds ago."""
+        bound = "at least" if self.at_least and elapsed < self._weight else "about"
+        return f"{bound} {duration(self.remaining(at_first, now, elapsed))} left"
+
+    def remaining(self, at_first: Iterable[str], now: Iterable[str], elapsed: float) -> float:
+        """Return those seconds, at a pace between the one foretold and the one seen since."""
+        before, rest = self._together(at_first), self._together(now)
+        return rest * (self._weight + elapsed) / (self._weight + before - rest)
+
+    @property
+    def _weight(self) -> float:
+        """Seconds that the estimate counts for: more than a longest tensor, which may be on the way."""
+        return MERGED_S + max(self.seconds.values())
+
+    def _together(self, names: Iterable[str]) -> float:
+        return sum(self.seconds.get(name, 0.0) for name in names) / self.threads
+
+
+def nominal(plan: Plan) -> Estimate | None:
+    """Estimate by the shapes alone; None where the method streams, and reading takes the time."""
+    names = [name for name in plan.shapes if len(plan.spec[name].shape) > 1 and name not in plan.spanned]
+    if not plan.method.whole or not names:
+        return None
+    seconds = {name: NOMINAL_S * len(plan.inputs) * work_of(plan.spec[name].shape) for name in names}
+    return Estimate(seconds, compute_threads(plan.bytes_held))
+
+
+def work_of(shape: tuple[int, ...]) -> float:
+    """Return what a decomposition's operations are proportional to."""
+    stack, rows, columns = as_stack(shape)
+    return float(stack * rows * columns * min(rows, columns))
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,59 @@
+"""The doctor plans a merge of every training run here, and says what the merge would refuse."""
+
+from pathlib import Path
+
+import torch
+
+from tasks.doctor.finding import Finding
+from tasks.doctor.merging import check_merging
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.params import Params
+from tests.support.tiny import random_tensors, write_checkpoint
+
+
+def look(root: Path, **merge: object) -> list[Finding]:
+    sections = {
+        "fetch": FetchParams(source="none"),
+        "merge": merge,
+        "evaluate": {"tasks": ["t"], "primary": "t/nll"},
+        "watch": {"roots": ["runs/*"]},
+    }
+    return check_merging(Params.model_validate(sections), root)
+
+
+def write_run(root: Path, name: str, *models: dict[str, torch.Tensor]) -> None:
+    for step, tensors in enumerate(models, 1):
+        write_checkpoint(root / "runs" / name, step, tensors, metrics={"eval_loss": 1.0})
+
+
+def test_a_run_is_planned_and_timed(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", *map(random_tensors, range(3)))
+    ((area, subject, found, level, _),) = look(tmp_path)
+    assert (area, subject, level) == ("Training runs", "merge", "ok")
+    assert found.startswith("lore of runs/a's newest 3 checkpoints takes about ")
+
+
+def test_a_method_that_streams_reads(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", *map(random_tensors, range(3)))
+    (finding,) = look(tmp_path, method="average")
+    assert "GB a pass" in finding.found
+
+
+def test_what_a_merge_would_refuse_is_a_problem_of_that_run(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", random_tensors(0), {**random_tensors(1), "odd": torch.ones(3)})
+    write_run(tmp_path, "b", *map(random_tensors, range(3)))
+    refused, planned = look(tmp_path)
+    assert (refused.level, planned.level) == ("problem", "ok")
+    assert "runs/a" in refused.found
+    assert "odd" in refused.found
+    assert refused.remedy
+    assert "runs/b" in planned.found
+
+
+def test_what_is_still_being_written_is_left_out(tmp_path: Path) -> None:
+    write_run(tmp_path, "a", *map(random_tensors, range(3)))
+    (tmp_path / "runs" / "a" / "checkpoint-3" / "trainer_state.json").unlink()
+    (finding,) = look(tmp_path)
+    assert "newest 2 checkpoints" in finding.found
+    (tmp_path / "runs" / "a" / "checkpoint-2" / "trainer_state.json").unlink()
+    assert look(tmp_path) == []

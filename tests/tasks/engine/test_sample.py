@@ -1,0 +1,123 @@
+"""How long a merge takes is foretold by a sample of its matrices, which changes nothing and fails on nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tasks.engine import sample
+from tasks.engine.estimate import nominal
+from tasks.engine.sample import foretell, sampled
+from tasks.merging.block import Block
+from tasks.merging.solving import Solving
+from tasks.parameters.merge import MergeParams
+from tests.support.engine_runs import params_for, plan_for, write_all, write_noise
+
+CPU = ["cpu"]
+
+
+def test_methods_that_stream_need_no_estimate(tmp_path: Path) -> None:
+    plan = plan_for(params_for("average"), write_noise(tmp_path, {"a": (8, 4)}))
+    assert nominal(plan) is None
+    assert sampled(plan, CPU) is None
+    assert foretell(plan, CPU) is None
+
+
+@pytest.mark.parametrize("method", ["lore", "tsv_m", "iso_c"])
+def test_a_sample_of_every_shape_is_solved_and_nothing_is_written(tmp_path: Path, method: str) -> None:
+    shapes = {**{f"q{i}": (40, 30) for i in range(9)}, **{f"d{i}": (60, 20) for i in range(3)}, "e": (90, 8)}
+    plan = plan_for(params_for(method), write_noise(tmp_path, shapes))
+    before = sorted(tmp_path.rglob("*"))
+    found = sampled(plan, CPU)
+    assert found is not None
+    assert found.seconds.keys() == shapes.keys()
+    assert found.sampled == 2 + 2 + 1
+    assert not found.at_least
+    assert len({round(found.seconds[f"q{i}"], 12) for i in range(9)}) == 1
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_work_of_a_crop_stands_for_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crop of an eighth of the work took 1 s: the matrix takes 8 s, and another of its shape too."""
+    seen: list[tuple[int, ...]] = []
+
+    def solve(plan: object, solving: Solving, begun: dict[str, float], block: Block) -> float:
+        seen.append(tuple(block.thetas[0].shape))
+        return 1.0
+
+    monkeypatch.setattr(sample, "_timed", solve)
+    plan = plan_for(params_for("lore"), write_noise(tmp_path, {"a": (80, 40), "b": (80, 40)}))
+    guess = nominal(plan)
+    assert guess is not None
+    monkeypatch.setattr(sample, "SAMPLE_S", guess.seconds["a"] / 8)
+    found = sampled(plan, CPU)
+    assert found is not None
+    assert seen == [(40, 20), (40, 20)]
+    assert found.seconds == pytest.approx({"a": 8.0, "b": 8.0})
+
+
+def test_a_crop_is_spread_over_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[np.ndarray] = []
+    monkeypatch.setattr(
+        sample, "_timed", lambda plan, solving, begun, block: seen.append(block.thetas) or 1.0
+    )
+    rows, columns = 320, 60
+    index = torch.arange(rows * columns, dtype=torch.float32).reshape(rows, columns)
+    plan = plan_for(params_for("lore"), write_all(tmp_path, [{"a": index + i} for i in range(4)]))
+    guess = nominal(plan)
+    assert guess is not None
+    monkeypatch.setattr(sample, "SAMPLE_S", guess.seconds["a"] / 8)
+    sampled(plan, CPU)
+    (thetas,) = seen
+    assert thetas.shape == (3, 160, 30)
+    for i, theta in enumerate(thetas, 1):
+        places = theta - i
+        row, column = places // columns, places % columns
+        assert (row == row[:, :1]).all()
+        assert (column == column[:1]).all()
+        assert (np.diff(row[:, 0]) > 0).all()
+        assert (np.diff(column[0]) > 0).all()
+        assert (row[0, 0], row[-1, 0], column[0, 0], column[0, -1]) == (0, rows - 1, 0, columns - 1)
+
+
+def test_what_does_not_end_in_time_is_at_least_that_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every pass of the printed algorithm decomposes whole matrices, a million times."""
+    params = MergeParams.model_validate({"lore": {"passes": 10**6, "mu": 0.1, "mu_scale": "absolute"}})
+    plan = plan_for(params, write_noise(tmp_path, {"a": (60, 50), "b": (60, 50)}))
+    monkeypatch.setattr(sample, "GIVES_UP_S", 0.3)
+    monkeypatch.setattr(sample, "_solve", _skip_the_first(sample._solve))
+    found = sampled(plan, CPU)
+    assert found is not None
+    assert found.at_least
+    assert found.sampled == 0
+    assert str(found).startswith("at least ")
+    assert sum(found.seconds.values()) >= 0.3
+
+
+def _skip_the_first(solve):  # type: ignore[no-untyped-def]
+    """Leave out the matrix that only loads the libraries: it would take as long."""
+    calls = iter(range(10**6))
+    return lambda plan, solving, block: solve(plan, solving, block) if next(calls) else None
+
+
+def test_a_damaged_checkpoint_is_left_to_the_merge(tmp_path: Path) -> None:
+    """The merge names it, or leaves it out where merge.on_nan says so."""
+    places = write_noise(tmp_path, {"a": (40, 30), "b": (30, 20)})
+    tensors = {"a": torch.full((40, 30), torch.nan), "b": torch.ones(30, 20)}
+    (damaged,) = write_all(tmp_path / "other", [tensors])
+    found = sampled(plan_for(params_for("lore"), [*places[:3], damaged]), CPU)
+    assert found is not None
+    assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+def test_a_short_merge_begins_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = plan_for(params_for("lore"), write_noise(tmp_path, {"a": (40, 30)}))
+    assert foretell(plan, CPU) == nominal(plan)
+    monkeypatch.setattr(sample, "SMALL_S", 0.0)
+    found = foretell(plan, CPU)
+    assert found is not None
+    assert found.sampled == 1
