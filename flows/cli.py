@@ -239,6 +239,19 @@ def history_command(
     print(history_table(merged_runs(read_params(params, set_).register_, limit)))
 
 
+@app.command("looks")
+def looks_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
+    """List how often which test items and vaults were looked at, and what that adds up to."""
+    from tasks.registry.looks import looks_of
+    from tasks.registry.store import connect, mlflow_errors
+    from tasks.reporting.looks_table import looks_table
+
+    registry = read_params(params, set_).register_
+    client = connect(registry)
+    with mlflow_errors(client.tracking_uri):
+        print(looks_table(looks_of(client, registry.name)))
+
+
 @app.command("doctor")
 def doctor_command(params: ParamsFile = PARAMS_FILE) -> None:
     """Check versions, servers, disk, GPU, DVC, registry, save_total_limit and clock; say what to do."""

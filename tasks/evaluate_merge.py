@@ -10,15 +10,12 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
-from tasks.checkpoints.weights import open_weights
-from tasks.engine.model import write_models
-from tasks.engine.planning import make_plan
+from tasks.engine.average import write_average
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import check_tasks
 from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
-from tasks.parameters.merge import MergeParams
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of
@@ -108,10 +105,8 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
 
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
-    sources = [open_weights(staged(c, artifacts), c.name) for c in selection.chosen]
-    steps = [checkpoint.step for checkpoint in selection.chosen]
-    scratch.mkdir()
-    write_models(make_plan([MergeParams(method="average")], sources, None, steps), [scratch])
+    directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in selection.chosen}
+    write_average(directories, [checkpoint.step for checkpoint in selection.chosen], scratch)
     return scratch
 
 

@@ -74,7 +74,7 @@ def find_version(
 
     The git commit stays that of the first registration: the one that made the merge.
     """
-    _ensure_registered(client, name)
+    ensure_registered(client, name)
     merge = tags[MERGE_TAG]
     found = only(
         lambda: _search(client, name, merge, model.artifact_location),
@@ -161,7 +161,8 @@ def unless_missing(ask: Callable[[], Any]) -> Any:
         return None
 
 
-def _ensure_registered(client: "MlflowClient", name: str) -> None:
+def ensure_registered(client: "MlflowClient", name: str) -> None:
+    """Create the registered model unless it is there."""
     from mlflow.exceptions import MlflowException
 
     if unless_missing(lambda: client.get_registered_model(name)) is None:
