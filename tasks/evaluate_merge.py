@@ -10,7 +10,8 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
-from tasks.engine.average import write_average
+from tasks.engine.model import write_models
+from tasks.engine.planning import plan_average
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import check_tasks
@@ -106,7 +107,9 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
     directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in selection.chosen}
-    write_average(directories, [checkpoint.step for checkpoint in selection.chosen], scratch)
+    plan = plan_average(directories, [checkpoint.step for checkpoint in selection.chosen])
+    scratch.mkdir()
+    write_models(plan, [scratch])
     return scratch
 
 

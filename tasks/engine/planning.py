@@ -3,13 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.compatibility import check_compatible
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.peft.adapter import Adapter
-from tasks.checkpoints.weights import Changed, WeightReader
+from tasks.checkpoints.weights import Changed, WeightReader, open_weights
 from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
 from tasks.engine.plan import Plan, written_dtype
 from tasks.engine.shards import Stored
@@ -79,6 +80,12 @@ def make_plan(
     settings = make_settings(variants, steps, floating, dtypes, Layers.of(names))
     changes = _changes(inputs, base, floating)
     return Plan(inputs, base, settings, spec, method_of(settings), changes=changes)
+
+
+def plan_average(directories: Mapping[str, Path], steps: Sequence[int]) -> Plan:
+    """Plan the plain average of model directories, by their labels: one pass over their files."""
+    sources = [open_weights(directory, label) for label, directory in directories.items()]
+    return make_plan([MergeParams(method="average")], sources, None, steps)
 
 
 def _changes(

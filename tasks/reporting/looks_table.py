@@ -36,9 +36,7 @@ def wear_sentences(looks: Sequence[Look]) -> list[str]:
     said = [count]
     if found:
         shown = ": the test items are worn out, take fresh ones" if found.is_shown else ""
-        said.append(
-            f"gains on the test items exceed those here by {found.mean:.3g} (at least {found.low:.3g}, 95 %){shown}"
-        )
+        said.append(f"the test items promise {found.mean:.3g} more, {found.low:.3g} at least (95 %){shown}")
     if len(looks) >= VAULT_LOOKS:
         said.append("the vault was looked at often: take fresh items for it")
     return said
