@@ -229,14 +229,21 @@ def rollback_command(
 @app.command("history")
 def history_command(
     limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the page over time to this file.")] = None,
     set_: Set = [],
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """List the merged runs: when, verdict, metrics, registry version, git revision."""
     from tasks.registry.history import merged_runs
+    from tasks.reporting.history_page import write_history_page
     from tasks.reporting.history_table import history_table
 
-    print(history_table(merged_runs(read_params(params, set_).register_, limit)))
+    registry = read_params(params, set_).register_
+    runs = merged_runs(registry, limit)
+    print(history_table(runs))
+    if html:
+        write_history_page(html, registry, runs)
+        print(html)
 
 
 @app.command("looks")

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+VERDICT_COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
 TICKS = 16
 """Layers that are labelled at most, beside the last."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.records import Evaluation, MergeReport, Selection
+from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
@@ -56,7 +57,6 @@ they add up to zero, so cosines are below zero on average.{% endif %}</p>
 <p><img alt="" src="data:image/png;base64,{{ deviation }}"></p>
 </html>
 """
-COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
 
 
 def html_report(
@@ -85,7 +85,7 @@ def html_report(
             pictures=[_embedded(path) for path in figures],
             deviation=_embedded(deviation),
             lore=_lore(merge, lore),
-            colour=COLOURS[evaluation.verdict.decision],
+            colour=VERDICT_COLOURS[evaluation.verdict.decision],
         )
     )
 
