@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING
-from tasks.checkpoints.layout import read_json, side_files
+from tasks.checkpoints.json_files import read_json
+from tasks.checkpoints.layout import side_files
 from tasks.checkpoints.numbers import STORED
 from tasks.checkpoints.weights import WeightReader
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,10 @@ from typing import Any, NamedTuple
 from tasks.base.errors import BadInput
 
 MAX_HEADER, MAX_TENSORS = 100_000_000, 100_000
+MOST_ITEMS, FEW_TENSORS = 16, 1000
+"""Commas that a tensor's entry may have, and tensors that a file's own metadata may be as long as."""
+LONG_NUMBER = re.compile(rb"\d{100}")
+"""No shape or offset has so many digits, and hardly any text in a file's metadata."""
 ITEM_SIZE = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1,
     "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
@@ -63,13 +68,22 @@ def _read_raw(path: Path) -> tuple[int, int, bytes]:
                 "fetch the checkpoint again",
             )
         raw = file.read(length)
-        if (count := raw.count(b'"dtype"')) > MAX_TENSORS:  # seconds of parsing, for no known model
-            raise BadInput(
-                path,
-                f"{count} tensors in one file are over the limit of {MAX_TENSORS}",
-                "save the model in more files, with a smaller max_shard_size",
-            )
+        _check_extent(path, raw)
         return status.st_size, length, raw
+
+
+def _check_extent(path: Path, raw: bytes) -> None:
+    """Raise BadInput for what would take seconds to parse, and describes no known model."""
+    if (count := raw.count(b"{")) > MAX_TENSORS:
+        raise BadInput(
+            path,
+            f"{count} tensors in one file are over the limit of {MAX_TENSORS}",
+            "save the model in more files, with a smaller max_shard_size",
+        )
+    if raw.count(b",") > MOST_ITEMS * (count + FEW_TENSORS) or LONG_NUMBER.search(raw):
+        raise BadInput(
+            path, "its header has shapes or numbers that no tensor has", "fetch the checkpoint again"
+        )
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

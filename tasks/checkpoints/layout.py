@@ -1,13 +1,13 @@
 """The files of a checkpoint directory: weights, configuration, and those that are never opened."""
 
-import json
 import re
+from collections.abc import Set
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import TensorInfo, read_header
+from tasks.checkpoints.json_files import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,13 +23,14 @@ CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained
 def weight_files(directory: Path) -> list[Path]:
     """List the safetensors files of a model, the index followed but never out of the directory.
 
+    A single file comes before an index, as in transformers: save_pretrained leaves an older index there.
     Raises BadInput for a model without safetensors, and for an index that names a file elsewhere.
     """
-    if (directory / INDEX).is_file():
-        names = sorted(set(read_index(directory).values()))
-        return [inside(directory, directory / name) for name in names]
     if (directory / SINGLE).exists():
         return [inside(directory, directory / SINGLE)]
+    if _is_sharded(directory):
+        names = sorted(set(read_index(directory).values()))
+        return [inside(directory, directory / name) for name in names]
     if (directory / "adapter_config.json").is_file():
         raise BadInput(
             directory, "is a PEFT adapter", "merge it into its base model first (merge_and_unload)"
@@ -69,28 +70,26 @@ def read_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
             if name in tensors:
                 raise BadInput(path, f"tensor {name} is also in {tensors[name][0].name}", "save it again")
             tensors[name] = (path, info)
-    if (directory / INDEX).is_file() and (missing := read_index(directory).keys() - tensors.keys()):
-        raise BadInput(
-            directory,
-            f"the index names tensor {min(missing)}, but no shard holds it",
-            "save or fetch it again",
-        )
+    if _is_sharded(directory):
+        _check_index(directory, tensors.keys())
     if not tensors:
         raise BadInput(directory, "holds no tensor", "name a directory with a model")
     return tensors
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; raises BadInput when it is missing or something else."""
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise BadInput(path, "missing", "save or fetch the checkpoint again") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise BadInput(path, f"not readable as JSON ({error})", "save or fetch it again") from None
-    if not isinstance(value, dict):
-        raise BadInput(path, "must hold a JSON object", "save or fetch it again")
-    return value
+def _is_sharded(directory: Path) -> bool:
+    return (directory / INDEX).exists() and not (directory / SINGLE).exists()
+
+
+def _check_index(directory: Path, held: Set[str]) -> None:
+    named = read_index(directory).keys()
+    if missing := named - held:
+        problem = f"the index names tensor {min(missing)}, but no shard holds it"
+    elif surplus := held - named:
+        problem = f"a shard holds tensor {min(surplus)}, which the index does not name"
+    else:
+        return
+    raise BadInput(directory, problem, "save or fetch it again")
 
 
 def side_files(directory: Path) -> list[Path]:
@@ -109,7 +108,9 @@ def wanted_files(directory: Path) -> list[Path]:
     Raises BadInput for a directory without weights that can be read.
     """
     wanted = [*weight_files(directory), *side_files(directory)]
-    return wanted + [directory / name for name in (INDEX, STATE) if (directory / name).is_file()]
+    beside = [INDEX] if _is_sharded(directory) else []
+    beside += [STATE] if (directory / STATE).exists() else []
+    return wanted + [inside(directory, directory / name) for name in beside]
 
 
 def is_readable(name: str) -> bool:
@@ -123,7 +124,11 @@ def inside(directory: Path, path: Path) -> Path:
         homes = [directory.resolve()]
         repos = [parent.parent for parent in directory.resolve().parents if parent.name == "snapshots"]
         homes += [place / "blobs" for repo in repos for place in (repo, repo.parent)]
-        if not any(path.resolve().is_relative_to(home) for home in homes):
+        try:
+            place = path.resolve()
+        except (OSError, RuntimeError):
+            raise BadInput(path, "is a link that leads nowhere", "put the file itself there") from None
+        if not any(place.is_relative_to(home) for home in homes):
             raise BadInput(path, "is a link out of its directory", "put the file itself there")
     if path.exists() and not path.is_file():
         raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")

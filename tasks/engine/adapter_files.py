@@ -12,7 +12,8 @@ import numpy as np
 from tasks.base.errors import BadInput
 from tasks.base.measures import TensorMeasures
 from tasks.base.threads import one_thread_each
-from tasks.checkpoints.layout import SINGLE, read_json, side_files
+from tasks.checkpoints.json_files import read_json
+from tasks.checkpoints.layout import SINGLE, side_files
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
 from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS
 from tasks.checkpoints.peft.config import ADAPTER_CONFIG

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tasks.base.digests import remember
 from tasks.base.measures import TensorMeasures
-from tasks.checkpoints.layout import read_json, side_files
+from tasks.checkpoints.json_files import read_json
+from tasks.checkpoints.layout import side_files
 from tasks.engine.devices import choose_devices
 from tasks.engine.execute import execute
 from tasks.engine.journal import JOURNAL

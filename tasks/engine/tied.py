@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import read_json
+from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.weights import WeightReader
 from tasks.merging.roles import is_embedding, is_head
 

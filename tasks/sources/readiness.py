@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import STATE, read_tensors, weight_files
+from tasks.checkpoints.layout import STATE, inside, read_tensors, weight_files
 from tasks.sources.source import FetchedCheckpoint, FetchedRun
 from tasks.trajectory.trainer_state import read_state
 
@@ -21,6 +21,7 @@ def check_ready(directory: Path, step: int) -> None:
     """
     if not (directory / STATE).exists():
         raise NotReady(f"has no {STATE}: still being written, or half removed")
+    inside(directory, directory / STATE)
     state = read_state(directory)
     if state is None or "global_step" not in state:
         raise NotReady(f"{STATE} cannot be read yet")

@@ -1,24 +1,28 @@
 """Reading trainer_state.json: logged metrics, steps done and planned, and whether the run has ended."""
 
-import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.checkpoints.layout import STATE
+from tasks.base.errors import BadInput
+from tasks.checkpoints.json_files import read_json
+from tasks.checkpoints.layout import STATE, inside
 
 
 def read_state(directory: Path) -> dict[str, Any] | None:
     """Return a directory's trainer_state.json; None while there is none that can be read."""
     try:
-        state = json.loads((directory / STATE).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return read_json(inside(directory, directory / STATE))
+    except BadInput:
         return None
-    return state if isinstance(state, dict) else None
 
 
 def logged_metrics(directory: Path, step: int) -> dict[str, float]:
-    """Return every number that the Trainer logged at `step`; empty without a readable state."""
+    """Return every finite number that the Trainer logged at `step`; empty without a readable state.
+
+    NaN, Infinity and integers beyond float64 tell nothing that checkpoints could be compared by.
+    """
     try:
         history = (read_state(directory) or {})["log_history"]
         entries = [entry for entry in history if entry.get("step") == step]
@@ -28,7 +32,7 @@ def logged_metrics(directory: Path, step: int) -> dict[str, float]:
         key: float(value)
         for entry in entries
         for key, value in sorted(entry.items())
-        if key != "step" and isinstance(value, int | float)
+        if key != "step" and isinstance(value, int | float) and abs(value) <= sys.float_info.max
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING, TensorInfo
-from tasks.checkpoints.layout import read_json
+from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.numbers import Numbers, compute_dtype, encode
 from tasks.checkpoints.peft.adapter import Adapter, LoraFactors
 from tasks.checkpoints.weights import NotFinite, WeightReader

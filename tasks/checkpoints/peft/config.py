@@ -6,7 +6,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import read_json
+from tasks.checkpoints.json_files import read_json
 
 ADAPTER_CONFIG = "adapter_config.json"
 

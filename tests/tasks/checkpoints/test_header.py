@@ -83,3 +83,30 @@ def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match="not a regular file"):
         read_header(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b'{"a": {"dtype": "F32", "shape": [' + b"1," * 10**6 + b'1], "data_offsets": [0, 4]}}',
+        b'{"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, ' + b"9" * 4000 + b"]}}",
+        b"{" + b'"a": {}, ' * 10**6 + b'"b": {}}',
+        b"{" + b'"a": [], ' * 10**6 + b'"b": []}',
+    ],
+    ids=["long shape", "long number", "entries without dtype", "lists"],
+)
+def test_what_no_tensor_has_is_refused_before_it_is_parsed(
+    tmp_path: Path, header: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(raw(header, bytes(4)))
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(BadInput, match="model.safetensors") as caught:
+        read_header(tmp_path / "model.safetensors")
+    assert len(str(caught.value)) < 500
+
+
+def test_long_metadata_is_no_reason_to_refuse(tmp_path: Path) -> None:
+    """Trainers of image models write their whole configuration there."""
+    metadata = {"tags": json.dumps({f"tag {i}": i for i in range(5000)}), "hash": "0123456789" * 6}
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors", metadata)
+    assert read_header(tmp_path / "model.safetensors").keys() == {"a"}

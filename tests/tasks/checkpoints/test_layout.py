@@ -116,3 +116,48 @@ def test_what_is_wanted_of_a_checkpoint_is_readable_by_its_name(make_checkpoint:
     wanted = {path.name for path in wanted_files(directory)}
     assert {INDEX, STATE, "model-1.safetensors", "chat_template.jinja", "tokenizer.model"} < wanted
     assert wanted == {path.name for path in directory.iterdir() if is_readable(path.name)}
+
+
+def test_a_single_file_comes_before_an_older_index(make_checkpoint: Callable[..., Path]) -> None:
+    """save_pretrained leaves the shards of an earlier save lying there; transformers loads the single file."""
+    directory = make_checkpoint(1)
+    (directory / INDEX).write_text(json.dumps({"weight_map": {"old": "model-1.safetensors"}}))
+    save_file({"old": torch.ones(2)}, directory / "model-1.safetensors")
+    assert "old" not in read_tensors(directory)
+    assert INDEX not in [path.name for path in wanted_files(directory)]
+
+
+def test_a_shard_must_not_hold_more_than_the_index_names(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    shard(directory, {"a": "model-1.safetensors"})
+    save_file({"a": torch.ones(2), "b": torch.ones(2)}, directory / "model-1.safetensors")
+    with pytest.raises(BadInput, match="a shard holds tensor b, which the index does not name"):
+        read_tensors(directory)
+
+
+def test_a_directory_called_like_an_index_is_refused(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    (directory / "model.safetensors").unlink()
+    (directory / INDEX).mkdir()
+    with pytest.raises(BadInput, match="not a regular file"):
+        read_tensors(directory)
+
+
+@pytest.mark.parametrize("name", [STATE, "tokenizer.json"])
+def test_links_that_lead_out_or_nowhere_are_refused(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    directory = make_checkpoint(1)
+    (directory / name).unlink(missing_ok=True)
+    (tmp_path / "secret.json").write_text("{}")
+    (directory / name).symlink_to(tmp_path / "secret.json")
+    with pytest.raises(BadInput, match="is a link out of its directory"):
+        wanted_files(directory)
+
+
+def test_a_link_in_a_circle_is_refused(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    (directory / "a.json").symlink_to(directory / "b.json")
+    (directory / "b.json").symlink_to(directory / "a.json")
+    with pytest.raises(BadInput, match="is a link that leads nowhere"):
+        wanted_files(directory)

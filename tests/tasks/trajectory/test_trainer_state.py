@@ -1,6 +1,7 @@
 """What a saved state says of its run; what cannot be read says nothing."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,3 +62,23 @@ def test_a_state_that_cannot_be_read_says_nothing(tmp_path: Path, text: str | No
         (tmp_path / "trainer_state.json").write_text(text)
     assert logged_metrics(tmp_path, 10) == {}
     assert not says_ended(read_state(tmp_path) or {})
+
+
+def test_what_is_no_number_is_no_metric(tmp_path: Path) -> None:
+    """The checkpoint keeps its place; the metric is unknown there."""
+    entry = (
+        f'{{"step": 3, "eval_loss": NaN, "grad_norm": Infinity, "big": {"9" * 400}, "lr": 0.5, "name": "x"}}'
+    )
+    (tmp_path / "trainer_state.json").write_text(f'{{"log_history": [{entry}]}}')
+    assert logged_metrics(tmp_path, 3) == {"lr": 0.5}
+
+
+def test_a_state_elsewhere_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "secret.json").write_text('{"global_step": 3}')
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "trainer_state.json").symlink_to(tmp_path / "secret.json")
+    assert read_state(run) is None
+    (run / "trainer_state.json").unlink()
+    os.mkfifo(run / "trainer_state.json")
+    assert read_state(run) is None

@@ -49,7 +49,8 @@ def test_a_half_written_or_half_removed_checkpoint_keeps_a_run_going(
     tmp_path: Path, lacking: str, reason: str
 ) -> None:
     output = finished(tmp_path, 10, 20)
-    index = {"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}}
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (output / "checkpoint-20" / "model.safetensors").rename(output / "checkpoint-20" / "model-1.safetensors")
     (output / "checkpoint-20" / "model.safetensors.index.json").write_text(json.dumps(index))
     (output / "checkpoint-20" / "model-2.safetensors").touch()
     whole = look(back(output))

@@ -1,0 +1,40 @@
+"""JSON files of a checkpoint, read without trusting them."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import BadInput, brief
+
+MAX_JSON = 2**27
+"""Bytes of the largest file that is parsed: four times the largest tokenizer, a log of a million steps."""
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; raises BadInput when it is missing, too large, no regular file or no object."""
+    try:
+        value = json.loads(_read(path))
+    except FileNotFoundError:
+        raise BadInput(path, "missing", "save or fetch the checkpoint again") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise BadInput(path, f"not readable as JSON ({brief(error)})", "save or fetch it again") from None
+    if not isinstance(value, dict):
+        raise BadInput(path, "must hold a JSON object", "save or fetch it again")
+    return value
+
+
+def _read(path: Path) -> bytes:
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not make us wait
+    with os.fdopen(handle, "rb") as file:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
+        if status.st_size > MAX_JSON:
+            raise BadInput(
+                path,
+                f"{status.st_size} bytes are over the limit of {MAX_JSON}",
+                "save or fetch the checkpoint again",
+            )
+        return file.read()
