@@ -1,6 +1,10 @@
-"""Errors: those that the user can mend, and those after which trying again may help."""
+"""Errors: those that the user can mend, and those after which trying again may help; each is one line."""
 
+import unicodedata
 from typing import Self
+
+LONGEST = 1000
+"""Characters of a line that are shown."""
 
 
 class LorelineError(Exception):
@@ -16,12 +20,12 @@ class LorelineError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.subject}: {self.told}" if self.subject else self.told
+        return f"{one_line(self.subject)}: {self.told}" if self.subject else self.told
 
     @property
     def told(self) -> str:
         """Problem and remedy, for messages that name the subject already."""
-        return f"{self.problem}; {self.remedy}"
+        return f"{one_line(self.problem)}; {one_line(self.remedy)}"
 
     def within(self, place: str) -> Self:
         """Return the same error with `place` in front of its subject."""
@@ -41,4 +45,22 @@ class Unavailable(LorelineError):
 
 def brief(error: BaseException) -> str:
     """Return a library's error in brief: its class, and the first line of its message."""
-    return f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
+    return one_line(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+
+
+def one_line(text: str, longest: int = LONGEST) -> str:
+    """Return a text from elsewhere (a name, a message) as one line that is safe to show.
+
+    What controls a terminal or reorders text is escaped. Of what is too long both ends stay.
+    """
+    if len(text) > longest:
+        half = (longest - 1) // 2
+        text = f"{text[:half]}…{text[-half:]}"
+    return "".join(_visible(character) for character in text)
+
+
+def _visible(character: str) -> str:
+    """Escape what has no shape of its own: control, format (such as bidirectional marks), surrogates."""
+    if character == " " or unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return character
+    return character.encode("unicode_escape").decode()

@@ -6,6 +6,7 @@ from typing import get_args
 
 from rich.text import Text
 
+from tasks.base.errors import one_line
 from tasks.doctor.finding import Area, Finding
 
 MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
@@ -23,9 +24,9 @@ def findings_text(findings: Sequence[Finding]) -> Text:
         text.append(f"{area}\n", style="bold")
         for finding in group:
             text.append(f"  {MARKS[finding.level]} ", style=STYLES[finding.level])
-            text.append(f"{finding.subject:{width}}  {finding.found}\n")
+            text.append(f"{one_line(finding.subject):{width}}  {one_line(finding.found)}\n")
             if finding.remedy:
-                text.append(f"    → {finding.remedy}\n")
+                text.append(f"    → {one_line(finding.remedy)}\n")
     return text.append(f"\n{_summary(findings)}")
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from tasks.base.markdown import in_markdown
 from tasks.base.publish import Manifest
 from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
 from tasks.registry.files import FILES, digest_of_files
@@ -82,7 +83,8 @@ def description(merged: MergeRecords) -> str:
         f"Merged by {merged.report.method} from {len(steps)} checkpoints "
         f"of {merged.run.name} (steps {span}, chosen by {merged.selection.rule})."
     )
-    return _fit(" ".join([merged.evaluation.verdict.sentence, what, *merged.report.notes]), DESCRIPTION_LIMIT)
+    sentences = [merged.evaluation.verdict.sentence, what, *merged.report.notes]
+    return _fit(in_markdown(" ".join(sentences), DESCRIPTION_LIMIT), DESCRIPTION_LIMIT)
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -4,10 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tasks.base.errors import one_line
 from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, cosines, describe, join
 from tasks.reporting.model_parts import Parts, by_kind, by_layer, tensor_parts
 
+WIDEST_CELL = 100
 DEVIATION_HEADER = ["parameters", "mean norm", "relative", "mean cosine", "conflict"]
 
 
@@ -79,7 +81,7 @@ def _number(value: float) -> str:
 
 def _aligned(rows: Iterator[list[str]], left: int) -> str:
     """Align columns, the first `left` ones at their left, numbers at their right."""
-    table = list(rows)
+    table = [[one_line(cell, WIDEST_CELL) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     return "\n".join(
         "  ".join(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
+from tasks.base.errors import one_line
 from tasks.registry.history import MergedRun
 
 HISTORY_HEADER = [
@@ -18,6 +19,7 @@ HISTORY_HEADER = [
     "revision",
 ]
 NUMBERS = {HISTORY_HEADER.index("merge")}
+WIDEST_CELLS = 80
 NONE_YET = "no merged run yet"
 
 
@@ -25,7 +27,7 @@ def history_table(runs: Sequence[MergedRun]) -> str:
     """Render merged runs as aligned columns, in the order given; times are local."""
     if not runs:
         return NONE_YET
-    rows = [HISTORY_HEADER, *(_row(run) for run in runs)]
+    rows = [HISTORY_HEADER, *([one_line(cell, WIDEST_CELLS) for cell in _row(run)] for run in runs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(_aligned(row, widths) for row in rows)
 

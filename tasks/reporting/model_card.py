@@ -2,6 +2,7 @@
 
 import json
 
+from tasks.base.markdown import in_markdown
 from tasks.base.records import MergeReport
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
@@ -10,8 +11,8 @@ from tasks.reporting.table import markdown_table
 
 def model_card(report: MergeReport) -> str:
     """Say what the model is made of and how, for whoever finds the directory alone."""
-    sources = "\n".join(f"- step {source.step}: `{source.path}`" for source in report.inputs)
-    notes = "\n".join(f"- {note}" for note in report.notes)
+    sources = "\n".join(f"- step {source.step}: {in_markdown(source.path)}" for source in report.inputs)
+    notes = "\n".join(f"- {in_markdown(note)}" for note in report.notes)
     parameters = json.dumps(report.parameters, indent=2, sort_keys=True)
     return (
         "---\nlibrary_name: transformers\ntags:\n- merge\n- loreline\n---\n\n"
@@ -28,7 +29,7 @@ def _lore(report: MergeReport) -> str:
     summary = summarise(report)
     if summary is None:
         return ""
-    sentences = "\n".join(f"- {sentence}" for sentence in summary.sentences)
-    rows = [[f"`{kind}`", *cells] for kind, *cells in lore_rows(report.tensors)]
+    sentences = "\n".join(f"- {in_markdown(sentence)}" for sentence in summary.sentences)
+    rows = [[in_markdown(kind), *cells] for kind, *cells in lore_rows(report.tensors)]
     table = f"\n{markdown_table(LORE_HEADER, rows)}\n\n{LORE_LEGEND}\n" if rows else ""
     return f"\n## What LoRE found\n\n{sentences}\n{table}"

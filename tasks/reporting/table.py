@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tasks.base.markdown import in_markdown
 from tasks.base.records import Difference, Evaluation, Interval
 
 EVALUATION_HEADER = ["model", "score", "merge's gain", "p"]
@@ -34,7 +35,9 @@ def markdown_tables(evaluation: Evaluation) -> str:
     """Render every metric's table as Markdown."""
     tables = evaluation_tables(evaluation)
     return "\n\n".join(
-        f"**{metric}**\n\n{markdown_table(EVALUATION_HEADER, rows)}" for metric, rows in tables.items()
+        f"**{in_markdown(metric)}**\n\n"
+        + markdown_table(EVALUATION_HEADER, [[in_markdown(cell) for cell in row] for row in rows])
+        for metric, rows in tables.items()
     )
 
 

@@ -64,7 +64,7 @@ def test_too_long_for_mlflow_is_cut_visibly(merged: MergeRecords) -> None:
         report=merged.report.model_copy(update={"parameters": long, "notes": ("m" * 9000,)})
     )
     assert len(facts.version_tags(merged)["loreline.parameters"]) == 100_000
-    assert len(facts.description(merged)) == 5000
+    assert 4990 < len(facts.description(merged)) <= 5000
     assert facts.params(merged.report)["note"].endswith("n…")
 
 

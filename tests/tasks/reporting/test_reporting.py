@@ -120,7 +120,7 @@ def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found(tmp_path: P
     for found in [*summary.sentences, LORE_LEGEND, *lore_rows(merge.tensors)[0][1:]]:
         assert found in unescape(page)
         assert found in card
-    assert "| `h.<i>.q` | " in card
+    assert "| h.&lt;i&gt;.q | " in card
 
 
 def test_a_lore_merge_that_decomposed_nothing_needs_no_figure(tmp_path: Path) -> None:
@@ -151,5 +151,5 @@ def test_a_run_without_the_metric_still_gets_its_figure(tmp_path: Path) -> None:
 def test_the_model_card_names_sources_and_parameters() -> None:
     card = model_card(MERGE)
     assert card.startswith("---\nlibrary_name: transformers\n")
-    for text in ("step 3: `runs/<b>/3`", '"lam": 0.5', "- λ = 0.5"):
+    for text in ("step 3: runs/&lt;b&gt;/3", '"lam": 0.5', "- λ = 0.5"):
         assert text in card
