@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from tasks.base.errors import BadInput
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import BadInput, without_secrets
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
 from tasks.doctor.finding import Finding, Level

@@ -1,10 +1,15 @@
 """Errors: those that the user can mend, and those after which trying again may help; each is one line."""
 
+import re
 import unicodedata
 from typing import Self
 
 LONGEST = 1000
 """Characters of a line that are shown."""
+PASSWORD = re.compile(r"(\w://)[^\s/@:]*:(?!\d+(?:[/\s?]|$))(?:(?!\w://).)*@")
+"""user:password@, where what follows the colon is no port; up to the line's end, or the next address."""
+USER = re.compile(r"((?<!\bhf)(?<=\w)://)(?!/)\S*@")
+SIGNATURE = re.compile(r"(\w://[^\s?]*)\?\S*")
 
 
 class LorelineError(Exception):
@@ -20,12 +25,12 @@ class LorelineError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{one_line(self.subject)}: {self.told}" if self.subject else self.told
+        return f"{_shown(self.subject)}: {self.told}" if self.subject else self.told
 
     @property
     def told(self) -> str:
         """Problem and remedy, for messages that name the subject already."""
-        return f"{one_line(self.problem)}; {one_line(self.remedy)}"
+        return f"{_shown(self.problem)}; {_shown(self.remedy)}"
 
     def within(self, place: str) -> Self:
         """Return the same error with `place` in front of its subject."""
@@ -45,7 +50,18 @@ class Unavailable(LorelineError):
 
 def brief(error: BaseException) -> str:
     """Return a library's error in brief: its class, and the first line of its message."""
-    return one_line(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+    return _shown(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
+
+
+def without_secrets(text: str) -> str:
+    """Remove user:password@ and query strings from the URLs in a text.
+
+    More may go than a secret, up to the last @ of the line: a password may hold / ? # @ and spaces. hf://
+    addresses keep what follows an @, their revision.
+    """
+    for secret in (PASSWORD, USER, SIGNATURE):
+        text = secret.sub(r"\1", text)
+    return text
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:
@@ -57,6 +73,10 @@ def one_line(text: str, longest: int = LONGEST) -> str:
         half = (longest - 1) // 2
         text = f"{text[:half]}…{text[-half:]}"
     return "".join(_visible(character) for character in text)
+
+
+def _shown(text: str) -> str:
+    return one_line(without_secrets(text))
 
 
 def _visible(character: str) -> str:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import requests
 
-from tasks.base.errors import BadInput, LorelineError
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import BadInput, LorelineError, without_secrets
 from tasks.doctor.finding import Finding
 from tasks.doctor.probe import WAIT_S, clock_of, probe
 from tasks.parameters.registration import RegisterParams

@@ -8,8 +8,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import NamedTuple
 
-from tasks.base.errors import LorelineError
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import LorelineError, without_secrets
 from tasks.doctor.finding import Finding, Level
 
 

@@ -5,8 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import BadInput
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import BadInput, without_secrets
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.probe import probe
 from tasks.parameters.version import VersionParams

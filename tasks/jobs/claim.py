@@ -107,7 +107,7 @@ class Claim:
 
 
 def _sentence(error: BaseException) -> str:
-    from tasks.base.secrets import without_secrets
+    from tasks.base.errors import without_secrets
 
     if isinstance(error, LorelineError):
         return without_secrets(str(error))

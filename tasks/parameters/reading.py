@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from tasks.base.errors import BadInput
 from tasks.parameters.section import Section
 
+LONGEST_YAML = 2**20
+"""Characters of a parameter file or a recipe: what is longer is another file, and takes minutes to parse."""
 SectionT = TypeVar("SectionT", bound=Section)
 
 
@@ -39,10 +41,13 @@ def load_yaml(
 ) -> dict[str, Any]:
     """Read a YAML mapping without aliases or tags (else BadInput, whose text has `missing` and `holds`)."""
     try:
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainLoader)
+        text = path.read_text(encoding="utf-8")
+        if len(text) > LONGEST_YAML:
+            raise BadInput(path, f"is longer than {LONGEST_YAML} characters", "is it the right file?")
+        tree = yaml.load(text, Loader=_PlainLoader)
     except FileNotFoundError:
         raise BadInput(path, "no such file", missing) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that is none
         raise BadInput(
             path, f"not readable as plain YAML ({' '.join(str(error).split())})", "correct it"
         ) from None
@@ -58,7 +63,7 @@ def override(tree: dict[str, Any], setting: str) -> None:
         raise BadInput(f"--set {setting}", "is not a setting", "write it as section.key=value")
     try:
         value = yaml.load(text, Loader=_PlainLoader)
-    except yaml.YAMLError:
+    except (ValueError, RecursionError, yaml.YAMLError):
         raise BadInput(f"--set {setting}", f"{text!r} is not a YAML value", "quote it") from None
     *parents, leaf = key.split(".")
     for parent in parents:

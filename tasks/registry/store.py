@@ -12,9 +12,8 @@ import requests
 from filelock import FileLock
 
 from tasks.base.directories import cache_dir, state_dir
-from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
 from tasks.base.records import digest_of
-from tasks.base.secrets import without_secrets
 from tasks.parameters.registration import RegisterParams
 
 if TYPE_CHECKING:

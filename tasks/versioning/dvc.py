@@ -9,8 +9,7 @@ from typing import Any
 
 import yaml
 
-from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
 from tasks.versioning.git import environment
 
 LOCK_TRIES, LOCK_PAUSE_S = 10, 3.0

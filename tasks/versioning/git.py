@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.base.errors import LorelineError
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import LorelineError, without_secrets
 
 FALLBACK = {"NAME": "Loreline", "EMAIL": "loreline@localhost"}
 # Set by a git that runs this program (rebase --exec, an alias): they would name another repository.

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.base.directories import cache_dir
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, without_secrets
 from tasks.base.records import digest_of
-from tasks.base.secrets import without_secrets
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import local_directory

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.errors import BadInput, LorelineError, Unavailable, brief, without_secrets
 from tests.support.imports import sources
 
 KINDS = {
@@ -56,3 +56,37 @@ def test_every_error_of_the_project_has_a_problem_and_a_remedy() -> None:
                 assert part.value.strip() == part.value != "", where
         if isinstance(remedy := call.args[2], ast.Constant):
             assert not str(remedy.value).endswith("."), where
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://bob:{}@db:5432/mlflow",
+        "postgresql://bob:a/{}@db/mlflow",
+        "postgresql+psycopg2://bob:a?{}@db/mlflow",
+        "postgresql://bob:a b {}@db/mlflow",
+        "postgresql://bob:a@{}@db/mlflow",
+        "https://{}@host/run",
+        "https://bob:#{}@host",
+        "https://host:5000/run?X-Amz-Signature={}",
+        "s3://bucket/run?token={}&other=1",
+    ],
+)
+@pytest.mark.parametrize("text", ["{}", "cannot reach {}: no route", "['{}']", "{{'uri': '{}'}}"])
+def test_no_error_shows_a_secret(url: str, text: str) -> None:
+    told = text.format(url.format(SECRET))
+    error = BadInput(told, told, told)
+    assert SECRET not in str(error)
+    assert SECRET not in error.told
+    assert SECRET not in brief(ValueError(told))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["hf://org/name@abc/checkpoint-1: gone", "http://host:5000/a is refused", "bob@example.org wrote a: b"],
+)
+def test_what_is_no_secret_stays(text: str) -> None:
+    assert without_secrets(text) == text

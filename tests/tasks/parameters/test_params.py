@@ -112,3 +112,27 @@ def test_no_override_escapes_as_another_exception(text: str) -> None:
 def test_params_survive_the_json_of_a_deployment(params_file: Path) -> None:
     params = read_params(params_file)
     assert Params.model_validate_json(params.model_dump_json()) == params
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "merge.lam=2000-13-45",
+        "merge.lam=" + "[" * 5000,
+        "merge.lam=9e999999",
+        "merge.lam=1_0:99:99",
+        "merge.lam=\x00",
+    ],
+)
+def test_odd_values_are_one_sentence(tmp_path: Path, setting: str) -> None:
+    (tmp_path / "params.yaml").write_text("evaluate: {tasks: [t], primary: t/nll}\n")
+    with pytest.raises(BadInput) as caught:
+        read_params(tmp_path / "params.yaml", [setting])
+    assert len(str(caught.value)) < 2500
+
+
+@pytest.mark.parametrize("text", ["merge: {lam: 2000-13-45}", "a: " + "[" * 5000, "a: 1\n" * 10**6])
+def test_odd_files_are_one_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"params.yaml"):
+        read_params(tmp_path / "params.yaml")

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.base.secrets import without_secrets
+from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import PROBE_S, connect, experiment, mlflow_errors
 from tasks.registry.versions import champion
