@@ -25,7 +25,8 @@ def sign_test(gains: NDArray[np.float64], clusters: Sequence[str] = (), bar: flo
     Every unit (cluster, or item) is won or lost as a whole by its net wins. Its sign is drawn anew, won with
     the probability at which the mean gain is `bar`: ½ at a bar of 0, if a win counts as much as a loss. All
     outcomes are counted, by convolution. For 0/1 metrics without clusters this is McNemar's exact test; with
-    clusters, the randomisation test of Fisher 1935 on the statistic of Durkalski et al. 2003.
+    clusters, the randomisation test of Fisher 1935 on the statistic of Durkalski et al. 2003. Weights play no
+    part: where they turn the gain round, the test does not agree with it.
     """
     sizes = _sizes(gains)
     if sizes is None:
