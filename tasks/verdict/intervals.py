@@ -28,8 +28,7 @@ class Estimate(NamedTuple):
 def estimate_mean(values: ArrayLike, clusters: Sequence[str] = (), weights: Sequence[float] = ()) -> Estimate:
     """Estimate a weighted mean, with its standard error by clusters; without clusters by items.
 
-    SE = (1/n)·√(Σ_g (Σ_{i∈g} (d_i − d̄))²)·√(G/(G − 1)): Miller 2024, arXiv 2411.00640, equation 4, and
-    Liang and Zeger 1986.
+    SE = (1/n)·√(Σ_g (Σ_{i∈g} (d_i − d̄))²)·√(G/(G − 1)): Miller 2024, arXiv 2411.00640.
     """
     mean, shares = influences(values, weights)
     if not clusters:

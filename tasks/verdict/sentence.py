@@ -14,7 +14,7 @@ FEW = 30
 
 
 def with_sentence(evaluation: Evaluation) -> Evaluation:
-    """Return the evaluation with its verdict in words; a record of 0.1.0 keeps its own."""
+    """Return the evaluation with its verdict in words; one of an older release keeps its own."""
     verdict = evaluation.verdict
     if verdict.reason is None or not verdict.opponents:
         return evaluation
