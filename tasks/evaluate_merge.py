@@ -46,8 +46,8 @@ def evaluate_merge(
 ) -> Evaluation:
     """Publish artifacts/evaluation: scores, paired differences, per-item results, figures, the verdict.
 
-    The merge meets the last checkpoint, the best single one by the selection metric, the plain average and
-    the registry's champion. Raises BadInput for unknown tasks before any model loads.
+    The merge meets the last checkpoint, the best single one by the selection metric, the plain average
+    (unless it is that) and the registry's champion. Raises BadInput for unknown tasks before any model loads.
     """
     specs = check_tasks(params)
     selection = Selection.read(artifacts / "selection" / "selection.json")
@@ -92,17 +92,20 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
         )
         for role, label, checkpoint in found
     ]
-    average = EvaluatedModel(
-        role="average",
-        label=f"average of {len(selection.chosen)}",
-        digest=digest_of(["average", *(checkpoint.digest for checkpoint in selection.chosen)]),
-    )
+    if not _is_plain_average(merge):
+        average = EvaluatedModel(
+            role="average",
+            label=f"average of {len(selection.chosen)}",
+            digest=digest_of(["average", *(checkpoint.digest for checkpoint in selection.chosen)]),
+        )
+        contenders.append(Contender(average, lambda: _average(selection, artifacts, scratch)))
     merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)
-    return [
-        *contenders,
-        Contender(average, lambda: _average(selection, artifacts, scratch)),
-        Contender(merged, lambda: artifacts / "merged"),
-    ]
+    return [*contenders, Contender(merged, lambda: artifacts / "merged")]
+
+
+def _is_plain_average(merge: MergeReport) -> bool:
+    """Tell whether the merge is the plain average itself, which is not measured twice nor judged against."""
+    return merge.method == "average" and merge.parameters.get("weights", "uniform") == "uniform"
 
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:

@@ -11,7 +11,19 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import DeviationSummary, TensorMeasures
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
-GateRule = Literal["equal", "gain_ruled_out", "gain_open", "may_be_chance", "others_worsen", "better"]
+GateRule = Literal[
+    "equal",
+    "gain_ruled_out",
+    "too_few_items",
+    "too_few_clusters",
+    "constant_gain",
+    "gain_open",
+    "may_be_chance",
+    "others_worsen",
+    "guard_open",
+    "harm_open",
+    "better",
+]
 """Recorded with every verdict: a name may be added, but not taken away."""
 
 
@@ -172,7 +184,7 @@ class Difference(Record):
     items: int
     gain: Interval
     p_value: float | None
-    """Exact McNemar test, for metrics that are 0 or 1."""
+    """Exact two-sided test that the gain is 0, where every win counts the same and so does every loss."""
     wins: int
     losses: int
 
@@ -181,17 +193,62 @@ class EvaluatedModel(Record):
     """A model that took part in an evaluation."""
 
     role: str
-    """merge, last, best, average or champion"""
+    """merge, last, best, average, champion, or reference: a fixed model that other metrics are held to"""
     label: str
     digest: str
 
 
 class Worsening(Record):
-    """A metric that the merge worsens by more than its margin, against the model it is compared with."""
+    """A metric that the merge worsens by more than its margin."""
 
     metric: str
     loss: float
     margin: float
+    against: str | None = None
+    """The other model's role; None in records of 0.1.0: that of the verdict."""
+
+
+class Standing(Record):
+    """How the merge stands against one opponent on the deciding metric."""
+
+    against: str
+    """The opponent's role; gain, interval, wins, losses and p are in the differences."""
+    rule: GateRule
+    """What holds against this opponent alone; `better` where the gain is shown."""
+
+
+class GuardedMetric(Record):
+    """A metric that must not suffer, against one model."""
+
+    metric: str
+    margin: float
+    gain: Interval
+    """Each end is a bound at 5 % one-sided."""
+    worse: bool
+    """Shown to worsen, and by more than its margin on average."""
+    finds: float
+    """The smallest loss that these items find four times in five."""
+    strict: bool
+    """Named in `evaluate.guard_strictly`: PROMOTE needs it held."""
+
+    @property
+    def held(self) -> bool:
+        """Tell whether it is shown to lose no more than its margin."""
+        return self.gain.low >= -self.margin
+
+
+class Guard(Record):
+    """All metrics but the deciding one, against one model."""
+
+    against: str
+    metrics: tuple[GuardedMetric, ...]
+    pooled: Interval | None
+    """Mean gain over the metrics, each in units of its margin, 5 % one-sided; None without margins."""
+
+    @property
+    def held(self) -> bool:
+        """Tell whether the metrics together are shown to lose no more than their margins."""
+        return self.pooled is None or self.pooled.low > -1
 
 
 class Reason(Record):
@@ -209,9 +266,18 @@ class Verdict(Record):
     sentence: str = ""
     """The fields in words: tasks/verdict/sentence.py."""
     against: str
-    """The role of its strongest opponent."""
+    """The role of the opponent that decides: the one that blocks, else the strongest."""
     primary: str
-    items_needed: int | None
+    items_needed: int | None = None
+    """Written by 0.1.0 only."""
+    finds: float | None = None
+    """The smallest gain over that opponent that these items find four times in five; None where unknown."""
+    level: float = 0.025
+    """One-sided, of every opponent's interval and exact test."""
+    opponents: tuple[Standing, ...] = ()
+    """Every model that the merge must beat, the champion first."""
+    guards: tuple[Guard, ...] = ()
+    """What the other metrics show, against each model that they are held to."""
     reason: Reason | None = None
     """None where 0.1.0 recorded the verdict: it kept the sentence alone."""
     beside_average: Literal["no_better", "not_shown_better"] | None = None

@@ -18,10 +18,14 @@ class EvaluateParams(Section):
     """The metric that decides, as task/metric, such as gsm8k/exact_match or word_problems_nll/nll."""
     min_gain: Annotated[float, Field(ge=0)] = 0.0
     """What the lower end of the primary metric's 95 % interval must exceed for PROMOTE, in its units."""
+    beat_average: bool = True
+    """PROMOTE needs a gain over the checkpoints' plain average too, unless the merge is just that."""
     margin: Annotated[float, Field(ge=0)] = 0.01
-    """How far the mean of any other metric may fall, in its units, without blocking PROMOTE."""
+    """How far any other metric may fall, in its units; 0: it must not be shown to fall."""
     margins: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
     """Exceptions to `margin`, by task/metric."""
+    guard_strictly: tuple[str, ...] = ()
+    """Metrics, as task/metric, that must each be shown to fall by no more than their margin."""
     limit: Annotated[int, Field(ge=2)] | None = None
     """Evaluate only the first so many items of each task."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
@@ -33,4 +37,4 @@ class EvaluateParams(Section):
     device: str = "auto"
     """auto (a GPU when there is one), cpu, or cuda[:i]."""
     seed: int = 0
-    """Seed of lm-eval's sampling and of the bootstrap."""
+    """Seed of lm-eval's sampling."""

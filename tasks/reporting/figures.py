@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.base.records import Checkpoint, Evaluation, Selection
+from tasks.base.records import Checkpoint, Evaluation, Guard, Interval, Selection
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,23 +36,54 @@ def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Se
 
 
 def draw_gains(path: Path, evaluation: Evaluation) -> None:
-    """Draw the merge's paired gain over each model on the deciding metric, with 95 % intervals."""
+    """Draw the merge's gain over each model on the deciding metric, and below it what the other metrics show.
+
+    The gains have 95 % intervals and the bar that they must clear (dotted). Other metrics are in units of
+    their margins, with bounds at 5 % one-sided.
+    """
     from matplotlib.figure import Figure
 
     labels = {model.role: model.label for model in evaluation.models}
-    gains = [gain for gain in evaluation.differences if gain.metric == evaluation.primary]
-    figure = Figure(figsize=(7, 0.8 + 0.5 * len(gains)), layout="constrained")
-    axes = figure.subplots()
-    for row, difference in enumerate(reversed(gains)):
-        gain = difference.gain
+    gains = [
+        (f"over {labels[each.against]}\n({each.wins} won, {each.losses} lost)", each.gain)
+        for each in evaluation.differences
+        if each.metric == evaluation.primary
+    ]
+    guarded = [
+        bound for guard in evaluation.verdict.guards for bound in _in_margins(guard, labels[guard.against])
+    ]
+    heights = [0.8 + 0.5 * len(rows) for rows in (gains, guarded) if rows]
+    figure = Figure(figsize=(7, sum(heights)), layout="constrained")
+    panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    reason = evaluation.verdict.reason
+    _draw_rows(panels[0], gains, f"gain of the merge in {evaluation.primary} (right is better)")
+    panels[0].axvline(reason.min_gain if reason else 0, color="0.3", linewidth=1, linestyle=":")
+    if guarded:
+        _draw_rows(panels[1], guarded, "gain in units of the margin (dashed)")
+        panels[1].axvline(-1, color="tab:red", linewidth=1, linestyle="--")
+    save(figure, path)
+
+
+def _in_margins(guard: Guard, label: str) -> list[tuple[str, Interval]]:
+    """Return the guarded metrics, and all of them together, in units of their margins."""
+    rows = [
+        (each.metric, Interval(mean=gain.mean / margin, low=gain.low / margin, high=gain.high / margin))
+        for each in guard.metrics
+        for gain, margin in [(each.gain, each.margin)]
+        if margin > 0
+    ]
+    together = [("all together", guard.pooled)] if guard.pooled and len(rows) > 1 else []
+    return [(f"{name}\nagainst {label}", gain) for name, gain in rows + together]
+
+
+def _draw_rows(axes: "Axes", rows: Sequence[tuple[str, Interval]], xlabel: str) -> None:
+    """Draw an interval a row, the first on top, and a line at zero."""
+    for row, (_, gain) in enumerate(reversed(rows)):
         errors = [[gain.mean - gain.low], [gain.high - gain.mean]]
         axes.errorbar([gain.mean], [row], xerr=errors, fmt="o", color="tab:blue", capsize=4)
     axes.axvline(0, color="0.6", linewidth=1)
-    axes.set_yticks(range(len(gains)), [f"over {labels[gain.against]}" for gain in reversed(gains)])
-    axes.set(
-        xlabel=f"gain of the merge in {evaluation.primary} (right is better)", ylim=(-0.6, len(gains) - 0.4)
-    )
-    save(figure, path)
+    axes.set_yticks(range(len(rows)), [name for name, _ in reversed(rows)], fontsize="small")
+    axes.set(xlabel=xlabel, ylim=(-0.6, len(rows) - 0.4))
 
 
 def _points(checkpoints: Sequence[Checkpoint], metric: str) -> tuple[list[int], list[float]]:

@@ -30,7 +30,7 @@ TEMPLATE = """<!doctype html>
 {% endfor %}</table>
 {% endfor %}
 <p>Brackets are 95 % intervals over the test items; gains are paired, item by item, positive when the merge is
-better.</p>
+better; p is that of the exact test of no gain, where there is one.</p>
 {% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture }}"></p>
 {% endfor %}
 <h2>What was merged</h2>

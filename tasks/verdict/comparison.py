@@ -1,11 +1,15 @@
 """Scores of every model, and paired differences between the merge and each other model."""
 
 from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Difference, Score
 from tasks.evaluation.results import TaskResult
-from tasks.verdict.intervals import mean_interval, paired_gain
+from tasks.verdict.intervals import Estimate, ItemValues, estimate_mean, interval, score_interval
+from tasks.verdict.sign_test import SignTest, sign_test
 
 ResultsByRole = Mapping[str, Mapping[str, TaskResult]]
 """Role of the model → name of the task → result."""
@@ -13,7 +17,38 @@ ResultsByRole = Mapping[str, Mapping[str, TaskResult]]
 MERGE_ROLE = "merge"
 
 
-def compare(results: ResultsByRole, seed: int) -> tuple[tuple[Score, ...], tuple[Difference, ...]]:
+class Pairs(NamedTuple):
+    """The merge against another model on one metric, item by item; a positive gain: the merge is better."""
+
+    gains: ItemValues
+    clusters: tuple[str, ...]
+    weights: tuple[float, ...]
+
+    @property
+    def estimate(self) -> Estimate:
+        """Return the mean gain and its error."""
+        return estimate_mean(self.gains, self.clusters, self.weights)
+
+    @property
+    def independent(self) -> int:
+        """Return how many clusters there are, or items where each stands for itself."""
+        return len(set(self.clusters)) or self.gains.size
+
+    def sign_test(self, bar: float = 0.0) -> SignTest | None:
+        """Test exactly whether the mean gain lies above `bar`, where there is such a test."""
+        return sign_test(self.gains, self.clusters, bar)
+
+
+def pairs_of(results: ResultsByRole, against: str, name: str) -> Pairs:
+    """Pair the merge's items with those of another role on `name`, a task/metric."""
+    task, _, metric = name.partition("/")
+    merge, other = results[MERGE_ROLE][task], results[against][task]
+    difference = np.asarray(merge.values[metric], float) - np.asarray(other.values[metric], float)
+    gains: ItemValues = difference if merge.higher_is_better[metric] else -difference
+    return Pairs(gains, merge.clusters, merge.weights)
+
+
+def compare(results: ResultsByRole) -> tuple[tuple[Score, ...], tuple[Difference, ...]]:
     """Score every model on every metric, and the merge against every other; models are named by role.
 
     Raises BadInput when the models did not answer the same items.
@@ -21,18 +56,11 @@ def compare(results: ResultsByRole, seed: int) -> tuple[tuple[Score, ...], tuple
     _same_items(results)
     metrics = [(task, metric) for task, result in results[MERGE_ROLE].items() for metric in result.values]
     scores = tuple(
-        Score(
-            model=role,
-            metric=f"{task}/{metric}",
-            items=len(tasks[task].items),
-            value=mean_interval(tasks[task].values[metric], seed),
-        )
-        for role, tasks in results.items()
-        for task, metric in metrics
+        _score(role, tasks[task], metric) for role, tasks in results.items() for task, metric in metrics
     )
     differences = tuple(
-        _difference(role, metric, results[MERGE_ROLE][task], tasks[task], seed)
-        for role, tasks in results.items()
+        _difference(role, f"{task}/{metric}", pairs_of(results, role, f"{task}/{metric}"))
+        for role in results
         if role != MERGE_ROLE
         for task, metric in metrics
     )
@@ -56,18 +84,27 @@ def _same_items(results: ResultsByRole) -> None:
         )
 
 
-def _questions(result: TaskResult) -> tuple[tuple[str, ...], dict[str, bool]]:
-    return result.items, result.higher_is_better
+def _questions(result: TaskResult) -> tuple[object, ...]:
+    return result.items, result.higher_is_better, result.clusters, result.weights
 
 
-def _difference(role: str, metric: str, merge: TaskResult, other: TaskResult, seed: int) -> Difference:
-    paired = paired_gain(merge.values[metric], other.values[metric], merge.higher_is_better[metric], seed)
+def _score(role: str, result: TaskResult, metric: str) -> Score:
+    return Score(
+        model=role,
+        metric=f"{result.task}/{metric}",
+        items=len(result.items),
+        value=score_interval(result.values[metric], result.clusters, result.weights),
+    )
+
+
+def _difference(role: str, metric: str, pairs: Pairs) -> Difference:
+    test = pairs.sign_test()
     return Difference(
         against=role,
-        metric=f"{merge.task}/{metric}",
-        items=len(merge.items),
-        gain=paired.interval,
-        p_value=paired.p_value,
-        wins=paired.wins,
-        losses=paired.losses,
+        metric=metric,
+        items=pairs.gains.size,
+        gain=interval(pairs.estimate),
+        p_value=None if test is None else test.two_sided,
+        wins=int((pairs.gains > 0).sum()),
+        losses=int((pairs.gains < 0).sum()),
     )

@@ -1,12 +1,11 @@
-"""The gate: whether the merge beats its strongest opponent by enough, without worsening other metrics.
+"""The gate: whether the merge beats every opponent by enough, without harm to other metrics.
 
-Models are named by role. `last`, `best` and `champion` are opponents; the plain `average` is only shown.
+Models are named by role. `champion`, `best` and `last` are opponents, and so is the plain `average`, unless
+`evaluate.beat_average` is false: then it is only shown.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
-
-import numpy as np
 
 from tasks.base.errors import BadInput
 from tasks.base.records import (
@@ -15,22 +14,36 @@ from tasks.base.records import (
     EvaluatedModel,
     Evaluation,
     GateRule,
+    Guard,
     Reason,
+    Standing,
     Verdict,
-    Worsening,
 )
-from tasks.evaluation.results import TaskResult, full_name
+from tasks.evaluation.results import full_name
 from tasks.parameters.evaluation import EvaluateParams
-from tasks.verdict.comparison import MERGE_ROLE, ResultsByRole, compare
-from tasks.verdict.intervals import gains_of, items_needed
+from tasks.verdict.comparison import MERGE_ROLE, ResultsByRole, compare, pairs_of
+from tasks.verdict.guards import guards_of, worsened
+from tasks.verdict.intervals import LEVEL, found_with
 from tasks.verdict.sentence import with_sentence
+from tasks.verdict.standing import rule_against
 
 AVERAGE = "average"
 OPPONENTS = ("champion", "best", "last")
-"""When two are equally strong, the first of these is the one to beat."""
+"""The first of these that there is, is what the merge would replace; the first of two equals decides."""
 
-SIGNIFICANCE = 0.05
-"""Level of the exact test that PROMOTE also needs: the bootstrap is too sure of few discordant items."""
+DECISIONS: dict[GateRule, Decision] = {
+    "equal": "KEEP",
+    "gain_ruled_out": "KEEP",
+    "too_few_items": "INCONCLUSIVE",
+    "too_few_clusters": "INCONCLUSIVE",
+    "constant_gain": "INCONCLUSIVE",
+    "gain_open": "INCONCLUSIVE",
+    "may_be_chance": "INCONCLUSIVE",
+    "others_worsen": "KEEP",
+    "guard_open": "INCONCLUSIVE",
+    "harm_open": "INCONCLUSIVE",
+    "better": "PROMOTE",
+}
 
 
 def evaluate_results(
@@ -40,7 +53,7 @@ def evaluate_results(
 
     Raises BadInput when the models did not answer the same items, or a metric asked for has no result.
     """
-    scores, differences = compare(results, params.seed)
+    scores, differences = compare(results)
     return with_sentence(
         Evaluation(
             primary=full_name(results[MERGE_ROLE], params.primary, "evaluate.primary"),
@@ -58,79 +71,64 @@ def judge(
     differences: Sequence[Difference],
     params: EvaluateParams,
 ) -> Verdict:
-    """Return the verdict on the merge against its strongest opponent, without its sentence."""
+    """Return the verdict on the merge against every opponent, without its sentence."""
     primary = full_name(results[MERGE_ROLE], params.primary, "evaluate.primary")
-    against = strongest_opponent(results, primary)
-    found = {difference.metric: difference for difference in differences if difference.against == against}
-    worsened = _worsened(found, primary, results[MERGE_ROLE], params)
-    decision, rule = _decide(found[primary], worsened, params.min_gain)
-    is_open = decision == "INCONCLUSIVE"
+    opponents = _opponents(models, params)
+    standings = tuple(
+        Standing(against=role, rule=rule_against(pairs_of(results, role, primary), params.min_gain))
+        for role in opponents
+    )
+    gains = {found.against: found for found in differences if found.metric == primary}
+    decisive = _decisive(standings, gains)
+    guards = guards_of(models, results, opponents[0], primary, params)
+    rule = decisive.rule if decisive.rule != "better" else _harm(guards)
     return Verdict(
-        decision=decision,
-        against=against,
+        decision=DECISIONS[rule],
+        against=decisive.against,
         primary=primary,
-        items_needed=_needed(results, primary, against, params.min_gain) if is_open else None,
-        reason=Reason(rule=rule, min_gain=params.min_gain, worsened=worsened),
-        beside_average=_beside_the_average(models, differences, found[primary]),
+        finds=found_with(pairs_of(results, decisive.against, primary).estimate.error),
+        level=LEVEL,
+        opponents=standings,
+        guards=guards,
+        reason=Reason(rule=rule, min_gain=params.min_gain, worsened=worsened(guards)),
+        beside_average=None if AVERAGE in opponents else _beside_the_average(gains, decisive.against),
     )
 
 
-def strongest_opponent(results: ResultsByRole, primary: str) -> str:
-    """Return the role with the best mean on the primary metric among last, best and champion."""
-    task, _, metric = primary.partition("/")
-    opponents = [role for role in OPPONENTS if role in results]
+def _opponents(models: Sequence[EvaluatedModel], params: EvaluateParams) -> list[str]:
+    """Return the roles that the merge must beat, the one that it would replace first."""
+    roles = {model.role for model in models}
+    opponents = [role for role in OPPONENTS if role in roles]
     if not opponents:
         raise BadInput(
             "evaluate",
             "there is nothing to compare the merge with",
             "evaluate at least the last checkpoint too",
         )
-    sign = 1 if results[MERGE_ROLE][task].higher_is_better[metric] else -1
-    return max(opponents, key=lambda role: sign * float(np.mean(results[role][task].values[metric])))
+    return [*opponents, AVERAGE] if AVERAGE in roles and params.beat_average else opponents
 
 
-def _decide(gain: Difference, worsened: Sequence[Worsening], min_gain: float) -> tuple[Decision, GateRule]:
-    """Apply the rules in order; the first that applies decides."""
-    if gain.wins == gain.losses == 0:
-        return "KEEP", "equal"
-    if gain.gain.high <= min_gain:
-        return "KEEP", "gain_ruled_out"
-    if gain.gain.low <= min_gain:
-        return "INCONCLUSIVE", "gain_open"
-    if gain.p_value is not None and gain.p_value >= SIGNIFICANCE:
-        return "INCONCLUSIVE", "may_be_chance"
-    if worsened:
-        return "KEEP", "others_worsen"
-    return "PROMOTE", "better"
+def _decisive(standings: Sequence[Standing], gains: dict[str, Difference]) -> Standing:
+    """Return the strongest opponent among those that speak for KEEP, else against PROMOTE, else of all."""
+    order = ("KEEP", "INCONCLUSIVE", "PROMOTE")
+    return min(standings, key=lambda each: (order.index(DECISIONS[each.rule]), gains[each.against].gain.mean))
 
 
-def _worsened(
-    found: Mapping[str, Difference], primary: str, merge: Mapping[str, TaskResult], params: EvaluateParams
-) -> tuple[Worsening, ...]:
-    """Return every other metric whose mean worsens by more than its margin."""
-    own = {full_name(merge, key, "evaluate.margins"): value for key, value in params.margins.items()}
-    others = [
-        Worsening(metric=metric, loss=-difference.gain.mean, margin=own.get(metric, params.margin))
-        for metric, difference in found.items()
-        if metric != primary
-    ]
-    return tuple(other for other in others if other.loss > other.margin)
-
-
-def _needed(results: ResultsByRole, primary: str, against: str, min_gain: float) -> int | None:
-    task, _, metric = primary.partition("/")
-    merge, other = results[MERGE_ROLE][task], results[against][task]
-    gains = gains_of(merge.values[metric], other.values[metric], merge.higher_is_better[metric])
-    return items_needed(gains, min_gain)
+def _harm(guards: Sequence[Guard]) -> GateRule:
+    """Return what the other metrics say of a merge that is better on the deciding one."""
+    if worsened(guards):
+        return "others_worsen"
+    if any(each.strict and not each.held for guard in guards for each in guard.metrics):
+        return "guard_open"
+    return "better" if all(guard.held for guard in guards) else "harm_open"
 
 
 def _beside_the_average(
-    models: Sequence[EvaluatedModel], differences: Sequence[Difference], gain: Difference
+    gains: dict[str, Difference], against: str
 ) -> Literal["no_better", "not_shown_better"] | None:
     """Tell when the merge gains on its opponent but not on the plain average, which costs next to nothing."""
-    digests = {model.role: model.digest for model in models}
-    average = next((d for d in differences if d.against == AVERAGE and d.metric == gain.metric), None)
-    if average is None or digests.get(AVERAGE) == digests.get(MERGE_ROLE) or gain.gain.mean <= 0:
+    average = gains.get(AVERAGE)
+    if average is None or gains[against].gain.mean <= 0:
         return None
     if average.gain.mean <= 0:
         return "no_better"

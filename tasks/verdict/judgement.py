@@ -99,9 +99,8 @@ def judge_again(params: Params, version: int | None = None) -> Judgement:
     models = [model for model in _models(recorded, champion) if model.role in known]
     results = {model.role: known[model.role] for model in models}
     evaluation = evaluate_results(models, results, params.evaluate)
-    absent = [
-        m.label for m in recorded.models if m.role in OPPONENTS and m.role not in (*known, CHAMPION_ROLE)
-    ]
+    opponents = {*OPPONENTS, *(standing.against for standing in recorded.verdict.opponents)}
+    absent = [m.label for m in recorded.models if m.role in opponents - {*known, CHAMPION_ROLE}]
     items = digest_of([(task, result.items) for task, result in known[MERGE_ROLE].items()])
     return Judgement(candidate, champion, _completed(evaluation, recorded.verdict, absent), items)
 

@@ -77,6 +77,18 @@ def test_last_best_average_and_merge_are_measured_once(
     assert len(loaded) == 4
 
 
+def test_the_plain_average_is_measured_once_and_not_judged_against_itself(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams, loaded: list[Path]
+) -> None:
+    merge_checkpoints(MergeParams(method="average"), artifacts)
+    evaluation = evaluate_merge(params, store, artifacts)
+    assert [m.role for m in evaluation.models] == ["last", "best", "merge"]
+    assert len(loaded) == 3
+    merge_checkpoints(MergeParams(method="average", weights=(0.5, 0.25, 0.25)), artifacts)
+    weighted = evaluate_merge(params, store, artifacts)
+    assert "average" in [standing.against for standing in weighted.verdict.opponents]
+
+
 def test_the_same_evaluation_gives_the_same_bytes(
     artifacts: Path, params: EvaluateParams, store: RegisterParams
 ) -> None:

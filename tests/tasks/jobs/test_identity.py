@@ -42,6 +42,8 @@ DECIDE: dict[str, Any] = {
     "evaluate.primary": "t/acc",
     "evaluate.min_gain": 0.1,
     "evaluate.margin": 0.5,
+    "evaluate.beat_average": False,
+    "evaluate.guard_strictly": ("t/acc",),
     "evaluate.margins": {"t/acc": 0.1},
     "evaluate.limit": 10,
     "evaluate.num_fewshot": 3,

@@ -11,6 +11,8 @@ from tasks.base.records import (
     EvaluatedModel,
     Evaluation,
     FileDigest,
+    Guard,
+    GuardedMetric,
     Interval,
     LeftOut,
     MergeInput,
@@ -78,6 +80,28 @@ def test_markdown_has_a_row_for_every_model_and_metric() -> None:
     rows = [line for line in lines if line.startswith("|")]
     assert len(rows) == 2 * (2 + 2)
     assert all(row.count("|") == len(EVALUATION_HEADER) + 1 for row in rows)
+
+
+def test_the_figure_of_gains_has_a_panel_for_what_is_guarded(tmp_path: Path) -> None:
+    """An old verdict, without guards, is drawn without it; a margin of zero is no unit to draw in."""
+
+    def height(name: str, *margins: float) -> int:
+        metrics = tuple(
+            GuardedMetric(
+                metric="a/acc", margin=margin, gain=interval(0), worse=False, finds=0.1, strict=False
+            )
+            for margin in margins
+        )
+        guards = (Guard(against="last", metrics=metrics, pooled=None),)
+        verdict = EVALUATION.verdict.model_copy(update={"guards": guards})
+        draw_gains(tmp_path / name, EVALUATION.model_copy(update={"verdict": verdict}))
+        return int.from_bytes((tmp_path / name).read_bytes()[20:24])  # of the PNG's header
+
+    draw_gains(tmp_path / "old.png", EVALUATION)
+    assert height("none.png") == int.from_bytes((tmp_path / "old.png").read_bytes()[20:24])
+    assert (
+        height("none.png") == height("zero.png", 0.0) < height("one.png", 0.1) < height("two.png", 0.1, 0.2)
+    )
 
 
 def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
