@@ -14,7 +14,7 @@ MERGED_S = 10.0
 """Seconds of merging that say as much as what was foretold."""
 
 
-class Estimate(NamedTuple):
+class TimeEstimate(NamedTuple):
     """What a merge takes."""
 
     seconds: Mapping[str, float]
@@ -52,13 +52,13 @@ class Estimate(NamedTuple):
         return sum(self.seconds.get(name, 0.0) for name in names) / self.threads
 
 
-def nominal(plan: Plan) -> Estimate | None:
+def nominal(plan: Plan) -> TimeEstimate | None:
     """Estimate by the shapes alone; None where the method streams, and reading takes the time."""
     names = [name for name in plan.shapes if len(plan.spec[name].shape) > 1 and name not in plan.spanned]
     if not plan.method.whole or not names:
         return None
     seconds = {name: NOMINAL_S * len(plan.inputs) * work_of(plan.spec[name].shape) for name in names}
-    return Estimate(seconds, compute_threads(plan.bytes_held))
+    return TimeEstimate(seconds, compute_threads(plan.bytes_held))
 
 
 def work_of(shape: tuple[int, ...]) -> float:

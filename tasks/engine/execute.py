@@ -17,7 +17,7 @@ from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import Piece, cut, parts
-from tasks.engine.estimate import Estimate
+from tasks.engine.estimate import TimeEstimate
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.output import Output, Written, open_output
@@ -37,7 +37,7 @@ def execute(
     max_shard_bytes: int,
     devices: Sequence[str],
     on_progress: OnProgress = untold,
-    expected: Estimate | None = None,
+    expected: TimeEstimate | None = None,
 ) -> list[Written]:
     """Write each variant's weight files into its directory, resuming what a killed execution left there.
 

@@ -16,7 +16,7 @@ from tasks.checkpoints.numbers import Numbers
 from tasks.checkpoints.weights import WeightReader
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import as_stack
-from tasks.engine.estimate import NOMINAL_S, Estimate, nominal, work_of
+from tasks.engine.estimate import NOMINAL_S, TimeEstimate, nominal, work_of
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.plan import Plan
 from tasks.merging.block import Block
@@ -37,13 +37,13 @@ WARMS_UP = 32
 """Size of the first matrix, which loads the libraries and does not count."""
 
 
-def foretell(plan: Plan, devices: Sequence[str]) -> Estimate | None:
+def foretell(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
     """Estimate a merge that is about to begin: by a sample, unless it is over in the time that this takes."""
     guess = nominal(plan)
     return sampled(plan, devices) if guess and guess.total > SMALL_S else guess
 
 
-def sampled(plan: Plan, devices: Sequence[str]) -> Estimate | None:
+def sampled(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
     """Estimate by solving a few matrices of each shape, cropped where they are large; None as `nominal`.
 
     It gives up after `GIVES_UP_S`, and writes nothing.
@@ -76,7 +76,7 @@ def sampled(plan: Plan, devices: Sequence[str]) -> Estimate | None:
             future.cancel()
     taken = {crop: future.result() for crop, future in running.items() if _is_known(future)} | late
     seconds = _extrapolated(plan, guess.seconds, groups, taken)
-    return Estimate(seconds, blocks.threads, len(taken) - len(late), at_least=bool(late))
+    return TimeEstimate(seconds, blocks.threads, len(taken) - len(late), at_least=bool(late))
 
 
 class _Crop(NamedTuple):

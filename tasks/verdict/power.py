@@ -36,7 +36,7 @@ def power_of(gain: float, design: Design, level: float) -> float:
     return float(nct.sf(t.ppf(1 - level, df), df, gain / design.error))
 
 
-def found_with(design: Design, look: int, spending: Spending, vault: Design | None = None) -> float:
+def smallest_gain(design: Design, look: int, spending: Spending, vault: Design | None = None) -> float:
     """Return the smallest gain that is promoted in `POWER` of the cases at the how many-th look.
 
     With a vault the gain has to show there too, at its own level.
@@ -54,7 +54,7 @@ def found_with(design: Design, look: int, spending: Spending, vault: Design | No
 
 
 def items_for(gain: float, design: Design, look: int, spending: Spending, vault: Design | None = None) -> int:
-    """Return how many items would find this gain as `found_with` does; a vault grows with them."""
+    """Return how many items would find this gain as `smallest_gain` does; a vault grows with them."""
     few, many = 0, design.items
     while _finds(design, vault, many, look, spending) > gain:
         few, many = many, 2 * many
@@ -71,4 +71,4 @@ def _finds(design: Design, vault: Design | None, items: int, look: int, spending
     if items < 2:
         return math.inf
     beside = vault.sized(max(2, round(vault.items * items / design.items))) if vault else None
-    return found_with(design.sized(items), look, spending, beside)
+    return smallest_gain(design.sized(items), look, spending, beside)

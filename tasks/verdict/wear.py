@@ -4,8 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-LEVEL = 0.025
-"""One-sided: the lower end of a 95 % interval has to be above the bar."""
+from tasks.verdict.intervals import LEVEL
+
 CONFIRMING = 0.10
 """One-sided level at which a vault confirms what the test items found."""
 BUDGET = 0.1

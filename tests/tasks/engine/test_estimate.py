@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine.estimate import Estimate, duration, nominal
+from tasks.engine.estimate import TimeEstimate, duration, nominal
 from tests.support.engine_runs import params_for, plan_for, write_noise
 
 
@@ -25,7 +25,7 @@ def test_every_matrix_has_its_time_in_proportion_to_its_work(tmp_path: Path) -> 
 def test_what_is_left_follows_the_pace(seconds: list[float], threads: int, pace: float) -> None:
     """It lies between what was expected and what the pace seen so far makes of it."""
     names = [str(i) for i in range(len(seconds))]
-    expected = Estimate(dict(zip(names, seconds, strict=True)), threads, 3, at_least=False)
+    expected = TimeEstimate(dict(zip(names, seconds, strict=True)), threads, 3, at_least=False)
     assert expected.left(names, names, 0.0) == f"about {duration(expected.total)} left"
     for done in range(1, len(names)):
         rest = sum(seconds[done:]) / threads

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from tasks.verdict.intervals import POWER
-from tasks.verdict.power import Design, found_with, items_for, power_of
-from tasks.verdict.wear import LEVEL, level_at
+from tasks.verdict.intervals import LEVEL, POWER
+from tasks.verdict.power import Design, items_for, power_of, smallest_gain
+from tasks.verdict.wear import level_at
 
 
 def share_shown(gain: float, design: Design, level: float, draws: int = 4000) -> float:
@@ -22,26 +22,28 @@ def share_shown(gain: float, design: Design, level: float, draws: int = 4000) ->
 )
 @pytest.mark.parametrize("look", [1, 10])
 def test_the_smallest_gain_is_found_four_times_in_five(design: Design, look: int) -> None:
-    gain = found_with(design, look, "alpha")
+    gain = smallest_gain(design, look, "alpha")
     assert share_shown(gain, design, level_at(look, "alpha")) == pytest.approx(POWER, abs=0.02)
 
 
 def test_on_many_items_it_is_nearly_three_standard_errors() -> None:
     design = Design(10_000, 1.0, 10_000)
-    assert found_with(design, 1, "none") == pytest.approx(2.8 * design.error, rel=0.01)
-    assert found_with(design, 100, "none") == found_with(design, 1, "none")
-    assert found_with(design, 100, "alpha") > 1.5 * found_with(design, 1, "alpha")
+    assert smallest_gain(design, 1, "none") == pytest.approx(2.8 * design.error, rel=0.01)
+    assert smallest_gain(design, 100, "none") == smallest_gain(design, 1, "none")
+    assert smallest_gain(design, 100, "alpha") > 1.5 * smallest_gain(design, 1, "alpha")
 
 
 def test_clusters_cost_items() -> None:
     alone = Design(1500, 0.3, 1500)
     together = alone._replace(clusters=150, inflation=1.9)
-    assert found_with(together, 1, "none") == pytest.approx(1.9**0.5 * found_with(alone, 1, "none"), rel=0.01)
+    assert smallest_gain(together, 1, "none") == pytest.approx(
+        1.9**0.5 * smallest_gain(alone, 1, "none"), rel=0.01
+    )
 
 
 def test_a_vault_costs_little() -> None:
     design = Design(1500, 0.3, 1500)
-    alone, confirmed = found_with(design, 1, "none"), found_with(design, 1, "none", design)
+    alone, confirmed = smallest_gain(design, 1, "none"), smallest_gain(design, 1, "none", design)
     assert alone < confirmed < 1.1 * alone
     both = power_of(confirmed, design, LEVEL) * power_of(confirmed, design, 0.1)
     assert both == pytest.approx(POWER, abs=1e-4)
@@ -50,9 +52,9 @@ def test_a_vault_costs_little() -> None:
 @pytest.mark.parametrize("vault", [None, Design(500, 0.3, 500)])
 def test_so_many_items_find_the_gain_and_hardly_fewer_do(vault: Design | None) -> None:
     design = Design(1500, 0.3, 1500)
-    gain = 0.3 * found_with(design, 1, "none", vault)
+    gain = 0.3 * smallest_gain(design, 1, "none", vault)
     items = items_for(gain, design, 1, "none", vault)
     assert items / 1500 == pytest.approx(1 / 0.3**2, rel=0.02)
     beside = vault and vault.sized(round(500 * items / 1500))
-    assert found_with(design.sized(items), 1, "none", beside) <= gain * 1.001
+    assert smallest_gain(design.sized(items), 1, "none", beside) <= gain * 1.001
     assert items_for(10 * gain, design, 1, "none", vault) < 1500

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from tasks.verdict.wear import BUDGET, LEVEL, chance_of_error, level_at, optimism
+from tasks.verdict.intervals import LEVEL
+from tasks.verdict.wear import BUDGET, chance_of_error, level_at, optimism
 
 
 def test_without_spending_every_look_costs_the_same() -> None:
