@@ -104,7 +104,8 @@ class _Answers:
 
     def _say(self) -> None:
         if self._now:
-            print(f"evaluate: {self._now}{self._left(self._now)}", file=self._stream, flush=True)
+            self._stream.write(f"evaluate: {self._now}{self._left(self._now)}\n")  # whole: two threads say it
+            self._stream.flush()
 
     def _left(self, now: ItemsAnswered) -> str:
         """Return how long the rest takes at the speed so far, which starts when this process does."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-TIME_LIMIT_S = 10
+TIME_LIMIT_S = 5
 
 
 def dataset_commit(name: str) -> str | None:

@@ -157,13 +157,22 @@ def _configuration(model_dir: Path) -> tuple[Any, Any]:
     from transformers import AutoConfig, AutoTokenizer
 
     try:
-        return AutoConfig.from_pretrained(model_dir, **SAFE), AutoTokenizer.from_pretrained(model_dir, **SAFE)
+        config = AutoConfig.from_pretrained(model_dir, **SAFE)
+    except Exception as error:
+        raise _not_loaded(model_dir, error) from error
+    try:
+        return config, AutoTokenizer.from_pretrained(model_dir, **SAFE)
     except Exception as error:
         raise BadInput(
             model_dir,
-            f"cannot be loaded as a causal language model with its tokenizer ({brief(error)})",
-            "save the tokenizer beside the weights (the Trainer's processing_class does), or leave it out",
+            f"has no tokenizer that can be loaded ({brief(error)})",
+            "save it beside the weights, as the Trainer does with processing_class=tokenizer",
         ) from error
+
+
+def _not_loaded(model_dir: Path, error: Exception) -> BadInput:
+    problem = f"cannot be loaded as a causal language model ({brief(error)})"
+    return BadInput(model_dir, problem, "mend it, or leave it out")
 
 
 def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
@@ -176,11 +185,7 @@ def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
             model_dir, dtype="auto", use_safetensors=True, output_loading_info=True, **SAFE
         )
     except Exception as error:
-        raise BadInput(
-            model_dir,
-            f"cannot be loaded as a causal language model ({brief(error)})",
-            "mend it, or leave it out",
-        ) from error
+        raise _not_loaded(model_dir, error) from error
     model, info = loaded
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])

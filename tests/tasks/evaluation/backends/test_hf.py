@@ -211,7 +211,7 @@ class TestRefusing:
         model = shutil.copytree(tiny, tmp_path / "model")
         for path in model.glob("tokenizer*"):
             path.unlink()
-        with pytest.raises(BadInput, match="model with its tokenizer .*; save the tokenizer beside"):
+        with pytest.raises(BadInput, match="has no tokenizer that can be loaded .*; save it beside"):
             run(model, folder)
         assert not loaded
 
