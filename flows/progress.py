@@ -109,7 +109,7 @@ class _Answers:
 
     def _left(self, now: ItemsAnswered) -> str:
         """Return how long the rest takes at the speed so far, which starts when this process does."""
-        if now.done <= self._first:
+        if not self._first < now.done < now.total:
             return ""
         seconds = (time.monotonic() - self._since) / (now.done - self._first) * (now.total - now.done)
         return f", {seconds / 60:.0f} min left" if seconds >= 60 else f", {seconds:.0f} s left"

@@ -22,5 +22,5 @@ def check_clusters(task: str, documents: Iterable[Mapping[str, Any]], field: str
             raise BadInput(
                 "evaluate.cluster",
                 f"document {place} of {task} has no {field}",
-                f"name a field that every document of {task} has; a mapping names one for each task",
+                "name one that every document has, or the field of each task in a mapping",
             )

@@ -29,7 +29,12 @@ def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec
     if not index.keys() >= set(names):
         index = {**_shipped(), **index}
     finder = TaskFinder(index, include_path)
-    found = {spec.name: spec for name in names for spec in finder.find(name, {})}
+    found: dict[str, TaskSpec] = {}
+    for spec in (spec for name in names for spec in finder.find(name, {})):
+        if found.setdefault(spec.name, spec).digest != spec.digest:
+            raise BadInput(
+                "evaluate.tasks", f"two tasks are called {spec.name}", "rename one, or leave it out"
+            )
     return list(found.values())
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from tasks.base.errors import BadInput
 from tasks.evaluation.hub_data import dataset_commit
-from tasks.evaluation.task_spec import Config, TaskSpec, group_spec, read_task, task_spec
+from tasks.evaluation.samples import NLL
+from tasks.evaluation.task_spec import Config, TaskSpec, aggregated, group_spec, read_task, task_spec
 
 GROUP_KEYS = {"group", "group_alias", "task", "aggregate_metric_list", "metadata"}
 """What a group's file says of the group itself; everything else overrides what its tasks' files say."""
@@ -54,13 +55,14 @@ class TaskFinder:
     def _group(
         self, group: Config, name: str, overrides: Config, within: Sequence[str], file: Path
     ) -> Iterator[TaskSpec]:
-        """Yield a group that aggregates metrics as one spec, of another one what is in it."""
+        """Yield a group with a metric of all its tasks as one spec; of another one what is in it."""
         down = {**{key: group[key] for key in group.keys() - GROUP_KEYS}, **overrides}
         listed = group.get("task") or []
         items = [listed] if isinstance(listed, str) else listed
         children = [child for item in items for child in self.find(item, down, (*within, name), file)]
-        if group.get("aggregate_metric_list"):
-            yield group_spec(name, group, children)
+        spec = group_spec(name, group, children)
+        if any(_all_report(spec.members, str(own["metric"])) for own in aggregated(group)):
+            yield spec
         else:
             yield from children
 
@@ -70,3 +72,10 @@ class TaskFinder:
         near = difflib.get_close_matches(name, self._index, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "see lm-eval's task list, or add a YAML file"
         return BadInput("evaluate.tasks", f"unknown task {name}", hint)
+
+
+def _all_report(tasks: Sequence[TaskSpec], metric: str) -> bool:
+    """Tell whether every task may report a metric; one whose file lists none has lm-eval's defaults."""
+    listed = [task.config.get("metric_list") for task in tasks]
+    named = [[getattr(own["metric"], "__name__", own["metric"]) for own in each] for each in listed if each]
+    return metric == NLL or all(metric in names for names in named)

@@ -36,6 +36,8 @@ def test_a_document_without_the_field_is_named_before_a_model_loads(
     passages = [{**row, "passage": "p"} for row in rows(12)]
     del passages[7]["passage"]
     (tmp_path / "data" / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in passages))
-    with pytest.raises(BadInput, match="evaluate.cluster: document 7 of likely has no passage; name a field"):
+    with pytest.raises(
+        BadInput, match="evaluate.cluster: document 7 of likely has no passage; name one that"
+    ):
         run(tiny, folder, ("likely",), "likely/nll", cluster="passage")
     assert not loaded

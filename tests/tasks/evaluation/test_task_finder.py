@@ -36,6 +36,16 @@ def test_a_tag_and_a_group_without_metrics_stand_for_what_is_in_them(folder: Pat
     assert load(folder, "both") == {"exam": ("easy", "hard", "letters"), "spell": ()}
 
 
+def test_so_does_a_group_none_of_whose_metrics_all_its_tasks_have(folder: Path) -> None:
+    """As lm-eval's leaderboard: each of its metrics is one of a few tasks."""
+    write_groups(folder, True)
+    metrics = "aggregate_metric_list: [{metric: acc}, {metric: exact_match}]\n"
+    (folder / "board.yaml").write_text(f"group: board\ntask: [exam, spell]\n{metrics}")
+    assert load(folder, "board") == {"exam": ("easy", "hard", "letters"), "spell": ()}
+    (folder / "board.yaml").write_text(f"group: board\ntask: [exam, likely]\n{metrics}")
+    assert load(folder, "board") == {"board": ("easy", "hard", "letters", "likely")}
+
+
 def test_what_is_named_twice_comes_once(folder: Path) -> None:
     write_groups(folder, True)
     assert list(load(folder, "easy", "sciences_tasks", "exam", "both")) == ["easy", "hard", "exam", "spell"]
@@ -62,6 +72,14 @@ def test_a_group_overrides_what_its_tasks_say_and_an_item_what_the_group_says(fo
     assert ours == {
         name: (task.config.num_fewshot, task.config.target_delimiter) for name, task in built.items()
     }
+
+
+def test_two_settings_of_one_task_need_two_names(folder: Path) -> None:
+    write_groups(folder, True)
+    (folder / "own.yaml").write_text("group: own\nnum_fewshot: 1\ntask: [easy]\n")
+    assert load(folder, "own") == load(folder, "easy") == {"easy": ()}
+    with pytest.raises(BadInput, match="two tasks are called easy; rename one"):
+        load_tasks(["own", "easy"], folder)
 
 
 def test_a_task_defined_in_a_group_is_named_after_it(folder: Path) -> None:
