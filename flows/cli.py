@@ -124,11 +124,12 @@ def inspect_command(
 @app.command("evaluate")
 def evaluate_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Measure the merge beside the models it could replace, and judge it."""
-    from flows.progress import say
+    from flows.progress import answer_progress
     from tasks.evaluate_merge import evaluate_merge
 
     p = read_params(params, set_)
-    evaluation = evaluate_merge(p.evaluate, p.register_, ARTIFACTS, lambda label: say(f"evaluate: {label}"))
+    with answer_progress() as on_answers:
+        evaluation = evaluate_merge(p.evaluate, p.register_, ARTIFACTS, on_answers)
     print(evaluation.verdict.sentence)
 
 

@@ -16,7 +16,7 @@ from tasks.doctor.finding import Finding, Level
 from tasks.doctor.findings_table import findings_text
 from tasks.doctor.gpu import check_gpu
 from tasks.doctor.merging import check_merging
-from tasks.doctor.parameters import check_evaluation, check_source
+from tasks.doctor.parameters import check_chat_template, check_evaluation, check_source
 from tasks.doctor.prefect_server import (
     Deployment,
     Limit,
@@ -66,6 +66,7 @@ def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
     if params:
         quick += [
             Check("source", partial(check_source, params)),
+            Check("chat template", partial(check_chat_template, params)),
             Check("git and DVC", partial(check_versioning, params.version, root)),
             Check("training runs", partial(check_training_runs, params, root)),
             Check("disk", partial(check_disk, params, root)),

@@ -11,11 +11,11 @@ from prefect.states import Completed
 
 from flows.device_lock import device_lock
 from flows.mark_crashed import mark_crashed
-from flows.progress import say, tensor_progress
+from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
 from tasks.base.records import Evaluation, Registration
-from tasks.evaluate_merge import evaluate_merge
+from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run
 from tasks.jobs.identity import identity_of, key_of
@@ -35,6 +35,7 @@ _look = stage(observe, "look at {address}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
 _fetch = stage(fetch_run, "fetch {params.source}", network=True)
 _select = stage(select_checkpoints, "select {params.rule}")
+_suits = stage(check_selection, "check the checkpoints for the evaluation")
 _merge = stage(merge_checkpoints, "merge by {params.method}")
 _evaluate = stage(evaluate_merge, "evaluate on {params.primary}", network=True)
 _register = stage(register_model, "register as {params.name}", network=True)
@@ -129,6 +130,7 @@ def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
     """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`."""
     _select(params.select, artifacts)
+    _suits(params.evaluate, artifacts)
     with device_lock(params):
         before = None if again else Ledger().merged_as(identity)
         if before:
@@ -137,7 +139,8 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
             report = _merge(params.merge, artifacts, on_progress)
         for note in report.notes:
             say(f"merge: {note}")
-        evaluation = _evaluate(params.evaluate, params.register_, artifacts, _say_model)
+        with answer_progress() as on_answers:
+            evaluation = _evaluate(params.evaluate, params.register_, artifacts, on_answers)
     _show(evaluation)
     registration = _register(params.register_, artifacts, claim.confirm)
     versioned = _version(params, artifacts, identity, claim.confirm)
@@ -158,10 +161,6 @@ def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry]:
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence
     return Completed(name="NothingToDo", message=message, data=entry)
-
-
-def _say_model(label: str) -> None:
-    say(f"evaluate: {label}")
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -2,14 +2,17 @@
 
 import resource
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     DownloadColumn,
+    MofNCompleteColumn,
     Progress,
     ProgressColumn,
     TextColumn,
@@ -17,6 +20,7 @@ from rich.progress import (
 )
 
 from tasks.engine.progress import Headway, OnProgress
+from tasks.evaluation.progress import ItemsAnswered, OnAnswers
 
 PLAIN_EVERY_S = 9.0
 """Seconds between plain lines: with what a merge takes to say where it is, less than 10."""
@@ -25,7 +29,7 @@ PLAIN_EVERY_S = 9.0
 def make_bar(what: str, *columns: ProgressColumn) -> Progress:
     """Make a progress bar on stderr that shows only on a terminal."""
     shown = (TextColumn(f"{what} {{task.description}}"), BarColumn(), *columns, TimeRemainingColumn())
-    return Progress(*shown, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    return Progress(*shown, console=Console(file=sys.stderr), transient=True, disable=not sys.stderr.isatty())
 
 
 @contextmanager
@@ -46,6 +50,69 @@ def tensor_progress(what: str = "merge") -> Iterator[OnProgress]:
         yield show
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     say(f"{what}: {time.monotonic() - start:.1f} s, peak memory of this process {peak / 1e6:.0f} MB")
+
+
+@contextmanager
+def answer_progress() -> Iterator[OnAnswers]:
+    """Yield a function that shows how far an evaluation is; the time left is that of the model at work."""
+    shown = _Answers(sys.stderr)
+    stopped = threading.Event()
+    repeat = threading.Thread(target=shown.repeat, args=(stopped,), daemon=True)
+    with make_bar("evaluate", MofNCompleteColumn()) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(answered: ItemsAnswered) -> None:
+            if bar.disable:
+                shown.take(answered)
+            else:
+                total = answered.total or None
+                bar.update(task, description=str(answered), completed=answered.done, total=total)
+
+        if bar.disable:
+            repeat.start()
+        try:
+            yield show
+        finally:
+            stopped.set()
+            if bar.disable:
+                repeat.join()
+
+
+class _Answers:
+    """The plain lines of an evaluation: one when a model's turn comes, then one every `PLAIN_EVERY_S`.
+
+    A thread says them: a single batch may take longer than that.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream  # libraries' own bars are silenced by replacing sys.stderr
+        self._now: ItemsAnswered | None = None
+        self._first = 0
+        self._since = 0.0
+
+    def take(self, answered: ItemsAnswered) -> None:
+        new = self._now is None or self._now.model != answered.model
+        if new or not (self._now and self._now.total):
+            self._first, self._since = answered.done, time.monotonic()
+        self._now = answered
+        if new:
+            self._say()
+
+    def repeat(self, stopped: threading.Event) -> None:
+        while not stopped.wait(PLAIN_EVERY_S):
+            self._say()
+
+    def _say(self) -> None:
+        if self._now:
+            self._stream.write(f"evaluate: {self._now}{self._left(self._now)}\n")  # whole: two threads say it
+            self._stream.flush()
+
+    def _left(self, now: ItemsAnswered) -> str:
+        """Return how long the rest takes at the speed so far, which starts when this process does."""
+        if not self._first < now.done < now.total:
+            return ""
+        seconds = (time.monotonic() - self._since) / (now.done - self._first) * (now.total - now.done)
+        return f", {seconds / 60:.0f} min left" if seconds >= 60 else f", {seconds:.0f} s left"
 
 
 def say(text: str) -> None:

@@ -12,7 +12,8 @@ from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_average
-from tasks.evaluation.measure import evaluate_model
+from tasks.evaluation.measure import check_model, evaluate_model
+from tasks.evaluation.progress import ItemsAnswered, OnAnswers, ignore_answers
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import check_tasks
 from tasks.evaluation.task_spec import TaskSpec
@@ -28,8 +29,6 @@ from tasks.reporting.lore_summary import summarise
 from tasks.sources.staging import staged
 from tasks.verdict.gate import evaluate_results
 
-OnModel = Callable[[str], None]
-
 
 class Contender(NamedTuple):
     """A model to evaluate; its directory is looked up only when results are missing."""
@@ -42,7 +41,7 @@ def evaluate_merge(
     params: EvaluateParams,
     registry: RegisterParams,
     artifacts: Path,
-    on_model: OnModel = lambda label: None,
+    on_answers: OnAnswers = ignore_answers,
 ) -> Evaluation:
     """Publish artifacts/evaluation: scores, paired differences, per-item results, figures, the verdict.
 
@@ -64,11 +63,20 @@ def evaluate_merge(
     with publishing(published, made_from) as out:
         contenders = _contenders(selection, merge, artifacts, scratch=out / "average")
         contenders += [reigning] if reigning else []
-        results = {c.record.role: _evaluate(c, specs, params, on_model) for c in contenders}
+        results = {}
+        for number, contender in enumerate(contenders, 1):
+            turn = ItemsAnswered(contender.record.label, number, len(contenders))
+            results[contender.record.role] = _evaluate(contender, specs, params, turn, on_answers)
         shutil.rmtree(out / "average", ignore_errors=True)
         evaluation = evaluate_results([c.record for c in contenders], results, params)
         _write(out, evaluation, results, TrainingRun.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
+
+
+def check_selection(params: EvaluateParams, artifacts: Path) -> None:
+    """Raise BadInput, before the merge, where the checkpoints cannot be asked the evaluation's tasks."""
+    last = Selection.read(artifacts / "selection" / "selection.json").last
+    check_model(staged(last, artifacts), check_tasks(params), params)
 
 
 def _champion(registry: RegisterParams, merge: MergeReport) -> Contender | None:
@@ -117,10 +125,20 @@ def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
 
 
 def _evaluate(
-    contender: Contender, specs: Sequence[TaskSpec], params: EvaluateParams, on_model: OnModel
+    contender: Contender,
+    specs: Sequence[TaskSpec],
+    params: EvaluateParams,
+    turn: ItemsAnswered,
+    on_answers: OnAnswers,
 ) -> dict[str, TaskResult]:
-    on_model(contender.record.label)
-    return evaluate_model(contender.directory, contender.record.digest, specs, params)
+    on_answers(turn)
+    return evaluate_model(
+        contender.directory,
+        contender.record.digest,
+        specs,
+        params,
+        lambda done, total: on_answers(turn._replace(done=done, total=total)),
+    )
 
 
 def _write(

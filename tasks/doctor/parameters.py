@@ -1,5 +1,6 @@
 """Checking that the training run and the evaluation tasks in params.yaml exist."""
 
+import json
 from pathlib import Path
 
 from tasks.base.errors import BadInput
@@ -40,6 +41,29 @@ def check_evaluation(params: Params) -> list[Finding]:
     except BadInput as error:
         return [Finding("Parameters", error.subject, error.problem, "problem", error.remedy)]
     return [Finding("Parameters", "evaluate.tasks", ", ".join(asked.tasks))]
+
+
+def check_chat_template(params: Params) -> list[Finding]:
+    """Check that a chat model is asked as one: the newest checkpoint of fetch.source says what it is."""
+    source = params.fetch.source
+    directory = source_of(source).directory_of(source)
+    checkpoints = numbered_checkpoints(directory) if directory and directory.is_dir() else []
+    if params.evaluate.chat_template or not checkpoints or not _has_chat_template(checkpoints[-1][1]):
+        return []
+    text = f"the checkpoints of {source} have a chat template, which evaluation does not apply"
+    remedy = "set evaluate.chat_template: true, unless the tasks are meant for plain text"
+    return [Finding("Parameters", "evaluate.chat_template", text, "warning", remedy)]
+
+
+def _has_chat_template(checkpoint: Path) -> bool:
+    """Look for a template where transformers 5 and 4 keep it."""
+    try:
+        settings = json.loads((checkpoint / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        settings = {}
+    return (checkpoint / "chat_template.jinja").is_file() or bool(
+        isinstance(settings, dict) and settings.get("chat_template")
+    )
 
 
 def _comes_with(place: Path, source: str) -> bool:

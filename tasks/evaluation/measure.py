@@ -4,17 +4,20 @@ import contextlib
 import logging
 import os
 import random
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import deepcopy
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable, brief
 from tasks.base.records import digest_of
 from tasks.evaluation import backends
-from tasks.evaluation.result_cache import cache_path, load, store
+from tasks.evaluation.answers import AnswerFile, RememberingModel
+from tasks.evaluation.clusters import check_clusters, cluster_field
+from tasks.evaluation.groups import group_result
+from tasks.evaluation.result_cache import answers_path, cache_path, load, store
 from tasks.evaluation.results import TaskResult, full_name
 from tasks.evaluation.samples import Sample, task_result
 from tasks.evaluation.task_files import check_asked, named_metrics
@@ -24,33 +27,58 @@ from tasks.parameters.evaluation import EvaluateParams
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
-CODE = 1
+CODE = 2
 """Part of the cache key; to be raised when what is kept of an lm-eval run changes."""
 
 CHATTY = ("lm_eval", "datasets")
+ASKED = {
+    "limit",
+    "num_fewshot",
+    "seed",
+    "backend",
+    "chat_template",
+    "system_instruction",
+    "fewshot_as_multiturn",
+    "generation",
+}
+"""The parameters that decide what a model is asked, besides its task."""
+
+OnItems = Callable[[int, int], None]
+"""Called with the items answered and how many there are, after every answer."""
 
 
 def evaluate_model(
-    locate: Callable[[], Path], model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateParams
+    locate: Callable[[], Path],
+    model_digest: str,
+    tasks: Sequence[TaskSpec],
+    params: EvaluateParams,
+    on_items: OnItems = lambda done, total: None,
 ) -> dict[str, TaskResult]:
-    """Measure a model on every task, item by item, reusing the results of earlier runs.
+    """Measure a model on every task and group, item by item, reusing the results of earlier runs.
 
     `locate` returns the model's directory; it is called only when a result is missing. The model is freed
-    before this returns.
+    before this returns. Answers are kept as they come: after a kill the same call goes on at the next item.
     Raises BadInput for metrics that no task reports, data that cannot be read and models that cannot be
-    loaded, Unavailable when a data set's server does not answer.
+    loaded or asked, Unavailable when a data set's server does not answer.
     """
     check_asked(tasks, params)
     paths = result_paths(model_digest, tasks, params)
     results = _kept(paths)
-    missing = [task for task in tasks if task.name not in results]
-    with contextlib.closing(_measure(locate, missing, params)) as measured:
-        for name, result in measured:
-            store(paths[name], result)
-            results[name] = result
+    missing = {leaf.digest: leaf for leaf in _leaves(tasks) if leaf.digest not in results}
+    with contextlib.closing(_measure(locate, list(missing.values()), paths, params, on_items)) as measured:
+        for digest, result in measured:
+            store(paths[digest], result)
+            results[digest] = result
+    found = _named(tasks, results)
     for key, metric in named_metrics(params):
-        full_name(results, metric, key)
-    return {task.name: results[task.name] for task in tasks}
+        full_name(found, metric, key)
+    return found
+
+
+def check_model(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
+    """Raise BadInput for a model that cannot be asked these tasks; reads no weights."""
+    leaves = {leaf.digest: leaf for leaf in _leaves(tasks)}
+    backends.backend_named(params.backend).check(model_dir, list(leaves.values()), params)
 
 
 def known_results(
@@ -59,49 +87,81 @@ def known_results(
     """Return the results of evaluate_model from disk alone; None when one is missing."""
     paths = result_paths(model_digest, tasks, params)
     results = _kept(paths)
-    return results if results.keys() == paths.keys() else None
+    return _named(tasks, results) if results.keys() == paths.keys() else None
 
 
 def result_paths(model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateParams) -> dict[str, Path]:
-    """Return the file of each task's result of a model."""
+    """Return the file of a model's result on each task, by the task's digest; groups have none."""
     settings = _settings(params)
-    return {task.name: cache_path(digest_of([model_digest, task.digest, settings])) for task in tasks}
+    return {
+        leaf.digest: cache_path(digest_of([model_digest, leaf.digest, cluster_field(leaf, params), settings]))
+        for leaf in _leaves(tasks)
+    }
+
+
+def _leaves(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+    return [leaf for task in tasks for leaf in (task.members or (task,))]
+
+
+def _named(tasks: Sequence[TaskSpec], results: Mapping[str, TaskResult]) -> dict[str, TaskResult]:
+    """Return the results of the tasks and groups that were asked for, from those of tasks by digest."""
+    return {
+        task.name: group_result(task, [results[member.digest] for member in task.members])
+        if task.members
+        else results[task.digest]
+        for task in tasks
+    }
 
 
 def _kept(paths: Mapping[str, Path]) -> dict[str, TaskResult]:
-    return {name: result for name, path in paths.items() if (result := load(path))}
+    return {digest: result for digest, path in paths.items() if (result := load(path))}
 
 
 def _settings(params: EvaluateParams) -> dict[str, Any]:
     """Return the settings that decide the numbers, besides model and task."""
-    chosen = params.model_dump(include={"limit", "num_fewshot", "seed"})
-    # The default backend is left out, so that results from before there was a choice stay valid.
-    named = params.model_dump(include={"backend"}, exclude_defaults=True)
     own = backends.backend_named(params.backend).settings(params)
-    return {**chosen, **named, **own, "lm_eval": version("lm_eval"), "code": CODE}
+    return {**params.model_dump(include=ASKED), **own, "lm_eval": version("lm_eval"), "code": CODE}
 
 
 def _measure(
-    locate: Callable[[], Path], tasks: Sequence[TaskSpec], params: EvaluateParams
+    locate: Callable[[], Path],
+    tasks: Sequence[TaskSpec],
+    paths: Mapping[str, Path],
+    params: EvaluateParams,
+    on_items: OnItems,
 ) -> Generator[tuple[str, TaskResult], None, None]:
-    """Yield each task's result as soon as it is there; data is read first, because it fails sooner."""
+    """Yield each task's digest and result as soon as it is there; data is read first: it fails sooner.
+
+    A task's answers are removed when the next result is asked for: this one is stored by then.
+    """
     if not tasks:
         return
     backend = backends.backend_named(params.backend)
     with contextlib.ExitStack() as stack:
         with _quiet(backend.loggers):
-            built = [_build(task) for task in tasks]
+            built = [_build(task, params) for task in tasks]
             model_dir = locate()
+            backend.check(model_dir, tasks, params)
             model = backend(model_dir, params)
             stack.callback(model.free)
-        for spec, task in zip(tasks, built, strict=True):
-            with _quiet(backend.loggers, bars=sys.stderr.isatty()):
-                samples = _samples(model, task, params, where=f"{model_dir} on {spec.name}")
-            yield spec.name, task_result(task, samples)
+            sizes = [_size(task, params) for task in built]
+        for place, (spec, task) in enumerate(zip(tasks, built, strict=True)):
+            done, total = sum(sizes[:place]), sum(sizes)
+            answers = AnswerFile(answers_path(paths[spec.digest]))
+            told = partial(_tell, on_items, done, total)
+            remembering = partial(RememberingModel, answers=answers, on_items=told)
+            with _quiet(backend.loggers):
+                samples = _samples(model, remembering, task, params, where=f"{model_dir} on {spec.name}")
+            yield spec.digest, task_result(task, samples, cluster_field(spec, params))
+            answers.remove()
 
 
-def _build(spec: TaskSpec) -> Any:
-    """Return lm-eval's task object, its data loaded."""
+def _tell(on_items: OnItems, before: int, total: int, answered: int) -> None:
+    on_items(before + answered, total)
+
+
+def _build(spec: TaskSpec, params: EvaluateParams) -> Any:
+    """Return lm-eval's task object, its data loaded, with the settings of the parameters."""
     from lm_eval.tasks import TaskManager
 
     try:
@@ -116,13 +176,32 @@ def _build(spec: TaskSpec) -> Any:
         ) from error
     if getattr(task, "UNSAFE_CODE", False):
         raise BadInput("evaluate.tasks", f"{spec.name} would run code that the model writes", "leave it out")
+    if field := cluster_field(spec, params):
+        check_clusters(spec.name, task.eval_docs, field)
+    if task.get_config("output_type") == "generate_until":
+        chosen = params.generation.model_dump(mode="json", exclude_none=True)
+        task.set_config(key="generation_kwargs", value=chosen, update=True)
     return task
 
 
-def _samples(model: backends.Backend, task: Any, params: EvaluateParams, where: str) -> list[Sample]:
+def _size(task: Any, params: EvaluateParams) -> int:
+    """Return how many items of a task are asked."""
+    from lm_eval.evaluator_utils import get_sample_size
+
+    there = len(task.eval_docs)
+    return min(there, get_sample_size(task, params.limit) or there)
+
+
+def _samples(
+    model: backends.Backend,
+    remembering: Callable[[Any], RememberingModel],
+    task: Any,
+    params: EvaluateParams,
+    where: str,
+) -> list[Sample]:
     """Return what lm-eval logs per item; its failures become LorelineError."""
     try:
-        return model.answer(lambda lm: _run(lm, task, params), where)
+        return model.answer(lambda lm: _run(remembering(lm), task, params), where)
     except LorelineError:
         raise
     except Exception as error:
@@ -131,7 +210,7 @@ def _samples(model: backends.Backend, task: Any, params: EvaluateParams, where: 
         ) from error
 
 
-def _run(lm: "LM", task: Any, params: EvaluateParams) -> list[Sample]:
+def _run(lm: RememberingModel, task: Any, params: EvaluateParams) -> list[Sample]:
     """Run one task with every seed set, so that results do not depend on what ran before."""
     import lm_eval
     import numpy as np
@@ -147,28 +226,27 @@ def _run(lm: "LM", task: Any, params: EvaluateParams) -> list[Sample]:
     task.set_fewshot_seed(seed=params.seed)
     name = task.config.task
     found = lm_eval.evaluate(
-        lm=lm,
+        lm=cast("LM", lm),
         task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
         limit=params.limit,
         bootstrap_iters=0,
         log_samples=True,
-        fewshot_as_multiturn=False,
+        system_instruction=params.system_instruction,
+        apply_chat_template=params.chat_template,
+        fewshot_as_multiturn=params.fewshot_as_multiturn,
     )
     samples: list[Sample] = found["samples"][name]
     return samples
 
 
 @contextlib.contextmanager
-def _quiet(loggers: Sequence[str], bars: bool = False) -> Iterator[None]:
-    """Silence lm-eval's logs and those of `loggers`, and progress bars unless someone is watching."""
+def _quiet(loggers: Sequence[str]) -> Iterator[None]:
+    """Silence the logs of lm-eval and of `loggers`, and their progress bars: on_items tells how far it is."""
     levels = {name: logging.getLogger(name).level for name in (*CHATTY, *loggers)}
     for name in levels:
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        with contextlib.ExitStack() as stack:
-            if not bars:
-                nowhere = stack.enter_context(Path(os.devnull).open("w"))
-                stack.enter_context(contextlib.redirect_stderr(nowhere))
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
             yield
     finally:
         for name, level in levels.items():

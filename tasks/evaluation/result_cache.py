@@ -20,6 +20,11 @@ def cache_path(key: str) -> Path:
     return state_dir() / "evaluations" / f"{key}.json"
 
 
+def answers_path(result: Path) -> Path:
+    """Return the file of the answers from which the result in `result` is being made."""
+    return result.parent / "partial" / f"{result.stem}.jsonl"
+
+
 def load(path: Path) -> TaskResult | None:
     """Read a result; None when there is none or it is damaged."""
     try:

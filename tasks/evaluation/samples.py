@@ -15,8 +15,10 @@ LIKELIHOOD_TASKS = ("loglikelihood", "loglikelihood_rolling", "multiple_choice")
 Sample = dict[str, Any]
 
 
-def task_result(task: Any, samples: Sequence[Sample]) -> TaskResult:
+def task_result(task: Any, samples: Sequence[Sample], cluster: str | None) -> TaskResult:
     """Return the metrics that an lm-eval task reported, and the negative log-likelihood of its targets.
+
+    `cluster`: the field of the documents that says which items belong together; None: each for itself.
 
     Raises BadInput when a value is not finite, or when no metric has one number per item.
     """
@@ -40,6 +42,7 @@ def task_result(task: Any, samples: Sequence[Sample]) -> TaskResult:
         items=tuple(_identity(sample) for sample in first),
         values=values,
         higher_is_better=directions,
+        clusters=tuple(str(sample["doc"][cluster]) for sample in first) if cluster else (),
     )
 
 

@@ -1,17 +1,16 @@
 """Finding tasks by name, and checking tasks and metrics before a model is loaded."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
 from tasks.evaluation import backends
-from tasks.evaluation.task_spec import Config, TaskSpec, read_task, task_spec
+from tasks.evaluation.samples import NLL
+from tasks.evaluation.task_finder import TaskFinder
+from tasks.evaluation.task_spec import TaskSpec, aggregated
 from tasks.parameters.evaluation import EvaluateParams
-
-MEMBERS_SHOWN = 8
 
 PER_ITEM = {
     "loglikelihood": {"acc"},
@@ -23,12 +22,20 @@ PER_ITEM = {
 def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec]:
     """Find each named task, first below `include_path`, then among those that lm-eval ships.
 
-    Raises BadInput for unknown names, groups, broken YAML and missing data files.
+    A group that aggregates metrics is one spec with members; a tag, or a group that does not, stands for what
+    is in it. Raises BadInput for unknown names, broken YAML and missing data files.
     """
     index = _index(include_path) if include_path else {}
     if not index.keys() >= set(names):
         index = {**_shipped(), **index}
-    return [task_spec(name, _yaml_of(name, index, include_path)) for name in names]
+    finder = TaskFinder(index, include_path)
+    found: dict[str, TaskSpec] = {}
+    for spec in (spec for name in names for spec in finder.find(name, {})):
+        if found.setdefault(spec.name, spec).digest != spec.digest:
+            raise BadInput(
+                "evaluate.tasks", f"two tasks are called {spec.name}", "rename one, or leave it out"
+            )
+    return list(found.values())
 
 
 def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
@@ -40,8 +47,16 @@ def check_tasks(params: EvaluateParams) -> list[TaskSpec]:
 
 
 def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
-    """Raise BadInput for a metric of a task that is not evaluated, or that the task cannot report."""
+    """Raise BadInput for settings that do not fit the tasks, such as a metric that none of them reports."""
     specs = {task.name: task for task in tasks}
+    if params.fewshot_as_multiturn and not params.chat_template:
+        raise BadInput(
+            "evaluate.fewshot_as_multiturn", "needs a chat template", "set evaluate.chat_template: true"
+        )
+    leaves = {leaf.name for task in tasks for leaf in (task.members or (task,))}
+    for name in params.cluster if isinstance(params.cluster, dict) else ():
+        if name not in leaves:
+            raise BadInput("evaluate.cluster", f"{name} is no task that is evaluated", "correct its name")
     for key, name in named_metrics(params):
         task, _, metric = name.partition("/")
         if task not in specs:
@@ -50,7 +65,7 @@ def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
                 f"{name} is of a task that is not in evaluate.tasks ({', '.join(specs)})",
                 "add the task there",
             )
-        known = _reported(specs[task].config)
+        known = _reported(specs[task])
         if known and metric not in known:
             raise BadInput(
                 key, f"{task} does not report {metric}, only {', '.join(sorted(known))}", "take one of these"
@@ -64,12 +79,18 @@ def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
         yield "evaluate.margins", name
 
 
-def _reported(config: Config) -> set[str] | None:
-    """Return the metrics that a task will report; None where its file does not determine them."""
+def _reported(task: TaskSpec) -> set[str] | None:
+    """Return the metrics that a task or group will report; None where its file does not determine them."""
+    if task.members:
+        every = [found for member in task.members if (found := _reported(member))]
+        if len(every) < len(task.members):
+            return None
+        return set.intersection(*every) & {NLL, *(str(own["metric"]) for own in aggregated(task.config))}
+    config = task.config
     metrics, kind = config.get("metric_list"), config.get("output_type")
     if not metrics or kind not in PER_ITEM or config.keys() & {"process_results", "filter_list", "class"}:
         return None
-    return {"nll"} | (PER_ITEM[kind] & {str(metric["metric"]) for metric in metrics})
+    return {NLL} | (PER_ITEM[kind] & {str(metric["metric"]) for metric in metrics})
 
 
 def _index(include_path: Path) -> dict[str, Any]:
@@ -89,32 +110,3 @@ def _shipped() -> dict[str, Any]:
     from lm_eval.tasks import TaskManager
 
     return dict(TaskManager().task_index)
-
-
-def _yaml_of(name: str, index: Mapping[str, Any], include_path: Path | None) -> Path:
-    if name not in index:
-        for path in sorted(include_path.rglob("*.yaml")) if include_path else ():
-            read_task(path)  # a broken file may be what should have defined it
-        near = difflib.get_close_matches(name, index, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "see lm-eval's task list, or add a YAML file"
-        raise BadInput("evaluate.tasks", f"unknown task {name}", hint)
-    members = list(_members(name, index))
-    if members != [name]:
-        more = f" and {len(members) - MEMBERS_SHOWN} more" if len(members) > MEMBERS_SHOWN else ""
-        named = ", ".join(members[:MEMBERS_SHOWN]) + more
-        raise BadInput(
-            "evaluate.tasks", f"{name} is a group, which has no items of its own", f"name its tasks: {named}"
-        )
-    return Path(index[name].yaml_path)
-
-
-def _members(name: str, index: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the tasks of a group or tag; a task is its own only member."""
-    entry = index.get(name)
-    if entry is None or (entry.yaml_path and "group" not in entry.cfg):
-        yield name
-        return
-    for member in entry.cfg["task"] if entry.cfg else sorted(entry.tags):
-        child = member if isinstance(member, str) else member.get("task") or member.get("group")
-        if isinstance(child, str) and child != name:
-            yield from _members(child, index)

@@ -1,8 +1,8 @@
-"""A task as its YAML file defines it: configuration, data files and digest."""
+"""A task as its YAML file defines it: configuration, data and digest; or a group of such tasks."""
 
 import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -17,28 +17,54 @@ DataFiles = dict[str, list[str]] | list[str]
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """An lm-eval task whose data files and functions have been found."""
+    """An lm-eval task whose data files and functions have been found, or a group of such tasks."""
 
     name: str
     config: Config
-    """The configuration for lm-eval; local data files are absolute paths."""
+    """The configuration for lm-eval; data files are absolute paths, and a Hub data set is at a commit."""
     digest: str
     """Identity of the items: configuration, data, functions and lm-eval's version; paths do not count."""
+    members: tuple["TaskSpec", ...] = ()
+    """A group's tasks, each once, those of groups in it among them; a task has none."""
 
 
-def task_spec(name: str, path: Path) -> TaskSpec:
-    """Describe the task that the file at `path` defines; BadInput for broken YAML and missing data files."""
-    config = read_task(path, resolve_functions=True)
+def task_spec(name: str, config: Config, path: Path, commit_of: Callable[[str], str | None]) -> TaskSpec:
+    """Describe the task that `config` of the file at `path` defines.
+
+    `commit_of` returns the commit that a Hub data set is at, for one whose revision is not set.
+    Raises BadInput for missing data files.
+    """
     kwargs = dict(config.get("dataset_kwargs") or {})
     found = _found(kwargs["data_files"], path) if "data_files" in kwargs else []
-    identity = {**config, "dataset_kwargs": {**kwargs, "data_files": _contents(found)}}
-    if found:
-        config = {**config, "dataset_kwargs": {**kwargs, "data_files": found}}
+    if _is_on_hub(config, kwargs) and (commit := commit_of(config["dataset_path"])):
+        kwargs["revision"] = commit
+    identity = {**config, "task": name, "dataset_kwargs": {**kwargs, "data_files": _contents(found)}}
+    own = {**kwargs, "data_files": found} if found else kwargs
     digest = digest_of({"config": _identity(identity), "lm_eval": version("lm_eval")})
-    return TaskSpec(name=name, config=config, digest=digest)
+    return TaskSpec(name, {**config, "task": name, "dataset_kwargs": own}, digest)
 
 
-def read_task(path: Path, resolve_functions: bool = False) -> Config:
+def _is_on_hub(config: Config, kwargs: Config) -> bool:
+    """Tell whether a task's data is a data set of the Hub whose revision its file leaves open."""
+    path = config.get("dataset_path")
+    local = not isinstance(path, str) or kwargs.keys() & {"data_files", "data_dir"} or Path(path).exists()
+    return not local and "revision" not in kwargs and not config.keys() & {"class", "custom_dataset"}
+
+
+def group_spec(name: str, config: Config, children: Sequence[TaskSpec]) -> TaskSpec:
+    """Describe a group; the tasks of groups in it become its own, each once."""
+    leaves = {leaf.digest: leaf for child in children for leaf in (child.members or (child,))}
+    digest = digest_of({"group": name, "aggregate": _identity(aggregated(config)), "members": list(leaves)})
+    return TaskSpec(name, config, digest, tuple(leaves.values()))
+
+
+def aggregated(config: Config) -> list[Config]:
+    """Return what a group aggregates: for each metric its name, filters and weights; a task: nothing."""
+    listed = config.get("aggregate_metric_list") or []
+    return [listed] if isinstance(listed, dict) else list(listed)
+
+
+def read_task(path: Path, resolve_functions: bool = True) -> Config:
     """Read a task file as lm-eval does: `include` is followed, `!function` imports from its folder."""
     from lm_eval.tasks._yaml_loader import load_yaml
 

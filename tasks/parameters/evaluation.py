@@ -1,10 +1,36 @@
 """The section evaluate: tasks, metrics and the gate's bounds."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from tasks.parameters.section import Section
+
+ItemLimit = Annotated[
+    Annotated[int, Field(ge=2), Tag("count")] | Annotated[float, Field(gt=0, lt=1), Tag("share")],
+    Discriminator(lambda value: "share" if isinstance(value, float) and value < 1 else "count"),
+]
+BatchSize = Annotated[
+    Annotated[Literal["auto"], Tag("word")] | Annotated[int, Field(ge=1), Tag("number")],
+    Discriminator(lambda value: "word" if value == "auto" else "number"),
+]
+
+
+class GenerationParams(Section):
+    """How text is generated, as lm-eval's gen_kwargs say it; null: as the task's file says."""
+
+    max_gen_toks: Annotated[int, Field(ge=1)] | None = None
+    """Tokens after which an answer ends; lm-eval's default is 256."""
+    until: tuple[str, ...] | None = None
+    """Texts at which an answer ends."""
+    do_sample: bool | None = None
+    """Draw tokens at random, from evaluate.seed; false: take the likeliest."""
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    """Of sampling."""
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    """Sample among so many of the likeliest tokens."""
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Sample among the likeliest tokens that have this probability together."""
 
 
 class EvaluateParams(Section):
@@ -26,15 +52,25 @@ class EvaluateParams(Section):
     """Exceptions to `margin`, by task/metric."""
     guard_strictly: tuple[str, ...] = ()
     """Metrics, as task/metric, that must each be shown to fall by no more than their margin."""
-    limit: Annotated[int, Field(ge=2)] | None = None
-    """Evaluate only the first so many items of each task."""
+    limit: ItemLimit | None = None
+    """Evaluate only the first so many items of each task, or this share of them (0.5: the first half)."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     """Examples shown before each item; unset: what the task says."""
     backend: str = "hf"
     """What runs the models: hf (transformers), or another file of tasks/evaluation/backends."""
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    """Items per forward pass."""
+    batch_size: BatchSize = 64
+    """Items per forward pass; auto: as many as fit into a GPU's memory, 16 on the CPU."""
     device: str = "auto"
     """auto (a GPU when there is one), cpu, or cuda[:i]."""
     seed: int = 0
     """Seed of lm-eval's sampling."""
+    chat_template: bool | str = False
+    """Ask in the model's chat template; a name picks one where the model has several."""
+    system_instruction: str | None = None
+    """The system prompt of every item."""
+    fewshot_as_multiturn: bool = False
+    """Give the examples as turns of the chat, not as one text; needs chat_template."""
+    generation: GenerationParams = GenerationParams()
+    cluster: str | dict[str, str] | None = None
+    """The field of a task's documents that says which items belong together, such as passage_id; a mapping
+    names one for each task. Unset: what the task's metadata says under `cluster`, else no items do."""

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.publish import MANIFEST
-from tasks.evaluate_merge import evaluate_merge
+from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.backends import hf
+from tasks.evaluation.progress import ItemsAnswered
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.evaluation import EvaluateParams
@@ -173,3 +174,36 @@ def test_sources_are_untouched(artifacts: Path, params: EvaluateParams, store: R
     register_model(store, artifacts)
     assert [(p, p.stat().st_mtime_ns) for p in sorted(training.rglob("*"))] == before
     assert file_digests(training, (p for p in training.rglob("*") if p.is_file())) == digests
+
+
+def test_checkpoints_that_cannot_be_asked_are_refused_before_the_merge(
+    artifacts: Path, params: EvaluateParams, tmp_path: Path
+) -> None:
+    shutil.rmtree(artifacts / "merged")
+    check_selection(params, artifacts)
+    with pytest.raises(BadInput, match="has no chat template, and evaluate.chat_template asks for one"):
+        check_selection(params.model_copy(update={"chat_template": True}), artifacts)
+    for path in tmp_path.glob("training/*/tokenizer*"):
+        path.unlink()
+    shutil.rmtree(artifacts / "run")
+    fetch_run(FetchParams(source=str(tmp_path / "training"), settle=0), artifacts)
+    select_checkpoints(SelectParams(), artifacts)
+    with pytest.raises(
+        BadInput, match="checkpoint-3-.*: has no tokenizer that can be loaded .*; save it beside"
+    ):
+        check_selection(params, artifacts)
+
+
+def test_every_model_s_turn_and_answers_are_told(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    told: list[ItemsAnswered] = []
+    evaluate_merge(params, store, artifacts, told.append)
+    ends = {each.model: each for each in told}
+    assert [(each.of, each.done, each.total) for each in ends.values()] == [(4, 12, 12)] * 4
+    assert [each.label for each in ends.values()] == [
+        "last (checkpoint-3)",
+        "best (checkpoint-2)",
+        "average of 3",
+        "lore merge",
+    ]

@@ -2,12 +2,13 @@
 
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.base.errors import BadInput
+from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ class Backend(ABC):
         JSON-able: it is part of the key under which results are kept. Raises BadInput for a device, or a
         library, that cannot be used here.
         """
+
+    @staticmethod
+    @abstractmethod
+    def check(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
+        """Raise BadInput for a model that cannot be asked these tasks; reads no weights."""
 
     @abstractmethod
     def __init__(self, model_dir: Path, params: EvaluateParams) -> None:

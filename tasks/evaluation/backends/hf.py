@@ -2,7 +2,7 @@
 
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,23 @@ from typing import TYPE_CHECKING, Any
 from tasks.base.errors import BadInput, LorelineError, brief
 from tasks.base.threads import torch_threads_for
 from tasks.evaluation.backends import Backend, Samples
+from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 log = logging.getLogger(__name__)
+
+SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+SOFTMAX_DTYPE = "float32"
+"""Of log-softmax and the sum over a target's tokens: in bfloat16 that sum comes in steps of 0.25 nats."""
+AUTO_BATCH_CPU, AUTO_BATCH_GPU = 16, 256
+"""What `auto` starts with; on a GPU it is halved until a batch fits, the longest coming first."""
+MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names that lm-eval knows for the same, the first one counting most."""
+DEFAULT_MAX_GEN_TOKS = 256
+"""lm-eval's, where a task does not say."""
 
 
 class HuggingFace(Backend):
@@ -31,12 +42,38 @@ class HuggingFace(Backend):
         device = _device(params)
         kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
         versions = {package: version(package) for package in ("transformers", "torch")}
-        return {**versions, "device": kind, "dtype": "auto", "batch_size": params.batch_size}
+        return {
+            **versions,
+            "device": kind,
+            "dtype": "auto",
+            "softmax_dtype": SOFTMAX_DTYPE,
+            "batch_size": params.batch_size,
+        }
+
+    @staticmethod
+    def check(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
+        """Raise BadInput without a tokenizer, a wanted chat template, or room for what tasks generate."""
+        from lm_eval.models.utils import resolve_max_length
+
+        config, tokenizer = _configuration(model_dir)
+        _check_template(model_dir, tokenizer, params)
+        context = resolve_max_length(config, tokenizer)
+        for task in tasks:
+            if (wanted := _generated(task, params)) >= context:
+                raise BadInput(
+                    task.name,
+                    f"generates up to {wanted} tokens, and the context of {model_dir} holds {context} in all",
+                    "set evaluate.generation.max_gen_toks lower",
+                )
 
     def __init__(self, model_dir: Path, params: EvaluateParams) -> None:
         """Load the model onto the device that evaluate.device names."""
-        self._model, self._tokenizer = _load(model_dir, _device(params))
-        self._batch_size = params.batch_size
+        device = _device(params)
+        self._model, self._tokenizer = _load(model_dir, device)
+        auto = AUTO_BATCH_CPU if device == "cpu" else AUTO_BATCH_GPU
+        self._batch_size = auto if params.batch_size == "auto" else params.batch_size
+        named = params.chat_template if isinstance(params.chat_template, str) else None
+        self._template = {"chat_template": named} if named else {}
 
     def answer(self, ask: Callable[["LM"], Samples], where: str) -> Samples:
         """Run `ask`; when a batch does not fit in GPU memory, again with batches of half the size."""
@@ -47,7 +84,15 @@ class HuggingFace(Backend):
         with torch_threads_for(self._model.num_parameters()):
             while batch_size:
                 try:
-                    return ask(HFLM(pretrained=self._model, tokenizer=self._tokenizer, batch_size=batch_size))
+                    return ask(
+                        HFLM(
+                            pretrained=self._model,
+                            tokenizer=self._tokenizer,
+                            batch_size=batch_size,
+                            softmax_dtype=SOFTMAX_DTYPE,
+                            chat_template_args=self._template,
+                        )
+                    )
                 except torch.OutOfMemoryError:
                     log.warning("%s: batches of %d do not fit in GPU memory", where, batch_size)
                 # outside the except block: the exception held references to the batch's tensors
@@ -78,22 +123,69 @@ def _device(params: EvaluateParams) -> str:
     return params.device
 
 
-def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
-    """Return model and tokenizer, without running code, reading pickles or initialising missing weights."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def _generated(task: TaskSpec, params: EvaluateParams) -> int:
+    """Return the most tokens that a task generates for an item."""
+    if task.config.get("output_type", "generate_until") != "generate_until":
+        return 0
+    own = task.config.get("generation_kwargs") or {}
+    found = (params.generation.max_gen_toks, *(own.get(name) for name in MAX_TOKENS))
+    return int(next((tokens for tokens in found if tokens is not None), DEFAULT_MAX_GEN_TOKS))
 
-    safe = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model_dir, **safe)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype="auto", use_safetensors=True, output_loading_info=True, **safe
+
+def _check_template(model_dir: Path, tokenizer: Any, params: EvaluateParams) -> None:
+    """Raise BadInput where the chat template that the parameters ask for is not there."""
+    there, wanted = tokenizer.chat_template, params.chat_template
+    if not wanted:
+        return
+    if not there:
+        raise BadInput(
+            model_dir,
+            "has no chat template, and evaluate.chat_template asks for one",
+            "set it to false, or save the tokenizer with its template",
         )
+    if isinstance(wanted, str) and not (isinstance(there, dict) and wanted in there):
+        names = f"only {', '.join(there)}" if isinstance(there, dict) else "only one, without a name"
+        raise BadInput(
+            "evaluate.chat_template",
+            f"{model_dir} has no template {wanted}, {names}",
+            "name one, or set true",
+        )
+
+
+def _configuration(model_dir: Path) -> tuple[Any, Any]:
+    """Return a model's configuration and tokenizer, without running code from its directory."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        config = AutoConfig.from_pretrained(model_dir, **SAFE)
+    except Exception as error:
+        raise _not_loaded(model_dir, error) from error
+    try:
+        return config, AutoTokenizer.from_pretrained(model_dir, **SAFE)
     except Exception as error:
         raise BadInput(
             model_dir,
-            f"cannot be loaded as a causal language model with its tokenizer ({brief(error)})",
-            "mend it, or leave it out",
+            f"has no tokenizer that can be loaded ({brief(error)})",
+            "save it beside the weights, as the Trainer does with processing_class=tokenizer",
         ) from error
+
+
+def _not_loaded(model_dir: Path, error: Exception) -> BadInput:
+    problem = f"cannot be loaded as a causal language model ({brief(error)})"
+    return BadInput(model_dir, problem, "mend it, or leave it out")
+
+
+def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
+    """Return model and tokenizer, without running code, reading pickles or initialising missing weights."""
+    from transformers import AutoModelForCausalLM
+
+    _, tokenizer = _configuration(model_dir)
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            model_dir, dtype="auto", use_safetensors=True, output_loading_info=True, **SAFE
+        )
+    except Exception as error:
+        raise _not_loaded(model_dir, error) from error
     model, info = loaded
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.doctor.parameters import check_evaluation, check_source
+from tasks.doctor.parameters import check_chat_template, check_evaluation, check_source
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
@@ -36,3 +36,30 @@ def test_tasks_that_come_with_a_run_to_be_made_are_no_problem(tmp_path: Path) ->
     assert check_evaluation(params(str(run), include=run / "tasks"))[0].level == "warning"
     run.mkdir(parents=True)
     assert check_evaluation(params(str(run), include=run / "tasks"))[0].level == "problem"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("chat_template.jinja", "{{ messages }}"),
+        ("tokenizer_config.json", '{"chat_template": "{{ messages }}"}'),
+        ("tokenizer_config.json", '{"chat_template": [{"name": "default", "template": "x"}]}'),
+    ],
+)
+def test_a_chat_model_that_is_not_asked_as_one_is_warned_of(
+    make_checkpoint: Callable[..., Path], name: str, text: str
+) -> None:
+    (make_checkpoint(10) / name).write_text(text)
+    asked = params(str(make_checkpoint(9).parent))
+    (finding,) = check_chat_template(asked)
+    assert (finding.level, "set evaluate.chat_template: true" in finding.remedy) == ("warning", True)
+    applied = asked.evaluate.model_copy(update={"chat_template": True})
+    assert not check_chat_template(asked.model_copy(update={"evaluate": applied}))
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", "{", '{"chat_template": null}'])
+def test_other_models_are_not(make_checkpoint: Callable[..., Path], text: str) -> None:
+    checkpoint = make_checkpoint(10)
+    (checkpoint / "tokenizer_config.json").write_text(text)
+    assert not check_chat_template(params(str(checkpoint.parent)))
+    assert not check_chat_template(params("hf://org/name"))

@@ -36,6 +36,11 @@ class TestNumbers:
         for name in ALL:
             assert part[name].items == whole[name].items[:5]
 
+    def test_a_share_takes_the_first_half(self, tiny, folder):
+        whole, part = run(tiny, folder), run(tiny, folder, limit=0.5)
+        for name in ALL:
+            assert part[name].items == whole[name].items[:6]
+
     def test_the_result_does_not_depend_on_what_else_runs(self, tiny, folder, tmp_path, monkeypatch):
         """Few-shot examples are drawn at random, but from a seed that is set for each task."""
         for name in ("likely", "choose"):
@@ -72,20 +77,34 @@ class TestReuse:
         assert measured == ["likely", "spell", "choose"]
         assert len(loaded) == 2
 
-    @pytest.mark.parametrize("chosen", [{"limit": 5}, {"batch_size": 8}, {"seed": 1}, {"num_fewshot": 1}])
+    @pytest.mark.parametrize(
+        "chosen",
+        [
+            {"limit": 5},
+            {"limit": 0.5},
+            {"batch_size": 8},
+            {"batch_size": "auto"},
+            {"seed": 1},
+            {"num_fewshot": 1},
+            {"system_instruction": "Add."},
+            {"generation": {"max_gen_toks": 2}},
+            {"cluster": "question"},
+        ],
+    )
     def test_another_setting_is_another_measurement(self, tiny, folder, loaded, chosen):
         run(tiny, folder)
         run(tiny, folder, **chosen)
         assert len(loaded) == 2
 
-    def test_results_that_the_first_release_kept_are_found(self, monkeypatch):
-        """The name of the file is what 0.1.0 made of these settings, before there were backends."""
+    def test_results_in_the_weights_own_precision_are_not_taken(self, monkeypatch):
+        """The name of the file is what 0.1.0 made of these settings, with bfloat16 likelihoods in it."""
         versions = {"lm_eval": "0.4.13", "transformers": "5.23.0", "torch": "2.13.0"}
         for module in (measure, hf):
             monkeypatch.setattr(module, "version", versions.__getitem__)
         params = EvaluateParams(tasks=("t",), primary="t/nll", device="cpu", limit=5)
-        path = measure.result_paths("model", [TaskSpec("t", {}, "task")], params)["t"]
-        assert path.name == "6be43496e830bcbcec73ff29ed9fcdf2b37322a59fc77ff675011a90fc7e05c2.json"
+        (path,) = measure.result_paths("model", [TaskSpec("t", {}, "task")], params).values()
+        assert path.name != "6be43496e830bcbcec73ff29ed9fcdf2b37322a59fc77ff675011a90fc7e05c2.json"
+        assert hf.HuggingFace.settings(params)["softmax_dtype"] == "float32"
 
     def test_a_setting_of_the_verdict_is_not(self, tiny, folder, loaded):
         run(tiny, folder)
@@ -100,7 +119,7 @@ class TestReuse:
     @pytest.mark.parametrize("damage", [lambda text: text[:-40], lambda text: text.replace("0.0", "1.0", 1)])
     def test_a_damaged_result_is_measured_again(self, tiny, folder, loaded, damage):
         first = run(tiny, folder, ("spell",))
-        (path,) = (state_dir() / "evaluations").iterdir()
+        (path,) = (state_dir() / "evaluations").glob("*.json")
         whole = path.read_text()
         path.write_text(damage(whole))
         assert run(tiny, folder, ("spell",)) == first
@@ -118,7 +137,7 @@ class TestReuse:
         monkeypatch.setattr(measure, "_run", fail)
         with pytest.raises(LorelineError, match=r"on choose: lm-eval failed \(RuntimeError: lost\); mend"):
             run(tiny, folder)
-        assert len(list((state_dir() / "evaluations").iterdir())) == 2
+        assert len(list((state_dir() / "evaluations").glob("*.json"))) == 2
 
 
 class TestRefusing:

@@ -1,7 +1,5 @@
 """Whatever is wrong with a task is said before a model is loaded, and its identity is what it asks."""
 
-from types import SimpleNamespace
-
 import pytest
 
 from tasks.base.errors import BadInput
@@ -11,20 +9,11 @@ from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
 from tests.support.tiny_world import TASKS
 
-SHIPPED = {
-    "arc_easy": SimpleNamespace(yaml_path="/x/arc_easy.yaml", cfg={"task": "arc_easy"}, tags=set()),
-    "arc_hard": SimpleNamespace(yaml_path="/x/arc_hard.yaml", cfg={"task": "arc_hard"}, tags=set()),
-    "arc": SimpleNamespace(yaml_path=None, cfg=None, tags={"arc_easy", "arc_hard"}),
-    "all": SimpleNamespace(
-        yaml_path="/x/all.yaml", cfg={"group": "all", "task": ["arc", {"task": "own"}]}, tags=set()
-    ),
-}
-
 
 @pytest.fixture(autouse=True)
 def shipped(monkeypatch):
     """Stand in for lm-eval's 14 000 files, but for the one test that wants them (some 7 s)."""
-    monkeypatch.setattr(task_files, "_shipped", lambda: SHIPPED)
+    monkeypatch.setattr(task_files, "_shipped", dict)
 
 
 def digest(folder, name="spell"):
@@ -43,10 +32,9 @@ class TestFinding:
     def test_lm_evals_own_tasks_are_found(self, monkeypatch):
         monkeypatch.undo()
         assert load_tasks(["gsm8k"], None)[0].config["dataset_path"] == "openai/gsm8k"
-        with pytest.raises(BadInput, match=r"ai2_arc is a group.*: arc_challenge, arc_easy"):
-            load_tasks(["ai2_arc"], None)
-        with pytest.raises(BadInput, match=r"mmlu is a group.*mmlu_abstract_algebra.* and 49 more"):
-            load_tasks(["mmlu"], None)
+        assert [spec.name for spec in load_tasks(["ai2_arc"], None)] == ["arc_challenge", "arc_easy"]
+        (mmlu,) = load_tasks(["mmlu"], None)
+        assert len(mmlu.members) == 57
 
 
 class TestRefusing:
@@ -60,12 +48,6 @@ class TestRefusing:
         (folder / "broken.yaml").write_text("task: [")
         with pytest.raises(BadInput, match=r"broken.yaml: not a usable task file \(ParserError"):
             load_tasks(["broken"], folder)
-
-    def test_groups_and_tags_naming_their_tasks(self):
-        with pytest.raises(BadInput, match="arc is a group.*name its tasks: arc_easy, arc_hard"):
-            load_tasks(["arc"], None)
-        with pytest.raises(BadInput, match="all is a group.*name its tasks: arc_easy, arc_hard, own"):
-            load_tasks(["all"], None)
 
     def test_a_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(BadInput, match=r"evaluate.include_path: .*nowhere is not a directory"):
@@ -91,6 +73,16 @@ class TestAskedFor:
     def test_metrics_that_the_file_excludes_are_refused(self, folder, primary):
         with pytest.raises(BadInput, match="does not report .*, only acc, nll"):
             self.check(folder, primary)
+
+    def test_a_cluster_of_another_task_is_refused(self, folder):
+        self.check(folder, "likely/nll", cluster={"likely": "question"})
+        with pytest.raises(BadInput, match=r"evaluate.cluster: likly is no task"):
+            self.check(folder, "likely/nll", cluster={"likly": "question"})
+
+    def test_turns_without_a_chat_template_are_refused(self, folder):
+        self.check(folder, "likely/nll", fewshot_as_multiturn=True, chat_template=True)
+        with pytest.raises(BadInput, match=r"evaluate.fewshot_as_multiturn: needs a chat template; set"):
+            self.check(folder, "likely/nll", fewshot_as_multiturn=True)
 
     def test_what_the_file_does_not_tell_passes(self):
         spec = TaskSpec("t", {"output_type": "generate_until"}, "d")

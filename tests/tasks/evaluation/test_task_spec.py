@@ -7,6 +7,7 @@ import pytest
 
 from tasks.base.errors import BadInput
 from tasks.evaluation.task_files import load_tasks
+from tasks.evaluation.task_spec import task_spec
 from tests.support.tiny_world import write_data, write_task, write_world
 
 
@@ -82,3 +83,22 @@ class TestIdentity:
         write_task(folder, "own", "doc_to_target: !function helpers.target\ntarget_delimiter: ''\n")
         seen.add(digest(folder, "own"))
         assert len(seen) == 4
+
+    def test_it_changes_with_the_commit_of_a_data_set_of_the_hub(self, folder):
+        config = {"dataset_path": "org/data", "output_type": "multiple_choice"}
+        one, other = (task_spec("t", config, folder, lambda name, c=c: c) for c in ("1" * 40, "2" * 40))
+        assert one.config["dataset_kwargs"]["revision"] == "1" * 40
+        assert one.digest != other.digest
+
+    def test_a_revision_in_the_task_file_counts_and_nobody_is_asked(self, folder):
+        def commit_of(name):
+            raise AssertionError(name)
+
+        pinned = {"dataset_path": "org/data", "dataset_kwargs": {"revision": "v1"}}
+        other = {"dataset_path": "org/data", "dataset_kwargs": {"revision": "v2"}}
+        specs = [task_spec("t", config, folder, commit_of) for config in (pinned, other)]
+        assert [spec.config["dataset_kwargs"]["revision"] for spec in specs] == ["v1", "v2"]
+        assert specs[0].digest != specs[1].digest
+        files = {"dataset_path": "json", "dataset_kwargs": {"data_files": "hf://datasets/a/b.jsonl"}}
+        task_spec("t", files, folder, commit_of)
+        task_spec("t", {"dataset_path": str(folder)}, folder, commit_of)

@@ -48,6 +48,11 @@ DECIDE: dict[str, Any] = {
     "evaluate.limit": 10,
     "evaluate.num_fewshot": 3,
     "evaluate.seed": 1,
+    "evaluate.chat_template": True,
+    "evaluate.system_instruction": "Answer.",
+    "evaluate.fewshot_as_multiturn": True,
+    "evaluate.generation": {"max_gen_toks": 5},
+    "evaluate.cluster": "passage",
     "evaluate.backend": "vllm",
     "register.name": "another",
 }

@@ -53,6 +53,10 @@ class FromTable(Backend):
     def settings(params):
         return {"table": 1}
 
+    @staticmethod
+    def check(model_dir, tasks, params):
+        pass
+
     def __init__(self, model_dir, params):
         self.lm = Answers(json.loads((model_dir / "table.json").read_text()))
         loaded.append(model_dir)

@@ -79,7 +79,142 @@ class TestNumbers:
         assert result.values["exact_match"] == (0.0, 1.0) * 6
 
 
+class TestPrecision:
+    """What a bfloat16 model says is summed in float32; summed in bfloat16 it came in steps."""
+
+    @pytest.fixture
+    def half(self, tiny, tmp_path):
+        from transformers import AutoModelForCausalLM
+
+        directory = shutil.copytree(tiny, tmp_path / "half")
+        AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.bfloat16).save_pretrained(directory)
+        return directory
+
+    def test_likelihoods_are_those_of_its_logits_in_float64(self, half, folder):
+        from transformers import AutoModelForCausalLM
+
+        values = run(half, folder, ("likely",), "likely/nll", batch_size=1)["likely"].values["nll"]
+        model = Independent(half)
+        model.model = AutoModelForCausalLM.from_pretrained(half, dtype=torch.bfloat16).eval()
+        expected = [model.target(f"{row['question']}:", f" {row['answer']}\n")[0] for row in rows(12)]
+        assert values == pytest.approx(expected, abs=1e-4)
+        rounded = torch.tensor(expected).bfloat16().double().numpy()
+        assert abs(rounded - expected).max() > 1e-3  # so that rounding would be seen
+
+    def test_they_differ_from_those_of_float32_weights_by_2_percent_of_the_items_spread(
+        self, tiny, half, folder
+    ):
+        whole = run(tiny, folder, ("likely",), "likely/nll")["likely"].values["nll"]
+        shutil.rmtree(state_dir())
+        own = run(half, folder, ("likely",), "likely/nll")["likely"].values["nll"]
+        assert (torch.tensor(own) - torch.tensor(whole)).std() < 0.02 * torch.tensor(whole).std()
+
+
+TEMPLATE = "{% for m in messages %}{{ m.role[0] + ': ' + m.content + '\\n' }}{% endfor %}"
+QUESTION = "{% if add_generation_prompt %}{{ 'a:' }}{% endif %}"
+
+
+class TestChat:
+    """Lower-case roles' initials are all that the tiny vocabulary can spell."""
+
+    @pytest.fixture
+    def chat(self, tiny, tmp_path):
+        from transformers import AutoTokenizer
+
+        directory = shutil.copytree(tiny, tmp_path / "chat")
+        tokenizer = AutoTokenizer.from_pretrained(tiny)
+        tokenizer.chat_template = TEMPLATE + QUESTION
+        tokenizer.save_pretrained(directory)
+        return directory
+
+    def expected(self, model, prompt):
+        """Fill prompts in: the example shown is the first other question of the data."""
+        first, other = ("0 + 5", "5"), ("1 + 5", "6")
+        found = []
+        for row in rows(12):
+            question, answer = other if row["question"] == first[0] else first
+            filled = prompt.format(row["question"], question=question, answer=answer)
+            found.append(model.target(filled, f"{row['answer']}\n")[0])
+        return found
+
+    def nll(self, model, folder, **chosen):
+        path = folder / "likely.yaml"
+        path.write_text(path.read_text() + "target_delimiter: ''\n")
+        path.write_text(path.read_text().replace('" {{answer}}', '"{{answer}}'))
+        return run(model, folder, ("likely",), "likely/nll", **chosen)["likely"].values["nll"]
+
+    def test_the_template_is_applied_with_the_system_instruction(self, chat, folder):
+        own = self.nll(chat, folder, chat_template=True, system_instruction="add")
+        prompt = "s: add\nu: {}:\na:"
+        assert own == pytest.approx(self.expected(Independent(chat), prompt), abs=1e-4)
+
+    def test_without_it_the_prompt_is_bare(self, chat, folder):
+        assert self.nll(chat, folder) == pytest.approx(self.expected(Independent(chat), "{}:"), abs=1e-4)
+
+    @pytest.mark.parametrize(
+        ("turns", "prompt"),
+        [
+            (True, "u: {question}:\na: {answer}\n\nu: {}:\na:"),
+            (False, "u: {question}:{answer}\n\n\n{}:\na:"),
+        ],
+    )
+    def test_examples_are_turns_or_one_text(self, chat, folder, turns, prompt):
+        path = folder / "likely.yaml"
+        example = "fewshot_config: {sampler: first_n, split: test}"
+        path.write_text(path.read_text().replace("num_fewshot: 0", f"num_fewshot: 1\n{example}"))
+        own = self.nll(chat, folder, chat_template=True, fewshot_as_multiturn=turns)
+        assert own == pytest.approx(self.expected(Independent(chat), prompt), abs=1e-4)
+
+    def test_a_template_is_chosen_by_its_name(self, tiny, folder, tmp_path):
+        from transformers import AutoTokenizer
+
+        directory = shutil.copytree(tiny, tmp_path / "named")
+        tokenizer = AutoTokenizer.from_pretrained(tiny)
+        tokenizer.chat_template = {"default": TEMPLATE, "terse": "{{ messages[-1].content }}?"}
+        tokenizer.save_pretrained(directory)
+        own = self.nll(directory, folder, chat_template="terse")
+        assert own == pytest.approx(self.expected(Independent(directory), "{}:?"), abs=1e-4)
+        with pytest.raises(BadInput, match="has no template other, only default, terse; name one"):
+            self.nll(directory, folder, chat_template="other")
+
+    def test_a_model_without_one_is_refused(self, tiny, folder, loaded):
+        with pytest.raises(BadInput, match="has no chat template, and evaluate.chat_template asks for one"):
+            run(tiny, folder, chat_template=True)
+        assert not loaded
+
+
+class TestGeneration:
+    def test_the_parameters_win_over_the_task(self, tiny, folder):
+        lengths = []
+        real = hf.HuggingFace.answer
+
+        for tokens in (3, 1):
+            shutil.rmtree(state_dir(), ignore_errors=True)
+            with pytest.MonkeyPatch.context() as patch:
+                said = []
+                patch.setattr(
+                    hf.HuggingFace, "answer", lambda *given, said=said: said.append(real(*given)) or said[-1]
+                )
+                run(tiny, folder, ("spell",), generation={"max_gen_toks": tokens, "until": ["?"]})
+            lengths.append(max(len(sample["resps"][0][0]) for sample in said[0]))
+        assert lengths == [3, 1]
+
+
 class TestRefusing:
+    def test_a_task_that_generates_more_than_the_context_holds(self, tiny, folder, loaded):
+        sentence = "spell: generates up to 64 tokens, and the context of .* holds 64 in all; set"
+        with pytest.raises(BadInput, match=sentence):
+            run(tiny, folder, generation={"max_gen_toks": 64})
+        assert not loaded
+
+    def test_a_model_without_a_tokenizer(self, tiny, folder, tmp_path, loaded):
+        model = shutil.copytree(tiny, tmp_path / "model")
+        for path in model.glob("tokenizer*"):
+            path.unlink()
+        with pytest.raises(BadInput, match="has no tokenizer that can be loaded .*; save it beside"):
+            run(model, folder)
+        assert not loaded
+
     def test_a_directory_that_is_no_model(self, folder, tmp_path):
         with pytest.raises(BadInput, match=r"nothing: cannot be loaded as a causal language model"):
             run(tmp_path / "nothing", folder)
@@ -118,6 +253,14 @@ class TestMemory:
         assert tried == [9, 4, 2]
         assert "batches of 9 do not fit" in caplog.text
         assert halved["likely"].values["nll"] == pytest.approx(whole["likely"].values["nll"], abs=1e-4)
+
+    def test_auto_asks_16_items_at_a_time_on_the_cpu(self, tiny, folder, monkeypatch):
+        real, tried = measure._run, []
+        monkeypatch.setattr(
+            measure, "_run", lambda lm, *given: tried.append(lm.batch_size) or real(lm, *given)
+        )
+        run(tiny, folder, ("likely",), "likely/nll", batch_size="auto")
+        assert tried == [16]
 
     def test_one_item_that_does_not_fit_is_said(self, tiny, folder, monkeypatch):
         def full(*_):
