@@ -55,27 +55,32 @@ def tensor_progress(what: str = "merge") -> Iterator[OnProgress]:
 @contextmanager
 def answer_progress() -> Iterator[OnAnswers]:
     """Yield a function that shows how far an evaluation is; the time left is that of the model at work."""
-    shown = _Answers(sys.stderr)
-    stopped = threading.Event()
-    repeat = threading.Thread(target=shown.repeat, args=(stopped,), daemon=True)
+    with _answer_bar() if sys.stderr.isatty() else _answer_lines() as show:
+        yield show
+
+
+@contextmanager
+def _answer_bar() -> Iterator[OnAnswers]:
     with make_bar("evaluate", MofNCompleteColumn()) as bar:
         task = bar.add_task("", total=None)
 
         def show(answered: ItemsAnswered) -> None:
-            if bar.disable:
-                shown.take(answered)
-            else:
-                total = answered.total or None
-                bar.update(task, description=str(answered), completed=answered.done, total=total)
+            total = answered.total or None
+            bar.update(task, description=answered.turn, completed=answered.done, total=total)
 
-        if bar.disable:
-            repeat.start()
-        try:
-            yield show
-        finally:
-            stopped.set()
-            if bar.disable:
-                repeat.join()
+        yield show
+
+
+@contextmanager
+def _answer_lines() -> Iterator[OnAnswers]:
+    shown, stopped = _Answers(sys.stderr), threading.Event()
+    repeat = threading.Thread(target=shown.repeat, args=(stopped,), daemon=True)
+    repeat.start()
+    try:
+        yield shown.take
+    finally:
+        stopped.set()
+        repeat.join()
 
 
 class _Answers:

@@ -37,8 +37,11 @@ class AnswerFile:
 
     def remove(self) -> None:
         """Remove the file: the answers have become a result."""
-        self._file.close()
         self._path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Close the file; no answer is kept after that."""
+        self._file.close()
 
     def _write(self, line: bytes) -> None:
         try:

@@ -147,13 +147,13 @@ def _measure(
             sizes = [_size(task, params) for task in built]
         for place, (spec, task) in enumerate(zip(tasks, built, strict=True)):
             done, total = sum(sizes[:place]), sum(sizes)
-            answers = AnswerFile(answers_path(paths[spec.digest]))
-            told = partial(_tell, on_items, done, total)
-            remembering = partial(RememberingModel, answers=answers, on_items=told)
-            with _quiet(backend.loggers):
-                samples = _samples(model, remembering, task, params, where=f"{model_dir} on {spec.name}")
-            yield spec.digest, task_result(task, samples, cluster_field(spec, params))
-            answers.remove()
+            with contextlib.closing(AnswerFile(answers_path(paths[spec.digest]))) as answers:
+                told = partial(_tell, on_items, done, total)
+                remembering = partial(RememberingModel, answers=answers, on_items=told)
+                with _quiet(backend.loggers):
+                    samples = _samples(model, remembering, task, params, where=f"{model_dir} on {spec.name}")
+                yield spec.digest, task_result(task, samples, cluster_field(spec, params))
+                answers.remove()
 
 
 def _tell(on_items: OnItems, before: int, total: int, answered: int) -> None:

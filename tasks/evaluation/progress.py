@@ -18,9 +18,13 @@ class ItemsAnswered(NamedTuple):
     total: int = 0
     """How many items it is asked; 0 until its tasks are read, or where all its results are kept."""
 
+    @property
+    def turn(self) -> str:
+        """Which model it is, among how many."""
+        return f"model {self.model} of {self.of}, {self.label}"
+
     def __str__(self) -> str:
-        which = f"model {self.model} of {self.of}, {self.label}"
-        return f"{which}: {self.done} of {self.total} items" if self.total else which
+        return f"{self.turn}: {self.done} of {self.total} items" if self.total else self.turn
 
 
 OnAnswers: TypeAlias = Callable[[ItemsAnswered], None]
