@@ -2,9 +2,10 @@
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
@@ -15,10 +16,12 @@ from tasks.engine.planning import plan_average
 from tasks.evaluation.measure import check_model, evaluate_model
 from tasks.evaluation.progress import ItemsAnswered, OnAnswers, ignore_answers
 from tasks.evaluation.results import TaskResult
+from tasks.evaluation.splits import splits_of
 from tasks.evaluation.task_files import check_tasks
-from tasks.evaluation.task_spec import TaskSpec
+from tasks.evaluation.task_spec import Split
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.registration import RegisterParams
+from tasks.registry.reference import reference
 from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of
 from tasks.reporting.deviation_figure import draw_deviation
@@ -27,7 +30,11 @@ from tasks.reporting.html_report import html_report
 from tasks.reporting.lore_figure import draw_lore
 from tasks.reporting.lore_summary import summarise
 from tasks.sources.staging import staged
-from tasks.verdict.gate import evaluate_results
+from tasks.verdict.comparison import ResultsByRole
+from tasks.verdict.looking import LookLedger, judge_counted
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
 
 
 class Contender(NamedTuple):
@@ -48,27 +55,30 @@ def evaluate_merge(
     The merge meets the last checkpoint, the best single one by the selection metric, the plain average
     (unless it is that) and the registry's champion. Raises BadInput for unknown tasks before any model loads.
     """
-    specs = check_tasks(params)
+    splits = splits_of(params)
     selection = Selection.read(artifacts / "selection" / "selection.json")
     merge = MergeReport.read(artifacts / "merged" / "merge.json")
-    reigning = _champion(registry, merge)
+    client = connect(registry)
+    registered = _registered(client, registry, params, merge)
     published = artifacts / "evaluation"
     made_from = fingerprint(
-        __name__, params, merge, selection, [spec.digest for spec in specs], reigning and reigning.record
+        __name__,
+        params,
+        merge,
+        selection,
+        [split and split.items for split in splits],
+        [contender.record for contender in registered],
     )
     if is_published(published, made_from):
         return Evaluation.read(published / "evaluation.json")
     if not is_intact(artifacts / "merged"):
         raise BadInput(artifacts / "merged", "changed since it was published", "run loreline merge again")
     with publishing(published, made_from) as out:
-        contenders = _contenders(selection, merge, artifacts, scratch=out / "average")
-        contenders += [reigning] if reigning else []
-        results = {}
-        for number, contender in enumerate(contenders, 1):
-            turn = ItemsAnswered(contender.record.label, number, len(contenders))
-            results[contender.record.role] = _evaluate(contender, specs, params, turn, on_answers)
+        contenders = [*registered, *_contenders(selection, merge, artifacts, scratch=out / "average")]
+        measure = partial(_measure, contenders, on_answers)
+        ledger = LookLedger(client, registry.name, selection.run)
+        evaluation, results = judge_counted([c.record for c in contenders], splits, ledger, measure)
         shutil.rmtree(out / "average", ignore_errors=True)
-        evaluation = evaluate_results([c.record for c in contenders], results, params)
         _write(out, evaluation, results, TrainingRun.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
 
@@ -79,20 +89,29 @@ def check_selection(params: EvaluateParams, artifacts: Path) -> None:
     check_model(staged(last, artifacts), check_tasks(params), params)
 
 
-def _champion(registry: RegisterParams, merge: MergeReport) -> Contender | None:
-    client = connect(registry)
-    version = champion(client, registry, challenger=merge.digest)
-    if version is None:
-        return None
-    record = EvaluatedModel(role="champion", label=f"champion v{version.version}", digest=version.digest)
-    return Contender(record, lambda: files_of(client, version))
+def _registered(
+    client: "MlflowClient", registry: RegisterParams, params: EvaluateParams, merge: MergeReport
+) -> list[Contender]:
+    """Return the registry's champion, and the reference, if it is another."""
+    reigning = champion(client, registry, challenger=merge.digest)
+    fixed = reference(client, registry, params.reference)
+    found = [] if reigning is None else [("champion", reigning)]
+    if fixed and fixed.digest != merge.digest and not (reigning and fixed.digest == reigning.digest):
+        found.append(("reference", fixed))
+    return [
+        Contender(
+            EvaluatedModel(role=role, label=f"{role} v{version.version}", digest=version.digest),
+            partial(files_of, client, version),
+        )
+        for role, version in found
+    ]
 
 
 def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scratch: Path) -> list[Contender]:
+    """Return the merge, and what it was made from, the strongest first."""
     last, best = selection.last, selection.best
-    found = [("last", f"last ({last.name})", last)]
-    if best is not None:
-        found.append(("best", f"best ({best.name})", best))
+    found = [("best", f"best ({best.name})", best)] if best is not None else []
+    found.append(("last", f"last ({last.name})", last))
     contenders = [
         Contender(
             EvaluatedModel(role=role, label=label, digest=checkpoint.digest),
@@ -124,19 +143,28 @@ def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
     return scratch
 
 
+def _measure(
+    contenders: Sequence[Contender], on_answers: OnAnswers, split: Split, roles: Collection[str]
+) -> dict[str, dict[str, TaskResult]]:
+    """MeasureSplit the contenders of these roles, the strongest opponents first, on a split."""
+    asked = [contender for contender in contenders if contender.record.role in roles]
+    return {
+        contender.record.role: _evaluate(
+            contender, split, ItemsAnswered(contender.record.label, number, len(asked)), on_answers
+        )
+        for number, contender in enumerate(asked, 1)
+    }
+
+
 def _evaluate(
-    contender: Contender,
-    specs: Sequence[TaskSpec],
-    params: EvaluateParams,
-    turn: ItemsAnswered,
-    on_answers: OnAnswers,
+    contender: Contender, split: Split, turn: ItemsAnswered, on_answers: OnAnswers
 ) -> dict[str, TaskResult]:
     on_answers(turn)
     return evaluate_model(
         contender.directory,
         contender.record.digest,
-        specs,
-        params,
+        split.tasks,
+        split.params,
         lambda done, total: on_answers(turn._replace(done=done, total=total)),
     )
 
@@ -144,7 +172,7 @@ def _evaluate(
 def _write(
     out: Path,
     evaluation: Evaluation,
-    results: dict[str, dict[str, TaskResult]],
+    results: ResultsByRole,
     run: TrainingRun,
     selection: Selection,
     merge: MergeReport,

@@ -23,6 +23,10 @@ GateRule = Literal[
     "guard_open",
     "harm_open",
     "better",
+    "spent",
+    "not_confirmed",
+    "harm_on_vault",
+    "not_chosen",
 ]
 """Recorded with every verdict: a name may be added, but not taken away."""
 
@@ -251,6 +255,27 @@ class Guard(Record):
         return self.pooled is None or self.pooled.low > -1
 
 
+class Confirmation(Record):
+    """What a vault said of a merge that the test items would have promoted."""
+
+    against: str
+    """The role of the model that it would replace."""
+    items: int
+    gain: Interval
+    """Each end is a bound at `level` one-sided."""
+    level: float
+    look: int
+    """The how many-th look at this vault it was."""
+    excess: float
+    """The gain on the test items less that on the vault's: what the test items promised too much."""
+    worsened: tuple[Worsening, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the gain is confirmed, and nothing is shown to suffer."""
+        return self.gain.low > 0 and not self.worsened
+
+
 class Reason(Record):
     """Which of the gate's rules decided, and by what bounds; the gain itself is in the differences."""
 
@@ -278,6 +303,12 @@ class Verdict(Record):
     """Every model that the merge must beat, the champion first."""
     guards: tuple[Guard, ...] = ()
     """What the other metrics show, against each model that they are held to."""
+    look: int | None = None
+    """The how many-th look at these test items it is; None where none was counted."""
+    chance: float | None = None
+    """Up to which the chance of a false promotion in all these looks has grown, were nothing better."""
+    confirmation: Confirmation | None = None
+    """What the vault said; None where it was not asked."""
     reason: Reason | None = None
     """None where 0.1.0 recorded the verdict: it kept the sentence alone."""
     beside_average: Literal["no_better", "not_shown_better"] | None = None

@@ -1,47 +1,34 @@
 """Measuring a model on tasks: it is loaded once, and only where results are missing."""
 
 import contextlib
-import logging
-import os
+import math
 import random
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from tasks.base.errors import BadInput, LorelineError, Unavailable, brief
+from tasks.base.errors import BadInput, LorelineError, brief
 from tasks.base.records import digest_of
 from tasks.evaluation import backends
 from tasks.evaluation.answers import AnswerFile, RememberingModel
-from tasks.evaluation.clusters import check_clusters, cluster_field
+from tasks.evaluation.clusters import cluster_field
 from tasks.evaluation.groups import group_result
+from tasks.evaluation.item_split import places_in
+from tasks.evaluation.lm_eval_task import build_task, quiet
 from tasks.evaluation.result_cache import answers_path, cache_path, load, store
 from tasks.evaluation.results import TaskResult, full_name
 from tasks.evaluation.samples import Sample, task_result
 from tasks.evaluation.task_files import check_asked, named_metrics
-from tasks.evaluation.task_spec import TaskSpec
-from tasks.parameters.evaluation import EvaluateParams
+from tasks.evaluation.task_spec import TaskSpec, leaves_of
+from tasks.parameters.evaluation import ASKED, EvaluateParams
 
 if TYPE_CHECKING:
     from lm_eval.api.model import LM
 
 CODE = 2
 """Part of the cache key; to be raised when what is kept of an lm-eval run changes."""
-
-CHATTY = ("lm_eval", "datasets")
-ASKED = {
-    "limit",
-    "num_fewshot",
-    "seed",
-    "backend",
-    "chat_template",
-    "system_instruction",
-    "fewshot_as_multiturn",
-    "generation",
-}
-"""The parameters that decide what a model is asked, besides its task."""
 
 OnItems = Callable[[int, int], None]
 """Called with the items answered and how many there are, after every answer."""
@@ -64,7 +51,7 @@ def evaluate_model(
     check_asked(tasks, params)
     paths = result_paths(model_digest, tasks, params)
     results = _kept(paths)
-    missing = {leaf.digest: leaf for leaf in _leaves(tasks) if leaf.digest not in results}
+    missing = {leaf.digest: leaf for leaf in leaves_of(tasks) if leaf.digest not in results}
     with contextlib.closing(_measure(locate, list(missing.values()), paths, params, on_items)) as measured:
         for digest, result in measured:
             store(paths[digest], result)
@@ -77,7 +64,7 @@ def evaluate_model(
 
 def check_model(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
     """Raise BadInput for a model that cannot be asked these tasks; reads no weights."""
-    leaves = {leaf.digest: leaf for leaf in _leaves(tasks)}
+    leaves = {leaf.digest: leaf for leaf in leaves_of(tasks)}
     backends.backend_named(params.backend).check(model_dir, list(leaves.values()), params)
 
 
@@ -95,12 +82,8 @@ def result_paths(model_digest: str, tasks: Sequence[TaskSpec], params: EvaluateP
     settings = _settings(params)
     return {
         leaf.digest: cache_path(digest_of([model_digest, leaf.digest, cluster_field(leaf, params), settings]))
-        for leaf in _leaves(tasks)
+        for leaf in leaves_of(tasks)
     }
-
-
-def _leaves(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
-    return [leaf for task in tasks for leaf in (task.members or (task,))]
 
 
 def _named(tasks: Sequence[TaskSpec], results: Mapping[str, TaskResult]) -> dict[str, TaskResult]:
@@ -138,20 +121,24 @@ def _measure(
         return
     backend = backends.backend_named(params.backend)
     with contextlib.ExitStack() as stack:
-        with _quiet(backend.loggers):
-            built = [_build(task, params) for task in tasks]
+        with quiet(backend.loggers):
+            built = [build_task(task, params) for task in tasks]
             model_dir = locate()
             backend.check(model_dir, tasks, params)
             model = backend(model_dir, params)
             stack.callback(model.free)
-            sizes = [_size(task, params) for task in built]
-        for place, (spec, task) in enumerate(zip(tasks, built, strict=True)):
-            done, total = sum(sizes[:place]), sum(sizes)
+            places = [_places(spec, task, params) for spec, task in zip(tasks, built, strict=True)]
+            sizes = [len(own) for own in places]
+        for number, (spec, task, asked) in enumerate(zip(tasks, built, places, strict=True)):
+            done, total = sum(sizes[:number]), sum(sizes)
             with contextlib.closing(AnswerFile(answers_path(paths[spec.digest]))) as answers:
                 told = partial(_tell, on_items, done, total)
                 remembering = partial(RememberingModel, answers=answers, on_items=told)
-                with _quiet(backend.loggers):
-                    samples = _samples(model, remembering, task, params, where=f"{model_dir} on {spec.name}")
+                chosen = {"samples": {spec.name: asked}} if spec.part else {"limit": params.limit}
+                with quiet(backend.loggers):
+                    samples = _samples(
+                        model, remembering, task, chosen, params, where=f"{model_dir} on {spec.name}"
+                    )
                 yield spec.digest, task_result(task, samples, cluster_field(spec, params))
                 answers.remove()
 
@@ -160,48 +147,33 @@ def _tell(on_items: OnItems, before: int, total: int, answered: int) -> None:
     on_items(before + answered, total)
 
 
-def _build(spec: TaskSpec, params: EvaluateParams) -> Any:
-    """Return lm-eval's task object, its data loaded, with the settings of the parameters."""
-    from lm_eval.tasks import TaskManager
-
-    try:
-        task = TaskManager(include_defaults=False).load([deepcopy(spec.config)])["tasks"][spec.name]
-    except ConnectionError as error:
-        raise Unavailable(
-            spec.name, f"its data set cannot be fetched ({brief(error)})", "try again"
-        ) from error
-    except Exception as error:
-        raise BadInput(
-            spec.name, f"lm-eval cannot set the task up ({brief(error)})", "correct its file or its data"
-        ) from error
-    if getattr(task, "UNSAFE_CODE", False):
-        raise BadInput("evaluate.tasks", f"{spec.name} would run code that the model writes", "leave it out")
-    if field := cluster_field(spec, params):
-        check_clusters(spec.name, task.eval_docs, field)
-    if task.get_config("output_type") == "generate_until":
-        chosen = params.generation.model_dump(mode="json", exclude_none=True)
-        task.set_config(key="generation_kwargs", value=chosen, update=True)
-    return task
-
-
-def _size(task: Any, params: EvaluateParams) -> int:
-    """Return how many items of a task are asked."""
-    from lm_eval.evaluator_utils import get_sample_size
-
-    there = len(task.eval_docs)
-    return min(there, get_sample_size(task, params.limit) or there)
+def _places(spec: TaskSpec, task: Any, params: EvaluateParams) -> list[int]:
+    """Return the positions of the documents that are asked: those of the task's part, up to the limit."""
+    documents = task.eval_docs
+    there = (
+        places_in(documents, spec.part, cluster_field(spec, params))
+        if spec.part
+        else list(range(len(documents)))
+    )
+    if not there:
+        raise BadInput("evaluate.vault_share", f"{spec.name} has no document left", "choose another share")
+    limit = params.limit
+    if isinstance(limit, float):
+        return there[: math.ceil(limit * len(there))]
+    return there[: limit or len(there)]
 
 
 def _samples(
     model: backends.Backend,
     remembering: Callable[[Any], RememberingModel],
     task: Any,
+    chosen: Mapping[str, Any],
     params: EvaluateParams,
     where: str,
 ) -> list[Sample]:
     """Return what lm-eval logs per item; its failures become LorelineError."""
     try:
-        return model.answer(lambda lm: _run(remembering(lm), task, params), where)
+        return model.answer(lambda lm: _run(remembering(lm), task, chosen, params), where)
     except LorelineError:
         raise
     except Exception as error:
@@ -210,8 +182,8 @@ def _samples(
         ) from error
 
 
-def _run(lm: RememberingModel, task: Any, params: EvaluateParams) -> list[Sample]:
-    """Run one task with every seed set, so that results do not depend on what ran before."""
+def _run(lm: RememberingModel, task: Any, chosen: Mapping[str, Any], params: EvaluateParams) -> list[Sample]:
+    """Run one task on the `chosen` items, with every seed set: results do not depend on what ran before."""
     import lm_eval
     import numpy as np
     import torch
@@ -228,7 +200,7 @@ def _run(lm: RememberingModel, task: Any, params: EvaluateParams) -> list[Sample
     found = lm_eval.evaluate(
         lm=cast("LM", lm),
         task_dict={"tasks": {name: task}, "groups": {}, "group_map": {}},
-        limit=params.limit,
+        **chosen,
         bootstrap_iters=0,
         log_samples=True,
         system_instruction=params.system_instruction,
@@ -237,17 +209,3 @@ def _run(lm: RememberingModel, task: Any, params: EvaluateParams) -> list[Sample
     )
     samples: list[Sample] = found["samples"][name]
     return samples
-
-
-@contextlib.contextmanager
-def _quiet(loggers: Sequence[str]) -> Iterator[None]:
-    """Silence the logs of lm-eval and of `loggers`, and their progress bars: on_items tells how far it is."""
-    levels = {name: logging.getLogger(name).level for name in (*CHATTY, *loggers)}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-            yield
-    finally:
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)

@@ -54,6 +54,7 @@ def check_asked(tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
             "evaluate.fewshot_as_multiturn", "needs a chat template", "set evaluate.chat_template: true"
         )
     leaves = {leaf.name for task in tasks for leaf in (task.members or (task,))}
+    leaves |= {*params.vault, *params.select_tasks}
     for name in params.cluster if isinstance(params.cluster, dict) else ():
         if name not in leaves:
             raise BadInput("evaluate.cluster", f"{name} is no task that is evaluated", "correct its name")
@@ -77,6 +78,8 @@ def named_metrics(params: EvaluateParams) -> Iterator[tuple[str, str]]:
     yield "evaluate.primary", params.primary
     for name in params.margins:
         yield "evaluate.margins", name
+    for name in params.guard_strictly:
+        yield "evaluate.guard_strictly", name
 
 
 def _reported(task: TaskSpec) -> set[str] | None:

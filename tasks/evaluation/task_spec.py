@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.records import digest_of
+from tasks.parameters.evaluation import ASKED, EvaluateParams
 
 Config = dict[str, Any]
 DataFiles = dict[str, list[str]] | list[str]
@@ -26,6 +27,41 @@ class TaskSpec:
     """Identity of the items: configuration, data, functions and lm-eval's version; paths do not count."""
     members: tuple["TaskSpec", ...] = ()
     """A group's tasks, each once, those of groups in it among them; a task has none."""
+    part: "ItemPart | None" = None
+    """The part of the documents that counts; None: all."""
+
+
+class ItemPart(NamedTuple):
+    """A part of a task's documents, by their content; the two kinds share none."""
+
+    kind: Literal["test", "vault"]
+    share: float
+    """The vault's, of all documents."""
+
+
+def leaves_of(tasks: Sequence[TaskSpec]) -> list[TaskSpec]:
+    """Return the tasks, those of groups instead of the groups."""
+    return [leaf for task in tasks for leaf in (task.members or (task,))]
+
+
+class Split(NamedTuple):
+    """Tasks, and the parameters to ask and judge them by."""
+
+    params: EvaluateParams
+    tasks: list[TaskSpec]
+
+    @property
+    def items(self) -> str:
+        """Identity of what is asked: tasks, their data, and how they are put."""
+        return digest_of([[task.digest for task in self.tasks], self.params.model_dump(include=ASKED)])
+
+
+class AskedSplits(NamedTuple):
+    """All that one judgement asks."""
+
+    test: Split
+    vault: Split | None
+    select: Split | None
 
 
 def task_spec(name: str, config: Config, path: Path, commit_of: Callable[[str], str | None]) -> TaskSpec:

@@ -1,8 +1,8 @@
 """The section evaluate: tasks, metrics and the gate's bounds."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from tasks.parameters.section import Section
 
@@ -14,6 +14,19 @@ BatchSize = Annotated[
     Annotated[Literal["auto"], Tag("word")] | Annotated[int, Field(ge=1), Tag("number")],
     Discriminator(lambda value: "word" if value == "auto" else "number"),
 ]
+
+
+ASKED = {
+    "limit",
+    "num_fewshot",
+    "seed",
+    "backend",
+    "chat_template",
+    "system_instruction",
+    "fewshot_as_multiturn",
+    "generation",
+}
+"""The parameters that decide what a model is asked, besides its task."""
 
 
 class GenerationParams(Section):
@@ -52,6 +65,17 @@ class EvaluateParams(Section):
     """Exceptions to `margin`, by task/metric."""
     guard_strictly: tuple[str, ...] = ()
     """Metrics, as task/metric, that must each be shown to fall by no more than their margin."""
+    reference: Annotated[int, Field(ge=1)] | None = None
+    """The registered version that other metrics are held to besides; unset: the first champion."""
+    vault: tuple[str, ...] = ()
+    """Tasks that nothing else asks, to confirm a PROMOTE on; the first has the metric of `primary`."""
+    vault_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Instead of `vault`: the share of the tasks' own documents that is kept for confirming."""
+    spending: Literal["none", "alpha"] = "none"
+    """alpha: every further look at the test items asks for more, so that false promotions stay below 10 % for
+    ever; none: every look decides at 2.5 %."""
+    select_tasks: tuple[str, ...] = ()
+    """Tasks to choose on: a merge that gains nothing on the first one's metric of `primary` is not tested."""
     limit: ItemLimit | None = None
     """Evaluate only the first so many items of each task, or this share of them (0.5: the first half)."""
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
@@ -74,3 +98,17 @@ class EvaluateParams(Section):
     cluster: str | dict[str, str] | None = None
     """The field of a task's documents that says which items belong together, such as passage_id; a mapping
     names one for each task. Unset: what the task's metadata says under `cluster`, else no items do."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.vault and self.vault_share:
+            raise ValueError("vault and vault_share are both set", "leave one of them out")
+        for key, tasks, others in (
+            ("vault", self.vault, (*self.tasks, *self.select_tasks)),
+            ("select_tasks", self.select_tasks, self.tasks),
+        ):
+            if twice := set(tasks) & set(others):
+                raise ValueError(
+                    f"evaluate.{key} names {min(twice)}, which is asked elsewhere", "keep it apart"
+                )
+        return self

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from tasks.base.records import Record
-from tasks.registry.versions import unless_missing
+from tasks.registry.store import unless_missing
+from tasks.registry.versions import PROMOTED_AT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -108,7 +109,7 @@ def _write(client: "MlflowClient", name: str, number: int, move: AliasChange, ta
 def _tags(move: AliasChange) -> dict[str, str]:
     tags = {
         "loreline.promoted_by": move.by,
-        "loreline.promoted_at": move.when,
+        PROMOTED_AT: move.when,
         "loreline.promoted_why": move.why,
         "loreline.promoted_over": str(move.over or "none"),
         "loreline.promoted_evidence": move.evidence,

@@ -5,15 +5,14 @@ is written before the items are asked: one that was cut short counts too.
 """
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Decision, Interval, Record, digest_of
-from tasks.registry.alias_changes import utc_now
-from tasks.registry.store import store_lock
-from tasks.registry.versions import ensure_registered, unless_missing
+from tasks.registry.store import ensure_registered, store_lock, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -82,7 +81,13 @@ def begin_look(
             if look.asked == asked:
                 return look
         number = 1 + len(looks)
-        look = Look(asked=asked, number=number, when=utc_now(), run=run, level=level_at(number))
+        look = Look(
+            asked=asked,
+            number=number,
+            when=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            run=run,
+            level=level_at(number),
+        )
         ensure_registered(client, name)
         write_look(client, name, look)
     return look

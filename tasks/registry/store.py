@@ -3,10 +3,10 @@
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import requests
 from filelock import FileLock
@@ -92,6 +92,30 @@ def store_lock(uri: str, name: str = "") -> FileLock:
     locks = cache_dir() / "locks"
     locks.mkdir(parents=True, exist_ok=True)
     return FileLock(locks / digest_of(["registry", place_of(uri), name]))
+
+
+def unless_missing(ask: Callable[[], Any]) -> Any:
+    """Return what `ask` returns; None when MLflow has no such thing."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
+def ensure_registered(client: "MlflowClient", name: str) -> None:
+    """Create the registered model unless it is there."""
+    from mlflow.exceptions import MlflowException
+
+    if unless_missing(lambda: client.get_registered_model(name)) is None:
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # Another machine was first.
+                raise
 
 
 def _set_environment() -> None:

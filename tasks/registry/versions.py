@@ -1,7 +1,7 @@
 """Versions of the registered model: finding or creating a merge's, its files, and the aliases."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +13,13 @@ from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.lineage import COMMIT_TAG
 from tasks.registry.runs import MERGE_TAG, only
-from tasks.registry.store import mlflow_errors
+from tasks.registry.store import ensure_registered, mlflow_errors, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VERDICT, PUSH = "loreline.verdict", "loreline.push"
+PROMOTED_AT = "loreline.promoted_at"
 GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
 VERSIONS_SHOWN = "mlflow.modelVersions"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
@@ -147,30 +148,6 @@ def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
         _fetch(client, version)  # an earlier download says nothing about the server's files now
     else:
         check_files(directory, recorded)
-
-
-def unless_missing(ask: Callable[[], Any]) -> Any:
-    """Return what `ask` returns; None when MLflow has no such thing."""
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return ask()
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
-
-
-def ensure_registered(client: "MlflowClient", name: str) -> None:
-    """Create the registered model unless it is there."""
-    from mlflow.exceptions import MlflowException
-
-    if unless_missing(lambda: client.get_registered_model(name)) is None:
-        try:
-            client.create_registered_model(name)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":  # Another machine was first.
-                raise
 
 
 def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:

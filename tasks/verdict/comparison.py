@@ -15,6 +15,8 @@ ResultsByRole = Mapping[str, Mapping[str, TaskResult]]
 """Role of the model → name of the task → result."""
 
 MERGE_ROLE = "merge"
+OPPONENTS = ("champion", "best", "last")
+"""The first of these that there is, is what the merge would replace; the first of two equals decides."""
 
 
 class Pairs(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Literal
 
 from tasks.base.errors import BadInput
 from tasks.base.records import (
-    Decision,
     Difference,
     EvaluatedModel,
     Evaluation,
@@ -21,36 +20,21 @@ from tasks.base.records import (
 )
 from tasks.evaluation.results import full_name
 from tasks.parameters.evaluation import EvaluateParams
-from tasks.verdict.comparison import MERGE_ROLE, ResultsByRole, compare, pairs_of
+from tasks.verdict.comparison import MERGE_ROLE, OPPONENTS, ResultsByRole, compare, pairs_of
 from tasks.verdict.guards import guards_of, worsened
 from tasks.verdict.intervals import LEVEL, found_with
 from tasks.verdict.sentence import with_sentence
-from tasks.verdict.standing import rule_against
+from tasks.verdict.standing import DECISIONS, rule_against
 
 AVERAGE = "average"
-OPPONENTS = ("champion", "best", "last")
-"""The first of these that there is, is what the merge would replace; the first of two equals decides."""
-
-DECISIONS: dict[GateRule, Decision] = {
-    "equal": "KEEP",
-    "gain_ruled_out": "KEEP",
-    "too_few_items": "INCONCLUSIVE",
-    "too_few_clusters": "INCONCLUSIVE",
-    "constant_gain": "INCONCLUSIVE",
-    "gain_open": "INCONCLUSIVE",
-    "may_be_chance": "INCONCLUSIVE",
-    "others_worsen": "KEEP",
-    "guard_open": "INCONCLUSIVE",
-    "harm_open": "INCONCLUSIVE",
-    "better": "PROMOTE",
-}
 
 
 def evaluate_results(
-    models: Sequence[EvaluatedModel], results: ResultsByRole, params: EvaluateParams
+    models: Sequence[EvaluatedModel], results: ResultsByRole, params: EvaluateParams, level: float = LEVEL
 ) -> Evaluation:
     """Compare the merge with every other model and judge it; `results` has an entry for each role.
 
+    `level`, one-sided, is that at which every gain has to be shown.
     Raises BadInput when the models did not answer the same items, or a metric asked for has no result.
     """
     scores, differences = compare(results)
@@ -60,7 +44,7 @@ def evaluate_results(
             models=tuple(models),
             scores=scores,
             differences=differences,
-            verdict=judge(models, results, differences, params),
+            verdict=judge(models, results, differences, params, level),
         )
     )
 
@@ -70,12 +54,13 @@ def judge(
     results: ResultsByRole,
     differences: Sequence[Difference],
     params: EvaluateParams,
+    level: float = LEVEL,
 ) -> Verdict:
     """Return the verdict on the merge against every opponent, without its sentence."""
     primary = full_name(results[MERGE_ROLE], params.primary, "evaluate.primary")
     opponents = _opponents(models, params)
     standings = tuple(
-        Standing(against=role, rule=rule_against(pairs_of(results, role, primary), params.min_gain))
+        Standing(against=role, rule=rule_against(pairs_of(results, role, primary), params.min_gain, level))
         for role in opponents
     )
     gains = {found.against: found for found in differences if found.metric == primary}
@@ -86,8 +71,8 @@ def judge(
         decision=DECISIONS[rule],
         against=decisive.against,
         primary=primary,
-        finds=found_with(pairs_of(results, decisive.against, primary).estimate.error),
-        level=LEVEL,
+        finds=found_with(pairs_of(results, decisive.against, primary).estimate.error, level),
+        level=level,
         opponents=standings,
         guards=guards,
         reason=Reason(rule=rule, min_gain=params.min_gain, worsened=worsened(guards)),

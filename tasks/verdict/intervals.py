@@ -14,6 +14,8 @@ ItemValues = NDArray[np.float64]
 LEVEL = 0.025
 """Of each side of an interval: 95 % lie between its ends."""
 POWER = 0.8
+FEWEST_ITEMS, FEWEST_CLUSTERS = 100, 30
+"""Fewer never promote: the intervals, and the standard errors by clusters, are theory of large numbers."""
 
 
 class Estimate(NamedTuple):

@@ -1,25 +1,26 @@
 """Judging a registered version again, against the present champion, on the items that the parameters name."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
 from tasks.evaluation.measure import evaluate_model, known_results
-from tasks.evaluation.results import TaskResult
-from tasks.evaluation.task_files import check_tasks
-from tasks.evaluation.task_spec import TaskSpec
-from tasks.parameters.evaluation import EvaluateParams
+from tasks.evaluation.splits import splits_of
+from tasks.evaluation.task_spec import Split
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import TEXT_LIMIT
 from tasks.registry.evidence import recorded_evaluation
+from tasks.registry.reference import reference
 from tasks.registry.store import connect, mlflow_errors
 from tasks.registry.versions import CHALLENGER, CHAMPION, ModelVersion, aliases, files_of, version_of
-from tasks.verdict.comparison import MERGE_ROLE
-from tasks.verdict.gate import OPPONENTS, evaluate_results
+from tasks.verdict.comparison import MERGE_ROLE, OPPONENTS, ResultsByRole
+from tasks.verdict.guards import REFERENCE
+from tasks.verdict.looking import LookLedger, judge_counted
 from tasks.verdict.sentence import with_sentence
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 CHAMPION_ROLE = "champion"
 AS_RECORDED = "This is the recorded verdict: there is nothing to weigh it against here."
-Measured = dict[str, dict[str, TaskResult]]
 
 
 class Judgement(NamedTuple):
@@ -83,25 +83,27 @@ def judge_again(params: Params, version: int | None = None) -> Judgement:
     measured only elsewhere cannot be compared again: PROMOTE then also needs a recorded PROMOTE.
     Raises BadInput for unknown tasks, before any work, and for a version without a recorded evaluation.
     """
-    specs = check_tasks(params.evaluate)
+    splits = splits_of(params.evaluate)._replace(select=None)  # it was chosen when it was registered
     client = connect(params.register_)
     with mlflow_errors(client.tracking_uri):
         candidate, champion = _parties(client, params.register_, version)
         recorded = recorded_evaluation(client, candidate)
+        fixed = reference(client, params.register_, params.evaluate.reference)
     if champion is not None and champion.version == candidate.version:
         return Judgement(candidate, champion, recorded, None)
-    known = _known(recorded, specs, params.evaluate)
-    if champion is not None:
-        known[CHAMPION_ROLE] = _measure(client, champion, specs, params.evaluate)
-    if not known.keys() & set(OPPONENTS):
+    registered = _registered(candidate, champion, fixed)
+    models = _models(recorded, registered)
+    measure = partial(_measure, client, models, registered)
+    if champion is None and not _known(models, splits.test).keys() & set(OPPONENTS):
         return Judgement(candidate, champion, recorded, None)
-    known[MERGE_ROLE] = _measure(client, candidate, specs, params.evaluate)
-    models = [model for model in _models(recorded, champion) if model.role in known]
-    results = {model.role: known[model.role] for model in models}
-    evaluation = evaluate_results(models, results, params.evaluate)
+    ledger = LookLedger(client, candidate.name, candidate.tags.get("loreline.run", candidate.name))
+    evaluation, results = judge_counted(models, splits, ledger, measure)
     opponents = {*OPPONENTS, *(standing.against for standing in recorded.verdict.opponents)}
-    absent = [m.label for m in recorded.models if m.role in opponents - {*known, CHAMPION_ROLE}]
-    items = digest_of([(task, result.items) for task, result in known[MERGE_ROLE].items()])
+    absent = [m.label for m in recorded.models if m.role in opponents - {*results, CHAMPION_ROLE}]
+    verdict = evaluation.verdict
+    if splits.vault and verdict.decision == "PROMOTE" and verdict.confirmation is None:
+        absent.append("the vault's items")
+    items = digest_of([(task, result.items) for task, result in results[MERGE_ROLE].items()])
     return Judgement(candidate, champion, _completed(evaluation, recorded.verdict, absent), items)
 
 
@@ -118,29 +120,59 @@ def _parties(
     )
 
 
-def _known(recorded: Evaluation, specs: Sequence[TaskSpec], params: EvaluateParams) -> Measured:
-    """Return this machine's results of the checkpoints and their average."""
-    others = [model for model in recorded.models if model.role not in (MERGE_ROLE, CHAMPION_ROLE)]
-    found = {model.role: known_results(model.digest, specs, params) for model in others}
+def _registered(
+    candidate: ModelVersion, champion: ModelVersion | None, fixed: ModelVersion | None
+) -> dict[str, ModelVersion]:
+    """Return the versions that take part, by role; their files are in the registry."""
+    found = {MERGE_ROLE: candidate}
+    if champion is not None:
+        found[CHAMPION_ROLE] = champion
+    if fixed is not None and fixed.digest not in [version.digest for version in found.values()]:
+        found[REFERENCE] = fixed
+    return found
+
+
+def _models(recorded: Evaluation, registered: Mapping[str, ModelVersion]) -> list[EvaluatedModel]:
+    models = [
+        model
+        for model in recorded.models
+        if model.role == MERGE_ROLE or model.role not in (CHAMPION_ROLE, REFERENCE)
+    ]
+    return models + [
+        EvaluatedModel(role=role, label=f"{role} v{version.version}", digest=version.digest)
+        for role, version in registered.items()
+        if role != MERGE_ROLE
+    ]
+
+
+def _known(models: Sequence[EvaluatedModel], split: Split) -> ResultsByRole:
+    """Return this machine's results on a split; checkpoints may be gone, and were measured elsewhere."""
+    found = {model.role: known_results(model.digest, split.tasks, split.params) for model in models}
     return {role: results for role, results in found.items() if results}
 
 
 def _measure(
-    client: "MlflowClient", version: ModelVersion, specs: Sequence[TaskSpec], params: EvaluateParams
-) -> dict[str, TaskResult]:
-    def locate() -> Path:
-        with mlflow_errors(client.tracking_uri):
-            return files_of(client, version)
+    client: "MlflowClient",
+    models: Sequence[EvaluatedModel],
+    registered: Mapping[str, ModelVersion],
+    split: Split,
+    roles: Collection[str],
+) -> ResultsByRole:
+    """MeasureSplit the registered versions, and return what is known of the other models."""
+    asked = [model for model in models if model.role in roles]
+    measured = {
+        model.role: evaluate_model(
+            partial(_located, client, registered[model.role]), model.digest, split.tasks, split.params
+        )
+        for model in asked
+        if model.role in registered
+    }
+    return {**_known([model for model in asked if model.role not in registered], split), **measured}
 
-    return evaluate_model(locate, version.digest, specs, params)
 
-
-def _models(recorded: Evaluation, champion: ModelVersion | None) -> list[EvaluatedModel]:
-    models = [model for model in recorded.models if model.role != CHAMPION_ROLE]
-    if champion is not None:
-        label = f"champion v{champion.version}"
-        models.append(EvaluatedModel(role=CHAMPION_ROLE, label=label, digest=champion.digest))
-    return models
+def _located(client: "MlflowClient", version: ModelVersion) -> Path:
+    with mlflow_errors(client.tracking_uri):
+        return files_of(client, version)
 
 
 def _completed(evaluation: Evaluation, recorded: Verdict, absent: Sequence[str]) -> Evaluation:

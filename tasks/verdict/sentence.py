@@ -2,8 +2,17 @@
 
 from collections.abc import Mapping
 
-from tasks.base.records import Difference, Evaluation, GuardedMetric, Interval, Reason, Verdict, Worsening
-from tasks.verdict.standing import FEWEST_CLUSTERS, FEWEST_ITEMS
+from tasks.base.records import (
+    Confirmation,
+    Difference,
+    Evaluation,
+    GuardedMetric,
+    Interval,
+    Reason,
+    Verdict,
+    Worsening,
+)
+from tasks.verdict.intervals import FEWEST_CLUSTERS, FEWEST_ITEMS, LEVEL
 
 BESIDE_AVERAGE = {
     "no_better": "the plain average of the same checkpoints is as good or better",
@@ -31,7 +40,13 @@ def _sentence(verdict: Verdict, reason: Reason, evaluation: Evaluation) -> str:
         parts.append(f"these items find gains of {_number(verdict.finds)} or more four times in five")
     if verdict.beside_average:
         parts.append(BESIDE_AVERAGE[verdict.beside_average])
-    sentences = ["; ".join(parts) + ".", _open(verdict, labels), _opponents(verdict, evaluation, labels)]
+    sentences = [
+        "; ".join(parts) + ".",
+        _confirmation(verdict.confirmation, labels),
+        _open(verdict, labels),
+        _opponents(verdict, evaluation, labels),
+        _looks(verdict),
+    ]
     if verdict.not_measured:
         absent = " and ".join(verdict.not_measured)
         sentences.append(
@@ -71,6 +86,14 @@ def _because(verdict: Verdict, reason: Reason, gain: Difference, labels: Mapping
         case "may_be_chance":
             few = f"but {gain.wins} items won and {gain.losses} lost may be chance"
             return few if reason.min_gain else few + _exact(gain, " (exact p = ", ")")
+        case "spent":
+            return f"but at look {verdict.look} these items ask for {_percent(verdict.level)} one-sided"
+        case "not_confirmed":
+            return "but the vault does not confirm it"
+        case "harm_on_vault":
+            return "but on the vault another metric suffers"
+        case "not_chosen":
+            return "so no look at the test items is taken"
         case "others_worsen":
             return "but " + " and ".join(_worsens(other, labels) for other in reason.worsened)
         case "guard_open":
@@ -120,11 +143,33 @@ def _open(verdict: Verdict, labels: Mapping[str, str]) -> str:
     return f"Not shown to hold within its margin: {', '.join(found)}."
 
 
+def _confirmation(found: Confirmation | None, labels: Mapping[str, str]) -> str:
+    """Return what the vault said; nothing where it was not asked."""
+    if found is None:
+        return ""
+    bound = f"down to {_number(found.gain.low)} at {_percent(found.level)} one-sided"
+    where = f"over {labels[found.against]} ({found.items} items, look {found.look})"
+    worse = "".join(f"; {_worsens(other, labels)}" for other in found.worsened)
+    return f"On the vault it gains {_number(found.gain.mean)}, {bound}, {where}{worse}."
+
+
+def _looks(verdict: Verdict) -> str:
+    """Return how often these items were looked at; nothing where that was not counted."""
+    if verdict.look is None or verdict.chance is None:
+        return ""
+    error = f"a false promotion by now has a chance of up to {verdict.chance:.1%}"
+    return f"Look {verdict.look} at these items: {error}."
+
+
+def _percent(level: float) -> str:
+    return f"{_number(100 * level)} %"
+
+
 def _opponents(verdict: Verdict, evaluation: Evaluation, labels: Mapping[str, str]) -> str:
     """Return what holds against each opponent: gain, interval, wins and losses, exact p, and the level."""
     gains = {d.against: d for d in evaluation.differences if d.metric == verdict.primary}
     found = [f"over {labels[each.against]} {_gain(gains[each.against])}" for each in verdict.opponents]
-    return f"Gains at {_number(100 * verdict.level)} % one-sided: {'; '.join(found)}."
+    return f"Gains at {_percent(LEVEL)} one-sided: {'; '.join(found)}."
 
 
 def _gain(difference: Difference) -> str:

@@ -2,16 +2,34 @@
 
 import numpy as np
 
-from tasks.base.records import GateRule
+from tasks.base.records import Decision, GateRule
 from tasks.verdict.comparison import Pairs
-from tasks.verdict.intervals import LEVEL, interval
+from tasks.verdict.intervals import FEWEST_CLUSTERS, FEWEST_ITEMS, LEVEL, interval
 
-FEWEST_ITEMS, FEWEST_CLUSTERS = 100, 30
-"""Fewer never promote: the intervals, and the standard errors by clusters, are theory of large numbers."""
+DECISIONS: dict[GateRule, Decision] = {
+    "equal": "KEEP",
+    "gain_ruled_out": "KEEP",
+    "too_few_items": "INCONCLUSIVE",
+    "too_few_clusters": "INCONCLUSIVE",
+    "constant_gain": "INCONCLUSIVE",
+    "gain_open": "INCONCLUSIVE",
+    "may_be_chance": "INCONCLUSIVE",
+    "spent": "INCONCLUSIVE",
+    "others_worsen": "KEEP",
+    "guard_open": "INCONCLUSIVE",
+    "harm_open": "INCONCLUSIVE",
+    "better": "PROMOTE",
+    "not_confirmed": "INCONCLUSIVE",
+    "harm_on_vault": "KEEP",
+    "not_chosen": "KEEP",
+}
 
 
-def rule_against(pairs: Pairs, min_gain: float) -> GateRule:
-    """Apply the rules to one opponent in order; the first that applies decides, `better` where none does."""
+def rule_against(pairs: Pairs, min_gain: float, level: float = LEVEL) -> GateRule:
+    """Apply the rules to one opponent in order; the first that applies decides, `better` where none does.
+
+    A gain has to be shown at `level`, one-sided; what is ruled out is so at 2.5 %.
+    """
     gains, test = pairs.gains, pairs.sign_test(min_gain)
     shown = interval(pairs.estimate)
     if not gains.any():
@@ -26,4 +44,11 @@ def rule_against(pairs: Pairs, min_gain: float) -> GateRule:
         return "gain_ruled_out" if test is None or test.at_most < LEVEL else "may_be_chance"
     if shown.low <= min_gain:
         return "gain_open"
-    return "better" if test is None or test.at_least < LEVEL else "may_be_chance"
+    if test and test.at_least >= LEVEL:
+        return "may_be_chance"
+    return "better" if _is_shown(pairs, min_gain, level) else "spent"
+
+
+def _is_shown(pairs: Pairs, min_gain: float, level: float) -> bool:
+    test = pairs.sign_test(min_gain)
+    return interval(pairs.estimate, level).low > min_gain and (test is None or test.at_least < level)
