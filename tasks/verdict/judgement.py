@@ -133,16 +133,13 @@ def _registered(
 
 
 def _models(recorded: Evaluation, registered: Mapping[str, ModelVersion]) -> list[EvaluatedModel]:
-    models = [
-        model
-        for model in recorded.models
-        if model.role == MERGE_ROLE or model.role not in (CHAMPION_ROLE, REFERENCE)
-    ]
-    return models + [
+    """Return the champion and the reference of now, then what took part when it was recorded."""
+    now = [
         EvaluatedModel(role=role, label=f"{role} v{version.version}", digest=version.digest)
         for role, version in registered.items()
         if role != MERGE_ROLE
     ]
+    return now + [model for model in recorded.models if model.role not in (CHAMPION_ROLE, REFERENCE)]
 
 
 def _known(models: Sequence[EvaluatedModel], split: Split) -> ResultsByRole:

@@ -64,8 +64,8 @@ def test_last_best_average_and_merge_are_measured_once(
 ) -> None:
     evaluation = evaluate_merge(params, store, artifacts)
     assert [(m.role, m.label) for m in evaluation.models] == [
-        ("last", "last (checkpoint-3)"),
         ("best", "best (checkpoint-2)"),
+        ("last", "last (checkpoint-3)"),
         ("average", "average of 3"),
         ("merge", "lore merge"),
     ]
@@ -83,7 +83,7 @@ def test_the_plain_average_is_measured_once_and_not_judged_against_itself(
 ) -> None:
     merge_checkpoints(MergeParams(method="average"), artifacts)
     evaluation = evaluate_merge(params, store, artifacts)
-    assert [m.role for m in evaluation.models] == ["last", "best", "merge"]
+    assert [m.role for m in evaluation.models] == ["best", "last", "merge"]
     assert len(loaded) == 3
     merge_checkpoints(MergeParams(method="average", weights=(0.5, 0.25, 0.25)), artifacts)
     weighted = evaluate_merge(params, store, artifacts)
@@ -138,7 +138,7 @@ def test_the_champion_is_an_opponent_until_it_is_this_merge(
     assert "champion" not in [model.role for model in alone.models]
     merge_checkpoints(MergeParams(method="average"), artifacts)
     judged = evaluate_merge(params, store, artifacts)
-    assert judged.models[-1].label == "champion v1"
+    assert judged.models[0].label == "champion v1"
     version = register_model(store, artifacts).version
     point(client, store.name, "previous-champion", 1)
     point(client, store.name, CHAMPION, version)
@@ -202,8 +202,8 @@ def test_every_model_s_turn_and_answers_are_told(
     ends = {each.model: each for each in told}
     assert [(each.of, each.done, each.total) for each in ends.values()] == [(4, 12, 12)] * 4
     assert [each.label for each in ends.values()] == [
-        "last (checkpoint-3)",
         "best (checkpoint-2)",
+        "last (checkpoint-3)",
         "average of 3",
         "lore merge",
     ]

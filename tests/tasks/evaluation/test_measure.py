@@ -7,7 +7,7 @@ import pytest
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput, LorelineError
-from tasks.evaluation import measure
+from tasks.evaluation import lm_eval_task, measure
 from tasks.evaluation.backends import hf
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.task_files import load_tasks
@@ -129,10 +129,10 @@ class TestReuse:
     def test_what_was_measured_before_a_failure_is_kept(self, tiny, folder, monkeypatch):
         real = measure._run
 
-        def fail(lm, task, params):
+        def fail(lm, task, chosen, params):
             if task.config.task == "choose":
                 raise RuntimeError("lost\nsecond line")
-            return real(lm, task, params)
+            return real(lm, task, chosen, params)
 
         monkeypatch.setattr(measure, "_run", fail)
         with pytest.raises(LorelineError, match=r"on choose: lm-eval failed \(RuntimeError: lost\); mend"):
@@ -178,10 +178,10 @@ class TestRefusing:
 
 class TestManners:
     def test_the_libraries_are_quiet_and_get_their_voice_back(self, tiny, folder, capfd):
-        before = [logging.getLogger(name).level for name in measure.CHATTY]
+        before = [logging.getLogger(name).level for name in lm_eval_task.CHATTY]
         run(tiny, folder)
         assert capfd.readouterr() == ("", "")
-        assert [logging.getLogger(name).level for name in measure.CHATTY] == before
+        assert [logging.getLogger(name).level for name in lm_eval_task.CHATTY] == before
 
     def test_the_model_directory_is_not_written_to(self, tiny, folder):
         before = {path.name: path.stat().st_mtime_ns for path in [tiny, *tiny.iterdir()]}

@@ -240,11 +240,11 @@ class TestMemory:
     def test_batches_that_do_not_fit_are_halved(self, tiny, folder, monkeypatch, caplog):
         real, tried = measure._run, []
 
-        def small(lm, task, params):
+        def small(lm, task, chosen, params):
             tried.append(lm.batch_size)
             if lm.batch_size > 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return real(lm, task, params)
+            return real(lm, task, chosen, params)
 
         whole = run(tiny, folder, ("likely",), "likely/nll", batch_size=9)
         shutil.rmtree(state_dir())
