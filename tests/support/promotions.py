@@ -67,7 +67,7 @@ def register(params: Params, root: Path, right: int, last: int = 40) -> int:
 def remember(params: Params, digest: str, right: int) -> Path:
     """Put a model's result where evaluate_model keeps what this machine measured."""
     tasks = load_tasks(params.evaluate.tasks, Path(params.evaluate.include_path or ""))
-    path = result_paths(digest, tasks, params.evaluate)["likely"]
+    (path,) = result_paths(digest, tasks, params.evaluate).values()
     store(path, _result(right))
     return path
 
