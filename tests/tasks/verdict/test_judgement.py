@@ -136,11 +136,11 @@ def test_what_was_never_measured_here_is_measured_from_the_registered_files(
     on_another_machine(params, (LAST.digest, 40))
     asked: list[Path] = []
 
-    def load(directory: Path, device: str) -> Any:
+    def look(directory: Path) -> Any:
         asked.append(directory)
         raise BadInput("seen", "by the test", "go on")
 
-    monkeypatch.setattr(hf, "_load", load)
+    monkeypatch.setattr(hf, "_configuration", look)  # what is read first
     with pytest.raises(BadInput, match="seen"):
         judge_again(params)
     remember(params, digest_of_version(params, 1), 60)
