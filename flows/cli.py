@@ -138,9 +138,11 @@ def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Register the merge as an MLflow model version; register.promote=auto promotes it if it is better."""
     from tasks.promote_version import promote_if_auto
     from tasks.register_model import register_model
+    from tasks.reporting.history_page import record_history
 
     p = read_params(params, set_)
     registration = register_model(p.register_, ARTIFACTS)
+    record_history(p.register_, registration)
     print(f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})")
     if promotion := promote_if_auto(p, registration):
         print(promotion.sentence)
@@ -245,6 +247,25 @@ def history_command(
     if html:
         write_history_page(html, registry, runs)
         print(html)
+
+
+@app.command("power")
+def power_command(
+    items: Annotated[int | None, typer.Option(min=2, help="Test items; unset: as evaluated.")] = None,
+    spread: Annotated[float | None, typer.Option(help="Standard deviation of an item's gain.")] = None,
+    discordant: Annotated[float, typer.Option(help="Share of items that 0/1 answers differ on.")] = 0.1,
+    cluster_size: Annotated[int, typer.Option(min=1, help="Items that belong together.")] = 1,
+    correlation: Annotated[float, typer.Option(help="Of gains within a cluster.")] = 0.0,
+    gain: Annotated[float | None, typer.Option(help="How many items find this gain?")] = None,
+    set_: Set = [],
+    params: ParamsFile = PARAMS_FILE,
+) -> None:
+    """Say which gains the test items can find, from the last evaluation, or with --items from a guess."""
+    from flows.power_command import show_power
+    from tasks.verdict.power import guessed_design
+
+    guess = guessed_design(items, spread, discordant, cluster_size, correlation) if items else None
+    show_power(read_params(params, set_).evaluate, guess, gain)
 
 
 @app.command("looks")

@@ -25,6 +25,7 @@ from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
+from tasks.reporting.history_page import record_history
 from tasks.reporting.table import markdown_tables
 from tasks.select_checkpoints import select_checkpoints
 from tasks.sources.addresses import normal_address, observe
@@ -143,6 +144,7 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
             evaluation = _evaluate(params.evaluate, params.register_, artifacts, on_answers)
     _show(evaluation)
     registration = _register(params.register_, artifacts, claim.confirm)
+    record_history(params.register_, registration)
     versioned = _version(params, artifacts, identity, claim.confirm)
     promotion = _promote(params, registration)
     model = f"models:/{registration.name}/{registration.version}"

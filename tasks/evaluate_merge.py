@@ -83,6 +83,14 @@ def evaluate_merge(
     return evaluation
 
 
+def published_results(artifacts: Path) -> tuple[Evaluation, dict[str, dict[str, TaskResult]]]:
+    """Return the evaluation that is there, with the results by item that it rests on."""
+    evaluation = Evaluation.read(artifacts / "evaluation" / "evaluation.json")
+    roles = [path for path in sorted((artifacts / "evaluation" / "items").iterdir()) if path.is_dir()]
+    read = {role.name: map(TaskResult.read, sorted(role.glob("*.json"))) for role in roles}
+    return evaluation, {role: {found.task: found for found in results} for role, results in read.items()}
+
+
 def check_selection(params: EvaluateParams, artifacts: Path) -> None:
     """Raise BadInput, before the merge, where the checkpoints cannot be asked the evaluation's tasks."""
     last = Selection.read(artifacts / "selection" / "selection.json").last

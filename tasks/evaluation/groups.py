@@ -8,10 +8,12 @@ from tasks.evaluation.samples import NLL
 from tasks.evaluation.task_spec import Config, TaskSpec, aggregated
 
 MEMBERS_SHOWN = 8
+MANY_MEMBERS = 30
+"""Members from which on they are clusters; fewer say little of how much members differ."""
 
 
 def group_result(group: TaskSpec, results: Sequence[TaskResult]) -> TaskResult:
-    """Join the results of a group's members, each of which becomes a cluster.
+    """Join the results of a group's members.
 
     Its metrics are those of aggregate_metric_list that every member reports, and nll where they all do. With
     weight_by_size (lm-eval's default) every item counts the same, without it every member.
@@ -42,7 +44,7 @@ def group_result(group: TaskSpec, results: Sequence[TaskResult]) -> TaskResult:
             for shown, own in names.items()
         },
         higher_is_better={shown: results[0].higher_is_better[own[0]] for shown, own in names.items()},
-        clusters=tuple(result.task for result in results for _ in result.items),
+        clusters=_clusters(results),
         weights=() if by_size == {True} else _equal_members(results),
     )
 
@@ -68,6 +70,19 @@ def _by_each(metric: str, name: str, results: Sequence[TaskResult]) -> list[str]
     tried = (f"{metric},{name}", metric)
     own = [full for result in results for full in tried if full in result.values]
     return own if len(own) == len(results) else []
+
+
+def _clusters(results: Sequence[TaskResult]) -> tuple[str, ...]:
+    """Return what the items belong to: each member is a cluster where these are many.
+
+    A few members are not drawn from many that could be asked as well: the group's mean is about them, and
+    what varies are their items, or the clusters of these.
+    """
+    if len(results) >= MANY_MEMBERS:
+        return tuple(result.task for result in results for _ in result.items)
+    if not any(result.clusters for result in results):
+        return ()
+    return tuple(f"{result.task}: {own}" for result in results for own in (result.clusters or result.items))
 
 
 def _equal_members(results: Sequence[TaskResult]) -> tuple[float, ...]:

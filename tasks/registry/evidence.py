@@ -1,12 +1,14 @@
 """The evaluation that a version was registered with, read back from its MLflow run."""
 
+import contextlib
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Evaluation
-from tasks.registry.versions import ModelVersion
+from tasks.registry.versions import ModelVersion, version_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -28,3 +30,16 @@ def recorded_evaluation(client: "MlflowClient", version: ModelVersion) -> Evalua
     if version.digest not in [model.digest for model in evaluation.models if model.role == "merge"]:
         raise BadInput(what, "its recorded evaluation judges another merge", "run loreline register again")
     return evaluation
+
+
+def recorded_evaluations(client: "MlflowClient", models: Iterable[str]) -> dict[str, Evaluation]:
+    """Return the evaluations of versions, by their models:/name/version, one download for each.
+
+    Left out are versions whose evaluation somebody removed.
+    """
+    found = {}
+    for model in models:
+        name, _, number = model.removeprefix("models:/").rpartition("/")
+        with contextlib.suppress(BadInput):
+            found[model] = recorded_evaluation(client, version_of(client, name, int(number)))
+    return found

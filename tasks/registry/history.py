@@ -1,16 +1,14 @@
 """Listing the merged runs in a registry, newest first."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation, Record
+from tasks.base.records import Record
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.store import connect, mlflow_errors
-from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, VERDICT, aliases, version_of
+from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, VERDICT, aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,22 +59,6 @@ def merged_runs(params: RegisterParams, limit: int | None = None) -> list[Merged
         _merged_run(version, named.get(int(version.version), []), metrics.get(version.run_id, {}))
         for version in versions
     ]
-
-
-def recorded_evaluations(params: RegisterParams, runs: Sequence[MergedRun]) -> dict[str, Evaluation]:
-    """Return the evaluations that merged runs were registered with, by their `model`.
-
-    One download for each. Left out are those whose evaluation somebody removed.
-    """
-    client, found = connect(params), {}
-    with mlflow_errors(client.tracking_uri):
-        for run in runs:
-            name, _, number = run.model.removeprefix("models:/").rpartition("/")
-            try:
-                found[run.model] = recorded_evaluation(client, version_of(client, name, int(number)))
-            except BadInput:
-                continue
-    return found
 
 
 def _versions(client: "MlflowClient", name: str) -> Iterator[Any]:

@@ -8,15 +8,18 @@ from itertools import groupby
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation
+from tasks.base.records import Evaluation, Registration
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.history import MergedRun, recorded_evaluations
+from tasks.registry.evidence import recorded_evaluations
+from tasks.registry.history import MergedRun, merged_runs
 from tasks.registry.looks import Look, looks_of
 from tasks.registry.store import connect, mlflow_errors
 from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.history_figure import Night, draw_history
 from tasks.reporting.looks_table import looks_table
 
+NIGHTS_KEPT = 90
+"""Nights on the page that is kept with a run."""
 NIGHTS_PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ name }}</title>
@@ -45,8 +48,9 @@ verdict rests on, and beside it, as a diamond, the gain on the vault.</p>
 
 def write_history_page(path: Path, params: RegisterParams, runs: Sequence[MergedRun]) -> None:
     """Write the page of merged runs, the newest first, with what the registry keeps of them."""
-    evaluations, client = recorded_evaluations(params, runs), connect(params)
+    client = connect(params)
     with mlflow_errors(client.tracking_uri):
+        evaluations = recorded_evaluations(client, [run.model for run in runs])
         looks = looks_of(client, params.name)
     nights = [
         Night(run, judged, _vault_look(judged, looks))
@@ -57,6 +61,16 @@ def write_history_page(path: Path, params: RegisterParams, runs: Sequence[Merged
         path.write_text(history_page(params.name, nights, looks), encoding="utf-8")
     except OSError as error:
         raise BadInput(path, f"cannot be written ({error.strerror})", "name another file") from None
+
+
+def record_history(params: RegisterParams, registration: Registration) -> None:
+    """Keep the page, as it is with this version, among the files of its MLflow run."""
+    client = connect(params)
+    with tempfile.TemporaryDirectory() as scratch:
+        page = Path(scratch) / "history.html"
+        write_history_page(page, params, merged_runs(params, NIGHTS_KEPT))
+        with mlflow_errors(client.tracking_uri):
+            client.log_artifact(registration.run_id, str(page))
 
 
 def _vault_look(evaluation: Evaluation, looks: Sequence[Look]) -> Look | None:

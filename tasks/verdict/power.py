@@ -3,7 +3,8 @@
 import math
 from typing import NamedTuple
 
-from tasks.verdict.intervals import POWER
+from tasks.verdict.comparison import Pairs
+from tasks.verdict.intervals import POWER, estimate_mean
 from tasks.verdict.wear import CONFIRMING, Spending, level_at
 
 
@@ -26,6 +27,34 @@ class Design(NamedTuple):
     def sized(self, items: int) -> "Design":
         """Return the same design with so many items, in clusters of the same size."""
         return self._replace(items=items, clusters=max(2, round(self.clusters * items / self.items)))
+
+
+def design_of(pairs: Pairs) -> Design:
+    """Return the design that two models were compared in, with the spread that was seen."""
+    items = pairs.gains.size
+    alone = estimate_mean(pairs.gains, (), pairs.weights).error
+    together = pairs.estimate.error
+    return Design(
+        items,
+        alone * math.sqrt(items),
+        pairs.independent,
+        (together / alone) ** 2 if alone else 1.0,
+    )
+
+
+def guessed_design(
+    items: int, spread: float | None, discordant: float, cluster_size: int, correlation: float
+) -> Design:
+    """Return a design from guesses: `discordant` is the share of items that 0/1 answers differ on.
+
+    `correlation` is that of gains within a cluster.
+    """
+    return Design(
+        items,
+        math.sqrt(discordant) if spread is None else spread,
+        max(2, items // cluster_size),
+        1 + (cluster_size - 1) * correlation,
+    )
 
 
 def power_of(gain: float, design: Design, level: float) -> float:

@@ -1,4 +1,4 @@
-"""A group's metrics are lm-eval's own of the same group, its items those of its tasks, each task a cluster."""
+"""A group's metrics are lm-eval's own of the same group, and its items those of its tasks."""
 
 from pathlib import Path
 
@@ -42,14 +42,14 @@ class TestAsLmEval:
             assert bool(found[name].weights) is not by_size
             assert sum(found[name].weights) == pytest.approx(0 if by_size else sum(sizes))
 
-    def test_items_are_those_of_the_tasks_and_each_task_is_a_cluster(self, tiny: Path, folder: Path) -> None:
+    def test_items_are_those_of_the_tasks(self, tiny: Path, folder: Path) -> None:
         write_groups(folder, True)
         found = run(tiny, folder, ("exam", "easy", "hard", "letters"), "exam/acc")
         tasks = [found[name] for name in ("easy", "hard", "letters")]
         assert found["exam"].items == tuple(item for task in tasks for item in task.items)
         for metric in ("acc", "nll"):
             assert found["exam"].values[metric] == tuple(v for task in tasks for v in task.values[metric])
-        assert found["exam"].clusters == ("easy",) * 12 + ("hard",) * 4 + ("letters",) * 12
+        assert found["exam"].clusters == ()
 
     def test_only_what_was_asked_for_is_returned(self, tiny: Path, folder: Path) -> None:
         write_groups(folder, True)
@@ -100,3 +100,28 @@ class TestMetrics:
         one, other = result("a", acc=(1.0,), em=(1.0,)), result("b", acc=(1.0,), em=(0.0,))
         with pytest.raises(BadInput, match="g: weighs some metrics by size and some not"):
             group_result(group({"metric": "acc"}, {"metric": "em", "weight_by_size": False}), [one, other])
+
+
+def member(task: str, items: int, clusters: tuple[str, ...] = ()) -> TaskResult:
+    return TaskResult(
+        task=task,
+        items=tuple(f"{task} {i}" for i in range(items)),
+        values={"acc": (1.0,) * items},
+        higher_is_better={"acc": True},
+        clusters=clusters,
+    )
+
+
+def joined(results: list[TaskResult]) -> tuple[str, ...]:
+    parts = tuple(TaskSpec(own.task, {}, own.task) for own in results)
+    config = {"aggregate_metric_list": [{"metric": "acc"}]}
+    return group_result(TaskSpec("exam", config, "exam", parts), results).clusters
+
+
+def test_many_members_are_clusters_and_few_keep_their_own() -> None:
+    """Of 57 subjects each is drawn as an item is; of two tasks the items, or their clusters, are drawn."""
+    assert joined([member(f"subject {i}", 2) for i in range(57)]) == tuple(
+        f"subject {i}" for i in range(57) for _ in range(2)
+    )
+    few = joined([member("a", 3, ("p", "p", "q")), member("b", 2)])
+    assert few == ("a: p", "a: p", "a: q", "b: b 0", "b: b 1")

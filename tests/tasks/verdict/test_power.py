@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from tasks.verdict.comparison import Pairs
 from tasks.verdict.intervals import LEVEL, POWER
-from tasks.verdict.power import Design, items_for, power_of, smallest_gain
+from tasks.verdict.power import Design, design_of, guessed_design, items_for, power_of, smallest_gain
 from tasks.verdict.wear import level_at
 
 
@@ -58,3 +59,18 @@ def test_so_many_items_find_the_gain_and_hardly_fewer_do(vault: Design | None) -
     beside = vault and vault.sized(round(500 * items / 1500))
     assert smallest_gain(design.sized(items), 1, "none", beside) <= gain * 1.001
     assert items_for(10 * gain, design, 1, "none", vault) < 1500
+
+
+@pytest.mark.parametrize("clusters", [(), tuple(str(i // 10) for i in range(600))])
+def test_a_measured_pair_gives_its_own_standard_error_back(clusters: tuple[str, ...]) -> None:
+    random = np.random.default_rng(0)
+    gains = random.normal(size=600) + np.repeat(random.normal(size=60), 10)
+    design = design_of(Pairs(gains, clusters, ()))
+    assert design.error == pytest.approx(Pairs(gains, clusters, ()).estimate.error)
+    assert design.clusters == (60 if clusters else 600)
+    assert design.spread == pytest.approx(gains.std(ddof=1))
+
+
+def test_guesses_follow_the_design_effect() -> None:
+    assert guessed_design(1000, None, 0.09, 1, 0.0) == Design(1000, 0.3, 1000, 1.0)
+    assert guessed_design(1000, 0.5, 0.09, 10, 0.1) == Design(1000, 0.5, 100, 1.9)
