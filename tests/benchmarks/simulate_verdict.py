@@ -1,6 +1,6 @@
 """How often the gate errs: the table of docs/reference/verdict.md, `python -m tests.benchmarks.simulate_verdict`.
 
-Takes about five minutes; seeds are fixed.
+Takes about fifteen minutes; seeds are fixed.
 """
 
 from collections.abc import Iterator
@@ -12,6 +12,7 @@ from tests.support.simulated_verdicts import (
     drift,
     equals,
     judged,
+    nights,
     over_a_far_champion,
     passing,
     promoted,
@@ -20,7 +21,7 @@ from tests.support.simulated_verdicts import (
     tails,
 )
 
-DRAWS = 4000
+DRAWS, RUNS = 4000, 600
 SIX = {f"m{number}": right_or_wrong(0.1) for number in range(6)}
 LOSS = {"m0": right_or_wrong(0.1, gain=-0.02)}
 
@@ -56,6 +57,19 @@ def rows() -> Iterator[tuple[str, str]]:
     for held_to, reference in (("the champion", False), ("the reference too", True)):
         lost = 100 * drift(40, 30, 1500, reference)
         yield f"30 nights of -0.8 points each, held to {held_to}", f"{lost:+.1f} points"
+    for what, more in (
+        ("30 nights of equals", {"count": 30}),
+        ("90 nights of equals", {"count": 90}),
+        ("90 nights of challengers worse by 0.5 points", {"count": 90, "below": 0.5}),
+        ("90 nights of challengers from N(0, 1 point)", {"count": 90, "spread": 1.0}),
+    ):
+        for with_vault in (False, True):
+            found = nights(RUNS, items=1500, vault=with_vault, **more)
+            yield (
+                f"{what}, {'vault' if with_vault else 'no vault'}: some promoted",
+                percent(found.any_promotion),
+            )
+            yield "  promotions, true quality, vault looks", ", ".join(f"{value:.2f}" for value in found[1:])
     for name, gains in (("3 items", np.array([1.0, 0.5, 0.9])), ("one gain for all", np.ones(200))):
         yield f"{name}: verdict", judged({"last": {"primary": gains}}).verdict.decision
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from tasks.base.records import EvaluatedModel, Evaluation
 from tasks.evaluation.results import TaskResult
 from tasks.parameters.evaluation import EvaluateParams
+from tasks.verdict.confirmation import confirmed
 from tasks.verdict.gate import evaluate_results
+from tasks.verdict.wear import CONFIRMING
 
 Gains = NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Gains]
@@ -20,6 +22,8 @@ CLUSTER = 10
 """Items that belong together, in the families with clusters."""
 ICC = 0.1
 """Correlation of two items of a cluster."""
+LUCK = 1 - 0.8**0.5
+"""Share of the items that a model answers by luck."""
 
 
 def tails(sigma: float) -> Draw:
@@ -190,3 +194,74 @@ def drift(runs: int, nights: int, items: int, with_reference: bool, seed: int = 
             total -= 0.008 * (judged(gains).verdict.decision == "PROMOTE")
         lost.append(total)
     return float(np.mean(lost))
+
+
+class Nights(NamedTuple):
+    """What became of many runs of nights on one test set."""
+
+    any_promotion: float
+    """Share of the runs in which something was promoted."""
+    promotions: float
+    """Per run."""
+    quality: float
+    """Of the last champion: how much better than the first it truly is, in points."""
+    vault_looks: float
+    """Per run."""
+
+
+def nights(
+    runs: int,
+    count: int,
+    items: int,
+    spread: float = 0.0,
+    below: float = 0.0,
+    vault: bool = True,
+    seed: int = 0,
+) -> Nights:
+    """Judge challengers night by night on the same items, 10 % discordant; a promoted one becomes champion.
+
+    Each is truly better than the first champion by a number of points from N(−below, spread). All models find
+    the same items hard, but for some luck of their own; a champion's luck stays with the items, so that one
+    test set misleads every night in the same direction.
+    """
+    rng = np.random.default_rng(seed)
+    found = [_one_run(rng, count, items, spread, below, vault) for _ in range(runs)]
+    promoted, quality, looks = (np.array(column) for column in zip(*found, strict=True))
+    return Nights(
+        float((promoted > 0).mean()), float(promoted.mean()), float(quality.mean()), float(looks.mean())
+    )
+
+
+def _one_run(
+    rng: np.random.Generator, count: int, items: int, spread: float, below: float, vault: bool
+) -> tuple[int, float, int]:
+    hardness = rng.random((2, items))  # of the test items, and the vault's
+
+    def answers(quality: float) -> Gains:
+        """Two models differ on one item in ten: (1 − (1 − LUCK)²)/2."""
+        own = np.where(rng.random((2, items)) < LUCK, rng.random((2, items)), hardness)
+        return (own < 0.5 + quality / 100).astype(float)
+
+    quality, promotions, looks = 0.0, 0, 0
+    champion = answers(quality)
+    for _ in range(count):
+        own = quality - below if spread == 0 else rng.normal(-below, spread)
+        challenger = answers(own)
+        gains = challenger - champion
+        evaluation = judged({"champion": {"primary": gains[0]}})
+        if evaluation.verdict.decision == "PROMOTE" and vault:
+            looks += 1
+            evaluation = held_to_vault(evaluation, gains[1])
+        if evaluation.verdict.decision == "PROMOTE":
+            champion, quality, promotions = challenger, own, promotions + 1
+    return promotions, quality, looks
+
+
+def held_to_vault(evaluation: Evaluation, gains: Gains) -> Evaluation:
+    """Confirm an evaluation by gains over the champion on a vault's items."""
+    results = {
+        "merge": _results({"primary": np.zeros(gains.size)}, gains.size, False),
+        "champion": _results({"primary": -gains}, gains.size, False),
+    }
+    params = EvaluateParams(tasks=("t",), primary="t/primary")
+    return confirmed(evaluation, results, params, CONFIRMING, 1)
