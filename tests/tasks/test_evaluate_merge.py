@@ -13,6 +13,7 @@ from tasks.base.publish import MANIFEST
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.backends import hf
 from tasks.evaluation.progress import ItemsAnswered
+from tasks.evaluation.results import TaskResult
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.evaluation import EvaluateParams
@@ -21,9 +22,11 @@ from tasks.parameters.merge import MergeParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.selection import SelectParams
 from tasks.register_model import register_model
+from tasks.registry.looks import looks_of
 from tasks.registry.store import connect
 from tasks.registry.versions import CHAMPION, point
 from tasks.select_checkpoints import select_checkpoints
+from tests.support.grouped_tasks import write_groups
 from tests.support.tiny_world import write_model, write_world
 
 PARAMS = EvaluateParams(tasks=("likely",), primary="likely/nll", batch_size=4, device="cpu")
@@ -207,3 +210,26 @@ def test_every_model_s_turn_and_answers_are_told(
         "average of 3",
         "lore merge",
     ]
+
+
+def test_a_group_decides_and_clusters_and_a_vault_s_share_are_kept(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    """From the task files to the published evaluation, through a group of groups and real models."""
+    folder = Path(params.include_path or "")
+    write_groups(folder, weight_by_size=True)
+    asked = params.model_copy(
+        update={"tasks": ("exam", "likely"), "primary": "exam/acc", "cluster": {"likely": "question"}}
+    )
+    evaluation = evaluate_merge(asked, store, artifacts)
+    assert evaluation.primary == "exam/acc"
+    assert {score.metric for score in evaluation.scores} >= {"exam/acc", "likely/nll"}
+    whole = TaskResult.read(artifacts / "evaluation" / "items" / "merge" / "likely.json")
+    assert len(set(whole.clusters)) == 4
+    apart = evaluate_merge(asked.model_copy(update={"vault_share": 0.4}), store, artifacts)
+    part = TaskResult.read(artifacts / "evaluation" / "items" / "merge" / "likely.json")
+    assert set(part.clusters) < set(whole.clusters)
+    assert apart.verdict.look == 1  # other items than the whole test set, which had a look of its own
+    looks = looks_of(connect(store), store.name)
+    assert len({look.asked.items for look in looks}) == len(looks) == 2
+    assert {look.decision for look in looks} == {evaluation.verdict.decision, apart.verdict.decision}
