@@ -1,6 +1,6 @@
 """Evaluations of models whose value on every item a test makes up."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from tasks.verdict.gate import evaluate_results
 Results = Mapping[str, Mapping[str, TaskResult]]
 
 ITEMS = 300
+PARAMS = EvaluateParams(tasks=("t",), primary="t/nll")
 NOISE = np.random.default_rng(7).normal(0, 0.1, size=(5, ITEMS))
 HARD = np.random.default_rng(8).exponential(1.0, size=ITEMS)
 
@@ -42,6 +43,8 @@ def verdict_of(results: Results, **chosen: Any) -> Verdict:
 
 def evaluation_of(results: Results, **chosen: Any) -> Evaluation:
     """Judge by t/nll, unless another primary metric is chosen."""
-    models = [EvaluatedModel(role=role, label=f"the {role}", digest=role) for role in results]
-    params = EvaluateParams(**{"tasks": ("t",), "primary": "t/nll", **chosen})
-    return evaluate_results(models, results, params)
+    return evaluate_results(models_of(results), results, PARAMS.model_copy(update=chosen))
+
+
+def models_of(roles: Iterable[str]) -> list[EvaluatedModel]:
+    return [EvaluatedModel(role=role, label=f"the {role}", digest=role) for role in roles]
