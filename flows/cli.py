@@ -6,7 +6,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -167,12 +167,15 @@ def run_command(
 def demo_command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of data, model and training.")] = 0,
     steps: Annotated[int | None, typer.Option(min=60, help="Training steps.")] = None,
+    schedule: Annotated[
+        Literal["constant", "linear", "cosine"], typer.Option(help="The learning rate after its warm-up.")
+    ] = "constant",
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Train a tiny language model with the real Trainer, then run the whole flow on its checkpoints."""
     from flows.demo.demo import train_demo
 
-    ready = train_demo(seed, steps, params)
+    ready = train_demo(seed, steps, schedule, params)
     from flows.by_hand import run_merge  # Prefect takes seconds to import
 
     run_merge(ready, refresh=True)  # the demo may have been trained anew

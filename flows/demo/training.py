@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from flows.demo import problems
 from flows.demo.problems import Problem, Splits
@@ -27,16 +27,18 @@ PARAMETERS = 98_944
 BATCH = 32
 TRAIN, SELECT, TEST = 40_000, 500, 1500
 MARK = "demo.json"
+Schedule = Literal["constant", "linear", "cosine"]
+"""What becomes of the learning rate after its warm-up: it stays, or decays to 0."""
 DEMO_FILES = ("checkpoint-*", "data", "tasks", MARK)
 
 
-def finished_run(directory: Path, *, seed: int, steps: int) -> Path:
-    """Return `directory`, holding a finished run of this seed and these steps; train if there is none.
+def finished_run(directory: Path, *, seed: int, steps: int, schedule: Schedule = "constant") -> Path:
+    """Return `directory`, holding a finished run of this seed, steps and schedule; train if there is none.
 
     Training ends at the last whole checkpoint spacing (`steps // 30`). An unfinished or different run of
     the demo is removed first; BadInput when `directory` holds what only looks like one.
     """
-    mark = {"seed": seed, "steps": steps, "recipe": recipe_digest()}
+    mark = {"seed": seed, "steps": steps, "schedule": schedule, "recipe": recipe_digest()}
     if _read_mark(directory) == mark:
         return directory
     remove_run(directory)
@@ -44,7 +46,7 @@ def finished_run(directory: Path, *, seed: int, steps: int) -> Path:
     problems.write_tasks(directory / "tasks")
     problems.write_data(splits, directory / "data")
     with torch_threads_for(PARAMETERS), _no_save_bars():
-        train(directory, splits, seed=seed, steps=steps)
+        train(directory, splits, seed=seed, steps=steps, schedule=schedule)
     _write_mark(directory, mark)
     return directory
 
@@ -151,8 +153,10 @@ def pad(rows: list[dict[str, list[int]]]) -> "dict[str, torch.Tensor]":
     return {"input_ids": padded("input_ids", 0), "labels": padded("labels", -100)}
 
 
-def training_arguments(directory: Path, seed: int, steps: int) -> "TrainingArguments":
-    """Hold the rate constant to the end, so that the weights reach a plateau and keep moving on it."""
+def training_arguments(
+    directory: Path, seed: int, steps: int, schedule: Schedule = "constant"
+) -> "TrainingArguments":
+    """Warm the rate up; held constant, the weights reach a plateau and keep moving on it to the end."""
     from transformers import TrainingArguments
 
     spacing = max(1, steps // CHECKPOINTS)
@@ -162,7 +166,7 @@ def training_arguments(directory: Path, seed: int, steps: int) -> "TrainingArgum
         per_device_train_batch_size=BATCH,
         per_device_eval_batch_size=250,
         learning_rate=3e-3,
-        lr_scheduler_type="constant_with_warmup",
+        lr_scheduler_type="constant_with_warmup" if schedule == "constant" else schedule,
         warmup_steps=min(100, steps // 10),
         weight_decay=0.1,
         adam_beta2=0.98,
@@ -181,7 +185,7 @@ def training_arguments(directory: Path, seed: int, steps: int) -> "TrainingArgum
     )
 
 
-def train(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
+def train(directory: Path, splits: Splits, *, seed: int, steps: int, schedule: Schedule) -> None:
     """Run the Trainer, which writes the checkpoints into `directory`."""
     from transformers import PrinterCallback, Trainer, set_seed
 
@@ -190,7 +194,7 @@ def train(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
     with make_bar("training") as bar:
         trainer = Trainer(
             model=make_model(tokenizer),
-            args=training_arguments(directory, seed, steps),
+            args=training_arguments(directory, seed, steps, schedule),
             processing_class=tokenizer,
             data_collator=pad,
             train_dataset=encode_text(splits.train, tokenizer),

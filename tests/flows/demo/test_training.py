@@ -167,3 +167,20 @@ def test_training_stops_at_its_last_checkpoint_and_warms_up_within_a_short_run(t
     assert (short.save_steps, short.eval_steps, short.max_steps, short.warmup_steps) == (3, 3, 99, 10)
     full = training_arguments(tmp_path, seed=0, steps=training.DEFAULT_STEPS)
     assert full.max_steps == training.DEFAULT_STEPS == 30 * full.save_steps
+
+
+@pytest.mark.parametrize(("schedule", "end"), [("constant", 1.0), ("linear", 0.0), ("cosine", 0.0)])
+def test_the_rate_stays_or_decays_to_nothing(tmp_path: Path, schedule: training.Schedule, end: float) -> None:
+    import torch
+    from transformers import get_scheduler
+
+    arguments = training_arguments(tmp_path, 0, 90, schedule)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    rate = get_scheduler(arguments.lr_scheduler_type, optimizer, int(arguments.warmup_steps), 90)
+    seen = []
+    for _ in range(90):
+        optimizer.step()
+        rate.step()
+        seen.append(rate.get_last_lr()[0])
+    assert max(seen) == pytest.approx(1.0)
+    assert seen[-1] == pytest.approx(end, abs=1e-9)
