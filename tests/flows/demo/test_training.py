@@ -115,30 +115,31 @@ def test_lm_eval_sees_the_tokens_of_training_and_its_two_tasks_agree(run):
 
 
 @pytest.fixture
-def trained(patched, monkeypatch) -> list[tuple[int, int]]:
+def trained(patched, monkeypatch) -> list[tuple[object, ...]]:
     """Seeds and steps of the trainings that would have run."""
     calls = []
 
-    def train(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
+    def train(directory: Path, splits: Splits, *, seed: int, steps: int, schedule: str) -> None:
         (directory / f"checkpoint-{steps}").mkdir()
-        calls.append((seed, steps))
+        calls.append((seed, steps) if schedule == "constant" else (seed, steps, schedule))
 
     monkeypatch.setattr(training, "train", train)
     return calls
 
 
 def test_a_finished_run_is_reused_and_any_other_replaced(tmp_path, trained, monkeypatch):
+    finished_run(tmp_path, seed=0, steps=10, schedule="linear")
     for seed, steps in ((0, 10), (0, 10), (1, 10), (1, 20)):
         finished_run(tmp_path, seed=seed, steps=steps)
-    assert trained == [(0, 10), (1, 10), (1, 20)]
+    assert trained == [(0, 10, "linear"), (0, 10), (1, 10), (1, 20)]
     assert [path.name for path in checkpoints(tmp_path)] == ["checkpoint-20"]
     monkeypatch.setattr(training, "recipe_digest", lambda: "changed")
     finished_run(tmp_path, seed=1, steps=20)
-    assert trained[3:] == [(1, 20)]
+    assert trained[4:] == [(1, 20)]
 
 
 def test_an_unfinished_run_is_trained_anew(tmp_path, trained, monkeypatch):
-    def killed(directory: Path, splits: Splits, *, seed: int, steps: int) -> None:
+    def killed(directory: Path, splits: Splits, *, seed: int, steps: int, schedule: str) -> None:
         (directory / "checkpoint-5").mkdir()
         raise KeyboardInterrupt
 
