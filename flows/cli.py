@@ -61,6 +61,26 @@ def select_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     print(f"{selection.rule}: {', '.join(checkpoint.name for checkpoint in selection.chosen)}")
 
 
+@app.command("plan")
+def plan_command(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A Trainer's output_dir; none: what was fetched.")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw learning rate, window and weights here.")] = None,
+    set_: Set = [],
+    params: ParamsFile = PARAMS_FILE,
+) -> None:
+    """Say what kind of run it is by its learning rate, what to merge of it, and what to expect."""
+    from tasks.reporting.plan_figure import draw_plan
+    from tasks.select_checkpoints import plan_of_run
+
+    plan = plan_of_run(read_params(params, set_).select, ARTIFACTS, run)
+    print(plan.sentence)
+    if picture:
+        draw_plan(picture, plan)
+        print(picture)
+
+
 @app.command("merge")
 def merge_command(
     checkpoints: Annotated[

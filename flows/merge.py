@@ -130,7 +130,9 @@ def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
 
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
     """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`."""
-    _select(params.select, artifacts)
+    selection = _select(params.select, artifacts)
+    if selection.plan:
+        say(f"select: {selection.plan.sentence}")
     _suits(params.evaluate, artifacts)
     with device_lock(params):
         before = None if again else Ledger().merged_as(identity)

@@ -11,7 +11,7 @@ from tasks.checkpoints.names import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.addresses import source_of
-from tasks.sources.staging import prune_staged, stage_checkpoint
+from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ def fetch_run(
         source=params.source,
         checkpoints=tuple(stage_checkpoint(checkpoint, artifacts) for checkpoint in found.checkpoints),
         left_out=tuple(found.left_out),
+        rates=rates_of(found.checkpoints),
     )
     with publishing(published, made_from) as scratch:
         run.write(scratch / "run.json")

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Selection, TrainingRun
+from tasks.base.records import RunPlan, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
+from tasks.trajectory.learning_rate import Rate
+from tasks.trajectory.plan import plan_directory, plan_run
 from tasks.trajectory.selection import choose
 
 
@@ -25,6 +27,17 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
         selection.write(scratch / "selection.json")
         _write_trajectory(scratch / "trajectory.csv", run, selection)
     return selection
+
+
+def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -> RunPlan:
+    """Plan a merge of a run's directory, else of the run that was fetched; nothing is evaluated or merged.
+
+    Raises BadInput for a directory without checkpoints, and where nothing was fetched.
+    """
+    if directory is not None:
+        return plan_directory(directory, params)
+    run = TrainingRun.read(artifacts / "run" / "run.json")
+    return plan_run([c.step for c in run.checkpoints], [Rate(*rate) for rate in run.rates], params)
 
 
 def _write_trajectory(path: Path, run: TrainingRun, selection: Selection) -> None:

@@ -110,11 +110,33 @@ class TrainingRun(Record):
     source: str
     checkpoints: tuple[Checkpoint, ...]
     left_out: tuple[LeftOut, ...]
+    rates: tuple[tuple[int, float], ...] = ()
+    """The learning rates that its newest checkpoint's log has, by step; none where they were not logged."""
 
     @property
     def digest(self) -> str:
         """Identity of the run: that of its checkpoints."""
         return digest_of([(checkpoint.step, checkpoint.digest) for checkpoint in self.checkpoints])
+
+
+class RunPlan(Record):
+    """What kind of run it is by its learning rate, and what a merge can be expected to do."""
+
+    schedule: Literal["constant", "decaying", "decayed", "unknown"]
+    peak: float
+    last_rate: float
+    since: int
+    """The first step from which the rate is near its peak."""
+    until: int
+    """The last step at which it is."""
+    window: tuple[int, ...]
+    """Steps of the checkpoints that it would merge; the last alone where no merge is expected to help."""
+    weights: tuple[float, ...]
+    """What would be left of a decay, as weights of these."""
+    before_decay: tuple[int, ...]
+    """Steps of checkpoints before a decay that could be merged instead."""
+    rates: tuple[tuple[int, float], ...] = ()
+    sentence: str = ""
 
 
 class Selection(Record):
@@ -128,6 +150,8 @@ class Selection(Record):
     """Best single checkpoint of the whole run by the selection metric; None when it was never logged."""
     last: Checkpoint
     metric: str
+    plan: RunPlan | None = None
+    """What the run's learning rate says of a merge; None in records of 0.1.0."""
 
 
 class MergeInput(Record):

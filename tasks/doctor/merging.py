@@ -14,7 +14,9 @@ from tasks.engine.planning import plan_merges
 from tasks.engine.sample import sampled
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.params import Params
+from tasks.parameters.selection import SelectParams
 from tasks.sources.readiness import NotReady, check_ready
+from tasks.trajectory.plan import plan_directory
 
 
 def check_merging(params: Params, root: Path) -> list[Finding]:
@@ -24,6 +26,7 @@ def check_merging(params: Params, root: Path) -> list[Finding]:
         ready = [(step, path) for step, path in numbered_checkpoints(directory) if _is_ready(path, step)]
         if len(ready) < 2:
             continue  # what is missing, the look at its checkpoints says
+        found += _planned(source, directory, params.select)
         newest = ready[-max(params.select.k, 2) :]
         try:
             plan = _plan(params.merge, newest)
@@ -34,6 +37,16 @@ def check_merging(params: Params, root: Path) -> list[Finding]:
             text = f"{source}: {error.subject}: {error.problem}"
             found.append(Finding("Training runs", "merge", text, "problem", error.remedy))
     return found
+
+
+def _planned(source: str, directory: Path, params: SelectParams) -> list[Finding]:
+    """Warn of a run whose learning rate has decayed: its last checkpoint is expected to be as good."""
+    plan = plan_directory(directory, params)
+    if plan.schedule != "decayed":
+        return []
+    text = f"{source}: the learning rate has decayed, a merge is not expected to beat the last checkpoint"
+    remedy = f"see loreline plan {source}, or train on at a constant rate"
+    return [Finding("Training runs", "plan", text, "warning", remedy)]
 
 
 def _is_ready(directory: Path, step: int) -> bool:

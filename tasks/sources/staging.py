@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tasks.base.digests import file_digests
@@ -12,7 +12,8 @@ from tasks.base.records import Checkpoint
 from tasks.checkpoints.layout import wanted_files
 from tasks.sources.addresses import source_of
 from tasks.sources.source import FetchedCheckpoint
-from tasks.trajectory.trainer_state import logged_metrics
+from tasks.trajectory.learning_rate import logged_rates
+from tasks.trajectory.trainer_state import logged_metrics, read_state
 
 STAGED = "checkpoints"
 
@@ -40,6 +41,12 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path) -> Checkpoint:
     finally:
         shutil.rmtree(scratch)
     return checkpoint
+
+
+def rates_of(found: Sequence[FetchedCheckpoint]) -> tuple[tuple[int, float], ...]:
+    """Return the learning rates that the newest checkpoint's log has."""
+    newest = max(found, key=lambda checkpoint: checkpoint.step)
+    return tuple((rate.step, rate.value) for rate in logged_rates(read_state(newest.directory) or {}))
 
 
 def stage_files(source: Path, target: Path) -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from tasks.base.errors import BadInput
 from tasks.base.records import Checkpoint, LeftOut, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
+from tasks.trajectory.learning_rate import Rate
+from tasks.trajectory.plan import plan_run
 
 
 def choose(params: SelectParams, run: TrainingRun) -> Selection:
@@ -30,6 +32,7 @@ def choose(params: SelectParams, run: TrainingRun) -> Selection:
         best=best_by(params, distinct),
         last=distinct[-1],
         metric=params.metric,
+        plan=plan_run([c.step for c in distinct], [Rate(*rate) for rate in run.rates], params),
     )
 
 
