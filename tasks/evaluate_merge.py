@@ -19,6 +19,7 @@ from tasks.evaluation.results import TaskResult
 from tasks.evaluation.splits import splits_of
 from tasks.evaluation.task_files import check_tasks
 from tasks.evaluation.task_spec import Split
+from tasks.evaluation.training_data import trained_on
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.reference import reference
@@ -32,6 +33,7 @@ from tasks.reporting.lore_summary import summarise
 from tasks.sources.staging import staged
 from tasks.verdict.comparison import ResultsByRole
 from tasks.verdict.looking import LookLedger, judge_counted
+from tasks.verdict.sentence import with_sentence
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,8 +81,15 @@ def evaluate_merge(
         ledger = LookLedger(client, registry.name, selection.run)
         evaluation, results = judge_counted([c.record for c in contenders], splits, ledger, measure)
         shutil.rmtree(out / "average", ignore_errors=True)
+        evaluation = _warned(evaluation, sum(trained_on(splits.test, params.training_data).values()))
         _write(out, evaluation, results, TrainingRun.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
+
+
+def _warned(evaluation: Evaluation, seen: int) -> Evaluation:
+    """Say how many test items the run was trained on."""
+    verdict = evaluation.verdict.model_copy(update={"trained_on": seen})
+    return with_sentence(evaluation.model_copy(update={"verdict": verdict}))
 
 
 def published_results(artifacts: Path) -> tuple[Evaluation, dict[str, dict[str, TaskResult]]]:

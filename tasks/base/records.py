@@ -331,6 +331,8 @@ class Verdict(Record):
     """The how many-th look at these test items it is; None where none was counted."""
     chance: float | None = None
     """Up to which the chance of a false promotion in all these looks has grown, were nothing better."""
+    trained_on: int = 0
+    """Test items that occur in the run's training data, as far as its files are named."""
     confirmation: Confirmation | None = None
     """What the vault said; None where it was not asked."""
     reason: Reason | None = None

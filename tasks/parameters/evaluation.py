@@ -99,6 +99,10 @@ class EvaluateParams(Section):
     """The field of a task's documents that says which items belong together, such as passage_id; a mapping
     names one for each task. Unset: what the task's metadata says under `cluster`, else no items do."""
 
+    training_data: tuple[str, ...] = ()
+    """Files of JSON lines (patterns, such as data/*.jsonl) that the run was trained on: test items that occur
+    there are counted, and the verdict says so."""
+
     @model_validator(mode="after")
     def _apart(self) -> Self:
         if self.vault and self.vault_share:

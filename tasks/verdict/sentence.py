@@ -46,6 +46,7 @@ def _sentence(verdict: Verdict, reason: Reason, evaluation: Evaluation) -> str:
         _open(verdict, labels),
         _opponents(verdict, evaluation, labels),
         _looks(verdict),
+        f"Of the test items {verdict.trained_on} occur in the training data." if verdict.trained_on else "",
     ]
     if verdict.not_measured:
         absent = " and ".join(verdict.not_measured)
