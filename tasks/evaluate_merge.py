@@ -127,8 +127,11 @@ def _registered(
 def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scratch: Path) -> list[Contender]:
     """Return the merge, and what it was made from, the strongest first."""
     last, best = selection.last, selection.best
-    found = [("best", f"best ({best.name})", best)] if best is not None else []
-    found.append(("last", f"last ({last.name})", last))
+    found = [("last", f"last ({last.name})", last)]
+    if best is not None and best.digest == last.digest:
+        found = [("last", f"last and best ({last.name})", last)]
+    elif best is not None:
+        found.insert(0, ("best", f"best ({best.name})", best))
     contenders = [
         Contender(
             EvaluatedModel(role=role, label=label, digest=checkpoint.digest),

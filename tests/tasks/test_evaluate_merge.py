@@ -233,3 +233,18 @@ def test_a_group_decides_and_clusters_and_a_vault_s_share_are_kept(
     looks = looks_of(connect(store), store.name)
     assert len({look.asked.items for look in looks}) == len(looks) == 2
     assert {look.decision for look in looks} == {evaluation.verdict.decision, apart.verdict.decision}
+
+
+def test_a_last_checkpoint_that_is_the_best_is_one_opponent(
+    tmp_path: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    for step in (1, 2):
+        directory = write_model(tmp_path / "training" / f"checkpoint-{step}", seed=step)
+        log = f'[{{"step": {step}, "eval_loss": {3 - step}}}]'
+        (directory / "trainer_state.json").write_text(f'{{"global_step": {step}, "log_history": {log}}}')
+    root = tmp_path / "artifacts"
+    fetch_run(FetchParams(source=str(tmp_path / "training"), settle=0), root)
+    select_checkpoints(SelectParams(), root)
+    merge_checkpoints(MergeParams(method="average"), root)
+    evaluation = evaluate_merge(params, store, root)
+    assert [model.label for model in evaluation.models] == ["last and best (checkpoint-2)", "average merge"]
