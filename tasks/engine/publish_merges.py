@@ -54,7 +54,11 @@ def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
     whole, inputs = plan, plan.inputs
     duplicates = find_duplicates(inputs, job.digest) if isinstance(plan.params.weights, str) else {}
     notes = [
-        f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in duplicates.items()
+        *plan.notes,
+        *(
+            f"{inputs[i].label} is left out: it is the same as {inputs[j].label}"
+            for i, j in duplicates.items()
+        ),
     ]
     kept = [i for i in range(len(inputs)) if i not in duplicates]
     # NaN is found only while reading, so a merge may begin again, with one checkpoint fewer each time.
@@ -92,7 +96,12 @@ def _publish(
                     parameters=_effective(settings.params, plan.method.sections),
                     inputs=inputs,
                     outputs=file_digests(scratch, scratch.iterdir()),
-                    notes=(*plan.method.findings(settings, tensors), *notes, *plan.method.notes(settings)),
+                    notes=(
+                        *plan.method.findings(settings, tensors),
+                        *notes,
+                        *plan.notes,
+                        *plan.method.notes(settings),
+                    ),
                     tensors=tensors,
                 )
                 report.write(scratch / "merge.json")
