@@ -88,17 +88,15 @@ def _compare_configs(one: WeightReader, other: WeightReader) -> list[str]:
     written = differing_keys(left, right)
     if not written:
         return []
-    meant_left, meant_right = meaning_of(left), meaning_of(right)
-    differing = written
+    key, meant_left, meant_right = written[0], meaning_of(left), meaning_of(right)
     if meant_left is not None and meant_right is not None:
-        really = differing_keys(meant_left, meant_right)
-        if not really:
+        differing = differing_keys(meant_left, meant_right)
+        if not differing:
             spelt = ", ".join(written)
             return [f"{CONFIG} of {one.label} and {other.label} differ in {spelt}, and mean the same"]
-        differing = [key for key in written if key in really]
-        if not differing:  # the keys have other names in one of the two
-            left, right, differing = meant_left, meant_right, really
-    key = differing[0]
+        key = min(differing, key=lambda key: key not in written)
+        if not (key in left and key in right):  # it has another name in one of the two
+            left, right = meant_left, meant_right
     raise BadInput(
         other.label,
         f"{key} in {CONFIG} is {right.get(key)!r}, but {left.get(key)!r} in {one.label}",
