@@ -92,6 +92,25 @@ def _slerp(merge: Merge) -> RecipeTree:
     return {"method": "slerp", "checkpoints": [base, others[0].name], "slerp": {"t": t}}
 
 
+def _nuslerp(merge: Merge) -> RecipeTree:
+    """Translate the interpolation by weights; without a base it is slerp of whole tensors."""
+    for key, ours in (("nuslerp_flatten", True), ("nuslerp_row_wise", False)):
+        if flag(key, merge.shared, ours) != ours:
+            raise BadInput(merge.path, f"parameters.{key}: Loreline turns whole tensors", "leave it out")
+    if merge.base is not None:
+        raise BadInput(
+            merge.path, "base_model: Loreline's slerp turns weights, not task vectors", "leave it out"
+        )
+    weights = merge.each("weight")
+    if len(weights) != 2 or not _plain(weights):
+        raise BadInput(
+            f"{merge.path}: models", "nuslerp takes two models, a number as weight of each", "name two models"
+        )
+    whole = sum(weights)
+    t = weights[1] / whole if abs(whole) >= 1e-6 else 0.5
+    return {"method": "slerp", "checkpoints": [model.name for model in merge.models], "slerp": {"t": t}}
+
+
 def _model_stock(merge: Merge) -> RecipeTree:
     if flag("filter_wise", merge.shared, False):
         raise BadInput(
@@ -194,6 +213,8 @@ _DRAWN = (
 )
 _FLOOR = "cosines are exact; mergekit takes products of norms below 1e-6 as 1e-6"
 
+_CHORD = "the chord replaces the arc up to an angle of 1.8 degrees; mergekit's nuslerp follows the arc"
+
 _SHARED = frozenset({"lambda", "normalize", "int8_mask"})
 _SPARSE = _SHARED | {"rescale"}
 _WEIGHT = frozenset({"weight"})
@@ -213,6 +234,9 @@ def _elects(
 MERGEKIT_METHODS = {
     "linear": MergekitMethod(_linear, frozenset({"normalize"}), _WEIGHT, base_is_input=True),
     "slerp": MergekitMethod(_slerp, frozenset({"t"}), frozenset()),
+    "nuslerp": MergekitMethod(
+        _nuslerp, frozenset({"nuslerp_flatten", "nuslerp_row_wise"}), _WEIGHT, (_CHORD,)
+    ),
     "task_arithmetic": MergekitMethod(
         _sums("task_arithmetic", lambda merge: {}), _SHARED, _WEIGHT, (_EXACT,)
     ),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mergekit.merge_methods.base import ParameterScope, TensorGroup
+from mergekit.merge_methods.nuslerp import nuslerp
 from mergekit.merge_methods.registry import get
 
 from tasks.parameters.merge import MergeParams
@@ -133,3 +134,12 @@ def test_mergekit_trims_tensor_by_tensor_only() -> None:
     np.testing.assert_array_equal(
         mergekit("ties", [theta["small"]], base["small"], density=0.5), [0, 0, 3, 4]
     )
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_nuslerp_without_a_base_is_our_slerp(shape: tuple[int, ...]) -> None:
+    one, two = random(shape, 2)[0]
+    theirs = nuslerp(0.75, torch.from_numpy(one), torch.from_numpy(two), flatten=True).numpy()
+    params = MergeParams.model_validate({"method": "slerp", "slerp": {"t": 0.75}})
+    ours, _ = merge(params, [{"w": one}, {"w": two}], dtype=np.float32)
+    assert_close(ours["w"], theirs)
