@@ -49,10 +49,10 @@ class Job(NamedTuple):
 def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
     """Publish a merge, leaving out duplicates, and checkpoints with NaN or Inf if merge.on_nan is drop.
 
-    Duplicates stay where every checkpoint has a weight of its own.
+    Duplicates stay where every checkpoint has a weight or another parameter of its own.
     """
     whole, inputs = plan, plan.inputs
-    duplicates = find_duplicates(inputs, job.digest) if isinstance(plan.params.weights, str) else {}
+    duplicates = {} if plan.params.for_each else find_duplicates(inputs, job.digest)
     notes = [
         *plan.notes,
         *(

@@ -10,6 +10,7 @@ import yaml
 
 from tasks.base.errors import BadInput
 from tasks.merging.layers import Layers
+from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
 from tasks.recipes.recipe import Recipe, read_recipe
 
@@ -169,6 +170,28 @@ def test_ties_has_mergekit_s_default_density_not_ours(place: Path) -> None:
     assert read(place, both).params.ties.density == 0.3
 
 
+def test_densities_of_each_model_stay_apart(place: Path) -> None:
+    """A list beside a scalar, as in mergekit's own example of TIES: a gradient for one model alone."""
+    layers = Layers.of(f"h.{i}.x" for i in range(3))
+
+    def at(tensor: str, params: MergeParams) -> MergeParams:
+        return resolve(params, tensor, layers.position(tensor))
+
+    own = {"one": {"density": [1, 0.7, 0.1]}, "two": {"density": 0.5}}
+    ties = read(place, vectors("ties", {"weight": 1}, **own)).params
+    assert [at(f"h.{i}.x", ties).ties.density for i in range(3)] == [(1, 0.5), (0.7, 0.5), (0.1, 0.5)]
+    dare = read(place, vectors("dare_linear", {"weight": 1}, **own)).params
+    assert at("h.2.x", dare).dare.p == (0.9, 0.5)
+    crumbs = {"one": {"density": 0.5, "gamma": 0.1}, "two": {"density": 0.95, "gamma": 0.1}}
+    found = read(place, vectors("breadcrumbs", {"weight": 1}, **crumbs)).params.breadcrumbs
+    assert found.density == (0.5, 0.95)
+    assert found.gamma == pytest.approx((0.1, 0.05))
+    one = read(
+        place, vectors("breadcrumbs", {"weight": 1, "gamma": 0.1}, one={"density": 0.5}, two={"density": 0.6})
+    )
+    assert (one.params.breadcrumbs.density, one.params.breadcrumbs.gamma) == ((0.5, 0.6), (0.1, 0.1))
+
+
 def test_dare_drops_what_mergekit_does_not_keep(place: Path) -> None:
     params = read(place, vectors("dare_linear", {"weight": 1, "density": [0.25, 0.75]})).params
     layers = Layers.of(["h.0.x", "h.8.x"])
@@ -259,7 +282,6 @@ TIES = vectors("ties", {"weight": 1, "density": 0.5})
         (TIES | {"tokenizer": {"source": "union", "tokens": {}}}, "tokenizer: "),
         (TIES | {"chat_template": "chatml"}, "chat_template: "),
         (TIES | {"dtype": "float64"}, "dtype: Loreline writes float32, float16, bfloat16, not float64"),
-        (vectors("ties", {"weight": 1}, one={"density": 0.1}, two={"density": 0.2}), "parameters.density is 0.1 for one model and 0.2 for another"),
         (vectors("ties", {"weight": 1, "rescale": True}), "parameters.rescale: Loreline has only false here"),
         (vectors("dare_linear", {"weight": 1, "rescale": False}), "parameters.rescale: Loreline has only true here"),
         (vectors("ties", {"weight": 1, "densty": 0.5}), "parameters: unknown key densty; did you mean density?"),
