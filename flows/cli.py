@@ -48,7 +48,7 @@ def fetch_command(
     from tasks.fetch_run import fetch_run
 
     p = read_params(params, set_)
-    run = fetch_run(p.fetch, ARTIFACTS, refresh, p.register_)
+    run = fetch_run(p.fetch, ARTIFACTS, refresh, p.register_, p.watch.quiet_for)
     print(f"{run.name}: {len(run.checkpoints)} checkpoints, {len(run.left_out)} left out")
 
 

@@ -125,7 +125,8 @@ def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
     """Fetch the run, after checking what the later stages need; return its identity."""
     _check(params.evaluate)
     check_version(params, Path.cwd())
-    return identity_of(_fetch(params.fetch, artifacts, refresh, params.register_), params)
+    run = _fetch(params.fetch, artifacts, refresh, params.register_, params.watch.quiet_for)
+    return identity_of(run, params)
 
 
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:

@@ -6,10 +6,11 @@ from pathlib import Path
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import TrainingRun
+from tasks.base.records import MergeReport, Registration, TrainingRun
 from tasks.checkpoints.names import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
+from tasks.parameters.watch import WatchParams
 from tasks.sources.addresses import source_of
 from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
 
@@ -17,19 +18,31 @@ log = logging.getLogger(__name__)
 
 
 def fetch_run(
-    params: FetchParams, artifacts: Path, refresh: bool = False, registry: RegisterParams = RegisterParams()
+    params: FetchParams,
+    artifacts: Path,
+    refresh: bool = False,
+    registry: RegisterParams = RegisterParams(),
+    quiet_for: float = WatchParams().quiet_for,
 ) -> TrainingRun:
     """Publish artifacts/run: the usable checkpoints of `params.source`, their files staged as hard links.
 
-    A finished run does not change, so a published run is returned as it is unless `refresh`. `registry` says
-    in which MLflow a run of MLflow is.
+    A published run is returned as it is unless `refresh`, or unless it grew and its merge is not registered.
+    `registry` says in which MLflow a run of MLflow is. A run that still trains, having changed within
+    `quiet_for` seconds, is fetched with a warning.
     Raises BadInput for a source without usable checkpoints or with a damaged one, Unavailable for a network
     that does not answer.
     """
     published = artifacts / "run"
     made_from = fingerprint(__name__, params)
     if not refresh and is_published(published, made_from):
-        return _as_fetched(TrainingRun.read(published / "run.json"))
+        run = TrainingRun.read(published / "run.json")
+        if not (new := _new_checkpoints(run)):
+            return run
+        stays = _is_registered(run, artifacts)
+        then = "--refresh looks again" if stays else "looking again"
+        log.warning("%s: %s and later were not there when it was fetched; %s", run.source, new[0], then)
+        if stays:
+            return run
     source = source_of(params.source)
     found = source.fetch(params, registry)
     if not found.checkpoints:
@@ -46,19 +59,29 @@ def fetch_run(
         left_out=tuple(found.left_out),
         rates=rates_of(found.checkpoints),
     )
+    status = source.observe(params.source, quiet_for, registry)
+    if not status.ended:
+        log.warning("%s: %s; the merge is of the checkpoints so far", params.source, status.reason)
     with publishing(published, made_from) as scratch:
         run.write(scratch / "run.json")
     prune_staged(artifacts, run.checkpoints)
     return run
 
 
-def _as_fetched(run: TrainingRun) -> TrainingRun:
-    """Return the run, with a warning when its directory has new checkpoints."""
+def _new_checkpoints(run: TrainingRun) -> list[str]:
+    """List the checkpoints that its directory holds, by step, and that were not there when it was fetched."""
     known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
     directory = source_of(run.source).directory_of(run.source)
     there = numbered_checkpoints(directory) if directory and directory.is_dir() else []
-    if new := [path.name for _, path in there if path.name not in known]:
-        log.warning(
-            "%s: %s and later were not there when it was fetched; --refresh looks again", run.source, new[0]
-        )
-    return run
+    return [path.name for _, path in there if path.name not in known]
+
+
+def _is_registered(run: TrainingRun, artifacts: Path) -> bool:
+    """Tell whether the merge in artifacts/ is one of this run's checkpoints, and became a model version."""
+    try:
+        merged = MergeReport.read(artifacts / "merged" / "merge.json")
+        registration = Registration.read(artifacts / "registration" / "registration.json")
+    except BadInput:
+        return False
+    own = {checkpoint.digest for checkpoint in run.checkpoints}
+    return registration.digest == merged.digest and {source.digest for source in merged.inputs} <= own

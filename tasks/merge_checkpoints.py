@@ -12,7 +12,8 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import is_published, tidy
-from tasks.base.records import Checkpoint, MergeReport, Selection, model_digest
+from tasks.base.records import Checkpoint, FileDigest, MergeReport, Selection, model_digest
+from tasks.checkpoints.layout import side_files
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
@@ -111,15 +112,22 @@ def _write(
 def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Future[str]]) -> Target:
     settings = plan.variants[variant]
     decisive = _decisive(settings.params)
+    # configurations, tokenizers and templates are copied: one that was mended makes another merge
+    beside = [file_digests(source.directory, side_files(source.directory)) for source in plan.inputs]
     return Target(
         out,
-        partial(_made_from, decisive, settings.steps, digests),
+        partial(_made_from, decisive, settings.steps, beside, digests),
         fingerprint(__name__, decisive, [_identity(source) for source in plan.sources]),
     )
 
 
-def _made_from(decisive: MergeParams, steps: Sequence[int], digests: Sequence[Future[str]]) -> str:
-    return fingerprint(__name__, decisive, steps, [digest.result() for digest in digests])
+def _made_from(
+    decisive: MergeParams,
+    steps: Sequence[int],
+    beside: Sequence[tuple[FileDigest, ...]],
+    digests: Sequence[Future[str]],
+) -> str:
+    return fingerprint(__name__, decisive, steps, [digest.result() for digest in digests], beside)
 
 
 def _is_done(target: Target) -> bool:

@@ -66,6 +66,8 @@ def version_artifacts(
     )
     name = tag(workspace, run.name, identity, revision)
     sentence = f"committed to {params.version.branch} as {revision[:10]}, tagged {name}"
+    if name != (plain := f"merge/{run.name}"):
+        sentence += f" ({plain} is another merge's tag, or no name that git accepts)"
     pushed = _publish(params, workspace, registration, {GIT_TAG: name, GIT_REVISION: revision}, confirm)
     if pushed == "done":
         sentence += ", pushed to the DVC remote"

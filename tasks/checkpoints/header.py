@@ -74,7 +74,7 @@ def _read_raw(path: Path) -> tuple[int, int, bytes]:
 
 def _check_extent(path: Path, raw: bytes) -> None:
     """Raise BadInput for what would take seconds to parse, and describes no known model."""
-    if (count := raw.count(b"{")) > MAX_TENSORS:
+    if (count := raw.count(b"{") - 1) > MAX_TENSORS:  # the first opens the header itself
         raise BadInput(
             path,
             f"{count} tensors in one file are over the limit of {MAX_TENSORS}",

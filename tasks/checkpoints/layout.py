@@ -1,22 +1,26 @@
 """The files of a checkpoint directory: weights, configuration, and those that are never opened."""
 
 import re
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.header import TensorInfo, read_header
+from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
 from tasks.checkpoints.json_files import read_json
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+CONFIG = "config.json"
 STATE = "trainer_state.json"
 LORELINE_FILES = ("merge.json", "manifest.json")
 SIDE_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 READABLE = ("*.safetensors", *SIDE_FILES)
 """Names of the files that are read from a checkpoint: no pickles, no code."""
 PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
+WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
+"""Keys of config.json for the width of a model."""
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
 
 
@@ -74,7 +78,27 @@ def read_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
         _check_index(directory, tensors.keys())
     if not tensors:
         raise BadInput(directory, "holds no tensor", "name a directory with a model")
+    _check_gathered(directory, tensors)
     return tensors
+
+
+def _check_gathered(directory: Path, tensors: Mapping[str, tuple[Path, TensorInfo]]) -> None:
+    """Refuse what ZeRO-3 leaves of a parameter whose parts lie on other processes."""
+    shells = [name for name, (_, info) in tensors.items() if info.shape == (0,) and info.dtype in FLOATING]
+    if shells and (directory / CONFIG).is_file() and _has_a_width(read_json(directory / CONFIG)):
+        raise BadInput(
+            directory,
+            f"tensor {min(shells)} is empty, as DeepSpeed's ZeRO-3 leaves one that was not gathered",
+            "gather them with the zero_to_fp32.py that DeepSpeed wrote there, or set "
+            "stage3_gather_16bit_weights_on_model_save before training",
+        )
+
+
+def _has_a_width(config: Mapping[str, Any]) -> bool:
+    """Tell whether a configuration describes a model whose matrices have elements."""
+    nested = [value for value in config.values() if isinstance(value, dict)]
+    widths = [part.get(key) for part in (config, *nested) for key in WIDTHS]
+    return any(isinstance(width, int) and width > 0 for width in widths)
 
 
 def _is_sharded(directory: Path) -> bool:

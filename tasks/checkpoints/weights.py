@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -90,6 +90,15 @@ class SafetensorsModel:
         if not all_finite(raw, dtype):
             raise NotFinite(self.label, name)
         return decode(raw, dtype, compute)
+
+    def renamed(self, names: Mapping[str, str]) -> "SafetensorsModel":
+        """Return the same model with other names for some of its tensors."""
+        return replace(
+            self,
+            tensors={names.get(name, name): info for name, info in self.tensors.items()},
+            files={names.get(name, name): path for name, path in self.files.items()},
+            _handles={path: os.dup(handle) for path, handle in self._handles.items()},  # each closes its own
+        )
 
     def __del__(self) -> None:
         for handle in self._handles.values():

@@ -34,6 +34,8 @@ class Plan:
     """The row of the table; a plain average's where all variants reduce to averages."""
     changes: Mapping[str, Sequence[Changed]] = field(default_factory=dict, kw_only=True)
     """Tensor → the inputs, where adapters on the base add factors to it or leave it alone."""
+    notes: Sequence[str] = field(default=(), kw_only=True)
+    """Differences between the inputs that do no harm."""
 
     @property
     def params(self) -> MergeParams:

@@ -6,15 +6,14 @@ from functools import cache
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.compatibility import check_compatible
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import Changed, WeightReader, open_weights
 from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
+from tasks.engine.inputs import agree
 from tasks.engine.plan import Plan, written_dtype
 from tasks.engine.shards import Stored
-from tasks.engine.tied import stored_twice
 from tasks.merging.layers import Layers
 from tasks.merging.method import Method
 from tasks.merging.methods import METHODS, method_of
@@ -64,8 +63,7 @@ def make_plan(
         raise BadInput(
             "merge.base", f"{params.method} needs the model the checkpoints started from", "name it"
         )
-    check_compatible(inputs, base)
-    names = sorted(inputs[-1].tensors.keys() - stored_twice([*([base] if base else []), *inputs]))
+    inputs, base, names, notes = agree(inputs, base)
     spec = {
         name: Stored(
             written_dtype({source.tensors[name].dtype for source in inputs}, params),
@@ -79,7 +77,7 @@ def make_plan(
     dtypes = {name: spec[name].dtype for name in floating}
     settings = make_settings(variants, steps, floating, dtypes, Layers.of(names))
     changes = _changes(inputs, base, floating)
-    return Plan(inputs, base, settings, spec, method_of(settings), changes=changes)
+    return Plan(inputs, base, settings, spec, method_of(settings), changes=changes, notes=notes)
 
 
 def plan_average(directories: Mapping[str, Path], steps: Sequence[int]) -> Plan:

@@ -49,12 +49,16 @@ class Job(NamedTuple):
 def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
     """Publish a merge, leaving out duplicates, and checkpoints with NaN or Inf if merge.on_nan is drop.
 
-    Duplicates stay where every checkpoint has a weight of its own.
+    Duplicates stay where every checkpoint has a weight or another parameter of its own.
     """
     whole, inputs = plan, plan.inputs
-    duplicates = find_duplicates(inputs, job.digest) if isinstance(plan.params.weights, str) else {}
+    duplicates = {} if plan.params.for_each else find_duplicates(inputs, job.digest)
     notes = [
-        f"{inputs[i].label} is left out: it is the same as {inputs[j].label}" for i, j in duplicates.items()
+        *plan.notes,
+        *(
+            f"{inputs[i].label} is left out: it is the same as {inputs[j].label}"
+            for i, j in duplicates.items()
+        ),
     ]
     kept = [i for i in range(len(inputs)) if i not in duplicates]
     # NaN is found only while reading, so a merge may begin again, with one checkpoint fewer each time.
@@ -92,7 +96,12 @@ def _publish(
                     parameters=_effective(settings.params, plan.method.sections),
                     inputs=inputs,
                     outputs=file_digests(scratch, scratch.iterdir()),
-                    notes=(*plan.method.findings(settings, tensors), *notes, *plan.method.notes(settings)),
+                    notes=(
+                        *plan.method.findings(settings, tensors),
+                        *notes,
+                        *plan.notes,
+                        *plan.method.notes(settings),
+                    ),
                     tensors=tensors,
                 )
                 report.write(scratch / "merge.json")

@@ -1,12 +1,14 @@
 """Output heads that are stored beside the embedding they are tied to."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.checkpoints.configuration import ties_embeddings
 from tasks.checkpoints.json_files import read_json
+from tasks.checkpoints.layout import CONFIG
 from tasks.checkpoints.weights import WeightReader
 from tasks.merging.roles import is_embedding, is_head
 
@@ -14,22 +16,23 @@ COMPARED_AT_ONCE = 2**22
 """Elements."""
 
 
-def stored_twice(inputs: Sequence[WeightReader]) -> set[str]:
-    """Return the heads that config.json ties to an embedding and that are not merged a second time.
-
-    Merged separately they could differ, since DARE draws by name. Raises BadInput where they differ already.
-    """
-    newest = inputs[-1]
-    if read_json(newest.directory / "config.json").get("tie_word_embeddings") is not True:
-        return set()
-    shapes = {name: info.shape for name, info in newest.tensors.items()}
+def tied_heads(sources: Sequence[WeightReader]) -> dict[str, str]:
+    """Return head → embedding of the heads that a source stores and the newest one's configuration ties."""
+    shapes = {name: info.shape for source in sources for name, info in source.tensors.items()}
     tables = [name for name, shape in shapes.items() if is_embedding(name, shape)]
     heads = [name for name, shape in shapes.items() if is_head(name, shape)]
     pairs = {head: table for head in heads for table in tables if shapes[head] == shapes[table]}
-    for head, table in pairs.items():
-        for source in inputs:
-            _check_same(source, head, table)
-    return set(pairs)
+    if not pairs or not ties_embeddings(read_json(sources[-1].directory / CONFIG)):
+        return {}
+    return pairs
+
+
+def check_tied(sources: Sequence[WeightReader], heads: Mapping[str, str]) -> None:
+    """Raise BadInput where a stored head differs from the embedding that it is tied to."""
+    for head, table in heads.items():
+        for source in sources:
+            if head in source.tensors:
+                _check_same(source, head, table)
 
 
 def _check_same(source: WeightReader, head: str, table: str) -> None:
@@ -39,6 +42,6 @@ def _check_same(source: WeightReader, head: str, table: str) -> None:
         if not np.array_equal(source.stored(head, first, some), source.stored(table, first, some)):
             raise BadInput(
                 source.label,
-                f"{head} differs from {table}, but config.json ties them",
+                f"{head} differs from {table}, but its configuration ties them",
                 "set tie_word_embeddings to false there if they are meant to differ",
             )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Generator, Sequence
+from itertools import product
 
 from tasks.base.errors import BadInput
 from tasks.merging.arrays import Array
@@ -9,7 +10,7 @@ from tasks.merging.block import Block
 from tasks.merging.drop import drop
 from tasks.merging.magnitude import Group, TaskVectors, leading
 from tasks.merging.program import Measure, Results, Settings
-from tasks.parameters.merge import BreadcrumbsParams
+from tasks.parameters.merge import BreadcrumbsParams, MergeParams, value_for
 
 Kept = Generator[Measure, Results, Callable[[Block], Sequence[Array]]]
 
@@ -47,10 +48,13 @@ def dropped_and_trimmed(settings: Settings) -> Kept:
 def banded(settings: Settings) -> Kept:
     """Between outliers and small changes (Davari and Belilovsky 2023, arXiv 2312.06795)."""
     groups = [
-        Group([tensor], _band(settings.at(tensor).breadcrumbs, math.prod(shape)))
+        Group(
+            [tensor],
+            [_band(settings.at(tensor).breadcrumbs, math.prod(shape), i) for i in range(settings.count)],
+        )
         for tensor, shape in settings.shapes.items()
     ]
-    leaders = yield from leading(groups, settings.count, lambda block: block.deltas)
+    leaders = yield from leading(groups, lambda block: block.deltas)
 
     def keep(block: Block, i: int, delta: Array) -> Array:
         outliers, upper = leaders(block, i, delta)
@@ -61,8 +65,9 @@ def banded(settings: Settings) -> Kept:
 
 def check_band(settings: Settings) -> None:
     """Raise BadInput where the shares that breadcrumbs drops and keeps exceed 1."""
-    for tensor in settings.shapes:
-        density, gamma = settings.at(tensor).breadcrumbs.density, settings.at(tensor).breadcrumbs.gamma
+    for tensor, i in product(settings.shapes, range(settings.count)):
+        crumbs = settings.at(tensor).breadcrumbs
+        density, gamma = value_for(crumbs.density, i), value_for(crumbs.gamma, i)
         if density + gamma > 1:
             raise BadInput(
                 "merge.breadcrumbs",
@@ -74,28 +79,29 @@ def check_band(settings: Settings) -> None:
 def _trim(settings: Settings, deltas: TaskVectors) -> Kept:
     groups = _trim_groups(settings)
     # density 1 keeps everything: no measurement needed
-    if all(group.ranks == [_elements(settings, group.tensors)] for group in groups):
+    if all(ranks == [_elements(settings, group.tensors)] for group in groups for ranks in group.ranks):
         return deltas
-    leaders = yield from leading(groups, settings.count, deltas)
+    leaders = yield from leading(groups, deltas)
     return lambda block: [delta * leaders(block, i, delta)[0] for i, delta in enumerate(deltas(block))]
 
 
 def _trim_groups(settings: Settings) -> list[Group]:
-    ties = settings.params.ties
-    if ties.scope == "model":
+    if settings.params.ties.scope == "model":
         everything = list(settings.shapes)
-        return [Group(everything, [round(ties.density * _elements(settings, everything))])]
-    return [
-        Group([tensor], [round(settings.at(tensor).ties.density * math.prod(shape))])
-        for tensor, shape in settings.shapes.items()
-    ]
+        return [Group(everything, _kept(settings, settings.params, everything))]
+    return [Group([tensor], _kept(settings, settings.at(tensor), [tensor])) for tensor in settings.shapes]
+
+
+def _kept(settings: Settings, params: MergeParams, tensors: Sequence[str]) -> list[list[int]]:
+    elements = _elements(settings, tensors)
+    return [[round(value_for(params.ties.density, i) * elements)] for i in range(settings.count)]
 
 
 def _elements(settings: Settings, tensors: Sequence[str]) -> int:
     return sum(math.prod(settings.shapes[tensor]) for tensor in tensors)
 
 
-def _band(breadcrumbs: BreadcrumbsParams, elements: int) -> list[int]:
+def _band(breadcrumbs: BreadcrumbsParams, elements: int, checkpoint: int) -> list[int]:
     """Return how many elements are outliers, and how many are outliers or kept."""
-    outliers = round(breadcrumbs.gamma * elements)
-    return [outliers, min(outliers + round(breadcrumbs.density * elements), elements)]
+    outliers = round(value_for(breadcrumbs.gamma, checkpoint) * elements)
+    return [outliers, min(outliers + round(value_for(breadcrumbs.density, checkpoint) * elements), elements)]

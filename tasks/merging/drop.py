@@ -8,16 +8,17 @@ import numpy as np
 from tasks.merging import arrays
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block
-from tasks.parameters.merge import DareParams
+from tasks.parameters.merge import DareParams, value_for
 
 
 def drop(delta: Array, dare: DareParams, block: Block, checkpoint: int) -> Array:
     """Set elements to zero with probability p and multiply the others by 1/(1 − p)."""
-    if dare.p == 0:
+    p = value_for(dare.p, checkpoint)
+    if p == 0:
         return delta
     mask = survivors(dare, block.tensor, checkpoint, block.start, np.prod(delta.shape, dtype=int))
     kept = delta * arrays.like(mask.reshape(tuple(delta.shape)), delta)
-    kept /= 1 - dare.p
+    kept /= 1 - p
     return kept
 
 
@@ -33,7 +34,9 @@ def survivors(
     stream.advance(start // 2)  # each output has 64 bits, two elements
     skipped = start % 2
     words = stream.random_raw((skipped + size + 1) // 2).astype("<u8", copy=False).view("<u4")
-    kept: np.ndarray[Any, np.dtype[np.bool_]] = words[skipped:][:size] >= round(dare.p * 2**32)
+    kept: np.ndarray[Any, np.dtype[np.bool_]] = words[skipped:][:size] >= round(
+        value_for(dare.p, checkpoint) * 2**32
+    )
     return kept
 
 

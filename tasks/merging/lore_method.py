@@ -12,7 +12,7 @@ from tasks.merging.lore_notes import beyond, lam_of
 from tasks.merging.program import FamilyProgram, Merged, Program, Settings, without_measuring
 from tasks.merging.roles import is_embedding, is_head
 from tasks.merging.solving import OutOfTime
-from tasks.parameters.merge import LoreParams, MergeParams
+from tasks.parameters.merge import LoreParams, MergeParams, value_for
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -185,7 +185,11 @@ def _finish(
     deltas = [delta.truncated(rank).to(mean.dtype) for delta in solution.deltas]
     S = add_up(deltas)
     if params.lore.combine == "ties":
-        tau = elected([1.0] * N, [trim(delta.matrix(), params.ties.density) for delta in deltas], params)
+        tau = elected(
+            [1.0] * N,
+            [trim(delta.matrix(), value_for(params.ties.density, i)) for i, delta in enumerate(deltas)],
+            params,
+        )
         merged = torch.addmm(mean + lam_of(params, N) * tau, S.U * (S.sigma / -N), S.V.T)
         moved = float(torch.linalg.matrix_norm(merged - mean))
     else:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures, TensorMeasures
 from tasks.merging.low_rank import ADVICE
-from tasks.merging.program import Settings
+from tasks.merging.program import Settings, check_counts
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import varies
 
@@ -30,6 +30,7 @@ def check_lore(settings: Settings) -> None:
     """Refuse settings that contradict each other, and an anchor that is not among the checkpoints."""
     params, steps = settings.params, list(settings.steps)
     lore = params.lore
+    check_counts(settings)
     if lore.anchor != "mean" and lore.anchor not in steps:
         raise BadInput("merge.lore.anchor", f"step {lore.anchor} is not merged", f"the steps are {steps}")
     if lore.combine == "ties" and params.ties.scope == "model":

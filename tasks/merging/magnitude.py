@@ -27,8 +27,8 @@ class Group(NamedTuple):
     """Tensors whose elements are ranked together, in this order."""
 
     tensors: Sequence[str]
-    ranks: Sequence[int]
-    """How many elements of each δ_i come first; every rank is a selection of its own."""
+    ranks: Sequence[Sequence[int]]
+    """For each δ_i how many elements come first; every rank is a selection of its own."""
 
 
 class Place(NamedTuple):
@@ -46,14 +46,14 @@ class Cut(NamedTuple):
     quota: int
 
 
-def leading(groups: Sequence[Group], count: int, deltas: TaskVectors) -> Generator[Measure, Results, Leaders]:
-    """Find the leading elements of each of the `count` task vectors, in two measurements."""
+def leading(groups: Sequence[Group], deltas: TaskVectors) -> Generator[Measure, Results, Leaders]:
+    """Find the leading elements of each task vector, in two measurements."""
     coarse = yield lambda block: [arrays.tally(arrays.bits(delta) >> 16) for delta in deltas(block)]
     places: dict[str, list[list[Place]]] = {}
     for group in groups:
         parts = [part for tensor in group.tensors for part in coarse[tensor]]
-        found = [[_locate([part[i] for part in parts], rank, UPPER) for rank in group.ranks]
-                 for i in range(count)]  # fmt: skip
+        found = [[_locate([part[i] for part in parts], rank, UPPER) for rank in ranks]
+                 for i, ranks in enumerate(group.ranks)]  # fmt: skip
         places.update(dict.fromkeys(group.tensors, found))
 
     fine = yield lambda block: (block.start, [
@@ -63,7 +63,7 @@ def leading(groups: Sequence[Group], count: int, deltas: TaskVectors) -> Generat
     cuts: dict[tuple[str, int, int], list[Cut]] = {}
     for group in groups:
         blocks = [(tensor, *part) for tensor in group.tensors for part in fine[tensor]]
-        for i in range(count):
+        for i in range(len(group.ranks)):
             by_rank = [
                 _cut([part[i][j] for _, _, part in blocks], place)
                 for j, place in enumerate(places[group.tensors[0]][i])

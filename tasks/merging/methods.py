@@ -19,7 +19,7 @@ from tasks.merging import (
 from tasks.merging.compose import Row, compose
 from tasks.merging.method import Method
 from tasks.merging.model_stock import model_stock
-from tasks.merging.program import Program, Settings
+from tasks.merging.program import Program, Settings, check_counts
 from tasks.merging.slerp import slerp
 from tasks.merging.widen import widen
 from tasks.parameters.merge import MergeParams
@@ -34,7 +34,7 @@ def _over_the_model(params: MergeParams) -> bool:
 
 
 def _check_breadcrumbs(settings: Settings) -> None:
-    weights.check_weights(settings)
+    check_counts(settings)
     deltas.check_band(settings)
 
 
@@ -98,7 +98,7 @@ METHODS = {
         at_least=1,
         sections=("lam", *WEIGHT_SECTIONS),
         spans_model=weights.spans_model,
-        check=weights.check_weights,
+        check=check_counts,
         notes=reductions.of_task_arithmetic,
         check_span=low_rank.check_weighed_span,
     ),
@@ -110,7 +110,7 @@ METHODS = {
         at_least=1,
         sections=("ties", "lam", *WEIGHT_SECTIONS),
         spans_model=_over_the_model,
-        check=weights.check_weights,
+        check=check_counts,
     ),
     "dare": Method(
         "drop and rescale, then the sum",
@@ -120,7 +120,7 @@ METHODS = {
         at_least=1,
         sections=("dare", "lam", *WEIGHT_SECTIONS),
         spans_model=weights.spans_model,
-        check=weights.check_weights,
+        check=check_counts,
     ),
     "dare_ties": Method(
         "drop and rescale, then TIES",
@@ -130,7 +130,7 @@ METHODS = {
         at_least=1,
         sections=("dare", "ties", "lam", *WEIGHT_SECTIONS),
         spans_model=_over_the_model,
-        check=weights.check_weights,
+        check=check_counts,
     ),
     "breadcrumbs": Method(
         "drop outliers and small changes, then the sum",

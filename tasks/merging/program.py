@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
+from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, MethodMeasures
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block
@@ -52,6 +53,18 @@ class Settings:
     def count(self) -> int:
         """N, the number of checkpoints."""
         return len(self.steps)
+
+
+def check_counts(settings: Settings) -> None:
+    """Raise BadInput where weights, densities and the like are not one number for each checkpoint."""
+    for key, given in settings.params.for_each.items():
+        if given != settings.count:
+            noun = "weights" if key == "weights" else "values"
+            raise BadInput(
+                f"merge.{key}",
+                f"{given} {noun} for {settings.count} checkpoints",
+                "give one for each, oldest first",
+            )
 
 
 def without_measuring(finish: Finish) -> Program:

@@ -5,7 +5,7 @@ from tasks.base.measures import Averaged, WeightsUsed
 from tasks.merging import norms
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
-from tasks.merging.program import Settings
+from tasks.merging.program import Settings, check_counts
 from tasks.parameters.merge import MergeParams
 
 
@@ -21,20 +21,9 @@ def chosen(settings: Settings) -> Weighing:
     return (yield from given(settings))
 
 
-def check_weights(settings: Settings) -> None:
-    """Raise BadInput where there is not one number for each checkpoint."""
-    weights = settings.params.weights
-    if not isinstance(weights, str) and len(weights) != settings.count:
-        raise BadInput(
-            "merge.weights",
-            f"{len(weights)} weights for {settings.count} checkpoints",
-            "give one for each, oldest first",
-        )
-
-
 def check_average(settings: Settings) -> None:
-    """Raise BadInput also where the numbers add up to 0, which an average divides by."""
-    check_weights(settings)
+    """Raise BadInput also where the weights add up to 0, which an average divides by."""
+    check_counts(settings)
     for tensor in settings.shapes:
         weights = settings.at(tensor).weights
         if not isinstance(weights, str) and sum(weights) == 0:

@@ -11,12 +11,36 @@ from tasks.parameters.varying import VARYING
 Number = Annotated[float, Field(allow_inf_nan=False), VARYING]
 Share = Annotated[float, Field(gt=0, le=1), VARYING]
 CheckpointWeights = Annotated[
-    Annotated[Literal["uniform", "nan", "metagpt"], Tag("rule")] | Annotated[tuple[Number, ...], Tag("list")],
-    Discriminator(lambda value: "rule" if isinstance(value, str) else "list"),
+    Annotated[Literal["uniform", "nan", "metagpt"], Tag("<rule>")]
+    | Annotated[tuple[Number, ...], Tag("<list>")],
+    Discriminator(lambda value: "<rule>" if isinstance(value, str) else "<list>"),
 ]
+Fraction = Annotated[float, Field(ge=0, lt=1), VARYING]
+
+
+def _one_or_each(value: Any) -> str:
+    """Tell one value for all checkpoints from a list of one for each; a list of rules is one value."""
+    rules = isinstance(value, list) and value and all(isinstance(e, Mapping) and "value" in e for e in value)
+    return "<each>" if isinstance(value, list | tuple) and not rules else "<one>"
+
+
+Shares = Annotated[
+    Annotated[Share, Tag("<one>")] | Annotated[tuple[Share, ...], Tag("<each>")], Discriminator(_one_or_each)
+]
+Fractions = Annotated[
+    Annotated[Fraction, Tag("<one>")] | Annotated[tuple[Fraction, ...], Tag("<each>")],
+    Discriminator(_one_or_each),
+]
+
+
+def value_for(value: float | tuple[float, ...], checkpoint: int) -> float:
+    """Return the value for the checkpoint at a position, of one for all or one for each."""
+    return value[checkpoint] if isinstance(value, tuple) else value
+
+
 Tolerance = Annotated[
-    Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(gt=0, lt=1), Tag("number")],
-    Discriminator(lambda value: "word" if value == "auto" else "number"),
+    Annotated[Literal["auto"], Tag("<word>")] | Annotated[float, Field(gt=0, lt=1), Tag("<number>")],
+    Discriminator(lambda value: "<word>" if value == "auto" else "<number>"),
 ]
 
 
@@ -80,8 +104,8 @@ class LawaParams(Section):
 class TiesParams(Section):
     """Trim, elect sign, disjoint mean (Yadav et al. 2023)."""
 
-    density: Share = 0.2
-    """Share of each task vector that is kept, by magnitude."""
+    density: Shares = 0.2
+    """Share of each task vector that is kept, by magnitude; or one for each checkpoint, oldest first."""
     scope: Literal["tensor", "model"] = "tensor"
     """What the share is counted over: each tensor, or the whole model (the paper's)."""
     normalize: bool = True
@@ -91,8 +115,9 @@ class TiesParams(Section):
 class DareParams(Section):
     """Drop and rescale (Yu et al. 2023)."""
 
-    p: Annotated[float, Field(ge=0, lt=1), VARYING] = 0.5
-    """Probability that an element of a task vector is dropped; the rest is multiplied by 1/(1 − p)."""
+    p: Fractions = 0.5
+    """Probability that an element of a task vector is dropped, or one for each checkpoint, oldest first; the
+    rest is multiplied by 1/(1 − p)."""
     seed: Annotated[int, Field(ge=0)] = 0
     """With tensor name and checkpoint it decides what is dropped."""
 
@@ -100,10 +125,10 @@ class DareParams(Section):
 class BreadcrumbsParams(Section):
     """Drop outliers and small changes (Davari and Belilovsky 2023)."""
 
-    density: Share = 0.9
-    """Share of each task vector that is kept."""
-    gamma: Annotated[float, Field(ge=0, lt=1), VARYING] = 0.01
-    """Share of the largest magnitudes that is dropped."""
+    density: Shares = 0.9
+    """Share of each task vector that is kept; or one for each checkpoint, oldest first."""
+    gamma: Fractions = 0.01
+    """Share of the largest magnitudes that is dropped; or one for each checkpoint, oldest first."""
 
 
 class SlerpParams(Section):
@@ -186,3 +211,14 @@ class MergeParams(Section):
     metagpt: MetagptParams = MetagptParams()
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
+
+    @property
+    def for_each(self) -> dict[str, int]:
+        """Name the parameters that have a value for each checkpoint, and how many."""
+        sections = {"": self, "ties.": self.ties, "dare.": self.dare, "breadcrumbs.": self.breadcrumbs}
+        return {
+            f"{prefix}{key}": len(value)
+            for prefix, section in sections.items()
+            for key, value in section
+            if isinstance(value, tuple)
+        }

@@ -77,7 +77,8 @@ def _error(section: type[Section], error: ValidationError, where: str, prefix: s
     errors = error.errors(include_url=False)
     # A misspelt key explains a missing one, not the other way round.
     first = next((found for found in errors if found["type"] == "extra_forbidden"), errors[0])
-    key = prefix + ".".join(str(part) for part in first["loc"])
+    written = (str(part) for part in first["loc"])
+    key = prefix + ".".join(part for part in written if not part.startswith("<"))  # a union's tag is no key
     if first["type"] == "extra_forbidden":
         *parents, own = first["loc"]
         known, parent = _keys(section, tuple(parents)), prefix + ".".join(map(str, parents))

@@ -87,7 +87,8 @@ def _resolved(value: Any, default: Any, tensor: str, position: float) -> Any:
     if isinstance(value, BaseModel):
         return resolve(value, tensor, position)
     if isinstance(value, tuple) and any(varies(entry) for entry in value):
-        return tuple(_resolved(entry, 1.0, tensor, position) for entry in value)
+        unmatched = default if isinstance(default, float) else 1.0
+        return tuple(_resolved(entry, unmatched, tensor, position) for entry in value)
     return value
 
 

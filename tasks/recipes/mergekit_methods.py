@@ -37,16 +37,10 @@ class Merge(NamedTuple):
         """Return a parameter of every model but the base."""
         return [setting(key, [model.own, *self.shared], default) for model in self.others]
 
-    def same(self, key: str, default: float) -> Setting:
-        """Return a parameter that has to be the same for every model (BadInput otherwise)."""
-        first, *more = self.each(key, default)
-        if differing := [value for value in more if value != first]:
-            raise BadInput(
-                self.path,
-                f"parameters.{key} is {first} for one model and {differing[0]} for another",
-                f"Loreline has one {key} for all",
-            )
-        return first
+    def one_or_each(self, key: str, default: float) -> list[Setting]:
+        """Return a parameter of every model but the base; once where it is the same for all."""
+        found = self.each(key, default)
+        return found[:1] if all(value == found[0] for value in found) else found
 
 
 class MergekitMethod(NamedTuple):
@@ -92,6 +86,25 @@ def _slerp(merge: Merge) -> RecipeTree:
     return {"method": "slerp", "checkpoints": [base, others[0].name], "slerp": {"t": t}}
 
 
+def _nuslerp(merge: Merge) -> RecipeTree:
+    """Translate the interpolation by weights; without a base it is slerp of whole tensors."""
+    for key, ours in (("nuslerp_flatten", True), ("nuslerp_row_wise", False)):
+        if flag(key, merge.shared, ours) != ours:
+            raise BadInput(merge.path, f"parameters.{key}: Loreline turns whole tensors", "leave it out")
+    if merge.base is not None:
+        raise BadInput(
+            merge.path, "base_model: Loreline's slerp turns weights, not task vectors", "leave it out"
+        )
+    weights = merge.each("weight")
+    if len(weights) != 2 or not _plain(weights):
+        raise BadInput(
+            f"{merge.path}: models", "nuslerp takes two models, a number as weight of each", "name two models"
+        )
+    whole = sum(weights)
+    t = weights[1] / whole if abs(whole) >= 1e-6 else 0.5
+    return {"method": "slerp", "checkpoints": [model.name for model in merge.models], "slerp": {"t": t}}
+
+
 def _model_stock(merge: Merge) -> RecipeTree:
     if flag("filter_wise", merge.shared, False):
         raise BadInput(
@@ -124,12 +137,13 @@ def _elect(merge: Merge, method: str, normalize: bool, sections: Callable[[Merge
 
 def _trim(merge: Merge) -> RecipeTree:
     _check_rescale(merge, False)
-    return {"ties": {"density": merge.same("density", 1.0), "scope": "tensor"}}
+    return {"ties": {"density": _written(merge.one_or_each("density", 1.0)), "scope": "tensor"}}
 
 
 def _drop(merge: Merge) -> RecipeTree:
     _check_rescale(merge, True)
-    return {"dare": {"p": mapped(merge.same("density", 1.0), lambda density: 1 - density)}}
+    kept = merge.one_or_each("density", 1.0)
+    return {"dare": {"p": _written([mapped(density, lambda density: 1 - density) for density in kept])}}
 
 
 def _drop_only(merge: Merge) -> RecipeTree:
@@ -138,12 +152,25 @@ def _drop_only(merge: Merge) -> RecipeTree:
 
 def _outliers(merge: Merge) -> RecipeTree:
     _check_rescale(merge, False)
-    density, gamma = merge.same("density", 1.0), merge.same("gamma", 0.01)
+    densities, gammas = merge.one_or_each("density", 1.0), merge.one_or_each("gamma", 0.01)
+    if len(densities) != len(gammas):
+        densities, gammas = merge.each("density", 1.0), merge.each("gamma", 0.01)
+    outliers = [_room(merge, *pair) for pair in zip(densities, gammas, strict=True)]
+    return {"breadcrumbs": {"density": _written(densities), "gamma": _written(outliers)}}
+
+
+def _room(merge: Merge, density: Setting, gamma: Setting) -> Setting:
+    """Return the share of outliers that a density leaves."""
     if _plain([density, gamma]):
-        gamma = min(gamma, max(1 - density, 0.0))  # mergekit gives up dropping outliers rather than density
-    elif max(all_numbers(density)) + max(all_numbers(gamma)) > 1:
+        return min(gamma, max(1 - density, 0.0))  # mergekit gives up dropping outliers rather than density
+    if max(all_numbers(density)) + max(all_numbers(gamma)) > 1:
         raise BadInput(merge.path, "parameters.density and gamma exceed 1 together", "lower one of them")
-    return {"breadcrumbs": {"density": density, "gamma": gamma}}
+    return gamma
+
+
+def _written(values: list[Setting]) -> Setting:
+    """Return one value for all checkpoints, or a list of one for each."""
+    return values[0] if len(values) == 1 else values
 
 
 def _common(merge: Merge, method: str) -> RecipeTree:
@@ -194,6 +221,8 @@ _DRAWN = (
 )
 _FLOOR = "cosines are exact; mergekit takes products of norms below 1e-6 as 1e-6"
 
+_CHORD = "the chord replaces the arc up to an angle of 1.8 degrees; mergekit's nuslerp follows the arc"
+
 _SHARED = frozenset({"lambda", "normalize", "int8_mask"})
 _SPARSE = _SHARED | {"rescale"}
 _WEIGHT = frozenset({"weight"})
@@ -213,6 +242,9 @@ def _elects(
 MERGEKIT_METHODS = {
     "linear": MergekitMethod(_linear, frozenset({"normalize"}), _WEIGHT, base_is_input=True),
     "slerp": MergekitMethod(_slerp, frozenset({"t"}), frozenset()),
+    "nuslerp": MergekitMethod(
+        _nuslerp, frozenset({"nuslerp_flatten", "nuslerp_row_wise"}), _WEIGHT, (_CHORD,)
+    ),
     "task_arithmetic": MergekitMethod(
         _sums("task_arithmetic", lambda merge: {}), _SHARED, _WEIGHT, (_EXACT,)
     ),

@@ -86,6 +86,14 @@ def all_numbers(value: Setting) -> Iterator[float]:
         yield value
 
 
+def holds_gradient(parameters: Parameters | None) -> bool:
+    """Tell whether a parameter has a value for each layer."""
+    values = list((parameters or {}).values())
+    entries = [entry for value in values if isinstance(value, list) for entry in value]
+    inner = [entry.get("value") for entry in [*values, *entries] if isinstance(entry, dict)]
+    return any(not isinstance(entry, dict) for entry in entries) or any(isinstance(v, list) for v in inner)
+
+
 def _rules(condition: _Condition) -> list[dict[str, Any]]:
     match = {} if condition.filter is None else {"match": re.escape(condition.filter)}
     if len(condition.values) == 1:

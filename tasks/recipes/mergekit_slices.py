@@ -1,6 +1,8 @@
-"""mergekit's slices: one that spans whole models is a plain merge; anything else builds another model."""
+"""mergekit's slices: those that make up whole models are a plain merge; others build another model."""
 
 import json
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from tasks.base.errors import BadInput
@@ -9,8 +11,8 @@ from tasks.recipes.places import located
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 
 
-def check_all_layers(model: str, layers: tuple[int, int], recipe: Path) -> None:
-    """Check that a range of layers is all that the model has (BadInput otherwise)."""
+def check_all_layers(model: str, ranges: Sequence[tuple[int, int]], recipe: Path) -> None:
+    """Check that ranges of layers, one after the other, are all that the model has (BadInput otherwise)."""
     directory = located(model, recipe, "slices.0.sources")
     try:
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
@@ -21,9 +23,10 @@ def check_all_layers(model: str, layers: tuple[int, int], recipe: Path) -> None:
             f"slices: {directory}/config.json does not say how many layers there are",
             "list the models under models",
         ) from None
-    if layers != (0, count):
+    if (ranges[0][0], ranges[-1][1]) != (0, count) or any(a[1] != b[0] for a, b in pairwise(ranges)):
+        named = ", ".join(f"{first} to {last}" for first, last in ranges)
         raise BadInput(
             recipe,
-            f"slices: layers {layers[0]} to {layers[1]} of {model} are not its {count} layers",
+            f"slices: layers {named} of {model} are not its {count} layers",
             "Loreline merges whole models",
         )

@@ -39,5 +39,8 @@ def merge_plan(plan: Plan, out: Path) -> str:
         )
     if len(plan.variants) > 1:
         rows["variants"] = f"{len(plan.variants)}, from one read"
-    notes = dict.fromkeys(f"note: {note}" for own in plan.variants for note in plan.method.notes(own))
-    return "\n".join([*(f"{key:12}{value}" for key, value in rows.items()), *notes])
+    of_methods = (note for own in plan.variants for note in plan.method.notes(own))
+    notes = dict.fromkeys([*plan.notes, *of_methods])
+    return "\n".join(
+        [*(f"{key:12}{value}" for key, value in rows.items()), *(f"note: {note}" for note in notes)]
+    )

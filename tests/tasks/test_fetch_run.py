@@ -12,9 +12,14 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput
+from tasks.base.records import Registration
 from tasks.fetch_run import fetch_run
+from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.fetch import FetchParams
+from tasks.parameters.merge import MergeParams
 from tasks.parameters.registration import RegisterParams
+from tasks.parameters.selection import SelectParams
+from tasks.select_checkpoints import select_checkpoints
 from tasks.sources.kinds import directory
 from tasks.sources.staging import staged
 from tests.support.mlflow_runs import log_run
@@ -59,15 +64,56 @@ def test_the_source_is_not_touched_and_weights_are_not_copied(training: Path, ar
     assert link.samefile(training / "checkpoint-20" / "model.safetensors")
 
 
-def test_a_run_that_grew_is_taken_as_it_was_with_a_warning(
+def end(training: Path, step: int) -> None:
+    """Let the newest checkpoint say that it was the last one, some time ago."""
+    state = training / f"checkpoint-{step}" / "trainer_state.json"
+    state.write_text(json.dumps({**json.loads(state.read_text()), "max_steps": step}))
+    for path in (training, *training.rglob("*")):
+        os.utime(path, (time.time() - 60,) * 2)
+
+
+def test_a_run_that_still_trains_is_fetched_with_a_warning(
+    training: Path, artifacts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch_run(params(training), artifacts)
+    assert "still training: step 300" in caplog.text
+    caplog.clear()
+    fetch_run(params(training), artifacts, refresh=True, quiet_for=0)
+    end(training, 300)
+    fetch_run(params(training), artifacts, refresh=True)
+    assert not caplog.messages
+
+
+def test_a_run_that_grew_is_looked_at_again_by_itself(
+    training: Path, artifacts: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fetch_run(params(training), artifacts)
+    write_checkpoint(training, 400)
+    end(training, 400)
+    caplog.clear()
+    run = fetch_run(params(training), artifacts)
+    assert [checkpoint.step for checkpoint in run.checkpoints] == [20, 100, 200, 300, 400]
+    assert "checkpoint-400 and later were not there when it was fetched; looking again" in caplog.text
+    assert fetch_run(params(training), artifacts) == run
+
+
+def test_a_run_whose_merge_is_registered_stays_as_it_was_merged(
     training: Path, artifacts: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = fetch_run(params(training), artifacts)
-    assert not caplog.messages
+    select_checkpoints(SelectParams(), artifacts)
+    report = merge_checkpoints(MergeParams(method="average"), artifacts)
+    registration = Registration(
+        name="m", version=1, model_id="i", run_id="r", digest=report.digest, aliases=()
+    )
+    registered = artifacts / "registration" / "registration.json"
+    registered.parent.mkdir()
+    registration.write(registered)
     write_checkpoint(training, 400)
     assert fetch_run(params(training), artifacts) == run
     assert "checkpoint-400 and later were not there when it was fetched; --refresh" in caplog.text
-    assert fetch_run(params(training), artifacts, refresh=True).checkpoints[-1].step == 400
+    registration.model_copy(update={"digest": "of another merge"}).write(registered)
+    assert fetch_run(params(training), artifacts).checkpoints[-1].step == 400
 
 
 def test_the_same_run_gives_the_same_bytes(training: Path, artifacts: Path) -> None:

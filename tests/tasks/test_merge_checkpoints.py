@@ -95,6 +95,22 @@ def test_a_finished_merge_is_not_done_again_and_a_damaged_one_is(artifacts: Path
     assert path.read_bytes() == intact
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_merge_is_made_again_when_a_side_file_was_mended(
+    make_checkpoint: Callable[..., Path], tmp_path: Path, name: str
+) -> None:
+    places, out = [make_checkpoint(step) for step in (1, 2)], tmp_path / "out"
+    params = MergeParams(method="average")
+    merge_directories(params, places, out)
+    for text in ('{"mended": 1}', '{"mended": 2}'):
+        (places[1] / name).write_text(text)
+        merge_directories(params, places, out)
+        assert (out / name).read_text() == text
+    made = (out / "merge.json").stat().st_mtime_ns
+    merge_directories(params, places, out)
+    assert (out / "merge.json").stat().st_mtime_ns == made
+
+
 def test_progress_ends_at_the_whole(artifacts: Path) -> None:
     heard: list[tuple[int, int]] = []
     merge_checkpoints(AVERAGE, artifacts, lambda headway: heard.append((headway.done, headway.total)))

@@ -111,7 +111,10 @@ def test_three_runs_are_three_tags_that_give_three_models_back(
             "loreline.git_revision": done.revision,
             "loreline.push": "off",
         }
-        assert done.sentence == f"committed to merges as {str(done.revision)[:10]}, tagged merge/run-{seed}"
+        assert done.sentence == (
+            f"committed to merges as {str(done.revision)[:10]}, tagged merge/run-{seed} "
+            f"(merge/run {seed} is another merge's tag, or no name that git accepts)"
+        )
         models[done.tag] = contents(artifacts / "merged")
         assert seed or dvc(root, "status", "--json") == status
         close_workspace(place, root)

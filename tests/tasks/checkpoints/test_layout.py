@@ -161,3 +161,21 @@ def test_a_link_in_a_circle_is_refused(make_checkpoint: Callable[..., Path]) -> 
     (directory / "b.json").symlink_to(directory / "a.json")
     with pytest.raises(BadInput, match="is a link that leads nowhere"):
         wanted_files(directory)
+
+
+def test_shells_of_zero_3_are_refused_with_the_way_to_gather_them(tmp_path: Path) -> None:
+    tensors = {"model.w": torch.empty(0), "model.norm": torch.ones(8)}
+    with pytest.raises(
+        BadInput, match=r"checkpoint-1: tensor model\.w is empty, as DeepSpeed's ZeRO-3 .* zero_to_fp32\.py"
+    ):
+        read_tensors(write_checkpoint(tmp_path, 1, tensors))
+
+
+@pytest.mark.parametrize(
+    ("tensor", "config"),
+    [(torch.empty(0), {"hidden_size": 0}), (torch.empty(0, 8), {"hidden_size": 8}), (torch.empty(0).int(), {"d_model": 8})],
+)  # fmt: skip
+def test_tensors_that_are_meant_to_be_empty_are_not_shells(
+    tmp_path: Path, tensor: torch.Tensor, config: dict[str, int]
+) -> None:
+    assert "w" in read_tensors(write_checkpoint(tmp_path, 1, {"w": tensor}, config=config))

@@ -120,6 +120,7 @@ def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path:
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
+        (params_for("lore", ties={"density": (0.1, 0.2)}), "merge.ties.density: 2 values for 3 checkpoints; give one for each"),
         (params_for("average", weights=(1.0, 2.0)), "merge.weights: 2 weights for 3 checkpoints; give one for each"),
         (params_for("average", weights=(1.0, -2.0, 1.0)), "merge.weights: .* add up to 0"),
         (MergeParams(lore=LoreParams(anchor=7)), r"merge.lore.anchor: step 7 is not merged; the steps are \[1, 2, 3\]"),

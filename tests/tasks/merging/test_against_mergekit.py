@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mergekit.merge_methods.base import ParameterScope, TensorGroup
+from mergekit.merge_methods.nuslerp import nuslerp
 from mergekit.merge_methods.registry import get
 
 from tasks.parameters.merge import MergeParams
@@ -18,14 +19,16 @@ DENSITY, GAMMA = 0.3, 0.1
 
 
 def mergekit(method: str, thetas: Sequence[np.ndarray], base: np.ndarray, **parameters: Any) -> np.ndarray:
-    """Run mergekit's method with its defaults; density, gamma and weight are the same for all."""
+    """Run mergekit's method with its defaults; density, gamma and weight: one for all, or a tuple."""
     merger = get(method)
     group = TensorGroup.from_tensors([torch.from_numpy(array) for array in (base, *thetas)], base_index=0)
     given = {"weight": 1.0} | parameters
     values = {spec.name: given.get(spec.name, spec.default) for spec in merger.spec.parameters}
     for spec in merger.spec.parameters:
         if spec.scope is ParameterScope.NON_BASE:
-            values[spec.name] = dict.fromkeys(range(1, len(thetas) + 1), values[spec.name])
+            own = values[spec.name]
+            each = own if isinstance(own, tuple) else (own,) * len(thetas)
+            values[spec.name] = dict(enumerate(each, 1))
     return merger.merge_group(group, **values).numpy()
 
 
@@ -60,6 +63,18 @@ def test_breadcrumbs_agrees(shape: tuple[int, ...]) -> None:
         {"method": "breadcrumbs", "breadcrumbs": {"density": DENSITY, "gamma": GAMMA}}, thetas, base
     )
     assert_close(ours, mergekit("breadcrumbs", thetas, base, density=DENSITY, gamma=GAMMA))
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_densities_of_each_model_agree(shape: tuple[int, ...]) -> None:
+    thetas, base = random(shape)
+    each, gammas = (0.3, 0.8, 1.0), (0.1, 0.2, 0.0)
+    ours = loreline({"method": "ties", "ties": {"density": each}}, thetas, base)
+    assert_close(ours, mergekit("ties", thetas, base, density=each))
+    ours = loreline(
+        {"method": "breadcrumbs", "breadcrumbs": {"density": each, "gamma": gammas}}, thetas, base
+    )
+    assert_close(ours, mergekit("breadcrumbs", thetas, base, density=each, gamma=gammas))
 
 
 @pytest.mark.parametrize("method", ["ties", "breadcrumbs"])
@@ -133,3 +148,12 @@ def test_mergekit_trims_tensor_by_tensor_only() -> None:
     np.testing.assert_array_equal(
         mergekit("ties", [theta["small"]], base["small"], density=0.5), [0, 0, 3, 4]
     )
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_nuslerp_without_a_base_is_our_slerp(shape: tuple[int, ...]) -> None:
+    one, two = random(shape, 2)[0]
+    theirs = nuslerp(0.75, torch.from_numpy(one), torch.from_numpy(two), flatten=True).numpy()
+    params = MergeParams.model_validate({"method": "slerp", "slerp": {"t": 0.75}})
+    ours, _ = merge(params, [{"w": one}, {"w": two}], dtype=np.float32)
+    assert_close(ours["w"], theirs)

@@ -86,3 +86,10 @@ def test_torch_tensors_lose_the_same_elements() -> None:
     on_torch = drop(torch.from_numpy(delta), HALF, block(delta, 3), 4)
     assert isinstance(on_torch, torch.Tensor)
     np.testing.assert_array_equal(on_torch.numpy(), drop(delta, HALF, block(delta, 3), 4))
+
+
+def test_each_checkpoint_may_have_a_probability_of_its_own() -> None:
+    delta = np.ones((8, 5))
+    both = DareParams(p=(0.0, 0.5))
+    np.testing.assert_array_equal(drop(delta, both, block(delta), 0), delta)
+    np.testing.assert_array_equal(drop(delta, both, block(delta), 1), drop(delta, HALF, block(delta), 1))

@@ -133,9 +133,9 @@ def test_rules_come_from_the_command_line_as_yaml() -> None:
         ("lam={gradient: [1, 2], value: 1}", "merge.lam: a mapping is a gradient"),
         ("lam={match: a, value: 1}", "rules are a list"),
         ("lam=[{value: [{value: 1}]}]", "merge.lam: input should be a valid number"),
-        ("lore.tolerance={gradient: [0.1, 0.2]}", "merge.lore.tolerance.number: input should be a valid number"),
-        ("weights=[{gradient: [a, b]}]", "merge.weights.list.0: input should be a valid number"),
-        ("weights=unifrom", "merge.weights.rule: input should be 'uniform', 'nan' or 'metagpt'"),
+        ("lore.tolerance={gradient: [0.1, 0.2]}", "merge.lore.tolerance: input should be a valid number"),
+        ("weights=[{gradient: [a, b]}]", "merge.weights.0: input should be a valid number"),
+        ("weights=unifrom", "merge.weights: input should be 'uniform', 'nan' or 'metagpt'"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_sentence_that_names_the_key(override: str, sentence: str) -> None:

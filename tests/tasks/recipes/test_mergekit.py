@@ -1,6 +1,7 @@
 """mergekit's YAML: what both can do means the same here; the rest is refused by name."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 from tasks.base.errors import BadInput
 from tasks.merging.layers import Layers
+from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
 from tasks.recipes.recipe import Recipe, read_recipe
 
@@ -168,6 +170,28 @@ def test_ties_has_mergekit_s_default_density_not_ours(place: Path) -> None:
     assert read(place, both).params.ties.density == 0.3
 
 
+def test_densities_of_each_model_stay_apart(place: Path) -> None:
+    """A list beside a scalar, as in mergekit's own example of TIES: a gradient for one model alone."""
+    layers = Layers.of(f"h.{i}.x" for i in range(3))
+
+    def at(tensor: str, params: MergeParams) -> MergeParams:
+        return resolve(params, tensor, layers.position(tensor))
+
+    own = {"one": {"density": [1, 0.7, 0.1]}, "two": {"density": 0.5}}
+    ties = read(place, vectors("ties", {"weight": 1}, **own)).params
+    assert [at(f"h.{i}.x", ties).ties.density for i in range(3)] == [(1, 0.5), (0.7, 0.5), (0.1, 0.5)]
+    dare = read(place, vectors("dare_linear", {"weight": 1}, **own)).params
+    assert at("h.2.x", dare).dare.p == (0.9, 0.5)
+    crumbs = {"one": {"density": 0.5, "gamma": 0.1}, "two": {"density": 0.95, "gamma": 0.1}}
+    found = read(place, vectors("breadcrumbs", {"weight": 1}, **crumbs)).params.breadcrumbs
+    assert found.density == (0.5, 0.95)
+    assert found.gamma == pytest.approx((0.1, 0.05))
+    one = read(
+        place, vectors("breadcrumbs", {"weight": 1, "gamma": 0.1}, one={"density": 0.5}, two={"density": 0.6})
+    )
+    assert (one.params.breadcrumbs.density, one.params.breadcrumbs.gamma) == ((0.5, 0.6), (0.1, 0.1))
+
+
 def test_dare_drops_what_mergekit_does_not_keep(place: Path) -> None:
     params = read(place, vectors("dare_linear", {"weight": 1, "density": [0.25, 0.75]})).params
     layers = Layers.of(["h.0.x", "h.8.x"])
@@ -247,18 +271,17 @@ TIES = vectors("ties", {"weight": 1, "density": 0.5})
         (TIES | {"modules": {"text": {}}}, "modules: Loreline merges a model as one"),
         (TIES | {"slices": [{"sources": [{"model": "one", "layer_range": [0, 32]}]}]}, "list them under models"),
         ({"merge_method": "ties", "base_model": "base"}, "list them under models"),
-        ({"merge_method": "ties", "slices": [{"sources": [{"model": name, "layer_range": [0, 1]}]} for name in ("one", "two")]}, "without slices of layers"),
+        ({"merge_method": "ties", "slices": [{"sources": [{"model": name, "layer_range": [0, 1]}]} for name in ("one", "two")]}, "slices: Loreline merges all layers alike; list the models"),
         (TIES | {"base_model": None}, "base_model is missing"),
         (TIES | {"models": models(base={})}, "name at least one model beside base_model"),
         (TIES | {"models": models(one={}, org_x={})}, "checkpoints.1: there is no directory "),
         (TIES | {"models": [{"model": "one+two"}]}, "models.0.model: one+two adds an adapter; merge it "),
         (TIES | {"models": [{"modle": "one"}]}, "unknown key models.0.modle"),
         (TIES | {"bse_model": "base"}, "unknown key bse_model; did you mean base_model?"),
-        (TIES | {"tokenizer_source": "union"}, "tokenizer_source: "),
-        (TIES | {"tokenizer": {"source": "union"}}, "tokenizer: "),
+        (TIES | {"tokenizer_source": "other"}, "tokenizer_source: "),
+        (TIES | {"tokenizer": {"source": "union", "tokens": {}}}, "tokenizer: "),
         (TIES | {"chat_template": "chatml"}, "chat_template: "),
         (TIES | {"dtype": "float64"}, "dtype: Loreline writes float32, float16, bfloat16, not float64"),
-        (vectors("ties", {"weight": 1}, one={"density": 0.1}, two={"density": 0.2}), "parameters.density is 0.1 for one model and 0.2 for another"),
         (vectors("ties", {"weight": 1, "rescale": True}), "parameters.rescale: Loreline has only false here"),
         (vectors("dare_linear", {"weight": 1, "rescale": False}), "parameters.rescale: Loreline has only true here"),
         (vectors("ties", {"weight": 1, "densty": 0.5}), "parameters: unknown key densty; did you mean density?"),
@@ -285,6 +308,92 @@ def test_a_tokenizer_of_the_base_is_what_is_written_anyway(place: Path) -> None:
     for key, value in [
         ("tokenizer_source", "base"),
         ("tokenizer", {"source": "base"}),
+        ("tokenizer_source", "union"),
+        ("tokenizer", {"source": "union"}),
+        ("name", "my-merge"),
         ("chat_template", "auto"),
     ]:
         assert read(place, TIES | {key: value}).params == read(place, TIES).params
+
+
+def test_the_union_of_one_vocabulary_is_said(place: Path) -> None:
+    notes = " ".join(read(place, TIES | {"tokenizer_source": "union"}).notes)
+    assert "models of another are refused" in notes
+    assert "union" not in " ".join(read(place, TIES).notes)
+
+
+def test_all_that_loreline_lacks_is_named_at_once(place: Path) -> None:
+    tree = vectors("della", {"weight": 1}) | {
+        "chat_template": "chatml",
+        "dtype": "float64",
+        "modules": {"text": {}},
+    }
+    with pytest.raises(BadInput) as caught:
+        read(place, tree)
+    for part in ("no della", "chat_template: ", "not float64", "modules: ", "it reads linear"):
+        assert part in str(caught.value)
+    tree = vectors("ties", {"weight": 1, "rescale": True}) | {"chat_template": "chatml"}
+    with pytest.raises(BadInput, match=r"chat_template: .*; parameters\.rescale: "):
+        read(place, tree)
+
+
+@pytest.mark.parametrize(
+    "method",
+    ["della", "della_linear", "breadcrumbs_ties", "sce", "karcher", "multislerp", "nearswap", "passthrough"],
+)
+def test_methods_of_mergekit_alone_are_named(place: Path, method: str) -> None:
+    with pytest.raises(BadInput, match=f"merge_method: Loreline has no {method}; it reads linear, slerp, "):
+        read(place, vectors(method, {"weight": 1}))
+
+
+def slices(*ranges: tuple[int, int], **more: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "sources": [{"model": name, "layer_range": list(layers)} for name in ("one", "two")],
+            **deepcopy(more),
+        }
+        for layers in ranges
+    ]
+
+
+def test_slices_that_make_up_whole_models_are_a_plain_merge(place: Path) -> None:
+    tree = {"merge_method": "slerp", "base_model": "one", "parameters": {"t": 0.25}}
+    whole = read(place, tree | {"models": models(one={}, two={})})
+    assert read(place, tree | {"slices": slices((0, 16), (16, 32))}) == whole
+    assert read(place, tree | {"slices": slices((0, 8), (8, 16), (16, 32), parameters={})}) == whole
+
+
+@pytest.mark.parametrize(
+    ("pieces", "sentence"),
+    [
+        (slices((0, 16), (8, 32)), "layers 0 to 16, 8 to 32 of one are not its 32 layers"),
+        (slices((0, 16), (16, 31)), "layers 0 to 16, 16 to 31 of one are not its 32 layers"),
+        ([*slices((0, 16)), *slices((16, 32), parameters={"t": 1})], "Loreline merges all layers alike"),
+        (slices((0, 16), (16, 32), parameters={"t": [0, 1]}), "Loreline merges all layers alike"),
+        (
+            slices((0, 16), (16, 32), parameters={"t": [{"value": [0, 1]}]}),
+            "Loreline merges all layers alike",
+        ),
+    ],
+)
+def test_slices_that_build_another_model_are_refused(
+    place: Path, pieces: list[dict[str, Any]], sentence: str
+) -> None:
+    tree = {"merge_method": "slerp", "base_model": "one", "parameters": {"t": 0.5}, "slices": pieces}
+    with pytest.raises(BadInput, match=sentence):
+        read(place, tree)
+
+
+def test_nuslerp_without_a_base_is_slerp_by_the_share_of_the_weights(place: Path) -> None:
+    tree = {"merge_method": "nuslerp", "models": models(one={"weight": 1}, two={"weight": 3})}
+    recipe = read(place, tree)
+    assert (names(recipe), recipe.params.method, recipe.params.slerp.t) == (["one", "two"], "slerp", 0.75)
+    for more, sentence in [
+        ({"base_model": "base"}, "base_model: Loreline's slerp turns weights"),
+        ({"parameters": {"nuslerp_row_wise": True}}, r"parameters\.nuslerp_row_wise: "),
+        ({"parameters": {"nuslerp_flatten": False}}, r"parameters\.nuslerp_flatten: "),
+        ({"models": models(one={"weight": 1})}, "takes two models"),
+        ({"models": models(one={"weight": [0, 1]}, two={"weight": 1})}, "takes two models"),
+    ]:
+        with pytest.raises(BadInput, match=sentence):
+            read(place, tree | more)

@@ -106,10 +106,21 @@ def test_tags_never_move(root: Path, lock: dict[str, Path]) -> None:
         ("x.lock", "x.lock-"),
         ("-~^:?*[", "run"),
         ("a@{0}", "a-0"),
+        ("λ run: Ω", "λ-run-Ω"),
+        ("..", "run"),
+        ("@", "run"),
     ],
 )
 def test_any_name_of_a_run_makes_a_tag(root: Path, name: str, tagged: str) -> None:
     assert tag(root, name, "a" * 64, git(root, "rev-parse", "main")) == f"merge/{tagged}"
+
+
+def test_two_runs_whose_names_become_one_have_a_tag_each(root: Path, lock: dict[str, Path]) -> None:
+    names = {"a b": "a" * 64, "a:b": "b" * 64, "a-b": "c" * 64}
+    revisions = {name: commit_files(root, "merges", lock, message(own)) for name, own in names.items()}
+    tags = {name: tag(root, name, own, revisions[name]) for name, own in names.items()}
+    assert list(tags.values()) == ["merge/a-b", f"merge/a-b-{'b' * 8}", f"merge/a-b-{'c' * 8}"]
+    assert {name: git(root, "rev-parse", own) for name, own in tags.items()} == revisions
 
 
 def test_hooks_and_signing_do_not_get_in_the_way(root: Path, lock: dict[str, Path]) -> None:
