@@ -11,6 +11,7 @@ from tasks.checkpoints.names import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.addresses import source_of
+from tasks.sources.base_model import find_base
 from tasks.sources.staging import prune_staged, stage_checkpoint
 
 log = logging.getLogger(__name__)
@@ -23,8 +24,8 @@ def fetch_run(
 
     A finished run does not change, so a published run is returned as it is unless `refresh`. `registry` says
     in which MLflow a run of MLflow is.
-    Raises BadInput for a source without usable checkpoints or with a damaged one, Unavailable for a network
-    that does not answer.
+    Raises BadInput for a source without usable checkpoints or with a damaged one, and for adapters whose base
+    is not on this machine; Unavailable for a network that does not answer.
     """
     published = artifacts / "run"
     made_from = fingerprint(__name__, params)
@@ -39,10 +40,11 @@ def fetch_run(
             f"{params.source}: no usable checkpoint ({reasons})",
             "wait until one is whole, or raise fetch.wait",
         )
+    base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
     run = TrainingRun(
         name=source.run_name(params.source),
         source=params.source,
-        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts) for checkpoint in found.checkpoints),
+        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints),
         left_out=tuple(found.left_out),
     )
     with publishing(published, made_from) as scratch:

@@ -33,7 +33,8 @@ def that_matter(params: Params) -> dict[str, Any]:
 
 def key_of(status_digest: str, params: Params) -> str:
     """Return the key of a job: known before any weights are read."""
-    return digest_of(["job", status_digest, that_matter(params)])
+    base = [params.fetch.base] if params.fetch.base else []  # a run's own digest holds what lies there
+    return digest_of(["job", status_digest, that_matter(params), *base])
 
 
 def identity_of(run: TrainingRun, params: Params) -> str:
