@@ -208,9 +208,10 @@ def _write(
     draw_trajectory(out / "figures" / "trajectory.png", run.checkpoints, selection)
     draw_gains(out / "figures" / "gains.png", evaluation)
     figures = sorted((out / "figures").iterdir())
-    deviation = out / "figures" / "deviation.png"
-    labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
-    draw_deviation(deviation, labels, merge.deviations, has_base)
+    deviation = out / "figures" / "deviation.png" if merge.deviations else None
+    if deviation:
+        labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
+        draw_deviation(deviation, labels, merge.deviations, has_base)
     found = summarise(merge)
     lore = out / "figures" / "lore.png" if found and found.matrices else None
     if lore:

@@ -18,9 +18,7 @@ from tasks.checkpoints.weights import SafetensorsModel
 
 PREFIX = "base_model.model."
 _FACTOR = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(embedding_)?([AB])(\.weight)?")
-_ADAPTER_NAME = re.compile(
-    r"(\.lora_(?:embedding_)?[AB]|\.lora_magnitude_vector)\.(?!weight$)\w+(?=\.weight$|$)"
-)
+_ADAPTER_NAME = re.compile(r"(\.lora_[AB])\.\w+(?=\.\w+$)|(\.lora_embedding_[AB])\.\w+$")
 """PEFT leaves it out of its files; trainers that save a state dict keep it: lora_A.default.weight."""
 _SAVED_MODULE = re.compile(r"\.modules_to_save(\.\w+)?(?=\.\w+$)")
 
@@ -97,7 +95,7 @@ def read_adapter(directory: Path, label: str) -> Adapter:
 
 def _named_as_in_peft(tensors: Mapping[str, TensorInfo], label: str) -> dict[str, TensorInfo]:
     """Name tensors as PEFT's own files do, without the adapter's name; BadInput where there are several."""
-    found = {_SAVED_MODULE.sub("", _ADAPTER_NAME.sub(r"\1", name)): info for name, info in tensors.items()}
+    found = {_SAVED_MODULE.sub("", _ADAPTER_NAME.sub(r"\1\2", name)): info for name, info in tensors.items()}
     if len(found) < len(tensors):
         raise BadInput(label, f"{ADAPTER_WEIGHTS} holds several adapters", "save one of them by itself")
     return found
