@@ -198,6 +198,16 @@ def test_a_bound_on_the_rank_keeps_the_best_and_says_what_is_lost(artifacts: Pat
     assert MergeReport.read(artifacts / "merged" / "merge.json") == report
 
 
+def test_lore_of_adapters_is_evaluated_and_registered(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    """Its factors have measures of their own, and no deviation to be drawn."""
+    merge_checkpoints(MergeParams(), artifacts)
+    evaluation = evaluate_merge(params, store, artifacts)
+    assert evaluation.models[3].label == "lore merge"
+    assert register_model(store, artifacts).version == 1
+
+
 def test_a_rank_is_refused_for_a_whole_model(artifacts: Path) -> None:
     with pytest.raises(BadInput, match="merge.adapter_rank: a full model has no rank"):
         merge_checkpoints(MergeParams(method="average", full=True, adapter_rank=2), artifacts)

@@ -212,6 +212,7 @@ def _adapted(base: Any, directory: Path) -> Any:
     if not weights.is_file():  # PEFT would open a pickle, or ask the Hub
         raise BadInput(directory, f"has no {weights.name}", "save the adapter again")
     try:
+        _resize(base, weights)
         config = LoraConfig.from_pretrained(str(directory))
         model = PeftModel.from_pretrained(base, directory, config=config, torch_device="cpu")
     except Exception as error:
@@ -219,3 +220,17 @@ def _adapted(base: Any, directory: Path) -> Any:
             directory, f"does not fit its base ({brief(error)})", "name the model that it was trained on"
         ) from error
     return model
+
+
+def _resize(base: Any, weights: Path) -> None:
+    """Give a base as many tokens as the embedding that an adapter holds whole, as its training did."""
+    from safetensors import safe_open
+
+    table = base.get_input_embeddings()
+    [name] = [name for name, module in base.named_modules() if module is table]
+    whole = {f"base_model.model.{name}{ending}" for ending in (".weight", ".base_layer.weight")}
+    with safe_open(weights, "pt") as file:
+        for key in whole & set(file.keys()):
+            rows = file.get_slice(key).get_shape()[0]
+            if rows != table.num_embeddings:
+                base.resize_token_embeddings(rows, mean_resizing=False)
