@@ -14,7 +14,7 @@ from tasks.engine.plan import Plan
 from tasks.engine.planning import plan_merges
 from tasks.engine.sample import sampled
 from tasks.parameters.params import Params
-from tasks.sources.base_model import find_base
+from tasks.sources.base_model import base_address
 from tasks.sources.readiness import NotReady, check_ready
 
 
@@ -47,8 +47,9 @@ def _is_ready(directory: Path, step: int) -> bool:
 
 def _plan(params: Params, checkpoints: list[tuple[int, Path]]) -> Plan:
     directories = [path for _, path in checkpoints]
-    own, named = find_base(params.fetch.base, directories), params.merge.base
-    place = address_directory(own.address) if own and params.merge.full and not named else named
+    own, place = base_address(params.fetch.base, directories), params.merge.base
+    if own and params.merge.full and not place:
+        place = str(address_directory(own))
     base = open_weights(Path(place), f"base {place}") if place else None
     inputs = open_models(directories, [path.name for path in directories], base, one_base=True)
     return plan_merges([params.merge], inputs, base, [step for step, _ in checkpoints])

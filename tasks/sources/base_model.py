@@ -18,7 +18,19 @@ SET_BASE = "set fetch.base to the model that the adapters were trained on"
 
 
 def find_base(named: str | None, checkpoints: Sequence[Path]) -> AdapterBase | None:
-    """Return the base of a run whose checkpoints are adapters; None where they are whole models.
+    """Return the base of a run whose checkpoints are adapters, with its digests; None for whole models.
+
+    Raises BadInput as `base_address` does.
+    """
+    address = base_address(named, checkpoints)
+    if address is None:
+        return None
+    directory = address_directory(address)
+    return AdapterBase(address=address, files=file_digests(directory, wanted_files(directory)))
+
+
+def base_address(named: str | None, checkpoints: Sequence[Path]) -> str | None:
+    """Return the address of the base of a run whose checkpoints are adapters; None for whole models.
 
     `named` is fetch.base; without it the base is what the adapters name, a directory relative to the run
     or to the working directory, or a repository in the Hub's cache. Raises BadInput for a mixed run, and
@@ -38,7 +50,8 @@ def find_base(named: str | None, checkpoints: Sequence[Path]) -> AdapterBase | N
             f"was trained on {others[0]}, but {adapters[0].name} on {addresses[0]}",
             SET_BASE,
         )
-    return _described(addresses[0])
+    _check_base(addresses[0])
+    return addresses[0]
 
 
 def _named_base(adapter: Path) -> str:
@@ -76,11 +89,11 @@ def _cached_commit(repo: str, revision: str) -> str | None:
     return revision if known and (cache / "snapshots" / revision).is_dir() else None
 
 
-def _described(address: str) -> AdapterBase:
+def _check_base(address: str) -> None:
+    """Raise BadInput unless a base is whole, in floating point, and not in pickles."""
     directory = address_directory(address)
     if "quantization_config" in read_json(directory / "config.json"):
         raise BadInput(
             address, "the base of the adapters is quantised", "set fetch.base to the unquantised model"
         )
-    open_weights(directory, f"base {address}")  # whole, and not of pickles
-    return AdapterBase(address=address, files=file_digests(directory, wanted_files(directory)))
+    open_weights(directory, f"base {address}")
