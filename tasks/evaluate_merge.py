@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
+from tasks.base.model_files import ModelFiles, base_directory, on_base, published_model
 from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
+from tasks.engine.adapter_files import merge_adapters
+from tasks.engine.adapters import AdapterPlan
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_average
 from tasks.evaluation.measure import check_model, evaluate_model
@@ -30,7 +33,7 @@ from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import html_report
 from tasks.reporting.lore_figure import draw_lore
 from tasks.reporting.lore_summary import summarise
-from tasks.sources.staging import staged
+from tasks.sources.staging import staged, staged_model
 from tasks.verdict.comparison import ResultsByRole
 from tasks.verdict.looking import LookLedger, judge_counted
 from tasks.verdict.sentence import with_sentence
@@ -40,10 +43,10 @@ if TYPE_CHECKING:
 
 
 class Contender(NamedTuple):
-    """A model to evaluate; its directory is looked up only when results are missing."""
+    """A model to evaluate; its files are looked up only when results are missing."""
 
     record: EvaluatedModel
-    directory: Callable[[], Path]
+    files: Callable[[], ModelFiles]
 
 
 def evaluate_merge(
@@ -103,7 +106,7 @@ def published_results(artifacts: Path) -> tuple[Evaluation, dict[str, dict[str, 
 def check_selection(params: EvaluateParams, artifacts: Path) -> None:
     """Raise BadInput, before the merge, where the checkpoints cannot be asked the evaluation's tasks."""
     last = Selection.read(artifacts / "selection" / "selection.json").last
-    check_model(staged(last, artifacts), check_tasks(params), params)
+    check_model(staged_model(last, artifacts), check_tasks(params), params)
 
 
 def _registered(
@@ -135,7 +138,7 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
     contenders = [
         Contender(
             EvaluatedModel(role=role, label=label, digest=checkpoint.digest),
-            lambda checkpoint=checkpoint: staged(checkpoint, artifacts),  # type: ignore[misc]
+            lambda checkpoint=checkpoint: staged_model(checkpoint, artifacts),  # type: ignore[misc]
         )
         for role, label, checkpoint in found
     ]
@@ -147,20 +150,30 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
         )
         contenders.append(Contender(average, lambda: _average(selection, artifacts, scratch)))
     merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)
-    return [*contenders, Contender(merged, lambda: artifacts / "merged")]
+    contenders.append(Contender(merged, lambda: published_model(artifacts / "merged")))
+    if base := last.base:
+        shown = EvaluatedModel(role="base", label=f"base ({base.address})", digest=base.digest)
+        contenders.append(Contender(shown, lambda: ModelFiles(base_directory(base))))
+    return contenders
 
 
 def _is_plain_average(merge: MergeReport) -> bool:
     """Tell whether the merge is the plain average itself, which is not measured twice nor judged against."""
-    return merge.method == "average" and merge.parameters.get("weights", "uniform") == "uniform"
+    changed = {"weights", "adapter_rank"} & {
+        key for key, value in merge.parameters.items() if value not in (None, "uniform")
+    }
+    return merge.method == "average" and not changed
 
 
-def _average(selection: Selection, artifacts: Path, scratch: Path) -> Path:
+def _average(selection: Selection, artifacts: Path, scratch: Path) -> ModelFiles:
     directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in selection.chosen}
     plan = plan_average(directories, [checkpoint.step for checkpoint in selection.chosen])
     scratch.mkdir()
-    write_models(plan, [scratch])
-    return scratch
+    if isinstance(plan, AdapterPlan):
+        merge_adapters(plan, [scratch])
+    else:
+        write_models(plan, [scratch])
+    return on_base(scratch, selection.last.base)
 
 
 def _measure(
@@ -181,7 +194,7 @@ def _evaluate(
 ) -> dict[str, TaskResult]:
     on_answers(turn)
     return evaluate_model(
-        contender.directory,
+        contender.files,
         contender.record.digest,
         split.tasks,
         split.params,
@@ -207,9 +220,10 @@ def _write(
     draw_trajectory(out / "figures" / "trajectory.png", run.checkpoints, selection)
     draw_gains(out / "figures" / "gains.png", evaluation)
     figures = sorted((out / "figures").iterdir())
-    deviation = out / "figures" / "deviation.png"
-    labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
-    draw_deviation(deviation, labels, merge.deviations, has_base)
+    deviation = out / "figures" / "deviation.png" if merge.deviations else None
+    if deviation:
+        labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
+        draw_deviation(deviation, labels, merge.deviations, has_base)
     found = summarise(merge)
     lore = out / "figures" / "lore.png" if found and found.matrices else None
     if lore:

@@ -12,6 +12,7 @@ from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams
 from tasks.sources.addresses import source_of
+from tasks.sources.base_model import find_base
 from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
 
 log = logging.getLogger(__name__)
@@ -29,8 +30,8 @@ def fetch_run(
     A published run is returned as it is unless `refresh`, or unless it grew and its merge is not registered.
     `registry` says in which MLflow a run of MLflow is. A run that still trains, having changed within
     `quiet_for` seconds, is fetched with a warning.
-    Raises BadInput for a source without usable checkpoints or with a damaged one, Unavailable for a network
-    that does not answer.
+    Raises BadInput for a source without usable checkpoints or with a damaged one, and for adapters whose base
+    is not on this machine; Unavailable for a network that does not answer.
     """
     published = artifacts / "run"
     made_from = fingerprint(__name__, params)
@@ -52,10 +53,11 @@ def fetch_run(
             f"{params.source}: no usable checkpoint ({reasons})",
             "wait until one is whole, or raise fetch.wait",
         )
+    base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
     run = TrainingRun(
         name=source.run_name(params.source),
         source=params.source,
-        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts) for checkpoint in found.checkpoints),
+        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints),
         left_out=tuple(found.left_out),
         rates=rates_of(found.checkpoints),
     )

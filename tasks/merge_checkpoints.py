@@ -11,11 +11,13 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import TensorMeasures
+from tasks.base.model_files import base_directory
 from tasks.base.publish import is_published, tidy
 from tasks.base.records import Checkpoint, FileDigest, MergeReport, Selection, model_digest
-from tasks.checkpoints.layout import side_files
-from tasks.checkpoints.models import open_models
+from tasks.checkpoints.layout import is_adapter, side_files
+from tasks.checkpoints.models import open_models, own_base
 from tasks.checkpoints.names import labels_of, step_of
+from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
@@ -36,12 +38,14 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     Raises BadInput for checkpoints that cannot be merged, naming checkpoint and tensor.
     """
     chosen = _chosen(artifacts)
+    params = _resolved(params, chosen)
     base = _open_base(params)
     made_from = fingerprint(__name__, _decisive(params), chosen, _digest(base) if base else None)
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
-        job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card)
+        own = None if base else chosen[-1].base
+        job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
         publish_merges(plan_selection(params, artifacts), job, on_progress)
     return _report(target)
 
@@ -49,8 +53,11 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
 def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
     chosen = _chosen(artifacts)
-    sources = [open_weights(staged(checkpoint, artifacts), checkpoint.name) for checkpoint in chosen]
-    return plan_merges([params], sources, _open_base(params), [checkpoint.step for checkpoint in chosen])
+    params = _resolved(params, chosen)
+    base = _open_base(params)
+    directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
+    inputs = open_models(directories, [checkpoint.name for checkpoint in chosen], base, one_base=True)
+    return plan_merges([params], inputs, base, [checkpoint.step for checkpoint in chosen])
 
 
 def merge_directories(
@@ -93,12 +100,14 @@ def sweep_directories(
 
 def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence[Path]) -> Plan:
     """Check everything that can be checked before any arithmetic; write nothing."""
-    labels, params = labels_of(directories), next(iter(variants.values()))
+    labels = labels_of(directories)
+    resolved = [_on_named_base(params, directories) for params in variants.values()]
+    params = resolved[0]
     for out in variants:
         check_free(out, [*directories, *([Path(params.base)] if params.base else [])], "merge.json")
     base = _open_base(params)
     steps = [step_of(directory) for directory in directories]
-    return plan_merges(list(variants.values()), open_models(directories, labels, base), base, steps)
+    return plan_merges(resolved, open_models(directories, labels, base), base, steps)
 
 
 def _write(
@@ -145,6 +154,22 @@ def _report(target: Target) -> MergeReport:
 
 def _chosen(artifacts: Path) -> tuple[Checkpoint, ...]:
     return Selection.read(artifacts / "selection" / "selection.json").chosen
+
+
+def _resolved(params: MergeParams, chosen: Sequence[Checkpoint]) -> MergeParams:
+    """Name the adapters' own base where they become a full model."""
+    base = chosen[-1].base
+    if not params.full or params.base or base is None:
+        return params
+    return params.model_copy(update={"base": str(base_directory(base))})
+
+
+def _on_named_base(params: MergeParams, directories: Sequence[Path]) -> MergeParams:
+    """Name the base that the newest adapter names where adapters become a full model."""
+    adapters = [directory for directory in directories if is_adapter(directory)]
+    if not params.full or params.base or not adapters:
+        return params
+    return params.model_copy(update={"base": str(own_base(read_adapter(adapters[-1], adapters[-1].name)))})
 
 
 def _open_base(params: MergeParams) -> SafetensorsModel | None:

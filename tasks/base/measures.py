@@ -38,6 +38,8 @@ class FactorMeasures(Measures):
     """‖ΔW_i‖"""
     cosines: tuple[float, ...]
     """Of the pairs, as in `DeviationSummary`."""
+    lost_energy: float | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Share of the merge's ‖ΔW‖² that merge.adapter_rank left out; None without it."""
 
 
 class WeightsUsed(Measures):

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.base.errors import BadInput
 from tasks.base.measures import DeviationSummary, TensorMeasures
@@ -74,6 +74,34 @@ class FileDigest(Record):
     sha256: str
 
 
+def model_digest(files: tuple[FileDigest, ...]) -> str:
+    """Return the digest of the files that decide a model's outputs; trainer_state.json does not."""
+    return digest_of(sorted((file.name, file.sha256) for file in files if file.name != "trainer_state.json"))
+
+
+class AdapterBase(Record):
+    """The model that adapters are made for, as it was when they were fetched."""
+
+    address: str
+    """A directory, or hf://org/name@commit in the Hub's cache."""
+    files: tuple[FileDigest, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identity of the model, wherever it is."""
+        return model_digest(self.files)
+
+
+def _digest_on(base: AdapterBase | None, files: tuple[FileDigest, ...]) -> str:
+    """Return the digest of a model: of its files, and where it is an adapter of its base too."""
+    own = model_digest(files)
+    return digest_of(["adapter", own, base.digest]) if base else own
+
+
+def _absent(base: AdapterBase | None) -> bool:
+    return base is None
+
+
 class Checkpoint(Record):
     """One saved state of a training run, as it was when it was fetched."""
 
@@ -84,16 +112,13 @@ class Checkpoint(Record):
     metrics: dict[str, float]
     """What the Trainer logged at this step."""
     files: tuple[FileDigest, ...]
+    base: AdapterBase | None = Field(default=None, exclude_if=_absent)
+    """The model that it is an adapter of; None for a whole model."""
 
     @property
     def digest(self) -> str:
-        """Identity of its model: weights and configuration, wherever they are."""
-        return model_digest(self.files)
-
-
-def model_digest(files: tuple[FileDigest, ...]) -> str:
-    """Return the digest of the files that decide a model's outputs; trainer_state.json does not."""
-    return digest_of(sorted((file.name, file.sha256) for file in files if file.name != "trainer_state.json"))
+        """Identity of its model: weights, configuration and base, wherever they are."""
+        return _digest_on(self.base, self.files)
 
 
 class LeftOut(Record):
@@ -172,6 +197,8 @@ class MergeReport(Record):
     notes: tuple[str, ...]
     tensors: dict[str, TensorMeasures]
     """What was measured on each tensor."""
+    base: AdapterBase | None = Field(default=None, exclude_if=_absent)
+    """The model that the merge is an adapter of, where that is known; None for a whole model."""
 
     @property
     def deviations(self) -> dict[str, DeviationSummary]:
@@ -181,7 +208,7 @@ class MergeReport(Record):
     @property
     def digest(self) -> str:
         """Identity of the merged model."""
-        return model_digest(self.outputs)
+        return _digest_on(self.base, self.outputs)
 
 
 class Interval(Record):
@@ -221,7 +248,8 @@ class EvaluatedModel(Record):
     """A model that took part in an evaluation."""
 
     role: str
-    """merge, last, best, average, champion, or reference: a fixed model that other metrics are held to"""
+    """merge, last, best, average, champion, base: what adapters were made for, which nothing is held to, or
+    reference: a fixed model that other metrics are held to"""
     label: str
     digest: str
 

@@ -13,6 +13,7 @@ from tasks.checkpoints.json_files import read_json
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
+ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STATE = "trainer_state.json"
 LORELINE_FILES = ("merge.json", "manifest.json")
 SIDE_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
@@ -35,10 +36,8 @@ def weight_files(directory: Path) -> list[Path]:
     if _is_sharded(directory):
         names = sorted(set(read_index(directory).values()))
         return [inside(directory, directory / name) for name in names]
-    if (directory / "adapter_config.json").is_file():
-        raise BadInput(
-            directory, "is a PEFT adapter", "merge it into its base model first (merge_and_unload)"
-        )
+    if is_adapter(directory):
+        raise BadInput(directory, "is a PEFT adapter, no whole model", "name the model that it is made for")
     if any(path for pattern in PICKLES for path in directory.glob(pattern)):
         raise BadInput(
             directory,
@@ -47,6 +46,29 @@ def weight_files(directory: Path) -> list[Path]:
             CONVERT,
         )
     raise BadInput(directory, f"no {SINGLE} and no {INDEX}", "name a directory with safetensors weights")
+
+
+def is_adapter(directory: Path) -> bool:
+    """Tell whether a directory holds a PEFT adapter and no whole model."""
+    whole = any((directory / name).exists() for name in (SINGLE, INDEX))
+    return (directory / ADAPTER_CONFIG).is_file() and not whole
+
+
+def adapter_file(directory: Path) -> Path:
+    """Return an adapter's weights file, which may be missing; BadInput where it is a pickle."""
+    path = inside(directory, directory / ADAPTER_WEIGHTS)
+    if not path.exists() and (directory / "adapter_model.bin").exists():
+        raise BadInput(
+            directory,
+            f"has no {ADAPTER_WEIGHTS}; its adapter_model.bin is a pickle, which is never opened",
+            "save it again with safe_serialization=True",
+        )
+    return path
+
+
+def stored_weights(directory: Path) -> list[Path]:
+    """List the weight files of a model or an adapter; raises BadInput where there are none to be read."""
+    return [adapter_file(directory)] if is_adapter(directory) else weight_files(directory)
 
 
 def read_index(directory: Path) -> dict[str, str]:
@@ -131,7 +153,7 @@ def wanted_files(directory: Path) -> list[Path]:
 
     Raises BadInput for a directory without weights that can be read.
     """
-    wanted = [*weight_files(directory), *side_files(directory)]
+    wanted = [*stored_weights(directory), *side_files(directory)]
     beside = [INDEX] if _is_sharded(directory) else []
     beside += [STATE] if (directory / STATE).exists() else []
     return wanted + [inside(directory, directory / name) for name in beside]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import wanted_files
+from tasks.checkpoints.layout import is_adapter, wanted_files
 from tasks.checkpoints.names import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
@@ -45,7 +45,9 @@ def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, i
     """List what a merge of a run writes; `sizes`: bytes read from each checkpoint, oldest first."""
     by_hand = source is None or source == (root / params.fetch.source).resolve()
     artifacts = root / "artifacts" if by_hand else state_dir() / "runs"
-    model = [*sizes.values()][-1] if sizes else 0
+    newest = [*sizes.values()][-max(params.select.k, 2) :]
+    adapters = source is not None and bool(sizes) and is_adapter(source / [*sizes][-1])
+    model = sum(newest) if adapters else newest[-1] if newest else 0  # the ranks of adapters add up
     found = [Need(artifacts, 2 * model, "the merge, and the average it is compared with")]
     if source and not _together(source, artifacts):
         found.append(Need(artifacts, sum(sizes.values()), f"copies of {len(sizes)} checkpoints"))

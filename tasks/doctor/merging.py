@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tasks.base.errors import BadInput
+from tasks.base.model_files import address_directory
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.names import numbered_checkpoints
 from tasks.checkpoints.weights import open_weights
@@ -12,9 +13,9 @@ from tasks.engine.devices import choose_devices
 from tasks.engine.plan import Plan
 from tasks.engine.planning import plan_merges
 from tasks.engine.sample import sampled
-from tasks.parameters.merge import MergeParams
 from tasks.parameters.params import Params
 from tasks.parameters.selection import SelectParams
+from tasks.sources.base_model import base_address
 from tasks.sources.readiness import NotReady, check_ready
 from tasks.trajectory.plan import plan_directory
 
@@ -29,7 +30,7 @@ def check_merging(params: Params, root: Path) -> list[Finding]:
         found += _planned(source, directory, params.select)
         newest = ready[-max(params.select.k, 2) :]
         try:
-            plan = _plan(params.merge, newest)
+            plan = _plan(params, newest)
             if not timed:
                 found.append(Finding("Training runs", "merge", _described(plan, source)))
                 timed = True
@@ -57,11 +58,14 @@ def _is_ready(directory: Path, step: int) -> bool:
     return True
 
 
-def _plan(params: MergeParams, checkpoints: list[tuple[int, Path]]) -> Plan:
-    base = open_weights(Path(params.base), f"base {params.base}") if params.base else None
+def _plan(params: Params, checkpoints: list[tuple[int, Path]]) -> Plan:
     directories = [path for _, path in checkpoints]
-    inputs = open_models(directories, [path.name for path in directories], base)
-    return plan_merges([params], inputs, base, [step for step, _ in checkpoints])
+    own, place = base_address(params.fetch.base, directories), params.merge.base
+    if own and params.merge.full and not place:
+        place = str(address_directory(own))
+    base = open_weights(Path(place), f"base {place}") if place else None
+    inputs = open_models(directories, [path.name for path in directories], base, one_base=True)
+    return plan_merges([params.merge], inputs, base, [step for step, _ in checkpoints])
 
 
 def _described(plan: Plan, source: str) -> str:

@@ -13,10 +13,8 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.checkpoints.json_files import read_json
-from tasks.checkpoints.layout import SINGLE, side_files
+from tasks.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SINGLE, side_files
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
-from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS
-from tasks.checkpoints.peft.config import ADAPTER_CONFIG
 from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors
 from tasks.engine.cut import cut
 from tasks.engine.memory import keep_freed_pages

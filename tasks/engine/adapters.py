@@ -79,6 +79,7 @@ def adapter_spec(
     spec = dict[str, Stored]()
     for name, (rows, columns) in changed_shapes(adapters).items():
         rank = min(rows, columns, sum(a.factors[name].rank for a in adapters if name in a.factors))
+        rank = min(rank, params.adapter_rank or rank)
         A, B = factor_names(name, adapters)
         spec |= {A: Stored(dtypes[name], (rank, columns)), B: Stored(dtypes[name], (rows, rank))}
     for key in adapters[-1].replaced.values():
@@ -113,7 +114,8 @@ def merge_factors(
     def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
         own = replace(settings, shapes={name: shapes[name] for name in names})
         finish = run_program(plan.method.program(own), names, lambda name: core_block(name, spans(name)))
-        return {name: _merged(name, spans(name), finish, plan.dtypes[name]) for name in names}
+        at_most = settings.params.adapter_rank
+        return {name: _merged(name, spans(name), finish, plan.dtypes[name], at_most) for name in names}
 
     merged: dict[str, MergedFactors] = {}
     with ExitStack() as stack:
@@ -128,17 +130,41 @@ def merge_factors(
     return merged
 
 
-def _merged(tensor: str, within: Span, finish: Finish, dtype: str) -> MergedFactors:
+def _merged(tensor: str, within: Span, finish: Finish, dtype: str, at_most: int | None) -> MergedFactors:
     block = core_block(tensor, within)
     core, found = finish(block)
-    B, A = factored(within, core, rank_rounding(dtype))
+    B, A = factored(within, core, rank_rounding(dtype), at_most)
     known = describe(deviation(block))
     stored = [encode(half.reshape(-1), dtype) for half in (B, A)]
     if not all(all_finite(half, dtype) for half in stored):
         raise BadInput(f"tensor {tensor}", f"the merge overflows {dtype}", "choose a wider merge.dtype")
-    factors = FactorMeasures(rank=A.shape[0], norms=known.norms, cosines=known.cosines)
+    factors = FactorMeasures(
+        rank=A.shape[0],
+        norms=known.norms,
+        cosines=known.cosines,
+        lost_energy=_lost_energy(core, B) if at_most else None,
+    )
     measures = TensorMeasures(factors=factors, method=found)
     return MergedFactors(stored[0].reshape(B.shape), stored[1].reshape(A.shape), measures)
+
+
+def _lost_energy(core: Numbers, B: Numbers) -> float:
+    """Return which share of ‖ΔW‖² a truncation left out; the columns of B have the norms √σ_i."""
+    whole, kept = float((core**2).sum()), float(((B**2).sum(axis=0) ** 2).sum())
+    return max(0.0, 1 - kept / whole) if whole else 0.0
+
+
+def truncation_notes(tensors: Mapping[str, TensorMeasures], rank: int | None) -> list[str]:
+    """Say what share of the merged matrices' energy ‖ΔW‖² a bound on the rank left out."""
+    lost = {name: own.factors.lost_energy for name, own in tensors.items() if own.factors}
+    shares = {name: share for name, share in lost.items() if share is not None}
+    if not shares:
+        return []
+    most, mean = max(shares, key=lambda name: shares[name]), sum(shares.values()) / len(shares)
+    return [
+        f"rank {rank} leaves out {mean:.2%} of a matrix's energy ‖ΔW‖² on average, "
+        f"most of {most}: {shares[most]:.2%}"
+    ]
 
 
 def factor_dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:

@@ -54,7 +54,9 @@ class TimeEstimate(NamedTuple):
 
 def nominal(plan: Plan) -> TimeEstimate | None:
     """Estimate by the shapes alone; None where the method streams, and reading takes the time."""
-    names = [name for name in plan.shapes if len(plan.spec[name].shape) > 1 and name not in plan.spanned]
+    # what adapters change is not in the spec of an adapter, and the cores of what they change are small
+    whole = [name for name in plan.shapes if name in plan.spec and name not in plan.spanned]
+    names = [name for name in whole if len(plan.spec[name].shape) > 1]
     if not plan.method.whole or not names:
         return None
     seconds = {name: NOMINAL_S * len(plan.inputs) * work_of(plan.spec[name].shape) for name in names}

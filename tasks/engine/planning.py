@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING
+from tasks.checkpoints.models import open_models
 from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.peft.adapter import Adapter
-from tasks.checkpoints.weights import Changed, WeightReader, open_weights
+from tasks.checkpoints.weights import Changed, WeightReader
 from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
 from tasks.engine.inputs import agree
 from tasks.engine.plan import Plan, written_dtype
@@ -59,6 +60,12 @@ def make_plan(
     Raises BadInput naming what does not fit.
     """
     params, method = variants[0], check_method(variants, len(inputs))
+    if params.adapter_rank is not None:
+        raise BadInput(
+            "merge.adapter_rank",
+            "a full model has no rank",
+            "leave it out, or merge adapters into an adapter",
+        )
     if method.base == "required" and base is None:
         raise BadInput(
             "merge.base", f"{params.method} needs the model the checkpoints started from", "name it"
@@ -81,9 +88,9 @@ def make_plan(
 
 
 def plan_average(directories: Mapping[str, Path], steps: Sequence[int]) -> Plan:
-    """Plan the plain average of model directories, by their labels: one pass over their files."""
-    sources = [open_weights(directory, label) for label, directory in directories.items()]
-    return make_plan([MergeParams(method="average")], sources, None, steps)
+    """Plan the plain average of models, or of adapters of one base, by their labels."""
+    inputs = open_models(list(directories.values()), list(directories), None, one_base=True)
+    return plan_merges([MergeParams(method="average")], inputs, None, steps)
 
 
 def _changes(

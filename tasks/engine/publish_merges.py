@@ -12,9 +12,10 @@ from tasks.base.errors import BadInput, LorelineError
 from tasks.base.fingerprint import fingerprint
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import publishing
-from tasks.base.records import MergeInput, MergeReport
+from tasks.base.records import AdapterBase, MergeInput, MergeReport
 from tasks.checkpoints.duplicates import find_duplicates
 from tasks.checkpoints.weights import NotFinite
+from tasks.engine.adapters import truncation_notes
 from tasks.engine.plan import Plan
 from tasks.engine.progress import OnProgress
 from tasks.parameters.merge import MergeParams
@@ -44,6 +45,8 @@ class Job(NamedTuple):
     """Writes each variant into a directory; returns what was measured of each tensor, variant by variant."""
     card: Callable[[MergeReport], str]
     """The README.md that goes with a merge."""
+    base: AdapterBase | None = None
+    """The model that the merge is an adapter of, where that is known."""
 
 
 def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
@@ -98,11 +101,13 @@ def _publish(
                     outputs=file_digests(scratch, scratch.iterdir()),
                     notes=(
                         *plan.method.findings(settings, tensors),
+                        *truncation_notes(tensors, settings.params.adapter_rank),
                         *notes,
                         *plan.notes,
                         *plan.method.notes(settings),
                     ),
                     tensors=tensors,
+                    base=job.base,
                 )
                 report.write(scratch / "merge.json")
                 (scratch / "README.md").write_text(job.card(report), encoding="utf-8")
@@ -136,7 +141,7 @@ def _open(stack: ExitStack, targets: Sequence[Target], kept: Sequence[int]) -> l
 
 def _effective(params: MergeParams, sections: Sequence[str]) -> dict[str, object]:
     """Return the parameters that the method reads."""
-    own = {"base", "dtype", "max_shard_size", *sections}
+    own = {"base", "adapter_rank", "dtype", "max_shard_size", *sections}
     return {key: v for key, v in params.model_dump(mode="json", include=own).items() if v is not None}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tasks.base.errors import BadInput, LorelineError, brief
+from tasks.base.model_files import ModelFiles
 from tasks.base.records import digest_of
 from tasks.evaluation import backends
 from tasks.evaluation.answers import AnswerFile, RememberingModel
@@ -35,7 +36,7 @@ OnItems = Callable[[int, int], None]
 
 
 def evaluate_model(
-    locate: Callable[[], Path],
+    locate: Callable[[], ModelFiles],
     model_digest: str,
     tasks: Sequence[TaskSpec],
     params: EvaluateParams,
@@ -43,7 +44,7 @@ def evaluate_model(
 ) -> dict[str, TaskResult]:
     """Measure a model on every task and group, item by item, reusing the results of earlier runs.
 
-    `locate` returns the model's directory; it is called only when a result is missing. The model is freed
+    `locate` says where the model's files are; it is called only when a result is missing. The model is freed
     before this returns. Answers are kept as they come: after a kill the same call goes on at the next item.
     Raises BadInput for metrics that no task reports, data that cannot be read and models that cannot be
     loaded or asked, Unavailable when a data set's server does not answer.
@@ -62,10 +63,10 @@ def evaluate_model(
     return found
 
 
-def check_model(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
+def check_model(files: ModelFiles, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
     """Raise BadInput for a model that cannot be asked these tasks; reads no weights."""
     leaves = {leaf.digest: leaf for leaf in leaves_of(tasks)}
-    backends.backend_named(params.backend).check(model_dir, list(leaves.values()), params)
+    backends.backend_named(params.backend).check(files, list(leaves.values()), params)
 
 
 def known_results(
@@ -107,7 +108,7 @@ def _settings(params: EvaluateParams) -> dict[str, Any]:
 
 
 def _measure(
-    locate: Callable[[], Path],
+    locate: Callable[[], ModelFiles],
     tasks: Sequence[TaskSpec],
     paths: Mapping[str, Path],
     params: EvaluateParams,
@@ -123,9 +124,9 @@ def _measure(
     with contextlib.ExitStack() as stack:
         with quiet(backend.loggers):
             built = [build_task(task, params) for task in tasks]
-            model_dir = locate()
-            backend.check(model_dir, tasks, params)
-            model = backend(model_dir, params)
+            files = locate()
+            backend.check(files, tasks, params)
+            model = backend(files, params)
             stack.callback(model.free)
             places = [_places(spec, task, params) for spec, task in zip(tasks, built, strict=True)]
             sizes = [len(own) for own in places]
@@ -137,7 +138,7 @@ def _measure(
                 chosen = {"samples": {spec.name: asked}} if spec.part else {"limit": params.limit}
                 with quiet(backend.loggers):
                     samples = _samples(
-                        model, remembering, task, chosen, params, where=f"{model_dir} on {spec.name}"
+                        model, remembering, task, chosen, params, where=f"{files.directory} on {spec.name}"
                     )
                 yield spec.digest, task_result(task, samples, cluster_field(spec, params))
                 answers.remove()

@@ -43,13 +43,17 @@ def core_block(tensor: str, within: Span) -> Block:
     return Block(tensor, 0, 0, within.cores, np.zeros_like(within.cores[0]))  # the base is where ΔW = 0
 
 
-def factored(within: Span, core: Matrix, rounding: float) -> tuple[Matrix, Matrix]:
+def factored(
+    within: Span, core: Matrix, rounding: float, at_most: int | None = None
+) -> tuple[Matrix, Matrix]:
     """Return U·core·Vᵀ as B (m × r) times A (r × n), r its numerical rank, at least 1.
 
-    Singular values up to `rounding` · σ_1 are left out; the others are shared evenly by the two factors.
+    Singular values up to `rounding` · σ_1 are left out; the others are shared evenly by the two factors. Of
+    larger rank than `at_most` it is the nearest matrix of that rank (Eckart and Young 1936).
     """
     P, sigma, Qt = np.linalg.svd(core, full_matrices=False)
     rank = max(1, int((sigma > rounding * sigma[0]).sum()))
+    rank = min(rank, at_most or rank)
     root = np.sqrt(sigma[:rank])
     return within.U @ (P[:, :rank] * root), (root[:, None] * Qt[:rank]) @ within.V.T
 
@@ -62,7 +66,7 @@ def rank_rounding(dtype: str) -> float:
     return 1e-14 if dtype == "F64" else 1e-7
 
 
-ADVICE = "give merge.base to merge these adapters into full models"
+ADVICE = "set merge.full to merge these adapters into a full model"
 
 
 def check_no_span(params: MergeParams) -> None:

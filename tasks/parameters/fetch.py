@@ -13,6 +13,9 @@ class FetchParams(Section):
     source: str
     """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions), or
     mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts)."""
+    base: str | None = None
+    """Of a run of adapters: the model that they are made for, a directory or a repository in the Hub's cache
+    (org/name or org/name@revision); unset: the one that adapter_config.json names."""
     wait: Annotated[float, Field(ge=0)] = 0.0
     """Seconds to wait for checkpoints that are still being written before leaving them out."""
     settle: Annotated[float, Field(ge=0)] = 1.0

@@ -188,7 +188,13 @@ class MergeParams(Section):
     ] = "lore"
     """The merge method."""
     base: str | None = None
-    """The model the checkpoints started from: a directory. Task vectors are differences from it."""
+    """The model the checkpoints started from: a directory. Task vectors are differences from it. Adapters are
+    merged into a full model on it."""
+    full: bool = False
+    """Of adapters: merge them into a full model, on their own base where merge.base is not set."""
+    adapter_rank: Annotated[int, Field(ge=1)] | None = None
+    """Of adapters: the largest rank of the merged one, whose smallest singular values are left out; unset: it
+    is exact, and its rank up to the sum of theirs."""
     lam: Number | None = None
     """λ of θ* = θ_0 + λ·τ; unset: 1; for the sum of LoRE 0.75/N, a quarter of the way from mean to θ_0."""
     weights: CheckpointWeights = "uniform"

@@ -62,6 +62,8 @@ def version_tags(merged: MergeRecords) -> dict[str, str]:
         "loreline.method": report.method,
         "loreline.parameters": json.dumps(report.parameters, sort_keys=True),
     }
+    if report.base:
+        tags |= {"loreline.base": report.base.address, "loreline.base_digest": report.base.digest}
     return {key: _fit(value, TAG_LIMIT) for key, value in tags.items()}
 
 
@@ -83,8 +85,14 @@ def description(merged: MergeRecords) -> str:
         f"Merged by {merged.report.method} from {len(steps)} checkpoints "
         f"of {merged.run.name} (steps {span}, chosen by {merged.selection.rule})."
     )
-    sentences = [merged.evaluation.verdict.sentence, what, *merged.report.notes]
+    sentences = [merged.evaluation.verdict.sentence, what, *_needs(merged.report), *merged.report.notes]
     return _fit(in_markdown(" ".join(sentences), DESCRIPTION_LIMIT), DESCRIPTION_LIMIT)
+
+
+def _needs(report: MergeReport) -> list[str]:
+    """Say which base an adapter needs."""
+    base = report.base
+    return [f"It is an adapter, to be loaded on {base.address} (digest {base.digest[:12]})."] if base else []
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
+from tasks.base.model_files import ModelFiles, published_model
 from tasks.base.publish import is_intact
 from tasks.base.records import Record, digest_of
 from tasks.parameters.registration import RegisterParams
@@ -57,15 +58,16 @@ def champion(
         return next((version for version in found if version.digest != challenger), None)
 
 
-def files_of(client: "MlflowClient", version: ModelVersion) -> Path:
-    """Return the local directory of a version's model; a remote one is downloaded once and checked.
+def files_of(client: "MlflowClient", version: ModelVersion) -> ModelFiles:
+    """Return where a version's model is on this machine; a remote one is downloaded once and checked.
 
-    Raises BadInput when the downloaded files are not those that were registered.
+    Raises BadInput when the downloaded files are not those that were registered, and for an adapter whose
+    base is not here.
     """
     directory, kept = local_directory(version.uri), _downloaded(version)
-    if directory is not None:
-        return directory
-    return kept if is_intact(kept) else _fetch(client, version)
+    if directory is None:
+        directory = kept if is_intact(kept) else _fetch(client, version)
+    return published_model(directory)
 
 
 def find_version(

@@ -51,11 +51,11 @@ from averaging. LoRE lowers every singular value by the threshold μ: what remai
 {% for row in lore.rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
 <p>{{ lore.legend }}</p>{% endif %}{% endif %}
-<h2>How the checkpoints lie to each other</h2>
+{% if deviation %}<h2>How the checkpoints lie to each other</h2>
 <p>{% if merge.parameters.base %}Task vectors are differences from the base; in sign conflict is what one
 checkpoint raises and another lowers.{% else %}Task vectors are differences from the checkpoints' mean:
 they add up to zero, so cosines are below zero on average.{% endif %}</p>
-<p><img alt="" src="data:image/png;base64,{{ deviation }}"></p>
+<p><img alt="" src="data:image/png;base64,{{ deviation }}"></p>{% endif %}
 </html>
 """
 
@@ -65,12 +65,13 @@ def html_report(
     merge: MergeReport,
     evaluation: Evaluation,
     figures: Sequence[Path],
-    deviation: Path,
+    deviation: Path | None,
     lore: Path | None,
 ) -> str:
     """Render verdict, table, figures and provenance; everything from the run is escaped.
 
-    `lore` is the picture of what LoRE found; None where it decomposed nothing.
+    `deviation` is the picture of the checkpoints' deviations; None where factors were merged, not weights.
+    `lore` is that of what LoRE found; None where it decomposed nothing.
     """
     import jinja2
 
@@ -84,7 +85,7 @@ def html_report(
             tables=evaluation_tables(evaluation),
             header=EVALUATION_HEADER,
             pictures=[_embedded(path) for path in figures],
-            deviation=_embedded(deviation),
+            deviation=deviation and _embedded(deviation),
             lore=_lore(merge, lore),
             colour=VERDICT_COLOURS[evaluation.verdict.decision],
         )

@@ -15,13 +15,20 @@ def model_card(report: MergeReport) -> str:
     notes = "\n".join(f"- {in_markdown(note)}" for note in report.notes)
     parameters = json.dumps(report.parameters, indent=2, sort_keys=True)
     return (
-        "---\nlibrary_name: transformers\ntags:\n- merge\n- loreline\n---\n\n"
+        f"---\nlibrary_name: {'peft' if report.base else 'transformers'}\ntags:\n- merge\n- loreline\n---\n\n"
         f"# A merge of {len(report.inputs)} checkpoints by {report.method}\n\n"
+        f"{_base(report)}"
         "Made by Loreline; `merge.json` holds what was measured, tensor by tensor, and every digest.\n\n"
         f"## Checkpoints\n\n{sources}\n\n## Parameters\n\n```json\n{parameters}\n```\n"
         + (f"\n## Notes\n\n{notes}\n" if notes else "")
         + _lore(report)
     )
+
+
+def _base(report: MergeReport) -> str:
+    """Say which model an adapter needs; nothing for a whole model."""
+    base = report.base
+    return f"An adapter of {in_markdown(base.address)} (digest {base.digest[:12]}).\n\n" if base else ""
 
 
 def _lore(report: MergeReport) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tasks.base.digests import sha256_of
+from tasks.base.directories import hub_cache_dir
 from tasks.base.errors import BadInput, Unavailable
 from tasks.checkpoints.layout import READABLE, is_readable
 from tasks.sources.hub_client import ask, endpoint, offline, patiently
@@ -21,7 +22,7 @@ REF = re.compile(r"(?!.*\.\.)[\w.+=#,-]+(?:/[\w.+=#,-]+)*")
 def ref_names(repo: str) -> list[str]:
     """List the branches and tags of a repository; offline, those that the cache knows."""
     if offline():
-        refs = _cache(repo) / "refs"
+        refs = hub_cache_dir(repo) / "refs"
         return sorted(path.relative_to(refs).as_posix() for path in refs.rglob("*") if path.is_file())
     listed = ask(f"{repo}/refs")
     names = {str(ref["name"]) for kind in ("branches", "tags") for ref in listed[kind]}
@@ -32,7 +33,7 @@ def commit_of(repo: str, revision: str) -> str:
     """Return the commit that a revision points at now; offline, the one that the cache recorded last."""
     if COMMIT_HASH.fullmatch(revision):
         return revision
-    note = _cache(repo) / "refs" / revision
+    note = hub_cache_dir(repo) / "refs" / revision
     if offline() and not note.is_file():
         raise Unavailable(
             f"hf://{repo}@{revision}", "is not in the cache", "unset HF_HUB_OFFLINE to look it up"
@@ -57,7 +58,7 @@ def snapshot(repo: str, commit: str, folder: str = "") -> Path:
     """
     from huggingface_hub import snapshot_download
 
-    root = _cache(repo) / "snapshots" / commit
+    root = hub_cache_dir(repo) / "snapshots" / commit
     if (lacking := _lacking(root, wanted(repo, commit, folder))) and offline():
         raise Unavailable(
             f"hf://{repo}@{commit}", f"the cache lacks {lacking}", "unset HF_HUB_OFFLINE to download it"
@@ -130,9 +131,3 @@ def _check_file(path: Path, size: int) -> None:
         whole = hashlib.sha1(b"blob %d\0" % size + path.read_bytes()).hexdigest() == digest
     if not whole:
         raise BadInput(path, "is damaged", f"remove {path.resolve()} and run again to download it anew")
-
-
-def _cache(repo: str) -> Path:
-    from huggingface_hub import constants
-
-    return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import STATE, inside, read_tensors, weight_files
+from tasks.checkpoints.layout import STATE, inside, is_adapter, read_tensors, stored_weights
+from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.sources.source import FetchedCheckpoint, FetchedRun
 from tasks.trajectory.trainer_state import read_state
 
@@ -28,7 +29,7 @@ def check_ready(directory: Path, step: int) -> None:
     if state["global_step"] != step:
         raise NotReady(f"{STATE} is of step {state['global_step']}")
     try:
-        missing = [path.name for path in weight_files(directory) if not path.exists()]
+        missing = [path.name for path in stored_weights(directory) if not path.exists()]
     except FileNotFoundError:
         raise NotReady("is being removed") from None
     if missing:
@@ -68,7 +69,10 @@ def file_snapshot(directory: Path) -> frozenset[tuple[str, int, int]]:
 
 
 def _check_model_files(directory: Path) -> None:
-    """Raise BadInput unless the directory holds a model: whole safetensors files and a configuration."""
+    """Raise BadInput unless the directory holds a model or an adapter, whole and with its configuration."""
+    if is_adapter(directory):
+        read_adapter(directory, directory.name)
+        return
     read_tensors(directory)
     if not (directory / "config.json").is_file():
         raise BadInput(directory, "has no config.json", "save the checkpoint with its model configuration")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles, on_base
 from tasks.base.publish import link_or_copy
-from tasks.base.records import Checkpoint
+from tasks.base.records import AdapterBase, Checkpoint
 from tasks.checkpoints.layout import wanted_files
 from tasks.sources.addresses import source_of
 from tasks.sources.source import FetchedCheckpoint
@@ -18,7 +19,7 @@ from tasks.trajectory.trainer_state import logged_metrics, read_state
 STAGED = "checkpoints"
 
 
-def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path) -> Checkpoint:
+def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBase | None) -> Checkpoint:
     """Link what a merge needs of a checkpoint beside the artifacts, and return its record.
 
     Links are made before they are digested, because the Trainer may remove the originals at any time.
@@ -34,6 +35,7 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path) -> Checkpoint:
             source=found.address,
             metrics=logged_metrics(linked, found.step),
             files=file_digests(linked, linked.iterdir()),
+            base=base,
         )
         directory = _place(checkpoint, artifacts)
         shutil.rmtree(directory, ignore_errors=True)
@@ -55,6 +57,11 @@ def stage_files(source: Path, target: Path) -> None:
     target.mkdir(parents=True)
     for path in wanted:
         link_or_copy(path, target / path.name)
+
+
+def staged_model(checkpoint: Checkpoint, artifacts: Path) -> ModelFiles:
+    """Return where a checkpoint's files are, and its base; both are checked against their digests."""
+    return on_base(staged(checkpoint, artifacts), checkpoint.base)
 
 
 def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:

@@ -3,10 +3,10 @@
 import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles
 from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
 from tasks.evaluation.measure import evaluate_model, known_results
 from tasks.evaluation.splits import splits_of
@@ -167,7 +167,7 @@ def _measure(
     return {**_known([model for model in asked if model.role not in registered], split), **measured}
 
 
-def _located(client: "MlflowClient", version: ModelVersion) -> Path:
+def _located(client: "MlflowClient", version: ModelVersion) -> ModelFiles:
     with mlflow_errors(client.tracking_uri):
         return files_of(client, version)
 

@@ -15,8 +15,8 @@ from safetensors.numpy import save_file
 from safetensors.torch import save_file as save_torch
 
 from tasks.base.threads import one_thread_each
-from tasks.checkpoints.layout import SINGLE
-from tasks.checkpoints.peft.adapter import ADAPTER_WEIGHTS, PREFIX, read_adapter
+from tasks.checkpoints.layout import ADAPTER_WEIGHTS, SINGLE
+from tasks.checkpoints.peft.adapter import PREFIX, read_adapter
 from tasks.engine.adapters import AdapterPlan, MergedFactors, merge_factors
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.planning import plan_adapters

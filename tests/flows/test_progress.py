@@ -8,6 +8,7 @@ import pytest
 
 from flows import progress
 from flows.progress import answer_progress
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.progress import ItemsAnswered
 from tasks.evaluation.task_files import load_tasks
@@ -50,7 +51,7 @@ def test_the_libraries_silence_does_not_silence_it(
     with answer_progress() as show:
         turn = ItemsAnswered("last", 1, 1)
         evaluate_model(
-            lambda: model,
+            lambda: ModelFiles(model),
             "digest",
             load_tasks(["likely"], folder),
             params,

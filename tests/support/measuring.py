@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_files import load_tasks
@@ -18,4 +19,4 @@ def run(
     """Measure a model directory on tasks of a folder, in batches of four."""
     chosen = {"device": "cpu", "batch_size": 4, **chosen}
     params = EvaluateParams(tasks=tasks, primary=primary or f"{tasks[0]}/exact_match", **chosen)
-    return evaluate_model(lambda: model, "digest", load_tasks(tasks, folder), params)
+    return evaluate_model(lambda: ModelFiles(model), "digest", load_tasks(tasks, folder), params)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tasks.base.model_files import ModelFiles
 from tasks.base.publish import publishing
 from tasks.base.records import (
     Checkpoint,
@@ -115,9 +116,9 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     directories: list[Path] = []
     real = hf._load
 
-    def load(directory: Path, device: str) -> object:
-        directories.append(directory)
-        return real(directory, device)
+    def load(files: ModelFiles, device: str) -> object:
+        directories.append(files.directory)
+        return real(files, device)
 
     monkeypatch.setattr(hf, "_load", load)
     return directories

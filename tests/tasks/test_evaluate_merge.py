@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles
 from tasks.base.publish import MANIFEST
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.backends import hf
@@ -116,10 +117,10 @@ def test_the_average_that_is_measured_is_the_mean(
     kept = tmp_path / "kept"
     real = hf._load
 
-    def load(directory: Path, device: str) -> object:
-        if directory.name == "average":
-            shutil.copytree(directory, kept)
-        return real(directory, device)
+    def load(files: ModelFiles, device: str) -> object:
+        if files.directory.name == "average":
+            shutil.copytree(files.directory, kept)
+        return real(files, device)
 
     monkeypatch.setattr(hf, "_load", load)
     evaluate_merge(params, store, artifacts)

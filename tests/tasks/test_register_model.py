@@ -110,7 +110,7 @@ def test_same_merge_with_another_card_updates_the_files(
     assert_registered_once(store, again)
     version = version_of(connect(store), "demo", 1)
     verify_files(connect(store), version)
-    stored = files_of(connect(store), version)
+    stored = files_of(connect(store), version).directory
     assert "new words" in (stored / "README.md").read_text()
     assert "new words" not in (tmp_path / "first" / "merged" / "README.md").read_text()
 

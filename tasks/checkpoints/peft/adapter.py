@@ -11,14 +11,16 @@ import numpy as np
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
-from tasks.checkpoints.layout import INDEX, SINGLE, inside
+from tasks.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_file
 from tasks.checkpoints.numbers import Numbers, decode
-from tasks.checkpoints.peft.config import ADAPTER_CONFIG, AdapterConfig, read_config
+from tasks.checkpoints.peft.config import AdapterConfig, read_config
 from tasks.checkpoints.weights import SafetensorsModel
 
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 _FACTOR = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(embedding_)?([AB])(\.weight)?")
+_ADAPTER_NAME = re.compile(r"(\.lora_[AB])\.\w+(?=\.\w+$)|(\.lora_embedding_[AB])\.\w+$")
+"""PEFT leaves it out of its files; trainers that save a state dict keep it: lora_A.default.weight."""
+_SAVED_MODULE = re.compile(r"\.modules_to_save(\.\w+)?(?=\.\w+$)")
 
 
 class LoraFactors(NamedTuple):
@@ -37,7 +39,7 @@ class LoraFactors(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(SafetensorsModel):
-    """A LoRA adapter by itself; its tensors are those of the adapter's file."""
+    """A LoRA adapter by itself; its tensors are those of the adapter's file, named as PEFT names them."""
 
     config: AdapterConfig
     factors: Mapping[str, LoraFactors]
@@ -63,23 +65,13 @@ class Adapter(SafetensorsModel):
         return found.scaling * B, A
 
 
-def is_adapter(directory: Path) -> bool:
-    """Tell whether a directory holds a PEFT adapter and no whole model."""
-    whole = any((directory / name).exists() for name in (SINGLE, INDEX))
-    return (directory / ADAPTER_CONFIG).is_file() and not whole
-
-
 def read_adapter(directory: Path, label: str) -> Adapter:
     """Open a LoRA adapter; raises BadInput, in one sentence, for what is not exactly scaling · B·A."""
     config = read_config(directory)
-    path = inside(directory, directory / ADAPTER_WEIGHTS)
+    path = adapter_file(directory)
     if not path.exists():
-        pickled = "; its adapter_model.bin is a pickle, which is never opened"
-        has = pickled if (directory / "adapter_model.bin").exists() else ""
-        raise BadInput(
-            directory, f"has no {ADAPTER_WEIGHTS}{has}", "save it again with safe_serialization=True"
-        )
-    tensors = read_header(path)
+        raise BadInput(directory, f"has no {ADAPTER_WEIGHTS}", "save it again")
+    tensors = _named_as_in_peft(read_header(path), label)
     for name, info in tensors.items():
         if not name.startswith(PREFIX):
             raise BadInput(label, f"tensor {name} does not begin with {PREFIX}", "save the adapter with PEFT")
@@ -99,6 +91,14 @@ def read_adapter(directory: Path, label: str) -> Adapter:
                  for module in dict.fromkeys(found[1] for found in halves.values())},
         replaced={_replaces(label, name): name for name in tensors if name not in halves},
     )  # fmt: skip
+
+
+def _named_as_in_peft(tensors: Mapping[str, TensorInfo], label: str) -> dict[str, TensorInfo]:
+    """Name tensors as PEFT's own files do, without the adapter's name; BadInput where there are several."""
+    found = {_SAVED_MODULE.sub("", _ADAPTER_NAME.sub(r"\1\2", name)): info for name, info in tensors.items()}
+    if len(found) < len(tensors):
+        raise BadInput(label, f"{ADAPTER_WEIGHTS} holds several adapters", "save one of them by itself")
+    return found
 
 
 def _factors(

@@ -7,8 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.json_files import read_json
-
-ADAPTER_CONFIG = "adapter_config.json"
+from tasks.checkpoints.layout import ADAPTER_CONFIG
 
 BEYOND = (
     "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "target_parameters",

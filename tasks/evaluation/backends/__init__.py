@@ -4,10 +4,10 @@ import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.task_spec import TaskSpec
 from tasks.parameters.evaluation import EvaluateParams
 
@@ -35,12 +35,12 @@ class Backend(ABC):
 
     @staticmethod
     @abstractmethod
-    def check(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
+    def check(files: ModelFiles, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
         """Raise BadInput for a model that cannot be asked these tasks; reads no weights."""
 
     @abstractmethod
-    def __init__(self, model_dir: Path, params: EvaluateParams) -> None:
-        """Load a model directory, and run no code from it; raises BadInput when it cannot be loaded."""
+    def __init__(self, files: ModelFiles, params: EvaluateParams) -> None:
+        """Load a model, or an adapter on its base, running no code of theirs; BadInput when it cannot be."""
 
     @abstractmethod
     def answer(self, ask: Callable[["LM"], Samples], where: str) -> Samples:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.errors import BadInput, LorelineError, brief
+from tasks.base.model_files import ModelFiles
 from tasks.base.threads import torch_threads_for
 from tasks.evaluation.backends import Backend, Samples
 from tasks.evaluation.task_spec import TaskSpec
@@ -23,6 +24,7 @@ SOFTMAX_DTYPE = "float32"
 """Of log-softmax and the sum over a target's tokens: in bfloat16 that sum comes in steps of 0.25 nats."""
 AUTO_BATCH_CPU, AUTO_BATCH_GPU = 16, 256
 """What `auto` starts with; on a GPU it is halved until a batch fits, the longest coming first."""
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json")
 MAX_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 """Names that lm-eval knows for the same, the first one counting most."""
 DEFAULT_MAX_GEN_TOKS = 256
@@ -51,25 +53,26 @@ class HuggingFace(Backend):
         }
 
     @staticmethod
-    def check(model_dir: Path, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
+    def check(files: ModelFiles, tasks: Sequence[TaskSpec], params: EvaluateParams) -> None:
         """Raise BadInput without a tokenizer, a wanted chat template, or room for what tasks generate."""
         from lm_eval.models.utils import resolve_max_length
 
-        config, tokenizer = _configuration(model_dir)
-        _check_template(model_dir, tokenizer, params)
+        config, tokenizer = _configuration(files)
+        _check_template(files.directory, tokenizer, params)
         context = resolve_max_length(config, tokenizer)
         for task in tasks:
             if (wanted := _generated(task, params)) >= context:
                 raise BadInput(
                     task.name,
-                    f"generates up to {wanted} tokens, and the context of {model_dir} holds {context} in all",
+                    f"generates up to {wanted} tokens, and the context of {files.directory} holds {context} "
+                    "in all",
                     "set evaluate.generation.max_gen_toks lower",
                 )
 
-    def __init__(self, model_dir: Path, params: EvaluateParams) -> None:
+    def __init__(self, files: ModelFiles, params: EvaluateParams) -> None:
         """Load the model onto the device that evaluate.device names."""
         device = _device(params)
-        self._model, self._tokenizer = _load(model_dir, device)
+        self._model, self._tokenizer = _load(files, device)
         auto = AUTO_BATCH_CPU if device == "cpu" else AUTO_BATCH_GPU
         self._batch_size = auto if params.batch_size == "auto" else params.batch_size
         named = params.chat_template if isinstance(params.chat_template, str) else None
@@ -152,19 +155,22 @@ def _check_template(model_dir: Path, tokenizer: Any, params: EvaluateParams) -> 
         )
 
 
-def _configuration(model_dir: Path) -> tuple[Any, Any]:
-    """Return a model's configuration and tokenizer, without running code from its directory."""
+def _configuration(files: ModelFiles) -> tuple[Any, Any]:
+    """Return configuration and tokenizer, without running code; an adapter's own tokenizer comes first."""
     from transformers import AutoConfig, AutoTokenizer
 
+    whole = files.base or files.directory
+    own = any((files.directory / name).is_file() for name in TOKENIZERS)
+    tokenizer_dir = files.directory if own else whole
     try:
-        config = AutoConfig.from_pretrained(model_dir, **SAFE)
+        config = AutoConfig.from_pretrained(whole, **SAFE)
     except Exception as error:
-        raise _not_loaded(model_dir, error) from error
+        raise _not_loaded(whole, error) from error
     try:
-        return config, AutoTokenizer.from_pretrained(model_dir, **SAFE)
+        return config, AutoTokenizer.from_pretrained(tokenizer_dir, **SAFE)
     except Exception as error:
         raise BadInput(
-            model_dir,
+            tokenizer_dir,
             f"has no tokenizer that can be loaded ({brief(error)})",
             "save it beside the weights, as the Trainer does with processing_class=tokenizer",
         ) from error
@@ -175,11 +181,16 @@ def _not_loaded(model_dir: Path, error: Exception) -> BadInput:
     return BadInput(model_dir, problem, "mend it, or leave it out")
 
 
-def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
+def _load(files: ModelFiles, device: str) -> tuple[Any, Any]:
     """Return model and tokenizer, without running code, reading pickles or initialising missing weights."""
+    _, tokenizer = _configuration(files)
+    model = _adapted(_whole(files.base), files.directory) if files.base else _whole(files.directory)
+    return model.to(device).eval(), tokenizer
+
+
+def _whole(model_dir: Path) -> Any:
     from transformers import AutoModelForCausalLM
 
-    _, tokenizer = _configuration(model_dir)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             model_dir, dtype="auto", use_safetensors=True, output_loading_info=True, **SAFE
@@ -190,4 +201,36 @@ def _load(model_dir: Path, device: str) -> tuple[Any, Any]:
     if info["missing_keys"]:
         names = ", ".join(sorted(info["missing_keys"])[:3])
         raise BadInput(model_dir, f"weights are missing, among them {names}", "save or merge the model again")
-    return model.to(device).eval(), tokenizer
+    return model
+
+
+def _adapted(base: Any, directory: Path) -> Any:
+    """Return a base with an adapter on it, as PEFT computes it: added to what layers give, not to weights."""
+    from peft import LoraConfig, PeftModel
+
+    weights = directory / "adapter_model.safetensors"
+    if not weights.is_file():  # PEFT would open a pickle, or ask the Hub
+        raise BadInput(directory, f"has no {weights.name}", "save the adapter again")
+    try:
+        _resize(base, weights)
+        config = LoraConfig.from_pretrained(str(directory))
+        model = PeftModel.from_pretrained(base, directory, config=config, torch_device="cpu")
+    except Exception as error:
+        raise BadInput(
+            directory, f"does not fit its base ({brief(error)})", "name the model that it was trained on"
+        ) from error
+    return model
+
+
+def _resize(base: Any, weights: Path) -> None:
+    """Give a base as many tokens as the embedding that an adapter holds whole, as its training did."""
+    from safetensors import safe_open
+
+    table = base.get_input_embeddings()
+    [name] = [name for name, module in base.named_modules() if module is table]
+    whole = {f"base_model.model.{name}{ending}" for ending in (".weight", ".base_layer.weight")}
+    with safe_open(weights, "pt") as file:
+        for key in whole & set(file.keys()):
+            rows = file.get_slice(key).get_shape()[0]
+            if rows != table.num_embeddings:
+                base.resize_token_embeddings(rows, mean_resizing=False)

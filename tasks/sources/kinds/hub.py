@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tasks.base.directories import HUB
 from tasks.base.errors import BadInput
 from tasks.base.records import digest_of
 from tasks.checkpoints.layout import STATE
@@ -22,7 +23,6 @@ from tasks.sources.run_status import RunStatus, status_of
 from tasks.sources.source import FetchedCheckpoint, FetchedRun, RunSource
 from tasks.trajectory.trainer_state import read_state, says_ended, step_of_steps
 
-HUB = "hf://"
 REPO = HUB + r"(?!.*\.\.)(?P<repo>(?![^@]*--)[a-zA-Z0-9][\w.-]*/[a-zA-Z0-9][\w.-]*)"
 HUB_ADDRESS = re.compile(REPO + r"(?:@(?P<revision>(?!/)[\w.+=#,*?!\[\]/-]+))?")
 PINNED = re.compile(REPO + r"@(?P<commit>[0-9a-f]{40})(?:/(?P<folder>[\w-]+))?")

@@ -13,6 +13,7 @@ import pytest
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import LorelineError
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.answers import AnswerFile
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.task_files import load_tasks
@@ -170,7 +171,9 @@ class TestAsking:
         told: list[tuple[int, int]] = []
         params = EvaluateParams(tasks=ALL, primary="likely/nll", device="cpu", batch_size=4, limit=10)
         tasks = load_tasks(ALL, folder)
-        evaluate_model(lambda: tiny, "digest", tasks, params, lambda done, total: told.append((done, total)))
+        evaluate_model(
+            lambda: ModelFiles(tiny), "digest", tasks, params, lambda done, total: told.append((done, total))
+        )
         done = [each for each, _ in told]
         assert {total for _, total in told} == {30}
         assert done == sorted(done)

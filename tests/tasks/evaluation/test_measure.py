@@ -7,6 +7,7 @@ import pytest
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput, LorelineError
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation import lm_eval_task, measure
 from tasks.evaluation.backends import hf
 from tasks.evaluation.measure import evaluate_model
@@ -26,8 +27,8 @@ class TestNumbers:
         other = write_model(tmp_path / "other", seed=1)
         params = EvaluateParams(tasks=ALL, primary="likely/nll", device="cpu")
         specs = load_tasks(ALL, folder)
-        one = evaluate_model(lambda: tiny, "one", specs, params)
-        two = evaluate_model(lambda: other, "two", specs, params)
+        one = evaluate_model(lambda: ModelFiles(tiny), "one", specs, params)
+        two = evaluate_model(lambda: ModelFiles(other), "two", specs, params)
         assert all(one[name].items == two[name].items for name in ALL)
         assert one["likely"].values != two["likely"].values
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.task_files import load_tasks
 from tasks.parameters.evaluation import EvaluateParams
@@ -17,7 +18,7 @@ def measure(tiny, folder):
     def run(text, primary):
         write_task(folder, "own", text)
         params = EvaluateParams(tasks=("own",), primary=f"own/{primary}", device="cpu")
-        return evaluate_model(lambda: tiny, "digest", load_tasks(["own"], folder), params)["own"]
+        return evaluate_model(lambda: ModelFiles(tiny), "digest", load_tasks(["own"], folder), params)["own"]
 
     return run
 

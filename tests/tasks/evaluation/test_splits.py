@@ -9,6 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.splits import splits_of
 from tasks.evaluation.task_spec import Split
@@ -37,7 +38,7 @@ def write_other(folder: Path, name: str, first: int, count: int) -> None:
 
 
 def likelihoods(tiny: Path, split: Split) -> Counter[float]:
-    found = evaluate_model(lambda: tiny, "model", split.tasks, split.params)
+    found = evaluate_model(lambda: ModelFiles(tiny), "model", split.tasks, split.params)
     return Counter(found[split.tasks[0].name].values["nll"])
 
 

@@ -14,6 +14,7 @@ GOOD: dict[str, Any] = {
     "evaluate": {"tasks": ["t"], "primary": "t/nll"},
 }
 DECIDE: dict[str, Any] = {
+    "fetch.base": "models/base",
     "select.rule": "spaced",
     "select.k": 3,
     "select.metric": "eval_accuracy",
@@ -22,6 +23,8 @@ DECIDE: dict[str, Any] = {
     "select.steps": [100, 200],
     "merge.method": "ties",
     "merge.base": "models/base",
+    "merge.full": True,
+    "merge.adapter_rank": 8,
     "merge.lam": 0.3,
     "merge.weights": "nan",
     "merge.dtype": "float32",

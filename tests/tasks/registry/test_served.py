@@ -57,11 +57,11 @@ def test_server_on_http_gives_the_same(
     assert_registered_once(store, artifacts)
     client = connect(store)
     version = version_of(client, "demo", 1)
-    downloaded = files_of(client, version)
+    downloaded = files_of(client, version).directory
     assert (downloaded / "model.safetensors").read_bytes() == (
         artifacts / "merged/model.safetensors"
     ).read_bytes()
-    assert files_of(client, version) == downloaded
+    assert files_of(client, version).directory == downloaded
     verify_files(client, version)
     [weights] = (directory / "mlflow-artifacts").rglob("model.safetensors")
     weights.write_bytes(b"rotten")

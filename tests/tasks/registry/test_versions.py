@@ -38,7 +38,7 @@ def test_champion_is_found_with_its_files(store: RegisterParams, two: list[Path]
     found = champion(client, store)
     assert found == version_of(client, "demo", 1)
     assert found is not None
-    directory = files_of(client, found)
+    directory = files_of(client, found).directory
     assert (directory / "model.safetensors").samefile(two[0] / "merged" / "model.safetensors")
 
 
@@ -84,7 +84,7 @@ def test_version_of_another_tool_is_a_champion_that_cannot_be_verified(
     client.set_registered_model_alias("demo", "champion", "1")
     found = champion(client, store)
     assert found is not None
-    assert (found.digest, files_of(client, found)) == ("demo/1", tmp_path / "theirs")
+    assert (found.digest, files_of(client, found).directory) == ("demo/1", tmp_path / "theirs")
 
 
 def test_writer_that_came_between_is_noticed(

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.checkpoints.layout import is_adapter
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.numbers import decode
 from tasks.checkpoints.peft.adapted import adapt
-from tasks.checkpoints.peft.adapter import is_adapter, read_adapter
+from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.checkpoints.weights import NotFinite, open_weights
 from tests.support.tiny_adapters import unloaded, write_adapter, write_gpt2, write_llama
 

@@ -54,12 +54,12 @@ class FromTable(Backend):
         return {"table": 1}
 
     @staticmethod
-    def check(model_dir, tasks, params):
+    def check(files, tasks, params):
         pass
 
-    def __init__(self, model_dir, params):
-        self.lm = Answers(json.loads((model_dir / "table.json").read_text()))
-        loaded.append(model_dir)
+    def __init__(self, files, params):
+        self.lm = Answers(json.loads((files.directory / "table.json").read_text()))
+        loaded.append(files.directory)
 
     def answer(self, ask, where):
         return ask(self.lm)

@@ -275,8 +275,8 @@ class TestMemory:
         models = []
         real = hf._load
 
-        def load(directory, device):
-            model, tokenizer = real(directory, device)
+        def load(files, device):
+            model, tokenizer = real(files, device)
             model.circle = [model]  # as hooks and caches make them
             models.append(weakref.ref(model))
             return model, tokenizer

@@ -1,0 +1,50 @@
+"""Where a model's files are: one directory, and for an adapter another one with its base."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from tasks.base.digests import file_digests
+from tasks.base.directories import HUB, hub_cache_dir
+from tasks.base.errors import BadInput
+from tasks.base.records import AdapterBase, MergeReport
+
+
+class ModelFiles(NamedTuple):
+    """A model on this machine."""
+
+    directory: Path
+    base: Path | None = None
+    """The model that `directory` is an adapter of; None where it holds a whole model."""
+
+
+def on_base(directory: Path, base: AdapterBase | None) -> ModelFiles:
+    """Return an adapter on its base, whose files are checked, or a whole model."""
+    return ModelFiles(directory, base_directory(base) if base else None)
+
+
+def published_model(directory: Path) -> ModelFiles:
+    """Return a merge that was published or registered, by its merge.json; any other directory is a model."""
+    report = directory / "merge.json"
+    return on_base(directory, MergeReport.read(report).base if report.is_file() else None)
+
+
+def base_directory(base: AdapterBase) -> Path:
+    """Return the directory of a base; raises BadInput when it is gone or its files have changed."""
+    directory = address_directory(base.address)
+    paths = [directory / file.name for file in base.files]
+    there = all(path.is_file() for path in paths)
+    if there and file_digests(directory, paths) == base.files:
+        return directory
+    raise BadInput(
+        base.address,
+        "this base of adapters has changed" if there else "this base of adapters is not on this machine",
+        "bring it back, or name it as fetch.base and run loreline fetch --refresh",
+    )
+
+
+def address_directory(address: str) -> Path:
+    """Return the directory of a base's address: itself, or the commit's in the Hub's cache."""
+    if not address.startswith(HUB):
+        return Path(address)
+    repo, _, commit = address.removeprefix(HUB).partition("@")
+    return hub_cache_dir(repo) / "snapshots" / commit
