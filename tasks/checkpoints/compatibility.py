@@ -85,7 +85,10 @@ def _check_tensor(name: str, one: WeightReader, other: WeightReader) -> None:
 
 def _compare_configs(one: WeightReader, other: WeightReader) -> list[str]:
     left, right = (read_json(source.directory / CONFIG) for source in (one, other))
-    written = differing_keys(left, right)
+    try:
+        written = differing_keys(left, right)
+    except RecursionError:
+        raise BadInput(other.label, f"{CONFIG} is nested too deeply", "save or fetch it again") from None
     if not written:
         return []
     key, meant_left, meant_right = written[0], meaning_of(left), meaning_of(right)

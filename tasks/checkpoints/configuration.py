@@ -1,5 +1,6 @@
 """What a config.json means: its keys as the installed transformers reads them, whichever release wrote it."""
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -9,6 +10,10 @@ UNREAD = {
     "_attn_implementation_autoset", "_attn_implementation", "unsloth_version", "unsloth_fixed",
 }  # fmt: skip
 """Keys that say who wrote a model and how it is run, at any depth."""
+
+LISTED = re.compile("layer|label|block|stage|depth")
+"""Keys for numbers of things that a class may make a list of."""
+MOST_LISTED, MOST, DEEPEST = 10_000, 2**24, 20
 
 
 def differing_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
@@ -22,6 +27,8 @@ def meaning_of(config: Mapping[str, Any]) -> dict[str, Any] | None:
 
     Defaults are filled in and older spellings replaced, such as rope_theta. No code of the checkpoint runs.
     """
+    if _has_outsized(config):
+        return None
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     try:
@@ -36,6 +43,20 @@ def ties_embeddings(config: Mapping[str, Any]) -> bool:
     """Tell whether output head and embedding are one: as config.json says, else by the class's default."""
     said = config.get("tie_word_embeddings")
     return said if isinstance(said, bool) else (meaning_of(config) or {}).get("tie_word_embeddings") is True
+
+
+def _has_outsized(value: Any, most: int = MOST, depth: int = 0) -> bool:
+    """Tell whether a class could take too long over a value: long lists of layers or labels, deep nesting."""
+    if depth > DEEPEST:
+        return True
+    if isinstance(value, Mapping):
+        return any(
+            _has_outsized(own, MOST_LISTED if LISTED.search(str(key)) else MOST, depth + 1)
+            for key, own in value.items()
+        )
+    if isinstance(value, list):
+        return any(_has_outsized(own, most, depth + 1) for own in value)
+    return isinstance(value, int) and value > most
 
 
 def _written(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,9 @@ LORELINE_FILES = ("merge.json", "manifest.json")
 SIDE_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 READABLE = ("*.safetensors", *SIDE_FILES)
 """Names of the files that are read from a checkpoint: no pickles, no code."""
-PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth", "consolidated*")
+CONSOLIDATED = "consolidated*.safetensors"
+"""Mistral's own layout, beside that of transformers: the same weights under other names."""
+PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
 WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 """Keys of config.json for the width of a model."""
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
@@ -38,6 +40,12 @@ def weight_files(directory: Path) -> list[Path]:
         return [inside(directory, directory / name) for name in names]
     if is_adapter(directory):
         raise BadInput(directory, "is a PEFT adapter, no whole model", "name the model that it is made for")
+    if any(directory.glob(CONSOLIDATED)):
+        raise BadInput(
+            directory,
+            f"holds {CONSOLIDATED} only, whose tensors have other names than transformers gives them",
+            "convert it to transformers' layout, and name the result",
+        )
     if any(path for pattern in PICKLES for path in directory.glob(pattern)):
         raise BadInput(
             directory,
@@ -161,7 +169,8 @@ def wanted_files(directory: Path) -> list[Path]:
 
 def is_readable(name: str) -> bool:
     """Tell by its name whether a file of a checkpoint is ever read."""
-    return any(fnmatchcase(name, pattern) for pattern in READABLE)
+    readable = any(fnmatchcase(name, pattern) for pattern in READABLE)
+    return readable and not fnmatchcase(name.rpartition("/")[2], CONSOLIDATED)
 
 
 def inside(directory: Path, path: Path) -> Path:
@@ -176,6 +185,8 @@ def inside(directory: Path, path: Path) -> Path:
             raise BadInput(path, "is a link that leads nowhere", "put the file itself there") from None
         if not any(place.is_relative_to(home) for home in homes):
             raise BadInput(path, "is a link out of its directory", "put the file itself there")
+        if not place.exists():
+            raise BadInput(path, "is a link that leads nowhere", "put the file itself there")
     if path.exists() and not path.is_file():
         raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
     return path

@@ -39,6 +39,7 @@ def put(directory: Path, name: str, value: Any) -> None:
         ("config.json", {**CONFIG, "new": 1}, "checkpoint-3: new in config.json is 1, but None in checkpoint-2"),
         ("config.json", {**CONFIG, "quantization_config": {"bits": 4}}, "checkpoint-3: config.json has a quantization_config"),
         ("config.json", "{", r"checkpoint-3/config.json: not readable as JSON"),
+        ("config.json", '{"model_type": "llama", "a": ' + "[" * 700 + "]" * 700 + "}", "checkpoint-3: config.json is nested too deeply|not readable as JSON"),
         ("config.json", "[1]", r"checkpoint-3/config.json: must hold a JSON object"),
         ("generation_config.json", "{'a': 1}", r"checkpoint-3/generation_config.json: not readable as JSON"),
         ("tokenizer.json", {"model": 1}, "checkpoint-3: tokenizer.json differs from that of checkpoint-2"),

@@ -80,6 +80,18 @@ def test_what_transformers_does_not_know_has_no_meaning_but_its_keys(config: dic
     assert differing_keys({**config, "a": 1, "b": None}, {**config, "a": 2}) == ["a"]
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "num_labels", "text_config"])
+def test_a_class_is_not_asked_for_lists_that_would_not_end(key: str) -> None:
+    assert meaning_of({**QWEN, key: {"num_layers": 10**9} if key == "text_config" else 10**9}) is None
+
+
+def test_a_class_is_not_asked_about_deep_nesting() -> None:
+    deep: list[Any] = []
+    for _ in range(300):
+        deep = [deep]
+    assert meaning_of({**LLAMA, "a": deep}) is None
+
+
 @pytest.mark.parametrize(
     ("model_type", "tied"), [("gemma", True), ("gpt2", True), ("llama", False), ("of_nobody", False)]
 )

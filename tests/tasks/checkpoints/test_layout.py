@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import INDEX, STATE, is_readable, read_tensors, side_files, wanted_files
+from tasks.checkpoints.layout import (
+    INDEX,
+    STATE,
+    is_readable,
+    read_tensors,
+    side_files,
+    wanted_files,
+    weight_files,
+)
 from tests.support.tiny import write_checkpoint
 
 
@@ -179,3 +188,22 @@ def test_tensors_that_are_meant_to_be_empty_are_not_shells(
     tmp_path: Path, tensor: torch.Tensor, config: dict[str, int]
 ) -> None:
     assert "w" in read_tensors(write_checkpoint(tmp_path, 1, {"w": tensor}, config=config))
+
+
+def test_a_link_to_a_file_that_is_gone_is_refused(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    (directory / "vocab.json").symlink_to("gone.json")
+    with pytest.raises(BadInput, match=r"vocab\.json: is a link that leads nowhere"):
+        side_files(directory)
+
+
+def test_mistral_s_consolidated_file_is_not_read(make_checkpoint: Callable[..., Path]) -> None:
+    directory = make_checkpoint(1)
+    shutil.copyfile(directory / "model.safetensors", directory / "consolidated.safetensors")
+    assert [path.name for path in weight_files(directory)] == ["model.safetensors"]
+    assert not is_readable("consolidated.safetensors")
+    (directory / "model.safetensors").unlink()
+    with pytest.raises(
+        BadInput, match="checkpoint-1: holds consolidated.*only, whose tensors have other names"
+    ):
+        weight_files(directory)
