@@ -54,5 +54,5 @@ def test_from_training_to_a_champion_that_two_lines_load(project: Project) -> No
     assert base.address == "base"
     assert project.run("git", "tag").split() == ["merge/lora"]
     assert "up to date" in project.run("dvc", "status")
-    project.run("loreline", "promote", "--why", "a test")
+    project.run("loreline", "promote", "--force", "--why", "a test")
     assert project.python(LOAD) == "14"  # of seven linear layers in two blocks
