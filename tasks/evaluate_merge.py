@@ -11,7 +11,15 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.model_files import ModelFiles, base_directory, on_base, published_model
 from tasks.base.publish import is_intact, is_published, publishing
-from tasks.base.records import EvaluatedModel, Evaluation, MergeReport, Selection, TrainingRun, digest_of
+from tasks.base.records import (
+    AdapterBase,
+    EvaluatedModel,
+    Evaluation,
+    MergeReport,
+    Selection,
+    TrainingRun,
+    digest_of,
+)
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.model import write_models
@@ -64,7 +72,7 @@ def evaluate_merge(
     selection = Selection.read(artifacts / "selection" / "selection.json")
     merge = MergeReport.read(artifacts / "merged" / "merge.json")
     client = connect(registry)
-    registered = _registered(client, registry, params, merge)
+    registered = _registered(client, registry, params, merge, selection.last.base)
     published = artifacts / "evaluation"
     made_from = fingerprint(
         __name__,
@@ -110,7 +118,11 @@ def check_selection(params: EvaluateParams, artifacts: Path) -> None:
 
 
 def _registered(
-    client: "MlflowClient", registry: RegisterParams, params: EvaluateParams, merge: MergeReport
+    client: "MlflowClient",
+    registry: RegisterParams,
+    params: EvaluateParams,
+    merge: MergeReport,
+    base: AdapterBase | None,
 ) -> list[Contender]:
     """Return the registry's champion, and the reference, if it is another."""
     reigning = champion(client, registry, challenger=merge.digest)
@@ -121,7 +133,7 @@ def _registered(
     return [
         Contender(
             EvaluatedModel(role=role, label=f"{role} v{version.version}", digest=version.digest),
-            partial(files_of, client, version),
+            partial(files_of, client, version, base),
         )
         for role, version in found
     ]

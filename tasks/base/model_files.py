@@ -22,10 +22,15 @@ def on_base(directory: Path, base: AdapterBase | None) -> ModelFiles:
     return ModelFiles(directory, base_directory(base) if base else None)
 
 
-def published_model(directory: Path) -> ModelFiles:
-    """Return a merge that was published or registered, by its merge.json; any other directory is a model."""
+def published_model(directory: Path, known: AdapterBase | None = None) -> ModelFiles:
+    """Return a merge that was published or registered, by its merge.json; any other directory is a model.
+
+    `known` is a base that is here: a merge of another machine may need the same one and know it elsewhere.
+    """
     report = directory / "merge.json"
-    return on_base(directory, MergeReport.read(report).base if report.is_file() else None)
+    base = MergeReport.read(report).base if report.is_file() else None
+    same = base and known and base.digest == known.digest
+    return on_base(directory, known if same else base)
 
 
 def base_directory(base: AdapterBase) -> Path:

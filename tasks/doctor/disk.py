@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
+from tasks.base.model_files import address_directory
 from tasks.checkpoints.layout import is_adapter, wanted_files
 from tasks.checkpoints.names import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
@@ -15,6 +16,7 @@ from tasks.doctor.versioning import COUNT_S, cache_directory, nearest, size_of, 
 from tasks.jobs.ledger import Ledger
 from tasks.jobs.process_owner import lives
 from tasks.parameters.params import Params
+from tasks.sources.base_model import base_address
 
 
 class Need(NamedTuple):
@@ -45,9 +47,7 @@ def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, i
     """List what a merge of a run writes; `sizes`: bytes read from each checkpoint, oldest first."""
     by_hand = source is None or source == (root / params.fetch.source).resolve()
     artifacts = root / "artifacts" if by_hand else state_dir() / "runs"
-    newest = [*sizes.values()][-max(params.select.k, 2) :]
-    adapters = source is not None and bool(sizes) and is_adapter(source / [*sizes][-1])
-    model = sum(newest) if adapters else newest[-1] if newest else 0  # the ranks of adapters add up
+    model = _merged_size(params, source, sizes)
     found = [Need(artifacts, 2 * model, "the merge, and the average it is compared with")]
     if source and not _together(source, artifacts):
         found.append(Need(artifacts, sum(sizes.values()), f"copies of {len(sizes)} checkpoints"))
@@ -107,6 +107,22 @@ def _size(checkpoint: Path) -> int:
         return sum(path.stat().st_size for path in wanted_files(checkpoint))
     except (BadInput, OSError):  # fetch says why
         return 0
+
+
+def _merged_size(params: Params, source: Path | None, sizes: Mapping[str, int]) -> int:
+    """Return bytes of a merge: a checkpoint's; of adapters their sum, as ranks add up, or their base's."""
+    if source is None or not sizes:
+        return 0
+    newest = [*sizes][-max(params.select.k, 2) :]
+    if not is_adapter(source / newest[-1]):
+        return sizes[newest[-1]]
+    if not (params.merge.full or params.merge.base):
+        return sum(sizes[name] for name in newest)
+    try:
+        base = params.merge.base or base_address(params.fetch.base, [source / newest[-1]])
+    except BadInput:  # the plan of the merge says why
+        return 0
+    return _size(address_directory(base)) if base else 0
 
 
 def _together(one: Path, other: Path) -> bool:

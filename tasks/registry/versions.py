@@ -9,7 +9,7 @@ from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
 from tasks.base.model_files import ModelFiles, published_model
 from tasks.base.publish import is_intact
-from tasks.base.records import Record, digest_of
+from tasks.base.records import AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.lineage import COMMIT_TAG
@@ -58,16 +58,17 @@ def champion(
         return next((version for version in found if version.digest != challenger), None)
 
 
-def files_of(client: "MlflowClient", version: ModelVersion) -> ModelFiles:
+def files_of(client: "MlflowClient", version: ModelVersion, known: AdapterBase | None = None) -> ModelFiles:
     """Return where a version's model is on this machine; a remote one is downloaded once and checked.
 
+    An adapter's base may be `known` to be at another place than where it was when it was registered.
     Raises BadInput when the downloaded files are not those that were registered, and for an adapter whose
     base is not here.
     """
     directory, kept = local_directory(version.uri), _downloaded(version)
     if directory is None:
         directory = kept if is_intact(kept) else _fetch(client, version)
-    return published_model(directory)
+    return published_model(directory, known)
 
 
 def find_version(

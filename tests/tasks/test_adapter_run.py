@@ -140,6 +140,21 @@ def test_an_adapter_that_is_champion_is_met_on_its_base(
     np.testing.assert_array_equal(nll_by_role(artifacts)["champion"], merged)
 
 
+def test_the_champion_of_another_machine_is_met_on_the_same_base_here(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams, tmp_path: Path
+) -> None:
+    merge_checkpoints(AVERAGE, artifacts)
+    evaluate_merge(params, store, artifacts)
+    point(connect(store), store.name, CHAMPION, register_model(store, artifacts).version)
+    base = (tmp_path / "base").rename(tmp_path / "elsewhere")
+    version = version_of(connect(store), store.name, 1)
+    with pytest.raises(BadInput, match="base of adapters is not on this machine"):
+        files_of(connect(store), version)
+    moved = FetchParams(source=str(tmp_path / "run"), settle=0, base=str(base))
+    known = fetch_run(moved, artifacts).checkpoints[-1].base
+    assert files_of(connect(store), version, known).base == base
+
+
 def test_another_base_is_another_run_and_another_merge(artifacts: Path, tmp_path: Path) -> None:
     before = merge_checkpoints(AVERAGE, artifacts)
     first = fetch_run(FetchParams(source=str(tmp_path / "run"), settle=0), artifacts)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -286,3 +287,21 @@ def test_lore_by_default_gives_on_a_base_what_it_gives_alone(tmp_path: Path) -> 
         assert found.threshold == pytest.approx(expected.threshold, rel=1e-6)
         assert max(found.ranks) > 0
         np.testing.assert_allclose(full[name] - before[name], change, atol=1e-6)
+
+
+def test_two_spellings_of_a_base_do_no_harm_where_it_is_given(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    base, adapters = adapter_family
+    for number, adapter in enumerate(adapters):
+        copy = shutil.copytree(adapter, tmp_path / "run" / adapter.name) / "adapter_config.json"
+        config = json.loads(copy.read_text()) | {"base_model_name_or_path": f"org/base-{number}"}
+        copy.write_text(json.dumps(config))
+    copies = sorted((tmp_path / "run").iterdir())
+    average = MergeParams(method="average")
+    with pytest.raises(BadInput, match="org/base-1, but .* where these are two spellings of it, name it"):
+        merge_directories(average, copies, tmp_path / "out")
+    merge_directories(average.model_copy(update={"base": str(base)}), copies, tmp_path / "out")
+    merge_directories(average.model_copy(update={"full": True}), adapters, tmp_path / "full")
+    one, other = (load_file(tmp_path / place / "model.safetensors") for place in ("out", "full"))
+    assert all(torch.equal(one[name], other[name]) for name in one)

@@ -10,7 +10,9 @@ from tasks.doctor.disk import Disk, Need, check_disk, disk_of, judge_space, need
 from tasks.jobs.ledger import Ledger
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
+from tasks.parameters.merge import MergeParams
 from tasks.parameters.params import Params
+from tests.support.adapter_runs import write_adapter_run
 
 NOBODY = 65534
 
@@ -64,6 +66,18 @@ def test_checkpoints_on_another_file_system_are_copied(tmp_path: Path, params: P
     params = params.model_copy(update={"fetch": FetchParams(source=str(elsewhere))})
     found = needs(params, tmp_path, elsewhere, {"checkpoint-1": 7, "checkpoint-2": 8})
     assert [(need.size, need.what) for need in found][1:] == [(15, "copies of 2 checkpoints")]
+
+
+def test_the_ranks_of_adapters_add_up_and_a_full_merge_is_as_large_as_their_base(
+    tmp_path: Path, params: Params
+) -> None:
+    source = write_adapter_run(tmp_path)
+    sizes = {f"checkpoint-{step}": step * 100 for step in (1, 2, 3)}
+    (need,) = needs(params, tmp_path, source, sizes)
+    assert need.size == 2 * (100 + 200 + 300)
+    full = params.model_copy(update={"merge": MergeParams(method="average", full=True)})
+    (need,) = needs(full, tmp_path, source, sizes)
+    assert need.size == 2 * sum(path.stat().st_size for path in (tmp_path / "base").iterdir())
 
 
 @contextmanager

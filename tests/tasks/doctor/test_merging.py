@@ -8,6 +8,7 @@ from tasks.doctor.finding import Finding
 from tasks.doctor.merging import check_merging
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
+from tests.support.adapter_runs import write_adapter_run
 from tests.support.tiny import random_tensors, write_checkpoint
 
 
@@ -57,3 +58,28 @@ def test_what_is_still_being_written_is_left_out(tmp_path: Path) -> None:
     assert "newest 2 checkpoints" in finding.found
     (tmp_path / "runs" / "a" / "checkpoint-2" / "trainer_state.json").unlink()
     assert look(tmp_path) == []
+
+
+def test_a_run_of_adapters_is_planned_as_the_stages_would(tmp_path: Path) -> None:
+    write_adapter_run(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "a" / "run").rename(tmp_path / "runs" / "lora")
+    (finding,) = look(tmp_path, method="average")
+    assert finding.found.startswith("average of runs/lora's newest 3 checkpoints reads ")
+    (finding,) = look(tmp_path)  # LoRE solves their cores, whose time nobody needs to know
+    assert finding.level == "ok"
+    (refused,) = look(tmp_path, method="ties")
+    assert (refused.level, refused.remedy) == (
+        "problem", "set merge.full to merge these adapters into a full model",
+    )  # fmt: skip
+    (finding,) = look(tmp_path, method="ties", full=True)
+    assert finding.level == "ok"
+
+
+def test_adapters_whose_base_is_not_here_are_a_problem(tmp_path: Path) -> None:
+    write_adapter_run(tmp_path / "runs" / "a")
+    (tmp_path / "runs" / "a" / "run").rename(tmp_path / "runs" / "lora")
+    (tmp_path / "runs" / "a" / "base").rename(tmp_path / "moved")
+    (refused,) = look(tmp_path, method="average")
+    assert refused.level == "problem"
+    assert "the base of the adapters is no directory here" in refused.found
+    assert "set fetch.base to its directory" in refused.remedy

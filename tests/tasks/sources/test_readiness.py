@@ -9,6 +9,7 @@ import pytest
 from tasks.base.errors import BadInput
 from tasks.sources.readiness import NotReady, check_ready, complete_upload
 from tasks.sources.source import FetchedCheckpoint
+from tests.support.adapter_runs import write_adapter_run
 
 
 def fetched(directory: Path, step: int) -> FetchedCheckpoint:
@@ -51,3 +52,25 @@ def test_an_upload_may_lack_its_state_and_nothing_else(make_checkpoint: Callable
     os.truncate(first / "model.safetensors", 100)
     with pytest.raises(BadInput, match=r"checkpoint-10/model\.safetensors: truncated"):
         complete_upload(found)
+
+
+def test_an_adapter_is_ready_once_it_is_whole(tmp_path: Path) -> None:
+    directory = write_adapter_run(tmp_path, steps=(1,)) / "checkpoint-1"
+    check_ready(directory, 1)
+    weights = directory / "adapter_model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1])
+    with pytest.raises(BadInput, match="adapter_model.safetensors"):
+        check_ready(directory, 1)
+    weights.unlink()
+    with pytest.raises(NotReady, match="adapter_model.safetensors is missing"):
+        check_ready(directory, 1)
+    (directory / "adapter_model.bin").write_bytes(whole)
+    with pytest.raises(BadInput, match="is a pickle, which is never opened; save it again with safe_serial"):
+        check_ready(directory, 1)
+
+
+def test_an_adapter_that_cannot_be_merged_is_refused_where_it_is_fetched(tmp_path: Path) -> None:
+    directory = write_adapter_run(tmp_path, steps=(1,), use_dora=True) / "checkpoint-1"
+    with pytest.raises(BadInput, match="use_dora is more than low-rank factors; .* merge_and_unload first"):
+        check_ready(directory, 1)

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,35 @@ def test_an_adapter_beside_a_model_takes_the_base_that_it_names(llama: Path, tmp
     say(base_model_name_or_path="org/elsewhere")(adapter)
     with pytest.raises(BadInput, match="is an adapter of org/elsewhere; set merge.base to its directory"):
         open_models([llama, adapter], ["llama", "adapter"], None)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"target_modules": ["q_proj", "embed_tokens"]},
+        {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    ],
+)
+def test_keys_may_hold_the_name_of_the_adapter(llama: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    """As in the state dict of PEFT's model, which some trainers save as it is."""
+    adapter = write_adapter(tmp_path / "adapter", llama, 1, **settings)
+    expected, weights = seen_through(adapter, llama), adapter / "adapter_model.safetensors"
+    tensors = {
+        re.sub(r"(lora_[AB])\.weight|(lora_embedding_[AB])$|(?<=lm_head)(?=\.weight)", _named, name): tensor
+        for name, tensor in load_file(weights).items()
+    }
+    assert tensors.keys() != load_file(weights).keys()
+    save_file(tensors, weights)
+    found = seen_through(adapter, llama)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name], values)
+    save_file(tensors | {name.replace("default", "other"): t.clone() for name, t in tensors.items()}, weights)
+    with pytest.raises(BadInput, match="holds several adapters; save one of them by itself"):
+        read_adapter(adapter, "adapter")
+
+
+def _named(match: re.Match[str]) -> str:
+    linear, embedding = match.groups()
+    if linear:
+        return f"{linear}.default.weight"
+    return f"{embedding}.default" if embedding else ".modules_to_save.default"
