@@ -57,6 +57,12 @@ DECIDE: dict[str, Any] = {
     "evaluate.generation": {"max_gen_toks": 5},
     "evaluate.cluster": "passage",
     "evaluate.backend": "vllm",
+    "evaluate.reference": 3,
+    "evaluate.vault": ("v",),
+    "evaluate.vault_share": 0.5,
+    "evaluate.select_tasks": ("s",),
+    "evaluate.spending": "alpha",
+    "evaluate.training_data": ("train.jsonl",),
     "register.name": "another",
 }
 DO_NOT: dict[str, Any] = {
