@@ -26,7 +26,7 @@ def test_what_is_left_follows_the_pace(seconds: list[float], threads: int, pace:
     """It lies between what was expected and what the pace seen so far makes of it."""
     names = [str(i) for i in range(len(seconds))]
     expected = TimeEstimate(dict(zip(names, seconds, strict=True)), threads, 3, at_least=False)
-    assert expected.left(names, names, 0.0) == f"about {duration(expected.total)} left"
+    assert expected.remaining(names, names, 0.0) == pytest.approx(expected.total)
     for done in range(1, len(names)):
         rest = sum(seconds[done:]) / threads
         left = expected.remaining(names, names[done:], pace * sum(seconds[:done]) / threads)
@@ -39,3 +39,9 @@ def test_what_is_left_follows_the_pace(seconds: list[float], threads: int, pace:
 )
 def test_times_are_said_as_people_say_them(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_is_left_is_said_in_words() -> None:
+    expected = TimeEstimate({"a": 40.0, "b": 80.0}, 2, 1, at_least=True)
+    assert expected.left(["a", "b"], ["a", "b"], 0.0) == "at least 60 s left"
+    assert expected.left(["a", "b"], ["b"], 200.0) == f"about {duration(40 * (90 + 200) / (90 + 20))} left"
