@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.checkpoints.configuration import ties_embeddings
 from tasks.checkpoints.header import FLOATING, TensorInfo
 from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.numbers import Numbers, compute_dtype, encode
@@ -192,10 +193,8 @@ def _check_square(adapter: Adapter, ways: Mapping[str, bool]) -> None:
 def _check_tied(adapter: Adapter, base: WeightReader, changes: Mapping[str, Change]) -> None:
     """Refuse to change an embedding that is also the output head, where the adapter does not reach."""
     config = read_json(base.directory / "config.json")
-    if config.get("tie_word_embeddings") is not True:
-        return
     tables = [name for name, info in base.tensors.items() if info.shape[:1] == (config.get("vocab_size"),)]
-    if len(tables) == 1 and tables[0] in changes:
+    if len(tables) == 1 and tables[0] in changes and ties_embeddings(config):
         raise BadInput(
             adapter.label,
             f"changes {tables[0]}, which {base.label} also uses as its output head",

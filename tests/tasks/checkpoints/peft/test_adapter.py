@@ -3,6 +3,7 @@
 import json
 import pickle
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -239,6 +240,18 @@ def test_an_embedding_that_is_also_the_head_is_refused(tmp_path: Path, settings:
     base = write_llama(tmp_path / "base", tied=True)
     adapter = write_adapter(tmp_path / "adapter", base, 1, **{"target_modules": ["q_proj"], **settings})
     with pytest.raises(BadInput, match="model.embed_tokens.weight, which base also uses as its output head"):
+        seen_through(adapter, base)
+
+
+def test_where_the_flag_is_missing_the_class_s_default_ties(gpt2: Path, tmp_path: Path) -> None:
+    """config.json of transformers 4 does not say that GPT-2's head is its embedding."""
+    base = tmp_path / "base"
+    shutil.copytree(gpt2, base)
+    config = json.loads((base / "config.json").read_text())
+    config.pop("tie_word_embeddings", None)
+    (base / "config.json").write_text(json.dumps(config))
+    adapter = write_adapter(tmp_path / "adapter", base, 1, target_modules=["wte"])
+    with pytest.raises(BadInput, match="wte.weight, which base also uses as its output head"):
         seen_through(adapter, base)
 
 
