@@ -1,5 +1,6 @@
 """A base model seen through an adapter: base + scaling · B·A, computed where it is read."""
 
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -193,7 +194,13 @@ def _check_square(adapter: Adapter, ways: Mapping[str, bool]) -> None:
 def _check_tied(adapter: Adapter, base: WeightReader, changes: Mapping[str, Change]) -> None:
     """Refuse to change an embedding that is also the output head, where the adapter does not reach."""
     config = read_json(base.directory / "config.json")
-    tables = [name for name, info in base.tensors.items() if info.shape[:1] == (config.get("vocab_size"),)]
+    vocabulary = config.get("vocab_size")
+    # tables of tokens: not in a numbered layer, which may have as many rows by chance
+    tables = [
+        name
+        for name, info in base.tensors.items()
+        if info.shape[:1] == (vocabulary,) and not re.search(r"\.\d+\.", name)
+    ]
     if len(tables) == 1 and tables[0] in changes and ties_embeddings(config):
         raise BadInput(
             adapter.label,
