@@ -41,7 +41,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
 
 def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) -> None:
     evaluation = Evaluation.read(project.root / "artifacts" / "evaluation" / "evaluation.json")
-    assert [model.role for model in evaluation.models] == ["last", "best", "average", "merge"]
+    assert [model.role for model in evaluation.models] == ["best", "last", "average", "merge"]
     assert {score.metric for score in evaluation.scores} >= {
         "word_problems_nll/nll",
         "word_problems/exact_match",

@@ -46,10 +46,10 @@ def start(inputs: list[Path], out: Path, passes: int) -> "subprocess.Popen[str]"
     )  # fmt: skip
 
 
-def stop(child: "subprocess.Popen[str]", number: signal.Signals, when: str) -> str:
-    """Send a signal once a line of progress says so; return what was said after it."""
+def stop(child: "subprocess.Popen[str]", number: signal.Signals, *when: str) -> str:
+    """Send a signal once a line of progress says all this; return what was said after it."""
     assert child.stderr is not None
-    assert any(when in line for line in child.stderr)
+    assert any(all(part in line for part in when) for line in child.stderr)
     begun = time.monotonic()
     child.send_signal(number)
     rest = child.stderr.read()
@@ -68,14 +68,14 @@ def test_stopped_between_passes_it_keeps_what_is_finished_and_goes_on(
 ) -> None:
     inputs = write_inputs(tmp_path / "run", a=(9, 6), b=(8, 7), c=(160, 150))
     out = tmp_path / "out"
-    said = stop(start(inputs, out, 1000), number, "2 of 3 tensors; solving c (pass ")
+    said = stop(start(inputs, out, 1000), number, "2 of 3 tensors", "solving c (pass ")
     [kept] = tmp_path.glob(".out.*")
     assert f"stopped: {kept} is kept, and the same command goes on from there" in said
     assert not out.exists()
     journal = (kept / ".journal").read_text().splitlines()
     assert journal  # two are merged; the second may have been stopped just before it was recorded
     # Still the same command: it believes what is recorded, and is stopped in the third again.
-    stop(start(inputs, out, 1000), number, "2 of 3 tensors; solving c (pass ")
+    stop(start(inputs, out, 1000), number, "2 of 3 tensors", "solving c (pass ")
     assert (kept / ".journal").read_text().splitlines()[: len(journal)] == journal
 
 
@@ -84,7 +84,7 @@ def test_stopped_in_a_decomposition_that_goes_on_it_ends_all_the_same(
     number: signal.Signals, tmp_path: Path
 ) -> None:
     inputs = write_inputs(tmp_path / "run", a=(9, 6), b=(2500, 2500))
-    said = stop(start(inputs, tmp_path / "out", 50), number, "1 of 2 tensors; solving b")
+    said = stop(start(inputs, tmp_path / "out", 50), number, "1 of 2 tensors", "solving b")
     [kept] = tmp_path.glob(".out.*")
     assert "is kept" in said
     assert len((kept / ".journal").read_text().splitlines()) == 1
@@ -93,7 +93,7 @@ def test_stopped_in_a_decomposition_that_goes_on_it_ends_all_the_same(
 def test_a_stopped_merge_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path / "run", a=(9, 6), b=(8, 7), c=(70, 60))
     out, apart = tmp_path / "out", tmp_path / "undisturbed"
-    stop(start(inputs, out, 1000), signal.SIGTERM, "2 of 3 tensors; solving c (pass ")
+    stop(start(inputs, out, 1000), signal.SIGTERM, "2 of 3 tensors", "solving c (pass ")
     child = start(inputs, out, 1000)
     _, said = child.communicate()
     assert child.returncode == 0, said

@@ -147,7 +147,7 @@ def test_the_noise_edge_is_that_of_the_whole_energy_over_the_full_matrix(ranks: 
     ],
 )
 def test_what_needs_elements_or_the_base_is_refused(params: MergeParams, key: str) -> None:
-    with pytest.raises(BadInput, match=f"^{key}.*give merge.base to merge these adapters into full models"):
+    with pytest.raises(BadInput, match=f"^{key}.*set merge.full to merge these adapters into a full model"):
         METHODS[params.method].check_span(params)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
+from tasks.base.model_files import ModelFiles
 from tasks.evaluation.backends import hf
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
@@ -136,8 +137,8 @@ def test_what_was_never_measured_here_is_measured_from_the_registered_files(
     on_another_machine(params, (LAST.digest, 40))
     asked: list[Path] = []
 
-    def look(directory: Path) -> Any:
-        asked.append(directory)
+    def look(model: ModelFiles) -> Any:
+        asked.append(model.directory)
         raise BadInput("seen", "by the test", "go on")
 
     monkeypatch.setattr(hf, "_configuration", look)  # what is read first
