@@ -71,7 +71,7 @@ def merge(run: str | None = None, params: Params | None = None, refresh: bool = 
     The work is done in a git worktree of its own. A run that was merged before, or is being merged, is named.
 
     Args:
-        run: A Trainer's output directory, hf://org/name, or mlflow:/runs/RUN_ID/PATH; unset: fetch.source.
+        run: A Trainer's output directory, or an address as fetch.source takes it; unset: fetch.source.
         params: What to do; unset: what params.yaml says.
         refresh: Look at the run anew, and do again what was done.
     """

@@ -108,7 +108,8 @@ class Checkpoint(Record):
     name: str
     step: int
     source: str
-    """Its address: a directory, hf://org/name@commit[/folder], or mlflow:/runs/RUN_ID/PATH/folder."""
+    """Its address: a directory, hf://org/name@commit[/folder], mlflow:/runs/RUN_ID/PATH/folder, or
+    s3://bucket/run/folder."""
     metrics: dict[str, float]
     """What the Trainer logged at this step."""
     files: tuple[FileDigest, ...]

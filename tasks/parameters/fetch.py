@@ -11,8 +11,9 @@ class FetchParams(Section):
     """Which training run, and when it counts as finished."""
 
     source: str
-    """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions), or
-    mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts)."""
+    """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions),
+    mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts), or a folder in an object store,
+    s3://bucket/run (checkpoint-* folders; every protocol that fsspec knows)."""
     base: str | None = None
     """Of a run of adapters: the model that they are made for, a directory or a repository in the Hub's cache
     (org/name or org/name@revision); unset: the one that adapter_config.json names."""

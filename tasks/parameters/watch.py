@@ -11,6 +11,7 @@ class WatchParams(Section):
     """Where training runs appear, and when one counts as ended."""
 
     roots: tuple[str, ...] = ()
-    """Globs of output directories (runs/*), hf://org/name[@step*], mlflow:/experiments/NAME[/PATH]."""
+    """Globs of output directories (runs/*), hf://org/name[@step*], mlflow:/experiments/NAME[/PATH], and
+    folders of an object store with runs in them (s3://bucket/runs)."""
     quiet_for: Annotated[float, Field(ge=0)] = 1800.0
     """Seconds without a change after which a run has ended although its training state does not say so."""

@@ -1,1 +1,1 @@
-"""Sources of training runs behind one protocol: directories, the Hugging Face Hub, MLflow."""
+"""Sources of training runs behind one protocol: directories, the Hub, MLflow, object stores."""

@@ -1,6 +1,7 @@
 """Checking that a checkpoint is complete: the Trainer has finished writing it, or its upload has ended."""
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.base.errors import BadInput
@@ -8,6 +9,10 @@ from tasks.checkpoints.layout import STATE, inside, is_adapter, read_tensors, st
 from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.sources.source import FetchedCheckpoint, FetchedRun
 from tasks.trajectory.trainer_state import read_state
+
+LOOK_AGAIN_S = 2.0
+SETTLED_S = 1.0
+"""Seconds without change before a saved state counts: the Trainer removes old checkpoints just after it."""
 
 
 class NotReady(Exception):
@@ -35,6 +40,16 @@ def check_ready(directory: Path, step: int) -> None:
     if missing:
         raise NotReady(f"{missing[0]} is missing")
     _check_model_files(directory)
+
+
+def fetch_patiently(look: Callable[[], FetchedRun], wait: float) -> FetchedRun:
+    """Look until no checkpoint has to be left out, or `wait` seconds have passed."""
+    deadline = time.monotonic() + wait
+    while True:
+        run = look()
+        if not run.left_out or time.monotonic() >= deadline:
+            return run
+        time.sleep(min(LOOK_AGAIN_S, max(deadline - time.monotonic(), 0)))
 
 
 def complete_upload(checkpoints: Iterable[FetchedCheckpoint]) -> FetchedRun:

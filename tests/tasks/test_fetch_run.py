@@ -20,7 +20,7 @@ from tasks.parameters.merge import MergeParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.selection import SelectParams
 from tasks.select_checkpoints import select_checkpoints
-from tasks.sources.kinds import directory
+from tasks.sources import readiness
 from tasks.sources.staging import staged
 from tests.support.mlflow_runs import log_run
 from tests.support.tiny import write_checkpoint
@@ -142,7 +142,7 @@ def test_an_unfinished_checkpoint_is_left_out_and_reported(
 
 
 def test_an_unfinished_checkpoint_is_waited_for(training: Path, artifacts: Path, monkeypatch) -> None:
-    monkeypatch.setattr(directory, "LOOK_AGAIN_S", 0.05)
+    monkeypatch.setattr(readiness, "LOOK_AGAIN_S", 0.05)
     state = training / "checkpoint-200" / "trainer_state.json"
     text = state.read_text()
     state.unlink()

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +14,10 @@ from tasks.checkpoints.layout import STATE, wanted_files
 from tasks.checkpoints.names import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
-from tasks.sources.readiness import NotReady, check_ready, file_snapshot
+from tasks.sources.readiness import SETTLED_S, NotReady, check_ready, fetch_patiently, file_snapshot
 from tasks.sources.run_status import RunStatus, newest_change, status_of
 from tasks.sources.source import FetchedCheckpoint, FetchedRun, RunSource
 from tasks.trajectory.trainer_state import read_state, says_ended, step_of_steps
-
-LOOK_AGAIN_S = 2.0
-SETTLED_S = 1.0
-"""Seconds without change before a saved state counts: the Trainer removes old checkpoints just after it."""
 
 
 class DirectorySource(RunSource):
@@ -58,12 +55,7 @@ class DirectorySource(RunSource):
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
         """Repeat until every checkpoint is complete and unchanging, or `params.wait` seconds have passed."""
-        deadline = time.monotonic() + params.wait
-        while True:
-            run = _look_twice(params)
-            if not run.left_out or time.monotonic() >= deadline:
-                return run
-            time.sleep(min(LOOK_AGAIN_S, max(deadline - time.monotonic(), 0)))
+        return fetch_patiently(partial(_look_twice, params), params.wait)
 
     def restore(self, address: str) -> Path:
         """Return the directory, whether it exists or not."""
@@ -87,7 +79,7 @@ def _checkpoints_in(address: str) -> list[tuple[int, Path]]:
         raise BadInput(
             "fetch.source",
             f"{address}: no such directory",
-            "name a Trainer's output directory, or an address such as hf://org/name or "
+            "name a Trainer's output directory, or an address such as s3://bucket/run, hf://org/name or "
             "mlflow:/runs/RUN_ID/PATH",
         ) from None
     except OSError as error:
