@@ -87,3 +87,15 @@ def test_without_a_deployment_to_start_the_flow_says_what_makes_one(prefect: Non
     ):
         watch()
     assert Ledger().entries() == []
+
+
+def test_runs_of_a_store_are_looked_at_like_directories(
+    prefect: None, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = f"file://{project}/runs"
+    roots(project, store)
+    with pytest.raises(LorelineError, match=f"{store}/single: nothing to merge"):
+        merge_ended_runs()
+    assert f"{store}/going on: left alone: still training: step 10" in capsys.readouterr().err
+    merge_ended_runs()
+    assert f"{store}/single: was refused" in capsys.readouterr().err
