@@ -5,11 +5,12 @@ import random
 import time
 import uuid
 
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, LorelineError
 from tasks.base.records import Record, Registration
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import STORY, TEXT_LIMIT, AliasChange, lock_location, utc_now
+from tasks.registry.hub_publication import publish_version
 from tasks.registry.promotion import carry_out, mend, reconcile
 from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import (
@@ -52,7 +53,9 @@ def promote_version(params: Params, version: int | None, by: str, why: str, forc
 
     When another one becomes champion meanwhile, it is judged against that one. The former champion becomes
     previous-champion; who, when, why and the evidence become tags of the version. With `force` the verdict
-    may say what it likes: it is recorded, and the tag loreline.forced says so for ever.
+    may say what it likes: it is recorded, and the tag loreline.forced says so for ever. Then it is published
+    on the Hub where register.push_to says so; when that fails, the promotion stands, and the next call
+    publishes.
     Raises Declined when the verdict is not PROMOTE or the DVC push is pending, BadInput when a file changed
     or nothing is known about the version, Contended when others kept moving the champion.
     """
@@ -62,14 +65,16 @@ def promote_version(params: Params, version: int | None, by: str, why: str, forc
         judgement = judge_again(params, version)
         version = judgement.candidate.version  # The challenger may be another by the next attempt.
         if judgement.reigns:
-            return _nothing(judgement.candidate, judgement.sentence)
+            return _published(params.register_, _nothing(judgement.candidate, judgement.sentence))
         _decide(judgement, force)
         try:
-            return _promote(params.register_, judgement, by, why, force)
+            promotion = _promote(params.register_, judgement, by, why, force)
         except Contended:
             if not left:
                 raise
             time.sleep(random.uniform(*PAUSE_S))
+        else:
+            return _published(params.register_, promotion)
     raise AssertionError("the last attempt returns or raises")
 
 
@@ -84,9 +89,10 @@ def promote_if_auto(params: Params, registration: Registration) -> Promotion | N
     client = connect(params.register_)
     with mlflow_errors(client.tracking_uri):
         version = version_of(client, registration.name, registration.version)
-        reason = _held_back(version, aliases(client, registration.name))
-    if reason:
-        return _nothing(version, f"not promoted: {reason}")
+        now = aliases(client, registration.name)
+    if reason := _held_back(version, now):
+        held = _nothing(version, f"not promoted: {reason}")
+        return _published(params.register_, held) if now.get(CHAMPION) == version.version else held
     try:
         return promote_version(params, version.version, by=AUTO, why="the verdict is PROMOTE")
     except Declined as declined:
@@ -148,6 +154,17 @@ def _promote(params: RegisterParams, judgement: Judgement, by: str, why: str, fo
         move = move.model_copy(update=evidence)
         carry_out(client, params.name, move)
     return _told(move, version, f"FORCED, {judgement.sentence}" if move.forced else judgement.sentence)
+
+
+def _published(params: RegisterParams, promotion: Promotion) -> Promotion:
+    """Publish a champion on the Hub where that is wanted, and say so."""
+    if params.push_to is None:
+        return promotion
+    try:
+        told = publish_version(params, params.push_to, promotion.version)
+    except LorelineError as error:
+        raise error.within(f"{promotion.sentence.rstrip('.')}; but it is not published") from None
+    return promotion.model_copy(update={"sentence": f"{promotion.sentence.rstrip('.')}; {told}"})
 
 
 def _decide(judgement: Judgement, force: bool) -> None:

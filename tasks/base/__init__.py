@@ -1,1 +1,1 @@
-"""What every room uses: errors, records, digests, publishing, directories, threads."""
+"""What every room uses: errors, records, digests, publishing, directories, threads, requests to the Hub."""

@@ -12,8 +12,8 @@ def that_matter(params: Params) -> dict[str, Any]:
 
     Left out are: fetch but for its base, because a run counts by what it holds, not by where it lies or how
     long it was waited for; devices and the batch size, which change the last places of a result at most; the
-    registry's address, which differs between hosts and moves; register.promote, version and watch, which say
-    when a merge is made and what happens after its verdict.
+    registry's address, which differs between hosts and moves; register.promote, register.push_to, version and
+    watch, which say when a merge is made and what happens after its verdict.
 
     fetch.base, merge.base and evaluate.include_path are paths and count as they are written: another path may
     hold another base, or other tasks of the same names. Taking two for one would give a wrong verdict, taking
@@ -28,7 +28,7 @@ def that_matter(params: Params) -> dict[str, Any]:
         "select": _given(params.select),
         "merge": _given(params.merge, but={"device"}),
         "evaluate": _given(params.evaluate, but={"batch_size", "device"}),
-        "register": _given(params.register_, but={"tracking_uri", "promote"}),
+        "register": _given(params.register_, but={"tracking_uri", "promote", "push_to"}),
     }
 
 

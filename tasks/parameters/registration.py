@@ -30,3 +30,5 @@ class RegisterParams(Section):
 
     promote: Literal["manual", "auto"] = "manual"
     """auto: a PROMOTE verdict moves the alias champion; manual: only `loreline promote` does."""
+    push_to: Annotated[str | None, Field(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$", max_length=200)] = None
+    """A repository of the Hub, org/name: a promoted merge is published there as a pull request."""

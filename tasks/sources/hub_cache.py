@@ -12,8 +12,8 @@ from urllib.parse import quote
 from tasks.base.digests import sha256_of
 from tasks.base.directories import hub_cache_dir
 from tasks.base.errors import BadInput, Unavailable
+from tasks.base.hub_client import ask, endpoint, offline, patiently
 from tasks.checkpoints.layout import READABLE, is_readable
-from tasks.sources.hub_client import ask, endpoint, offline, patiently
 
 COMMIT_HASH = re.compile(r"[0-9a-f]{40}")
 REF = re.compile(r"(?!.*\.\.)[\w.+=#,-]+(?:/[\w.+=#,-]+)*")

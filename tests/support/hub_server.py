@@ -1,5 +1,6 @@
-"""A Hub on 127.0.0.1 that speaks what huggingface_hub 2.4 asks for downloads, and misbehaves on demand."""
+"""A Hub on 127.0.0.1 that speaks what huggingface_hub 2.4 asks for downloads and pull requests, and misbehaves on demand."""
 
+import base64
 import hashlib
 import json
 import threading
@@ -19,6 +20,8 @@ class Repo:
         self.tags: dict[str, str] = {}
         self.commits: dict[str, Files] = {}
         self.gated = False
+        self.pulls: list[dict[str, Any]] = []
+        """Pull requests: title, status, description and files."""
 
     def commit(self, files: Files, branch: str = "", tag: str = "") -> str:
         """Add a commit and point a branch or tag at it."""
@@ -52,6 +55,8 @@ class Hub(ThreadingHTTPServer):
         """File name → the ETag to claim for it."""
         self.xet: dict[str, str] = {}
         """File name → its hash in Xet storage, for files that are said to lie there."""
+        self.uploaded: dict[str, bytes] = {}
+        """SHA-256 → what was uploaded to the large file storage."""
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
@@ -81,9 +86,83 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.answer()
 
-    def answer(self) -> None:
+    def do_PUT(self) -> None:
+        data = self.body()
+        path = self.noted()
+        self.server.uploaded[path.removeprefix("lfs/")] = data
+        self.send(200, b"", {})
+
+    def do_POST(self) -> None:
+        data, path = self.body(), self.noted()
+        if isinstance(fault := self.fault(f"POST {path}"), int):
+            return self.send(fault, b"", {})
+        if path == "api/validate-yaml":
+            return self.json({"errors": [], "warnings": []})
+        if path.endswith(".git/info/lfs/objects/batch"):
+            oids = [(each["oid"], each["size"]) for each in json.loads(data)["objects"]]
+            return self.json({"objects": [self.upload(oid, size) for oid, size in oids]})
+        parts = path.removeprefix("api/models/").split("/")
+        repo = self.server.repos.get("/".join(parts[:2]))
+        if repo is None:
+            return self.send(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if parts[2] == "preupload":
+            names = [each["path"] for each in json.loads(data)["files"]]
+            modes = [(name, "lfs" if name.endswith(".safetensors") else "regular") for name in names]
+            return self.json(
+                {"files": [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes]}
+            )
+        return self.pull(repo, "/".join(parts[:2]), [json.loads(line) for line in data.splitlines()])
+
+    def upload(self, oid: str, size: int) -> dict[str, Any]:
+        return {"oid": oid, "size": size, "actions": {"upload": {"href": f"{self.server.url}/lfs/{oid}"}}}
+
+    def pull(self, repo: Repo, name: str, lines: list[dict[str, Any]]) -> None:
+        """Open a pull request of a commit, as ?create_pr=1 does."""
+        assert "create_pr=1" in self.path
+        files: Files = {}
+        for value in (line["value"] for line in lines if line["key"] in ("file", "lfsFile")):
+            whole = "content" in value
+            files[value["path"]] = (
+                base64.b64decode(value["content"]) if whole else self.server.uploaded[value["oid"]]
+            )
+        [header] = [line["value"] for line in lines if line["key"] == "header"]
+        title, number = header["summary"], len(repo.pulls) + 1
+        repo.pulls.append(
+            {"title": title, "status": "open", "description": header["description"], "files": files}
+        )
+        url = f"{self.server.url}/{name}"
+        self.json({
+            "commitUrl": f"{url}/commit/{'0' * 40}", "commitOid": "0" * 40, "pullRequestUrl": f"{url}/discussions/{number}",
+        })  # fmt: skip
+
+    def discussions(self, repo: Repo, name: str) -> None:
+        common = {
+            "author": {"name": "me"}, "createdAt": "2026-01-01T00:00:00.000Z", "isPullRequest": True,
+            "repo": {"name": name, "type": "model"},
+        }  # fmt: skip
+        listed = [
+            {"num": number, "title": pull["title"], "status": pull["status"], **common}
+            for number, pull in enumerate(repo.pulls, 1)
+        ]
+        self.json({"discussions": listed, "count": len(listed), "start": 0})
+
+    def body(self) -> bytes:
+        if "chunked" not in self.headers.get("Transfer-Encoding", ""):
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        data = b""
+        while size := int(self.rfile.readline(), 16):
+            data += self.rfile.read(size)
+            self.rfile.readline()
+        self.rfile.readline()
+        return data
+
+    def noted(self) -> str:
         path = unquote(urlsplit(self.path).path).lstrip("/")
         self.server.requests.append((self.command, path, dict(self.headers)))
+        return path
+
+    def answer(self) -> None:
+        path = self.noted()
         fault = self.fault(f"{self.command} {path}")
         if isinstance(fault, int):
             return self.send(fault, b"", {"Retry-After": "0"} if fault == 429 else {})
@@ -93,6 +172,8 @@ class Handler(BaseHTTPRequestHandler):
         repo = self.server.repos.get("/".join(parts[:2]))
         if repo is None:
             return self.send(401, b"", {"X-Error-Code": "RepoNotFound"})
+        if parts[2] == "discussions":
+            return self.discussions(repo, "/".join(parts[:2]))
         if parts[2] == "refs":
             return self.refs(repo)
         commit = repo.resolve("/".join(parts[3:]) if parts[2] == "revision" else parts[3])

@@ -22,6 +22,7 @@ from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
+from tasks.reporting.model_card import model_card
 from tasks.verdict.gate import evaluate_results
 from tests.support.tiny_world import write_world
 
@@ -93,4 +94,5 @@ def _merge(directory: Path, right: int) -> MergeReport:
             tensors={},
         )
         report.write(out / "merge.json")
+        (out / "README.md").write_text(model_card(report))
     return report

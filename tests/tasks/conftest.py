@@ -1,4 +1,4 @@
-"""A store that is ready, and everything that register reads; which models are loaded; adapters on a base."""
+"""A store that is ready, and everything that register reads; which models are loaded; adapters on a base; a Hub."""
 
 import contextlib
 import json
@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from tasks.base.records import (
     Verdict,
 )
 from tasks.parameters.registration import RegisterParams
+from tests.support.hub_checkpoints import environment
+from tests.support.hub_server import Hub
 
 MakeArtifacts = Callable[..., Path]
 
@@ -70,6 +72,27 @@ def store(own_state: Path, empty_store: Path) -> RegisterParams:
     home.mkdir()
     shutil.copyfile(empty_store, home / "mlflow.db")
     return RegisterParams(name="demo")
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Run a Hub named by HF_ENDPOINT, with an empty cache, and short waits between attempts."""
+    from huggingface_hub import constants
+
+    from tasks.base import hub_client
+
+    for key, value in environment(tmp_path).items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub_client, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(hub_client, "RETRIES", 2)
+    server = Hub()
+    monkeypatch.setenv("HF_ENDPOINT", server.url)
+    yield server
+    server.stop()
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from typing import Any
 
 from tasks.base.directories import HUB
 from tasks.base.errors import BadInput
+from tasks.base.hub_client import ask, endpoint, hub_errors, offline, patiently
 from tasks.base.records import digest_of
 from tasks.checkpoints.layout import STATE
 from tasks.checkpoints.names import CHECKPOINTS_GLOB, numbered, step_at_end
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.hub_cache import commit_of, first_few, ref_names, snapshot, wanted
-from tasks.sources.hub_client import ask, endpoint, hub_errors, offline, patiently
 from tasks.sources.readiness import complete_upload
 from tasks.sources.run_status import RunStatus, status_of
 from tasks.sources.source import FetchedCheckpoint, FetchedRun, RunSource

@@ -17,7 +17,7 @@ def test_code_files_follow_imports_and_stop_at_other_stages() -> None:
 def test_a_package_that_is_imported_as_such_counts_with_all_its_files() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in code_files("tasks.fetch_run")}
     assert {path.relative_to(ROOT).as_posix() for path in ROOT.glob("tasks/sources/kinds/*.py")} <= names
-    assert "tasks/sources/hub_client.py" in names  # which only one of them imports
+    assert "tasks/sources/hub_cache.py" in names  # which only one of them imports
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ DO_NOT: dict[str, Any] = {
     "evaluate.device": "cpu",
     "register.tracking_uri": "http://127.0.0.1:5000",
     "register.promote": "auto",
+    "register.push_to": "org/name",
     "version.branch": "others",
     "version.push": True,
     "watch.roots": ["runs/*"],

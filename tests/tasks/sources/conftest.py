@@ -1,4 +1,4 @@
-"""What runs come from in the tests of this room: a Trainer, a Hub, an MLflow server."""
+"""What runs come from in the tests of this room: a Trainer, an MLflow server."""
 
 import shutil
 from collections.abc import Callable, Iterator
@@ -9,31 +9,8 @@ import pytest
 import torch
 
 from tasks.parameters.registration import RegisterParams
-from tests.support.hub_checkpoints import environment
-from tests.support.hub_server import Hub
 from tests.support.servers import mlflow_server
 from tests.support.tiny import write_checkpoint
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """Run a Hub named by HF_ENDPOINT, with an empty cache, and short waits between attempts."""
-    from huggingface_hub import constants
-
-    from tasks.sources import hub_client
-
-    for key, value in environment(tmp_path).items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub_client, "FIRST_WAIT", 0.01)
-    monkeypatch.setattr(hub_client, "RETRIES", 2)
-    server = Hub()
-    monkeypatch.setenv("HF_ENDPOINT", server.url)
-    yield server
-    server.stop()
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save
 
+from tasks.base import hub_client
 from tasks.base.errors import BadInput, Unavailable
 from tasks.parameters.registration import RegisterParams
-from tasks.sources import hub_client
 from tasks.sources.addresses import observe
 from tasks.sources.run_status import RunStatus
 from tests.support.ended_runs import HOUR, RECORDED_FILES

@@ -100,7 +100,7 @@ def _translate(where: str, error: BaseException) -> LorelineError:
         case hub.RevisionNotFoundError():
             return BadInput(where, "no such branch, tag or commit", "check it on the repository's page")
         case hub.HfHubHTTPError(response=response) if response.status_code in (401, 403):
-            return BadInput(where, "access is refused", "set HF_TOKEN to a token that may read it")
+            return BadInput(where, "access is refused", "set HF_TOKEN to a token that may do this")
         case hub.HfHubHTTPError(response=response):
             return Unavailable(where, f"the Hub answers HTTP {response.status_code}", "try again later")
         case httpx2.TransportError():

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from tasks.base import hub_client
 from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.sources import hub_client
 from tests.support.hub_checkpoints import REPO, checkpoint, download, environment, value_of
 from tests.support.hub_server import Hub
 
