@@ -26,7 +26,7 @@ _ADDRESS = re.compile(
 LONGEST_NAME = 255
 """Bytes of a file's name on this machine."""
 VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5", "crc32c", "Digest")
-"""Where stores tell which version of an object it is, in what fsspec tells of it."""
+"""Where stores tell the version of an object, in what fsspec tells of it: the first that is there counts."""
 TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "modified", "mtime", "created")
 
 
@@ -132,7 +132,7 @@ def _described(store: "AbstractFileSystem", name: str, info: dict[str, Any]) -> 
         info = {**info, **store.info(path)}
     if info.get("size") is None:
         raise BadInput(path, "its store does not tell its size", "copy the run to another store")
-    told = [str(info[key]).strip('"') for key in VERSIONS if info.get(key)]
+    told = next((str(info[key]) for key in VERSIONS if info.get(key)), None)
     modified = next((_seconds(info[key]) for key in TIMES if info.get(key)), None)
     return StoredObject(name, path, info["size"], digest_of([info["size"], told or modified]), modified)
 

@@ -67,7 +67,7 @@ class ObjectStoreSource(RunSource):
         digest = digest_of([(one.name, [(each.name, each.version) for each in one.files]) for one in seen])
         state = _state(run, seen[-1])
         times = [each.modified for one in seen for each in one.files if each.modified is not None]
-        age = time.time() - max(times, default=0.0)
+        age = max(time.time() - max(times, default=0.0), 0.0)  # the store's clock may be ahead
         doubt = _doubt(seen, state, age)
         place = doubt or step_of_steps(state)
         said = not doubt and says_ended(state)
@@ -85,11 +85,14 @@ class ObjectStoreSource(RunSource):
         """Return the cached directory of a checkpoint, downloaded again where it is not there any more."""
         place, _, name = address.rpartition("/")
         run = _open_run(place)
-        if not (run.cached / name).is_dir():
-            with run.locked(), suppress(NotReady):
-                step, _ = next(iter(numbered([name])), (0, ""))
-                _bring(run, run.look_at(step, name), Arrivals(run.address, 0))
-        return run.cached / name
+        for step, _ in numbered([name]):
+            if not (run.cached / name).is_dir():
+                with run.locked(), suppress(NotReady):
+                    _bring(run, run.look_at(step, name), Arrivals(run.address, 0))
+            return run.cached / name
+        raise BadInput(
+            "checkpoint source", "names no checkpoint-N folder", "write s3://bucket/run/checkpoint-N"
+        )
 
     def runs_in(self, root: str, project: Path, registry: RegisterParams) -> Iterator[str]:
         """List the folders directly below a root that hold a checkpoint-N; one that does is a run itself."""

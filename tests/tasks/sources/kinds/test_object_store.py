@@ -18,9 +18,14 @@ from fsspec.registry import _registry
 from safetensors.torch import save_file
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.doctor.parameters import check_source
+from tasks.doctor.training_runs import local_runs
 from tasks.fetch_run import fetch_run
+from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
+from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
+from tasks.parameters.watch import WatchParams
 from tasks.sources import object_cache
 from tasks.sources.addresses import normal_address, observe, sources_in
 from tasks.sources.kinds import object_store
@@ -104,6 +109,12 @@ def test_what_is_staged_no_more_is_brought_again(s3: S3, bucket: str, output: Pa
         shutil.rmtree(tmp_path / lost, ignore_errors=True)
     shutil.rmtree(ObjectStoreSource().restore(run.checkpoints[1].source))
     assert value_of(staged(run.checkpoints[1], tmp_path / "artifacts")) == 100.0
+
+
+@pytest.mark.parametrize("name", ["..", "other", "checkpoint-20/..", "checkpoint-"])
+def test_only_a_checkpoint_is_brought_again(name: str) -> None:
+    with pytest.raises(BadInput, match="write s3://bucket/run"):
+        ObjectStoreSource().restore(f"memory://mine/{name}")
 
 
 def test_a_sharded_run_and_one_of_adapters(s3: S3, bucket: str, tmp_path: Path) -> None:
@@ -316,6 +327,15 @@ def test_a_root_holds_the_runs_below_it(s3: S3, bucket: str, output: Path, tmp_p
         BadInput, match=f"s3://{bucket}/nowhere: there is nothing; check the bucket and the path"
     ):
         sources_in([f"s3://{bucket}/nowhere"], tmp_path, REGISTRY)
+
+
+def test_the_doctor_does_not_ask_a_store(tmp_path: Path) -> None:
+    params = Params(
+        fetch=FetchParams(source="s3://bucket/run"), watch=WatchParams(roots=("s3://bucket/runs",)),
+        evaluate=EvaluateParams(tasks=("t",), primary="t/nll"),
+    )  # fmt: skip
+    assert check_source(params)[0].found == "s3://bucket/run (not asked)"
+    assert local_runs(params, tmp_path) == {}
 
 
 # --- names that are no files ------------------------------------------------------------------------
