@@ -16,6 +16,7 @@ import urllib.request
 import uuid
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 EVENT = "loreline.training.ended"
@@ -28,20 +29,34 @@ def announce(run: str, name: str) -> str:
 
     The text quotes no address, header or exception, which may hold passwords.
     """
+    why = _post([_event(run, name)])
+    return _not_announced(why) if why else "announced"
+
+
+def server_problem(patience: float = 10.0) -> str | None:
+    """Return why no announcement would arrive now, as one of no events shows; None where it would.
+
+    `patience` is in seconds for each wait on the network. The text quotes as little as that of `announce`.
+    """
+    return _post([], patience)
+
+
+def _post(events: list[dict[str, Any]], patience: float | None = None) -> str | None:
+    """Send events; return why they did not arrive, None when they did."""
     if not (url := os.environ.get(URL, "").strip()):
-        return _not_announced(NO_SERVER)
+        return NO_SERVER
     try:
-        with _opener().open(_request(urlsplit(url), run, name)) as answer:
+        with _opener().open(_request(urlsplit(url), events), timeout=patience) as answer:
             answer.read()
     except urllib.error.HTTPError as error:
-        return _not_announced(f"the server answers {error.code}; {_advice(error.code)}")
+        return f"the server answers {error.code}; {_advice(error.code)}"
     except OSError as error:  # URLError, too
         cause = getattr(error, "reason", error)
         reason = getattr(cause, "strerror", None) or type(cause).__name__
-        return _not_announced(f"{reason}; can the server of {URL} be reached from here?")
+        return f"{reason}; can the server of {URL} be reached from here?"
     except Exception as error:
-        return _not_announced(f"{type(error).__name__}; check {URL} and what is set beside it")
-    return "announced"
+        return f"{type(error).__name__}; check {URL} and what is set beside it"
+    return None
 
 
 def announce_log() -> Path:
@@ -51,19 +66,22 @@ def announce_log() -> Path:
     return (chosen if chosen.is_absolute() else usual.expanduser()) / "loreline" / "announce.log"
 
 
-def _request(url: SplitResult, run: str, name: str) -> urllib.request.Request:
-    event = {
+def _event(run: str, name: str) -> dict[str, Any]:
+    return {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now().astimezone().isoformat(),
         "event": EVENT,
         "resource": {"prefect.resource.id": f"loreline.run.{run}", "prefect.resource.name": name},
         "payload": {"run": run, "name": name},
     }
+
+
+def _request(url: SplitResult, events: list[dict[str, Any]]) -> urllib.request.Request:
     headers = {"Content-Type": "application/json", "User-Agent": "loreline"}  # urllib's own is often refused
     if authorization := _authorization(url):
         headers["Authorization"] = authorization
     bare = url._replace(netloc=url.netloc.rpartition("@")[2], path=f"{url.path.rstrip('/')}/events")
-    return urllib.request.Request(bare.geturl(), json.dumps([event]).encode(), headers)
+    return urllib.request.Request(bare.geturl(), json.dumps(events).encode(), headers)
 
 
 def _authorization(url: SplitResult) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from loreline.announce import EVENT, announce, announce_log
+from loreline.announce import EVENT, announce, announce_log, server_problem
 from tasks.base.directories import cache_dir
 from tests.support.announcements import Recorder
 
@@ -146,3 +146,22 @@ def test_a_name_that_is_no_text_leaves_a_line_all_the_same(environment: Set, tmp
         environment(PREFECT_API_URL=server.url, XDG_CACHE_HOME=str(tmp_path))
         subprocess.run(command, check=True)
     assert "/data/\\udcff: not announced" in (tmp_path / "loreline" / "announce.log").read_text()
+
+
+@pytest.mark.parametrize(("status", "found"), [(204, None), (401, "the server answers 401; set PREFECT_API")])
+def test_what_would_become_of_an_announcement_is_known_beforehand(
+    environment: Set, status: int, found: str | None
+) -> None:
+    with Recorder(status).running() as server:
+        environment(PREFECT_API_URL=server.url, PREFECT_API_KEY=SECRET)
+        why = server_problem()
+    assert why is None if found is None else (why or "").startswith(found)
+    assert server.posted[0].headers["Authorization"] == f"Bearer {SECRET}"
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for_for_long(environment: Set) -> None:
+    with Recorder(delay=3).running() as server:
+        environment(PREFECT_API_URL=server.url)
+        assert (server_problem(patience=0.2) or "").endswith(
+            "can the server of PREFECT_API_URL be reached from here?"
+        )

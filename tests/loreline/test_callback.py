@@ -107,6 +107,49 @@ def test_the_training_s_own_log_warns_when_no_server_is_set(
     assert "PREFECT_API_URL is not set" in record.message
 
 
+def begin_training(run: Path, first: bool = True) -> float:
+    """Call the callback as the Trainer does; return the seconds that it took."""
+    start = time.monotonic()
+    state = TrainerState(is_world_process_zero=first)
+    MergeAfterTraining().on_train_begin(TrainingArguments(str(run), use_cpu=True), state, TrainerControl())
+    return time.monotonic() - start
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        (None, "PREFECT_API_URL is not set in the environment of the training (a Prefect profile is not read)"),
+        ("http://user:opensesame@127.0.0.1:1/api", "Connection refused; can the server of PREFECT_API_URL be reached from here?"),
+    ],
+)  # fmt: skip
+def test_one_line_says_at_the_start_that_the_end_cannot_be_announced(
+    url: str | None, why: str, no_server: None, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    if url:
+        monkeypatch.setenv("PREFECT_API_URL", url)
+    begin_training(run, first=False)
+    begin_training(run)
+    until(lambda: bool(caplog.records), 30)
+    (record,) = caplog.records
+    said = f"{run}: its end cannot be announced now, the watcher will find the run: {why}"
+    assert (record.levelname, record.message) == ("WARNING", said)
+
+
+def test_nothing_is_said_at_the_start_where_the_server_takes_an_announcement_of_nothing(
+    no_server: None, run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Recorder().running() as server:
+        monkeypatch.setenv("PREFECT_API_URL", server.url)
+        begin_training(run)
+        until(lambda: bool(server.posted), 30)
+    assert [(posted.target, posted.events) for posted in server.posted] == [("/api/events", [])]
+    assert not caplog.records
+
+
+def test_a_server_that_never_answers_does_not_hold_the_start_up(black_hole: socket.socket, run: Path) -> None:
+    assert begin_training(run) < 1
+
+
 def test_nothing_is_left_to_reap_in_the_training_process(no_server: None, run: Path) -> None:
     before = psutil.Process().children()
     for _ in range(3):
