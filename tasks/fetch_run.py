@@ -7,7 +7,7 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import MergeReport, Registration, TrainingRun
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams
@@ -53,6 +53,12 @@ def fetch_run(
             f"{params.source}: no usable checkpoint ({reasons})",
             "wait until one is whole, or raise fetch.wait",
         )
+    if params.means and not found.means:
+        raise BadInput(
+            "fetch.means",
+            f"{params.source}: no means over its steps were kept",
+            "train with MergeAfterTraining(keep=5, mean=True), or unset it",
+        )
     base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
     run = TrainingRun(
         name=source.run_name(params.source),
@@ -60,13 +66,14 @@ def fetch_run(
         checkpoints=tuple(stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints),
         left_out=tuple(found.left_out),
         rates=rates_of(found.checkpoints),
+        means=tuple(stage_checkpoint(mean, artifacts, None) for mean in found.means),
     )
     status = source.observe(params.source, quiet_for, registry)
     if not status.ended:
         log.warning("%s: %s; the merge is of the checkpoints so far", params.source, status.reason)
     with publishing(published, made_from) as scratch:
         run.write(scratch / "run.json")
-    prune_staged(artifacts, run.checkpoints)
+    prune_staged(artifacts, [*run.checkpoints, *run.means])
     return run
 
 

@@ -157,7 +157,10 @@ def _chosen(artifacts: Path) -> tuple[Checkpoint, ...]:
 
 
 def _resolved(params: MergeParams, chosen: Sequence[Checkpoint]) -> MergeParams:
-    """Name the adapters' own base where they become a full model."""
+    """Name the adapters' own base where they become a full model, and weigh means by their steps."""
+    counts = tuple(float(checkpoint.averaged) for checkpoint in chosen)
+    if params.method == "average" and params.weights == "uniform" and len(set(counts)) > 1:
+        return params.model_copy(update={"weights": counts})
     base = chosen[-1].base
     if not params.full or params.base or base is None:
         return params

@@ -42,9 +42,9 @@ def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -
 
 def _write_trajectory(path: Path, run: TrainingRun, selection: Selection) -> None:
     """Write one row per checkpoint: step, the selection metric, whether it is merged."""
-    taken = {checkpoint.name for checkpoint in selection.chosen}
+    taken = {checkpoint.step for checkpoint in selection.chosen}
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["step", selection.metric, "selected"])
         for c in run.checkpoints:
-            rows.writerow([c.step, c.metrics.get(selection.metric, ""), int(c.name in taken)])
+            rows.writerow([c.step, c.metrics.get(selection.metric, ""), int(c.step in taken)])

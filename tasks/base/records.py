@@ -102,6 +102,14 @@ def _absent(base: AdapterBase | None) -> bool:
     return base is None
 
 
+def _is_empty(several: tuple[Any, ...]) -> bool:
+    return not several
+
+
+def _is_one(count: int) -> bool:
+    return count == 1
+
+
 class Checkpoint(Record):
     """One saved state of a training run, as it was when it was fetched."""
 
@@ -115,6 +123,8 @@ class Checkpoint(Record):
     files: tuple[FileDigest, ...]
     base: AdapterBase | None = Field(default=None, exclude_if=_absent)
     """The model that it is an adapter of; None for a whole model."""
+    averaged: int = Field(default=1, exclude_if=_is_one)
+    """Steps whose weights' mean it is; 1 for the weights of its own step."""
 
     @property
     def digest(self) -> str:
@@ -138,11 +148,13 @@ class TrainingRun(Record):
     left_out: tuple[LeftOut, ...]
     rates: tuple[tuple[int, float], ...] = ()
     """The learning rates that its newest checkpoint's log has, by step; none where they were not logged."""
+    means: tuple[Checkpoint, ...] = Field(default=(), exclude_if=_is_empty)
+    """Means over the steps up to each checkpoint, merged in its place; empty unless asked for."""
 
     @property
     def digest(self) -> str:
-        """Identity of the run: that of its checkpoints."""
-        return digest_of([(checkpoint.step, checkpoint.digest) for checkpoint in self.checkpoints])
+        """Identity of the run: that of its checkpoints, and of the means that are merged."""
+        return digest_of([(one.step, one.digest) for one in (*self.checkpoints, *self.means)])
 
 
 class RunPlan(Record):

@@ -15,7 +15,9 @@ INDEX = "model.safetensors.index.json"
 CONFIG = "config.json"
 ADAPTER_WEIGHTS, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 STATE = "trainer_state.json"
-LORELINE_FILES = ("merge.json", "manifest.json")
+MEAN = "mean.json"
+"""Beside the weights of a mean that the callback kept: the steps that it is of."""
+LORELINE_FILES = ("merge.json", "manifest.json", MEAN)
 SIDE_FILES = ("*.json", "*.txt", "*.model", "*.jinja")
 READABLE = ("*.safetensors", *SIDE_FILES)
 """Names of the files that are read from a checkpoint: no pickles, no code."""

@@ -16,12 +16,6 @@ def numbered(names: Iterable[str]) -> list[tuple[int, str]]:
     return sorted((int(match[1]), match[0]) for match in matches if match)
 
 
-def numbered_checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """List a Trainer's checkpoint-N directories by step; raises OSError when `run` cannot be listed."""
-    found = numbered(path.name for path in run.iterdir())
-    return [(step, run / name) for step, name in found if (run / name).is_dir()]
-
-
 def step_at_end(name: str) -> int | None:
     """Return the number that a name ends in, as that of the branch step1000; None without one."""
     match = re.search(r"[0-9]+$", name)

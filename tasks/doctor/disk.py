@@ -9,7 +9,7 @@ from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
 from tasks.base.model_files import address_directory
 from tasks.checkpoints.layout import is_adapter, wanted_files
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
 from tasks.doctor.versioning import COUNT_S, cache_directory, nearest, size_of, writable

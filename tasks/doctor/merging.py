@@ -5,7 +5,7 @@ from pathlib import Path
 from tasks.base.errors import BadInput
 from tasks.base.model_files import address_directory
 from tasks.checkpoints.models import open_models
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.checkpoints.weights import open_weights
 from tasks.doctor.finding import Finding
 from tasks.doctor.training_runs import RUNS_SHOWN, local_runs

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.finding import Finding
 from tasks.parameters.params import Params
 from tasks.sources.addresses import source_of

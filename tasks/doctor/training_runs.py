@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.finding import Finding
 from tasks.parameters.params import Params
 from tasks.parameters.selection import SelectParams

@@ -10,10 +10,10 @@ from tasks.parameters.section import Section
 def that_matter(params: Params) -> dict[str, Any]:
     """Return the parameters that decide the merge and its verdict, plain.
 
-    Left out are: fetch but for its base, because a run counts by what it holds, not by where it lies or how
-    long it was waited for; devices and the batch size, which change the last places of a result at most; the
-    registry's address, which differs between hosts and moves; register.promote, register.push_to, version and
-    watch, which say when a merge is made and what happens after its verdict.
+    Left out are: fetch but for base and means, because a run counts by what it holds, not by where it lies or
+    how long it was waited for; devices and the batch size, which change the last places of a result at most;
+    the registry's address, which differs between hosts and moves; register.promote, register.push_to, version
+    and watch, which say when a merge is made and what happens after its verdict.
 
     fetch.base, merge.base and evaluate.include_path are paths and count as they are written: another path may
     hold another base, or other tasks of the same names. Taking two for one would give a wrong verdict, taking
@@ -23,8 +23,8 @@ def that_matter(params: Params) -> dict[str, Any]:
     Defaults are left out, so that a release which adds a parameter or improves one does not merge every run
     again either.
     """
-    fetch = {"fetch": {"base": params.fetch.base}} if params.fetch.base else {}
-    return fetch | {
+    fetch = params.fetch.model_dump(mode="json", include={"base", "means"}, exclude_defaults=True)
+    return ({"fetch": fetch} if fetch else {}) | {
         "select": _given(params.select),
         "merge": _given(params.merge, but={"device"}),
         "evaluate": _given(params.evaluate, but={"batch_size", "device"}),

@@ -17,6 +17,9 @@ class FetchParams(Section):
     base: str | None = None
     """Of a run of adapters: the model that they are made for, a directory or a repository in the Hub's cache
     (org/name or org/name@revision); unset: the one that adapter_config.json names."""
+    means: bool = False
+    """Merge, in place of each checkpoint, the mean of the weights over all steps since the one before, which
+    MergeAfterTraining(keep=5, mean=True) kept in training; the merge is judged against the checkpoints."""
     wait: Annotated[float, Field(ge=0)] = 0.0
     """Seconds to wait for checkpoints that are still being written before leaving them out."""
     settle: Annotated[float, Field(ge=0)] = 1.0

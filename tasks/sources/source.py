@@ -1,7 +1,7 @@
 """The protocol of sources: what each kind of place for training runs implements, one class in `kinds`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -21,6 +21,8 @@ class FetchedCheckpoint(NamedTuple):
     """Directory of its files, at their source or in a cache; they are only read."""
     address: str
     """Address from which `RunSource.restore` brings the same bytes again."""
+    averaged: int = 1
+    """Steps whose weights' mean it is; 1 for the weights of its own step."""
 
 
 class FetchedRun(NamedTuple):
@@ -30,6 +32,8 @@ class FetchedRun(NamedTuple):
     """By step."""
     left_out: list[LeftOut]
     """Those that cannot be used, and why."""
+    means: Sequence[FetchedCheckpoint] = ()
+    """Means over the steps up to each, by step, where `fetch.means` asks for them."""
 
 
 class RunSource(ABC):

@@ -36,6 +36,7 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
             metrics=logged_metrics(linked, found.step),
             files=file_digests(linked, linked.iterdir()),
             base=base,
+            averaged=found.averaged,
         )
         directory = _place(checkpoint, artifacts)
         shutil.rmtree(directory, ignore_errors=True)

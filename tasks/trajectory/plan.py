@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.base.records import RunPlan
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.decay_weights import decay_weights
 from tasks.trajectory.learning_rate import Rate, RateSchedule, logged_rates, schedule_of

@@ -12,10 +12,15 @@ from tasks.trajectory.plan import plan_run
 def choose(params: SelectParams, run: TrainingRun) -> Selection:
     """Apply the rule to a run; pure."""
     distinct, left_out = _distinct(run.checkpoints)
-    chosen = _RULES[params.rule](params, distinct)
+    means = {mean.step: mean for mean in run.means}
+    if means:
+        lone = [c for c in distinct if c.step not in means]
+        left_out += [LeftOut(name=c.name, reason="no mean of the steps before it was kept") for c in lone]
+    able = [c for c in distinct if c.step in means] if means else distinct
+    chosen = _RULES[params.rule](params, able)
     taken = {checkpoint.name for checkpoint in chosen}
     reason = _reason(params)
-    left_out += [LeftOut(name=c.name, reason=reason) for c in distinct if c.name not in taken]
+    left_out += [LeftOut(name=c.name, reason=reason) for c in able if c.name not in taken]
     if len(chosen) < 2:
         others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
         raise BadInput(
@@ -27,7 +32,7 @@ def choose(params: SelectParams, run: TrainingRun) -> Selection:
     return Selection(
         run=run.name,
         rule=f"{params.rule}: {_rule_text(params)}",
-        chosen=tuple(chosen),
+        chosen=tuple(means.get(c.step, c) for c in chosen),
         left_out=(*run.left_out, *left_out),
         best=best_by(params, distinct),
         last=distinct[-1],

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from tasks.base.errors import BadInput
 from tasks.base.records import LeftOut, digest_of
 from tasks.checkpoints.layout import STATE, wanted_files
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import kept_means, numbered_checkpoints, place_in
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.readiness import SETTLED_S, NotReady, check_ready, fetch_patiently, file_snapshot
@@ -55,11 +55,12 @@ class DirectorySource(RunSource):
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
         """Repeat until every checkpoint is complete and unchanging, or `params.wait` seconds have passed."""
-        return fetch_patiently(partial(_look_twice, params), params.wait)
+        run = fetch_patiently(partial(_look_twice, params), params.wait)
+        return run._replace(means=_means(params.source)) if params.means else run
 
     def restore(self, address: str) -> Path:
-        """Return the directory, whether it exists or not."""
-        return Path(address)
+        """Return the directory, or where the callback kept it, whether it exists or not."""
+        return place_in(Path(address).parent, Path(address).name)
 
     def runs_in(self, root: str, project: Path, registry: RegisterParams) -> Iterator[str]:
         """List the directories of a glob that hold a checkpoint; without wildcards it has to be there."""
@@ -116,6 +117,14 @@ def _look_twice(params: FetchParams) -> FetchedRun:
         except NotReady as reason:
             run.left_out.append(LeftOut(name=checkpoint.name, reason=str(reason)))
     return run
+
+
+def _means(source: str) -> list[FetchedCheckpoint]:
+    """Return the means that the callback kept of a run; they appear whole, and are checked as models are."""
+    return [
+        FetchedCheckpoint(step, path.name, path, f"{source.rstrip('/')}/{path.name}", count)
+        for step, count, path in kept_means(Path(source))
+    ]
 
 
 class _Seen(NamedTuple):

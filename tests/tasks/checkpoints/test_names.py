@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tasks.checkpoints.names import CHECKPOINTS_GLOB, numbered, numbered_checkpoints, step_at_end, step_of
+from tasks.checkpoints.names import CHECKPOINTS_GLOB, numbered, step_at_end, step_of
+from tasks.checkpoints.run_directory import numbered_checkpoints
 
 
 def test_checkpoints_are_ordered_by_number(make_checkpoint: Callable[..., Path], tmp_path: Path) -> None:

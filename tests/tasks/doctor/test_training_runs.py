@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.training_runs import check_training_runs, judge_run, saved_steps
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams

@@ -15,6 +15,7 @@ GOOD: dict[str, Any] = {
 }
 DECIDE: dict[str, Any] = {
     "fetch.base": "models/base",
+    "fetch.means": True,
     "select.rule": "spaced",
     "select.k": 3,
     "select.metric": "eval_accuracy",
