@@ -41,7 +41,7 @@ def place_in(run: Path, name: str) -> Path:
 def _kept_beside(run: Path) -> Path:
     """Return where `loreline.keeping` keeps the checkpoints of an output directory."""
     run = run.resolve()
-    return run.with_name(f".{run.name}.kept")
+    return run.parent / f".{run.name}.kept"
 
 
 def _numbered_in(directory: Path) -> dict[int, Path]:

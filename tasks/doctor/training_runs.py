@@ -60,7 +60,11 @@ def judge_run(
     if len(saved) > len(steps):
         are = "checkpoint is" if len(steps) == 1 else "checkpoints are"
         text = f"{len(steps)} {are} left of about {len(saved)} that were saved; {select.rule} merges {wanted}"
-        remedy = f"in TrainingArguments set save_total_limit={max(wanted, 2)} or more, or leave it out"
+        enough = max(wanted, 2)
+        remedy = (
+            f"in TrainingArguments set save_total_limit={enough} or more, or leave it out, or keep them with "
+            f"MergeAfterTraining(keep={enough})"
+        )
         return Finding("Training runs", source, text, "problem" if len(steps) < 2 else "warning", remedy)
     if len(steps) == 1:
         text = "1 checkpoint is left, and a merge needs two"

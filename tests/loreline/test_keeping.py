@@ -115,6 +115,17 @@ def test_where_links_cannot_be_made_each_checkpoint_is_one_line_and_training_end
     assert names(where) == []
 
 
+def test_where_no_directory_can_be_made_there_is_one_line_a_save(
+    run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept_directory(run).touch()
+    train(run, [MergeAfterTraining(keep=5)], max_steps=3)
+    assert [record.message for record in caplog.records if "kept" in record.message] == [
+        f"{run / 'checkpoint-3'}: not kept in {kept_directory(run)}: [Errno {errno.ENOTDIR}] Not a directory: "
+        f"'{kept_directory(run) / '.checkpoint-3.making'}'"
+    ]
+
+
 def test_a_checkpoint_of_pickles_is_said_not_to_be_kept(run: Path) -> None:
     (run / "checkpoint-3").mkdir(parents=True)
     (run / "checkpoint-3" / "pytorch_model.bin").touch()

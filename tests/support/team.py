@@ -69,16 +69,16 @@ class Team:
         self.serving.wait()
         self.serving = None
 
-    def train(self, name: str, seed: int = 0) -> "subprocess.Popen[str]":
+    def train(self, name: str, seed: int | str = 0, script: str = "small_run.py") -> "subprocess.Popen[str]":
         """Start a small training run with the callback in it; it prints the second in which it ended."""
-        script = [
+        command = [
             sys.executable,
-            str(HERE / "small_run.py"),
+            str(HERE / script),
             str(self.project.root / "runs" / name),
             str(seed),
         ]
         env = self.project.env | {"PYTHONPATH": f"{self.project.root}:{HERE.parents[1]}"}
-        return subprocess.Popen(script, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
     def announce(self, name: str) -> None:
         """Send the event that the callback sends."""

@@ -101,3 +101,16 @@ def test_a_run_without_means_says_how_to_get_them(run: Path, tmp_path: Path) -> 
             fetch_run(FetchParams(source=str(run), settle=0, means=True), tmp_path)
     finally:
         aside.rename(kept)
+
+
+def test_a_checkpoint_without_a_mean_is_left_out_and_says_why(run: Path, tmp_path: Path) -> None:
+    lost = kept_directory(run) / "mean-9"
+    aside = lost.rename(lost.with_name("aside"))
+    try:
+        selection, _ = merged(run, tmp_path, means=True)
+    finally:
+        aside.rename(lost)
+    assert [one.step for one in selection.chosen] == [6, 12, 15, 17]
+    assert [(left.name, left.reason) for left in selection.left_out] == [
+        ("checkpoint-9", "no mean of the steps before it was kept")
+    ]
