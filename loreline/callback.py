@@ -96,22 +96,21 @@ class MergeAfterTraining(TrainerCallback):
         """Keep the checkpoint that was saved, and the mean up to it; remove older ones."""
         if not self._keep or not state.is_world_process_zero:
             return
-        with _logging_failure(f"{args.output_dir}: nothing is kept at step {state.global_step}"):
-            run = Path(args.output_dir or ".").absolute()
-            self._keep_step(run / f"checkpoint-{state.global_step}", kept_directory(run), model)
-            self._made.add(state.global_step)
-            prune(kept_directory(run), self._keep, self._resumed_at, self._made)
+        with _logging_failure(f"{args.output_dir}: checkpoint-{state.global_step} is not kept"):
+            self._keep_step(Path(args.output_dir or ".").absolute(), state.global_step, model)
+        if self._mean:
+            self._mean.reset()
 
-    def _keep_step(self, checkpoint: Path, kept: Path, model: Any) -> None:
-        """Keep a checkpoint and the mean up to it, either of them without the other if need be."""
-        with _logging_failure(f"{checkpoint}: not kept in {kept}"):
-            link_checkpoint(checkpoint, kept)
+    def _keep_step(self, run: Path, step: int, model: Any) -> None:
+        checkpoint, kept = run / f"checkpoint-{step}", kept_directory(run)
+        link_checkpoint(checkpoint, kept)
+        self._made.add(step)
         if self._mean and self._mean.count:
-            failure = _logging_failure(f"{checkpoint}: the mean up to it is not kept in {kept}")
-            with failure, making(kept / checkpoint.name.replace("checkpoint", "mean")) as scratch:
+            failure = _logging_failure(f"{run}: the mean of the weights up to checkpoint-{step} is not kept")
+            with failure, making(kept / f"mean-{step}") as scratch:
                 self._mean.save(model, scratch)
                 copy_beside(checkpoint, scratch)
-            self._mean.reset()
+        prune(kept, self._keep, self._resumed_at, self._made)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

@@ -64,8 +64,6 @@ def prune(kept: Path, newest: int, resumed_at: int, made: Set[int]) -> None:
     What is later than `resumed_at` and not `made` since is of one: of an earlier training in the same output
     directory, or of steps that were trained again.
     """
-    if not kept.is_dir():  # nothing could be kept, which was said
-        return
     there = {path: int(match[1]) for path in kept.iterdir() if (match := KEPT.fullmatch(path.name))}
     ours = sorted({step for step in there.values() if step <= resumed_at or step in made})
     for path, step in there.items():

@@ -32,7 +32,7 @@ class RunningMean:
             mean.lerp_(parameter.detach().to(mean.device).float(), 1 / self.count)
 
     def save(self, model: Any, directory: Path) -> None:
-        """Write the mean as a model directory, in the model's own dtypes, and begin anew.
+        """Write the mean as a model directory, in the model's own dtypes.
 
         What is not trained is as the model has it now.
         """
@@ -42,10 +42,9 @@ class RunningMean:
         model.save_pretrained(directory, state_dict=state)
         steps = {"by": "loreline", "first": self.first, "last": self.last, "count": self.count}
         (directory / MEAN_FILE).write_text(json.dumps(steps))
-        self.reset()
 
     def reset(self) -> None:
-        """Forget the steps so far; the memory is kept."""
+        """Begin anew, in the same memory."""
         self.count = 0
 
     def _start(self, model: Any) -> list[tuple[Any, Any]]:

@@ -1,8 +1,8 @@
 """What `MergeAfterTraining(keep=..., mean=True)` costs: `python -m tests.benchmarks.mean_cost [BATCH] [TOKENS] [DEVICE]`.
 
 The real Trainer on a Llama of SmolLM2's 135 M parameters with random weights, in float32. In every step the callback's
-part is timed, and the step without it; the second save is timed beside the Trainer's own. Medians; the first step of
-each interval, which takes memory, is left out.
+part is timed, and the step without it; the last save beside the Trainer's own. Medians, also of the seconds of CPU,
+which other work on the machine disturbs less; the first step of each interval, which takes memory, is left out.
 """
 
 import statistics
@@ -10,26 +10,43 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainingArguments
 
 from loreline import MergeAfterTraining
 
-STEPS, EVERY = 12, 6
+STEPS, EVERY = 6, 3
+
+
+class Moment(NamedTuple):
+    """A time, or the time between two: in seconds of the clock and of the CPU."""
+
+    clock: float
+    cpu: float
+
+    def __sub__(self, earlier: "Moment") -> "Moment":
+        """Return the time between."""
+        return Moment(self.clock - earlier.clock, self.cpu - earlier.cpu)
+
+
+def now() -> Moment:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return Moment(time.perf_counter(), time.process_time())
 
 
 class Timed(MergeAfterTraining):
-    """The callback, with the seconds that each of its parts and each step took."""
+    """The callback, with what each of its parts and each step took."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self.added: list[float] = []
-        self.steps: list[float] = []
-        self.saved: list[float] = []
-        self.trainer_saved: list[float] = []
-        self._began = 0.0
+        self.added: list[Moment] = []
+        self.steps: list[Moment] = []
+        self.saved: list[Moment] = []
+        self.trainer_saved: list[Moment] = []
+        self._began = now()
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         self._began = now()
@@ -48,12 +65,6 @@ class Timed(MergeAfterTraining):
         self.saved.append(now() - before)
 
 
-def now() -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def measure(batch: int, tokens: int, device: str, where: Any) -> str:
     config = LlamaConfig(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=30, num_attention_heads=9,
@@ -69,15 +80,20 @@ def measure(batch: int, tokens: int, device: str, where: Any) -> str:
         timed = Timed(keep=1, mean=where)
         Trainer(LlamaForCausalLM(config), arguments, train_dataset=rows, callbacks=[timed]).train()
     later = [step for step in range(STEPS) if step % EVERY]
-    step = statistics.median(timed.steps[each] for each in later)
-    added = statistics.median(timed.added[each] for each in later)
+    step = median([timed.steps[each] for each in later])
+    added = median([timed.added[each] for each in later])
     return (
-        f"{device}, mean={where!r}, {batch} x {tokens} tokens: step {step:.3f} s, mean {added * 1e3:.1f} ms "
-        f"({added / step:.2%}); save by the Trainer {timed.trainer_saved[-1]:.2f} s, kept with mean {timed.saved[-1]:.2f} s"
+        f"{device}, mean={where!r}, {batch} x {tokens} tokens: step {step.clock:.3f} s, mean {added.clock:.4f} s "
+        f"({added.clock / step.clock:.2%}); of the CPU {step.cpu:.2f} s, {added.cpu:.3f} s ({added.cpu / step.cpu:.2%}); "
+        f"save by the Trainer {timed.trainer_saved[-1].clock:.2f} s, kept with its mean {timed.saved[-1].clock:.2f} s"
     )
 
 
-def main(batch: int = 4, tokens: int = 512, device: str = "cpu") -> None:
+def median(taken: list[Moment]) -> Moment:
+    return Moment(*(statistics.median(part) for part in zip(*taken, strict=True)))
+
+
+def main(batch: int = 4, tokens: int = 256, device: str = "cpu") -> None:
     for where in (True,) if device == "cpu" else (True, "cpu"):
         print(measure(batch, tokens, device, where), flush=True)
 
