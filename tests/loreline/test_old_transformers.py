@@ -53,9 +53,11 @@ def test_the_end_of_training_is_announced(
         monkeypatch.setenv("PREFECT_API_KEY", "key")
         assert train(environment, theirs, run) < 1
         assert outcome().endswith(f" {run}: announced\n")
-    ((target, headers, (event,)),) = server.posted
+    ((target, headers, (event,)),) = [posted for posted in server.posted if posted.events]
     assert (target, headers["Authorization"]) == ("/api/events", "Bearer key")
     assert event["payload"] == {"run": str(run), "name": "a run"}
+    kept = sorted(path.name for path in (run.parent / ".a run.kept").iterdir())
+    assert kept == ["checkpoint-1", "checkpoint-2", "mean-1", "mean-2"]
 
 
 def test_nor_does_training_wait_for_a_server_that_is_not_there(

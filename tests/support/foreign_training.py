@@ -35,7 +35,7 @@ rows = [{"input_ids": [1, 2, 3], "labels": [1, 2, 3]}] * 4
 arguments = TrainingArguments(
     output_dir=sys.argv[1], max_steps=2, save_steps=1, report_to="none", use_cpu=True, disable_tqdm=True
 )
-clocks = [Clock(), MergeAfterTraining(), Clock()]
+clocks = [Clock(), MergeAfterTraining(keep=2, mean=True), Clock()]
 Trainer(LlamaForCausalLM(config), arguments, train_dataset=rows, callbacks=clocks).train()
 for foreign in ("prefect", "platformdirs", "pydantic"):
     assert foreign not in sys.modules
