@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from tasks.base.directories import ARTIFACTS
-from tasks.base.errors import LorelineError
+from tasks.base.errors import LorelineError, of_system, one_line, without_secrets
 from tasks.parameters.params import PARAMS_FILE, read_params
 
 app = typer.Typer(
@@ -343,10 +343,15 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if DEBUG in sys.argv:
+            raise
+        print(f"error: {of_system(error)}", file=sys.stderr)
+        sys.exit(1)
     except Exception as error:
         if DEBUG in sys.argv:
             raise
-        problem = " ".join(str(error).split()) or "no message"
+        problem = one_line(without_secrets(" ".join(str(error).split()))) or "no message"
         print(f"error: {type(error).__name__}: {problem}; see more with loreline {DEBUG}", file=sys.stderr)
         sys.exit(1)
 

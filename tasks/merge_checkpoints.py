@@ -10,9 +10,10 @@ from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
+from tasks.base.manifest import is_published
 from tasks.base.measures import TensorMeasures
 from tasks.base.model_files import base_directory
-from tasks.base.publish import is_published, tidy
+from tasks.base.publish import tidy
 from tasks.base.records import Checkpoint, FileDigest, MergeReport, Selection, model_digest
 from tasks.checkpoints.layout import is_adapter, side_files
 from tasks.checkpoints.models import open_models, own_base

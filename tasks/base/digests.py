@@ -1,7 +1,10 @@
 """SHA-256 of files, computed once and remembered while a file is unchanged."""
 
+import functools
 import hashlib
+import logging
 import os
+import sqlite3
 import threading
 import time
 from collections import defaultdict
@@ -13,6 +16,14 @@ import diskcache
 from tasks.base.directories import cache_dir
 from tasks.base.records import FileDigest
 
+log = logging.getLogger(__name__)
+
+FAULTS = (sqlite3.Error, diskcache.Timeout, OSError)
+"""What a cache raises that is full, damaged, read-only or held by another process."""
+
+LOCKED_S = 5.0
+"""How long to wait for another process's transaction, which takes milliseconds."""
+
 CLOCK_TICK_NS = 100_000_000
 """Generous bound on the resolution of file times."""
 
@@ -23,7 +34,7 @@ _HASHING: defaultdict[tuple[int, ...], threading.Lock] = defaultdict(threading.L
 def file_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
     """Digest files below `directory`, in name order."""
     named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
-    with _known() as known:
+    with _Known() as known:
         return tuple(
             FileDigest(name=name, size=path.stat().st_size, sha256=_sha256(path, known))
             for name, path in named
@@ -32,31 +43,77 @@ def file_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ..
 
 def sha256_of(path: Path) -> str:
     """Return a file's SHA-256."""
-    with _known() as known:
+    with _Known() as known:
         return _sha256(path, known)
 
 
 def remember(path: Path, sha256: str) -> None:
     """Remember the digest of a file that was computed while it was written."""
-    with _known() as known:
+    with _Known() as known:
         known.set(_identity(path.stat()), sha256)
 
 
-def _known() -> diskcache.Cache:
-    return diskcache.Cache(str(cache_dir() / "digests"))
+class _Known:
+    """Digests by file; a cache that is full, damaged or held costs time, nothing else."""
+
+    def __init__(self) -> None:
+        self._directory = cache_dir() / "digests"
+        self._cache: diskcache.Cache | None = None
+
+    def __enter__(self) -> "_Known":
+        try:
+            self._cache = diskcache.Cache(str(self._directory), timeout=LOCKED_S)
+        except FAULTS as error:
+            _tell(self._directory, str(error))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._cache is not None:
+            self._cache.close()
+
+    def get(self, seen: tuple[int, ...]) -> str | None:
+        """Return a digest that is remembered."""
+        try:
+            found = self._cache and self._cache.get(seen)
+        except FAULTS as error:
+            self._give_up(error)
+            return None
+        return found if isinstance(found, str) else None
+
+    def set(self, seen: tuple[int, ...], digest: str) -> None:
+        """Remember a digest, where that is possible."""
+        try:
+            if self._cache is not None:
+                self._cache.set(seen, digest)
+        except FAULTS as error:
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        _tell(self._directory, str(error))
+        self._cache = None
+
+
+@functools.cache
+def _tell(directory: Path, problem: str) -> None:
+    """Say once that digests are not remembered."""
+    log.warning(
+        "%s: cannot be used (%s), so files are digested again each time; make room there, or remove it",
+        directory,
+        problem,
+    )
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _sha256(path: Path, known: diskcache.Cache) -> str:
+def _sha256(path: Path, known: _Known) -> str:
     """Digest a file, unless its inode, size and times are those of the last digest (as git's index does)."""
     stat = path.stat()
     seen = _identity(stat)
     with _HASHING[seen]:
         if (digest := known.get(seen)) is not None:
-            return str(digest)
+            return digest
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         # A file written within one tick of its timestamps could change again unseen.

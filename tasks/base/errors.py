@@ -1,8 +1,26 @@
 """Errors: those that the user can mend, and those after which trying again may help; each is one line."""
 
+import errno
 import re
 import unicodedata
 from typing import Self
+
+_FULL = "make room there and run the same command again"
+_DENIED = "write somewhere else, or lift the restriction"
+_SHORTEN = "choose a shorter name"
+REMEDIES = {
+    errno.ENOSPC: _FULL,
+    errno.EDQUOT: _FULL,
+    errno.EROFS: _DENIED,
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EFBIG: _DENIED,
+    errno.EIO: "check the disk, then run the same command again",
+    errno.ENAMETOOLONG: _SHORTEN,
+    errno.EMFILE: "raise the limit of open files (ulimit -n) and run the same command again",
+    errno.ENOMEM: "free memory and run the same command again",
+}
+"""What to do when the system refuses, by its error number."""
 
 LONGEST = 1000
 """Characters of a line that are shown."""
@@ -46,6 +64,15 @@ class BadInput(LorelineError):
 
 class Unavailable(LorelineError):
     """A server or network that did not answer; the same command may succeed later."""
+
+
+def of_system(error: OSError, place: object = "") -> LorelineError:
+    """Return what the system refused as one sentence; `place` counts where the system names no file."""
+    subject = error.filename or place
+    problem = error.strerror or str(error) or type(error).__name__
+    return LorelineError(
+        subject, problem, REMEDIES.get(error.errno or 0, "mend it and run the same command again")
+    )
 
 
 def brief(error: BaseException) -> str:

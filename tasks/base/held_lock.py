@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -23,7 +23,10 @@ class Holder(Record):
 
 @contextmanager
 def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock, which the system releases when the process ends; say once for whom it has to wait."""
+    """Hold a lock, which the system releases when the process ends; say once for whom it has to wait.
+
+    Its file is removed at the end, while it is held: whoever waits for it then makes a new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock, note = FileLock(path), path.with_name(f"{path.name}.holder")
     try:
@@ -33,10 +36,12 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
         lock.acquire()
     try:
         # beside the lock, because whoever tries to take that empties it
-        Holder(pid=os.getpid(), work=work, since=time.time()).write(note)
+        with suppress(OSError):  # a full disk: who waits is told less
+            Holder(pid=os.getpid(), work=work, since=time.time()).write(note)
         yield
     finally:
         note.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         lock.release()
 
 

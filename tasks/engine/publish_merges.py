@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tasks.base.digests import file_digests
-from tasks.base.errors import BadInput, LorelineError
+from tasks.base.errors import BadInput, LorelineError, of_system
 from tasks.base.fingerprint import fingerprint
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import publishing
@@ -119,13 +119,7 @@ def _publish(
                 "the disk is full",
                 f"make room for {plan.bytes_written / 1e9:.1f} GB and run again",
             ) from None
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG):
-            raise LorelineError(
-                error.filename or parent,
-                str(error.strerror),
-                "write somewhere else, or lift the restriction",
-            ) from None
-        raise
+        raise of_system(error, parent) from None
 
 
 def _open(stack: ExitStack, targets: Sequence[Target], kept: Sequence[int]) -> list[Path]:
@@ -134,7 +128,7 @@ def _open(stack: ExitStack, targets: Sequence[Target], kept: Sequence[int]) -> l
         target: stack.enter_context(
             publishing(target.published, target.made_from, fingerprint(__name__, target.resume, kept))
         )
-        for target in sorted(targets, key=lambda target: target.published)
+        for target in sorted(targets, key=lambda target: target.published.resolve())
     }
     return [scratches[target] for target in targets]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput, LorelineError
-from tasks.base.publish import is_intact
+from tasks.base.manifest import is_intact
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import visible

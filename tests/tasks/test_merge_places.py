@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import BadInput, LorelineError
-from tasks.base.publish import MANIFEST, is_intact
+from tasks.base.manifest import MANIFEST, is_intact
 from tasks.base.records import MergeReport
 from tasks.checkpoints.layout import SINGLE
 from tasks.merge_checkpoints import merge_directories

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput
-from tasks.base.publish import is_intact
+from tasks.base.manifest import is_intact
 from tasks.checkpoints.numbers import Numbers
 from tasks.engine import output
 from tasks.engine.progress import Headway
@@ -64,8 +64,8 @@ def kill(*anything):
     if heard == 5: os.kill(os.getpid(), signal.SIGKILL)
 def publish_one(scratch, directory):
     put(scratch, directory); os.kill(os.getpid(), signal.SIGKILL)
-put = publish._put_in_place
-if moment == "published": publish._put_in_place, heard = publish_one, 100
+put = publish.put_in_place
+if moment == "published": publish.put_in_place, heard = publish_one, 100
 variants = grid(read_merge_params(settings), ["merge." + swept], Path(out))
 sweep_directories(variants, list(map(Path, inputs)), kill)
 """

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base import publish
-from tasks.base.publish import MANIFEST, is_intact, is_published, publishing
+from tasks.base import placing
+from tasks.base.manifest import MANIFEST, is_intact, is_published
+from tasks.base.publish import publishing
 
 
 def write(directory: Path, made_from: str, text: str) -> None:
@@ -65,7 +66,7 @@ def test_replacing_keeps_nothing_of_the_old(tmp_path: Path) -> None:
 def test_two_renames_do_where_the_system_cannot_exchange(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publish.sys, "platform", "darwin")
+    monkeypatch.setattr(placing.sys, "platform", "darwin")
     write(tmp_path / "out", "v1", "one")
     write(tmp_path / "out", "v2", "two")
     assert is_published(tmp_path / "out", "v2")
