@@ -358,7 +358,7 @@ def main() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     """Exit by an exception, so that scratch directories are removed; after GRACE_S exit at once."""
-    from tasks.base.publish import discard_scratch
+    from tasks.base.scratch import discard_scratch
 
     def end() -> None:
         discard_scratch()

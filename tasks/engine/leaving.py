@@ -6,7 +6,7 @@ import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from tasks.base.publish import discard_scratch
+from tasks.base.scratch import discard_scratch
 
 PATIENCE_S = 0.5
 """Seconds that a pool's threads have to return once the process is to stop; a solve ends at its next pass."""
