@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
-from tasks.base.manifest import is_intact, is_published
 from tasks.base.model_files import ModelFiles, base_directory, on_base, published_model
-from tasks.base.publish import publishing
+from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import (
     AdapterBase,
     EvaluatedModel,

@@ -5,8 +5,7 @@ from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
-from tasks.base.manifest import is_published
-from tasks.base.publish import publishing
+from tasks.base.publish import is_published, publishing
 from tasks.base.records import MergeReport, Registration, TrainingRun
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams

@@ -10,10 +10,9 @@ from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
-from tasks.base.manifest import is_published
 from tasks.base.measures import TensorMeasures
 from tasks.base.model_files import base_directory
-from tasks.base.publish import tidy
+from tasks.base.publish import is_published, tidy
 from tasks.base.records import Checkpoint, FileDigest, MergeReport, Selection, model_digest
 from tasks.checkpoints.layout import is_adapter, side_files
 from tasks.checkpoints.models import open_models, own_base
@@ -195,7 +194,7 @@ def _digest(source: WeightReader) -> str:
         ) from None
 
 
-def _identity(source: WeightReader) -> list[tuple[str, int, int]]:
+def _identity(source: WeightReader) -> list[tuple[str, int, int, int]]:
     """Tell files apart without reading them."""
     stats = [(str(path), path.stat()) for path in source.essential_files]
-    return [(path, stat.st_ino, stat.st_mtime_ns) for path, stat in stats]
+    return [(path, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for path, stat in stats]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
-from tasks.base.manifest import is_published
-from tasks.base.publish import publishing
+from tasks.base.publish import is_published, publishing
 from tasks.base.records import Evaluation, MergeReport, Registration, Selection, TrainingRun
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import EVALUATION, EVALUATION_FILE

@@ -4,8 +4,7 @@ import csv
 from pathlib import Path
 
 from tasks.base.fingerprint import fingerprint
-from tasks.base.manifest import is_published
-from tasks.base.publish import publishing
+from tasks.base.publish import is_published, publishing
 from tasks.base.records import RunPlan, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.learning_rate import Rate

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.base.manifest import check_untouched, own_name
-from tasks.base.publish import finish_placing
+from tasks.base.publish import check_untouched, finish_placing, own_name
 
 
 def check_free(out: Path, sources: Sequence[Path], earlier: str) -> None:

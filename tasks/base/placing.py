@@ -4,10 +4,8 @@ import ctypes
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-
-from tasks.base.manifest import MANIFEST, Manifest
 
 log = logging.getLogger(__name__)
 
@@ -15,19 +13,14 @@ EARLIER = ".earlier-manifest.json"
 """In a scratch directory whose files are on their way: the manifest of the output that they replace."""
 
 
-def is_fixed(directory: Path) -> bool:
-    """Tell whether a directory has to stay where it is: a mount point, or one that somebody works in."""
-    if not directory.is_dir():
-        return False
-    used = Path.cwd().is_relative_to(directory)
-    return used or os.path.ismount(directory) or not os.access(directory.parent, os.W_OK)
+def has_own_disk(directory: Path) -> bool:
+    """Tell whether nothing beside a directory can take its place: a mount point, or a parent not to be written."""
+    return directory.is_dir() and (os.path.ismount(directory) or not os.access(directory.parent, os.W_OK))
 
 
 def put_in_place(scratch: Path, directory: Path) -> None:
     """Replace `directory` by `scratch`, which is complete and synced and then holds what was there."""
-    if is_fixed(directory):
-        move_files(scratch, directory)
-    elif directory.exists():
+    if directory.exists():
         _exchange(scratch, directory)
     else:
         scratch.rename(directory)
@@ -37,34 +30,27 @@ def put_in_place(scratch: Path, directory: Path) -> None:
         log.warning("%s: is in place, but the disk does not confirm it (%s)", directory, error.strerror)
 
 
-def move_files(scratch: Path, directory: Path) -> None:
-    """Move a finished directory's files into one that cannot be replaced; called again it goes on.
-
-    From the first step to the last there is no manifest in `directory`: it does not count as published.
-    """
+def set_out(scratch: Path, directory: Path, manifest: str) -> Path:
+    """Begin to move files: take away the manifest of what is replaced, and return where it is now."""
     earlier = scratch / EARLIER
     if not earlier.exists():
-        if (directory / MANIFEST).exists():
-            (directory / MANIFEST).rename(earlier)
+        if (directory / manifest).exists():
+            (directory / manifest).rename(earlier)
         else:
             earlier.touch()
         sync(scratch, directory)
-    new = Manifest.read(scratch / MANIFEST).files
-    replaced = Manifest.read(earlier).files if earlier.stat().st_size else ()
-    for name in {file.name for file in replaced} - {file.name for file in new}:
+    return earlier
+
+
+def move_files(scratch: Path, directory: Path, names: Iterable[str], replaced: Iterable[str]) -> None:
+    """Move named files, and remove those that were there before and are no more; called again it goes on."""
+    for name in replaced:
         (directory / name).unlink(missing_ok=True)
-    for file in new:
-        if (scratch / file.name).exists():
-            (directory / file.name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / file.name).replace(directory / file.name)
-    sync(*_below(directory))
-    (scratch / MANIFEST).replace(directory / MANIFEST)
-    sync(directory)
-
-
-def is_on_its_way(scratch: Path) -> bool:
-    """Tell whether a killed process had begun to move files out of a scratch directory."""
-    return (scratch / EARLIER).exists() and (scratch / MANIFEST).exists()
+    for name in names:
+        if (scratch / name).exists():
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            (scratch / name).replace(directory / name)
+    sync(directory, *(path for path in directory.rglob("*") if path.is_dir()))
 
 
 def sync(*paths: Path) -> None:
@@ -75,11 +61,6 @@ def sync(*paths: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
-
-
-def _below(directory: Path) -> Iterator[Path]:
-    yield directory
-    yield from (path for path in directory.rglob("*") if path.is_dir())
 
 
 def _exchange(scratch: Path, directory: Path) -> None:

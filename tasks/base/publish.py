@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,12 +12,83 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tasks.base.digests import file_digests
+from tasks.base.errors import BadInput
 from tasks.base.held_lock import held_lock
-from tasks.base.manifest import MANIFEST, Manifest, check_replaceable, contents, own_name, stem_of
-from tasks.base.placing import is_fixed, is_on_its_way, move_files, put_in_place, sync
+from tasks.base.placing import EARLIER, has_own_disk, move_files, put_in_place, set_out, sync
+from tasks.base.records import FileDigest, Record, digest_of
 from tasks.base.scratch import discarded, forget
 
 log = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+LONGEST_STEM = 200
+"""Bytes of a name, so that what is put before and behind it fits into the 255 of a file system."""
+
+
+class Manifest(Record):
+    """The fingerprint that a published directory was made from, and its files."""
+
+    made_from: str
+    files: tuple[FileDigest, ...]
+
+
+def is_published(directory: Path, made_from: str) -> bool:
+    """Tell whether `directory` is the intact output of exactly these inputs."""
+    manifest = _manifest(directory)
+    return manifest is not None and manifest.made_from == made_from and manifest.files == _contents(directory)
+
+
+def is_intact(directory: Path) -> bool:
+    """Tell whether a published directory still holds what its manifest says."""
+    manifest = _manifest(directory)
+    return manifest is not None and manifest.files == _contents(directory)
+
+
+def _manifest(directory: Path) -> Manifest | None:
+    """Read a directory's manifest; None where it has none that can be read."""
+    try:
+        return Manifest.read(directory / MANIFEST)
+    except BadInput:
+        return None
+
+
+def _contents(directory: Path) -> tuple[FileDigest, ...]:
+    """Digest a directory's files, all but its manifest and what a writer keeps there for a while."""
+    paths = (path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
+    own = own_name(directory)
+    return file_digests(directory, (path for path in paths if not own.match(_first(directory, path))))
+
+
+def check_untouched(directory: Path) -> None:
+    """Raise BadInput also when a file is not what its manifest says: a user may have trained on there."""
+    check_replaceable(directory)
+    manifest = _manifest(directory)
+    known = {file.name: file for file in manifest.files} if manifest else {}
+    for file in _contents(directory):
+        if known.get(file.name) != file:
+            raise BadInput(
+                directory / file.name,
+                "was changed since Loreline wrote it, and would be replaced",
+                "move it away, or write somewhere else",
+            )
+
+
+def check_replaceable(directory: Path) -> None:
+    """Raise BadInput when a directory holds files that its manifest does not name, which are the user's."""
+    if not directory.exists():
+        return
+    manifest = _manifest(directory)
+    ours = {directory / file.name for file in manifest.files} | {directory / MANIFEST} if manifest else set()
+    ours |= {parent for path in ours for parent in path.parents}
+    own = own_name(directory)
+    others = (path for path in directory.rglob("*") if not own.match(_first(directory, path)))
+    if found := sorted(set(others) - ours):
+        raise BadInput(
+            found[0],
+            f"is not part of what Loreline wrote to {directory}, which would be replaced",
+            "move it away, or write somewhere else",
+        )
 
 
 @contextmanager
@@ -26,9 +98,9 @@ def publishing(
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
     The earlier output is visible until the new one is complete and synced; after a crash at any moment one of
-    the two is there, complete. A link is followed. A directory that has to stay where it is (see `is_fixed`)
-    is filled instead, its manifest last: a crash in between leaves it without one, and the next writer
-    finishes. Raises BadInput when something else lies there, or came there meanwhile (see
+    the two is there, complete. A link is followed. A directory that has to stay where it is (a mount point,
+    the working directory) is filled instead, its manifest last: a crash in between leaves it without one, and
+    the next writer finishes. Raises BadInput when something else lies there, or came there meanwhile (see
     `check_replaceable`), unless the directory is Loreline's own (`owned`: a store, a cache). The manifest is
     written last; a `made_from` that is known only then may be a function. With `resume`, the identity of the
     work, the scratch directory still holds the files of a stopped or killed process with the same one.
@@ -39,11 +111,14 @@ def publishing(
             check_replaceable(directory)
         yield scratch
         origin = made_from if isinstance(made_from, str) else made_from()
-        Manifest(made_from=origin, files=contents(scratch)).write(scratch / MANIFEST)
+        Manifest(made_from=origin, files=_contents(scratch)).write(scratch / MANIFEST)
         sync(*scratch.rglob("*"), scratch)
         if not owned:  # again: the user may have put something there while the block ran
             check_replaceable(directory)
-        put_in_place(scratch, directory)
+        if has_own_disk(directory) or Path.cwd().is_relative_to(directory):
+            _fill(scratch, directory)
+        else:
+            put_in_place(scratch, directory)
 
 
 def link_or_copy(source: Path, target: Path) -> None:
@@ -67,7 +142,7 @@ def tidy(directory: Path) -> None:
 def finish_placing(directory: Path) -> None:
     """Finish what a process was killed at while it filled a directory that has to stay where it is."""
     directory = directory.resolve()
-    if directory.is_dir() and any(is_on_its_way(path) for path in _scratches_of(directory)):
+    if directory.is_dir() and any(_is_on_its_way(path) for path in _scratches_of(directory)):
         with _locked(directory):
             _remove_stale(directory, keep=None)
 
@@ -82,17 +157,17 @@ def _locked(directory: Path) -> Iterator[None]:
 
 def _lock(directory: Path) -> Path:
     """Return the lock file of a directory's one writer, the same for every user and host."""
-    return _place(directory) / f".{stem_of(directory)}.lock"
+    return _place(directory) / f".{_stem(directory)}.lock"
 
 
 def _place(directory: Path) -> Path:
     """Return where a directory's lock and scratch directories lie: in its file system."""
-    return directory if is_fixed(directory) else directory.parent
+    return directory if has_own_disk(directory) else directory.parent
 
 
 @contextmanager
 def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
-    name = f".{stem_of(directory)}.{(resume or uuid.uuid4().hex)[:16]}"
+    name = f".{_stem(directory)}.{(resume or uuid.uuid4().hex)[:16]}"
     scratch = _place(directory) / name
     _remove_stale(directory, keep=scratch)
     scratch.mkdir(exist_ok=True)
@@ -105,7 +180,7 @@ def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
         stopped = not isinstance(error, Exception)  # by Ctrl-C or SIGTERM
         raise
     finally:
-        if is_on_its_way(scratch):
+        if _is_on_its_way(scratch):
             log.warning(
                 "%s: some files are still in %s; the same command goes on from there", directory, scratch
             )
@@ -119,9 +194,9 @@ def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
 def _remove_stale(directory: Path, keep: Path | None) -> None:
     """Remove what stopped and killed processes left; the caller holds the lock, so no writer is at work."""
     for path in _scratches_of(directory):
-        finished = is_on_its_way(path)
+        finished = _is_on_its_way(path)
         if finished:
-            move_files(path, directory)
+            _fill(path, directory)
         if finished or path != keep:
             shutil.rmtree(path)
 
@@ -129,3 +204,36 @@ def _remove_stale(directory: Path, keep: Path | None) -> None:
 def _scratches_of(directory: Path) -> list[Path]:
     own = own_name(directory)
     return [path for path in _place(directory).iterdir() if own.match(path.name) and path.is_dir()]
+
+
+def _fill(scratch: Path, directory: Path) -> None:
+    """Move a finished directory's files into one that has to stay; called again it goes on.
+
+    From the first step to the last there is no manifest in `directory`: it does not count as published.
+    """
+    earlier = set_out(scratch, directory, MANIFEST)
+    new = {file.name for file in Manifest.read(scratch / MANIFEST).files}
+    before = {file.name for file in Manifest.read(earlier).files} if earlier.stat().st_size else set()
+    move_files(scratch, directory, new, before - new)
+    (scratch / MANIFEST).replace(directory / MANIFEST)
+    sync(directory)
+
+
+def _is_on_its_way(scratch: Path) -> bool:
+    """Tell whether a killed process had begun to move files out of a scratch directory."""
+    return (scratch / EARLIER).exists() and (scratch / MANIFEST).exists()
+
+
+def _stem(directory: Path) -> str:
+    """Return what names of a directory's lock and scratch directories begin with, after a dot."""
+    name = directory.name
+    return name if len(os.fsencode(name)) <= LONGEST_STEM else digest_of(name)
+
+
+def own_name(directory: Path) -> re.Pattern[str]:
+    """Return the pattern of names of a directory's lock and scratch directories."""
+    return re.compile(rf"\.{re.escape(_stem(directory))}\.([0-9a-f]{{16}}(\.old)?|lock(\.holder)?)$")
+
+
+def _first(directory: Path, path: Path) -> str:
+    return path.relative_to(directory).parts[0]

@@ -14,6 +14,7 @@ from tasks.base.measures import TensorMeasures
 from tasks.base.publish import publishing
 from tasks.base.records import AdapterBase, MergeInput, MergeReport
 from tasks.checkpoints.duplicates import find_duplicates
+from tasks.checkpoints.unchanged import check_unchanged, file_states
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.adapters import truncation_notes
 from tasks.engine.plan import Plan
@@ -89,7 +90,9 @@ def _publish(
         with ExitStack() as stack:
             scratches = _open(stack, job.targets, kept)
             _check_space(scratches, plan.bytes_written)
+            read = file_states(path for source in plan.sources for path in source.essential_files)
             found = job.write(plan, scratches, on_progress)
+            check_unchanged(read)
             inputs = tuple(
                 MergeInput(path=job.inputs[i][0], step=job.inputs[i][1], digest=job.digest(i)) for i in kept
             )

@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from tasks.base.manifest import Manifest
 from tasks.base.markdown import in_markdown
+from tasks.base.publish import Manifest
 from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
 from tasks.registry.files import FILES, digest_of_files
 from tasks.registry.runs import MERGE_TAG, mlflow_name

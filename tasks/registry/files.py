@@ -9,8 +9,7 @@ from urllib.request import url2pathname
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
-from tasks.base.manifest import MANIFEST, Manifest
-from tasks.base.publish import link_or_copy, publishing
+from tasks.base.publish import MANIFEST, Manifest, link_or_copy, publishing
 from tasks.base.records import digest_of
 from tasks.registry.store import store_lock
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
-from tasks.base.manifest import is_intact
 from tasks.base.model_files import ModelFiles, published_model
+from tasks.base.publish import is_intact
 from tasks.base.records import AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.errors import BadInput, Unavailable, without_secrets
-from tasks.base.manifest import is_published
-from tasks.base.publish import link_or_copy, publishing
+from tasks.base.publish import is_published, link_or_copy, publishing
 from tasks.checkpoints.layout import LORELINE_FILES, inside, is_readable
 from tasks.checkpoints.names import numbered
 from tasks.registry.files import local_directory

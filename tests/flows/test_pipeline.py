@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from flows.demo.training import finished_run
-from tasks.base.manifest import MANIFEST
+from tasks.base.publish import MANIFEST
 from tasks.base.records import Evaluation
 from tests.support.project import Project, clone
 from tests.support.servers import prefect_server

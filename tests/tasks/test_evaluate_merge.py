@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
-from tasks.base.manifest import MANIFEST
 from tasks.base.model_files import ModelFiles
+from tasks.base.publish import MANIFEST
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.backends import hf
 from tasks.evaluation.progress import ItemsAnswered

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.base.manifest import is_intact
+from tasks.base.publish import is_intact
 from tasks.engine import output
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories

@@ -3,15 +3,13 @@
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from tasks.base.errors import BadInput, LorelineError
-from tasks.base.manifest import is_intact
+from tasks.base.publish import is_intact
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import visible
@@ -37,32 +35,11 @@ def test_a_full_disk_is_noticed_before_work(
     assert not list(tmp_path.glob("*out*"))
 
 
-def may_mount() -> bool:
-    """Say whether this process may mount a disk."""
-    with tempfile.TemporaryDirectory() as place:
-        done = subprocess.run(["mount", "-t", "tmpfs", "none", place], capture_output=True, check=False)
-        return done.returncode == 0 and subprocess.run(["umount", place], check=False).returncode == 0
-
-
-on_a_small_disk = pytest.mark.skipif(not may_mount(), reason="mounting a small tmpfs is not permitted")
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a disk of a megabyte."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", disk], check=True)
-    yield disk
-    subprocess.run(["umount", disk], check=True)
-
-
 def big(root: Path, step: int, kilobytes: int) -> Path:
     tensors = {f"w{i}": torch.full((kilobytes, 32), float(step)) for i in range(8)}
     return write_checkpoint(root, step, tensors)
 
 
-@on_a_small_disk
 def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_output(small_disk: Path, tmp_path: Path) -> None:
     """600 KB fit, and fit no second time beside the first, whatever statvfs promised."""
     small = [big(tmp_path / "small", step, 10) for step in (1, 2)]
@@ -81,7 +58,6 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_output(small_disk: Pa
     assert is_intact(small_disk / "out")
 
 
-@on_a_small_disk
 def test_what_a_killed_merge_left_counts_as_free(small_disk: Path, tmp_path: Path) -> None:
     """The space that a resumed merge needs is taken already."""
     large = [big(tmp_path / "large", step, 600) for step in (1, 2)]
@@ -114,7 +90,6 @@ def test_a_limit_on_file_sizes_is_one_sentence(three: list[Path], tmp_path: Path
     assert not list(tmp_path.glob("*out*"))
 
 
-@on_a_small_disk
 def test_a_read_only_disk_is_named(small_disk: Path, three: list[Path]) -> None:
     subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
     with pytest.raises(LorelineError, match="disk.*: Read-only file system; write somewhere else"):

@@ -1,5 +1,6 @@
 """A merge changes its output and nothing else: not its sources, not what lies beside (P1, P2)."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import BadInput, LorelineError
-from tasks.base.manifest import MANIFEST, is_intact
+from tasks.base.publish import MANIFEST, is_intact
 from tasks.base.records import MergeReport
 from tasks.checkpoints.layout import SINGLE
 from tasks.merge_checkpoints import merge_directories
@@ -149,3 +150,72 @@ def test_a_file_in_place_of_the_parent_is_named(three: list[Path], tmp_path: Pat
     (tmp_path / "file").touch()
     with pytest.raises(LorelineError, match="file"):
         merge_directories(AVERAGE, three, tmp_path / "file" / "out")
+
+
+def test_a_mount_point_is_filled(three: list[Path], small_disk: Path, tmp_path: Path) -> None:
+    expected = merge_directories(AVERAGE, three, tmp_path / "undisturbed")
+    assert merge_directories(AVERAGE, three, small_disk) == expected
+    assert merge_directories(AVERAGE, three[1:], small_disk) != expected
+    assert merge_directories(AVERAGE, three, small_disk) == expected
+    assert is_intact(small_disk)
+    names = {path.name for path in (tmp_path / "undisturbed").iterdir()}
+    assert {path.name for path in small_disk.iterdir()} == names
+
+
+def test_a_link_to_another_disk_stays_a_link(three: list[Path], small_disk: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(small_disk / "merges" / "out")
+    for inputs in (three[1:], three):
+        merge_directories(AVERAGE, inputs, tmp_path / "out")
+        assert is_intact(small_disk / "merges" / "out")
+    assert (tmp_path / "out").is_symlink()
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a/" * 3000 + "b", "nul\0"])
+def test_a_name_that_no_disk_takes_is_refused(three: list[Path], tmp_path: Path, name: str) -> None:
+    with pytest.raises(BadInput, match="cannot be an output .*; name another directory"):
+        merge_directories(AVERAGE, three, tmp_path / name)
+
+
+def test_links_in_a_circle_are_refused(three: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(BadInput, match="cannot be an output"):
+        merge_directories(AVERAGE, three, tmp_path / "a")
+
+
+@pytest.mark.parametrize("times", ["as they come", "put back"])
+def test_weights_that_change_while_they_are_read_stop_the_merge(
+    three: list[Path], tmp_path: Path, times: str
+) -> None:
+    """P2: what was merged is what the digests say."""
+    weights, changed = three[0] / SINGLE, list[str]()
+    before = weights.stat()
+
+    def overwrite(*_: object) -> None:
+        if not changed:
+            with weights.open("r+b") as file:
+                file.seek(-4, os.SEEK_END)
+                file.write(b"\0\0\0\0")
+            if times == "put back":
+                os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+            changed.append("once")
+
+    with pytest.raises(BadInput, match="was changed while it was read; run again"):
+        merge_directories(AVERAGE, three, tmp_path / "out", overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["training"]
+    merge_directories(AVERAGE, three, tmp_path / "out")
+
+
+def test_rotation_and_staging_while_a_merge_reads_do_no_harm(three: list[Path], tmp_path: Path) -> None:
+    """Hard links that come and go change a file's ctime, not its content."""
+    expected = merge_directories(AVERAGE, three, tmp_path / "undisturbed")
+    os.link(three[0] / SINGLE, tmp_path / "staged")
+    moved = list[str]()
+
+    def rotate(*_: object) -> None:
+        if not moved:
+            (tmp_path / "staged").unlink()
+            os.link(three[1] / SINGLE, tmp_path / "kept")
+            moved.append("once")
+
+    assert merge_directories(AVERAGE, three, tmp_path / "out", rotate) == expected

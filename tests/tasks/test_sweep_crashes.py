@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput
-from tasks.base.manifest import is_intact
+from tasks.base.publish import is_intact
 from tasks.checkpoints.numbers import Numbers
 from tasks.engine import output
 from tasks.engine.progress import Headway

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.base.manifest import MANIFEST, Manifest
+from tasks.base.publish import MANIFEST, Manifest
 from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
 from tasks.registry import facts
 from tasks.registry.facts import MergeRecords

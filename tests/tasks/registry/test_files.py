@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.manifest import Manifest
-from tasks.base.publish import publishing
+from tasks.base.publish import Manifest, publishing
 from tasks.registry.files import check_files, digest_of_files, local_directory, store_files, verify_directory
 
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
-from tasks.base.manifest import is_intact
 from tasks.base.measures import TensorMeasures
+from tasks.base.publish import is_intact
 from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
