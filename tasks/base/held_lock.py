@@ -28,7 +28,7 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
     Its file is removed at the end, while it is held: whoever waits for it then makes a new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, note = FileLock(path), path.with_name(f"{path.name}.holder")
+    lock, note = FileLock(path), note_of(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -43,6 +43,11 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
         note.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def note_of(path: Path) -> Path:
+    """Return the file beside a lock that names its holder."""
+    return path.with_name(f"{path.name}.holder")
 
 
 def _named(note: Path) -> str:

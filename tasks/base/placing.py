@@ -14,7 +14,7 @@ EARLIER = ".earlier-manifest.json"
 
 
 def has_own_disk(directory: Path) -> bool:
-    """Tell whether nothing beside a directory can take its place: a mount point, or a parent not to be written."""
+    """Tell whether nothing beside a directory can take its place: it is a mount point, say."""
     return directory.is_dir() and (os.path.ismount(directory) or not os.access(directory.parent, os.W_OK))
 
 

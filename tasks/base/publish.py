@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
-from tasks.base.held_lock import held_lock
+from tasks.base.held_lock import held_lock, note_of
 from tasks.base.placing import EARLIER, has_own_disk, move_files, put_in_place, set_out, sync
 from tasks.base.records import FileDigest, Record, digest_of
 from tasks.base.scratch import discarded, forget
@@ -134,9 +134,11 @@ def link_or_copy(source: Path, target: Path) -> None:
 def tidy(directory: Path) -> None:
     """Remove scratch directories of killed processes, unless a writer holds the lock."""
     directory = directory.resolve()
-    with suppress(Timeout), FileLock(_lock(directory)).acquire(timeout=0):
+    lock = _lock(directory)
+    with suppress(Timeout), FileLock(lock).acquire(timeout=0):
         _remove_stale(directory, keep=None)
-        _lock(directory).unlink()
+        note_of(lock).unlink(missing_ok=True)
+        lock.unlink()
 
 
 def finish_placing(directory: Path) -> None:

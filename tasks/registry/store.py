@@ -15,6 +15,7 @@ from tasks.base.directories import cache_dir, state_dir
 from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
 from tasks.base.records import digest_of
 from tasks.parameters.registration import RegisterParams
+from tasks.registry.sqlite_store import ensure_database
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,6 +37,8 @@ def connect(params: RegisterParams) -> "MlflowClient":
         from mlflow import MlflowClient
 
         logging.getLogger("mlflow").setLevel(logging.WARNING)
+        if (database := _database(uri)) and (artifacts := _artifacts(uri)):
+            ensure_database(database, artifacts)
         return MlflowClient(uri, registry_uri=uri)
 
 
