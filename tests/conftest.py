@@ -1,12 +1,17 @@
 """Fixtures shared by all rooms."""
 
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.tiny import write_checkpoint
+
+settings.register_profile("loreline", deadline=None)  # on a busy machine any example may take long
+settings.load_profile("loreline")
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +28,15 @@ def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Write checkpoints into one training directory."""
     return partial(write_checkpoint, tmp_path / "training")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """Mount a disk of a megabyte; skip where that is not permitted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    if subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small tmpfs is not permitted")
+    yield disk
+    subprocess.run(["umount", "--lazy", disk], check=True)  # a database may still be open there

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import diskcache
@@ -68,8 +69,7 @@ class _Known:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._cache is not None:
-            self._cache.close()
+        self._close()
 
     def get(self, seen: tuple[int, ...]) -> str | None:
         """Return a digest that is remembered."""
@@ -88,9 +88,15 @@ class _Known:
         except FAULTS as error:
             self._give_up(error)
 
+    def _close(self) -> None:
+        if self._cache is not None:
+            with suppress(*FAULTS):
+                self._cache.close()
+            self._cache = None
+
     def _give_up(self, error: BaseException) -> None:
         _tell(self._directory, str(error))
-        self._cache = None
+        self._close()
 
 
 @functools.cache

@@ -20,7 +20,7 @@ def ensure_database(path: Path, artifacts: str) -> None:
         beside = path.with_name(f".{path.name}.new")
         for left in path.parent.glob(f"{glob.escape(beside.name)}*"):  # a journal would be played back
             left.unlink()
-        store = SqlAlchemyStore(f"sqlite:///{beside}", artifacts)
+        store = SqlAlchemyStore(f"sqlite:///{beside}", artifacts)  # type: ignore[no-untyped-call]
         store.engine.dispose()
         beside.replace(path)
 

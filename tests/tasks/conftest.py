@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -258,15 +258,3 @@ def adapter_family(
         write_adapter(directory / f"checkpoint-{i}", base, i, target_modules=TARGETS[request.param], **own)
         for i, own in enumerate(settings, 1)
     ]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a disk of a megabyte; skip where that is not permitted."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small tmpfs is not permitted")
-    yield disk
-    subprocess.run(["umount", disk], check=True)

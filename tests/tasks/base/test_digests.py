@@ -1,0 +1,88 @@
+"""Digests are those of hashlib; the cache that remembers them is a convenience, whatever becomes of it."""
+
+import hashlib
+import logging
+import os
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.base.digests import CLOCK_TICK_NS, file_digests, sha256_of
+from tasks.base.directories import cache_dir
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "weights"
+    path.write_bytes(os.urandom(1000))
+    long_ago = time.time_ns() - 100 * CLOCK_TICK_NS
+    os.utime(path, ns=(long_ago, long_ago))
+    time.sleep(CLOCK_TICK_NS / 1e9)
+    return path
+
+
+def expected(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def test_a_file_is_read_once_and_again_when_it_changed(file: Path) -> None:
+    assert sha256_of(file) == sha256_of(file) == expected(file)
+    before = file.stat()
+    file.write_bytes(os.urandom(1000))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))  # put back: the ctime tells
+    assert sha256_of(file) == expected(file)
+
+
+def test_a_damaged_cache_is_done_without(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    place = cache_dir() / "digests"
+    place.mkdir(parents=True)
+    (place / "cache.db").write_bytes(b"no database" * 1000)
+    for _ in range(3):
+        assert file_digests(file.parent, [file])[0].sha256 == expected(file)
+    assert len(caplog.messages) == 1
+    assert "digests: cannot be used (file is not a database)" in caplog.text
+
+
+def test_a_cache_that_another_process_holds_is_not_waited_for_long(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256_of(file)
+    monkeypatch.setattr("tasks.base.digests.LOCKED_S", 0.1)
+    holder = sqlite3.connect(cache_dir() / "digests" / "cache.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    assert sha256_of(file) == expected(file)
+    holder.close()
+
+
+def test_a_full_cache_is_done_without(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_disk: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    sha256_of(file)
+    subprocess.run(["dd", "if=/dev/zero", f"of={small_disk / 'ballast'}"], capture_output=True, check=False)
+    for number in range(50):
+        other = tmp_path / f"other{number}"
+        other.write_bytes(os.urandom(2000))
+        assert sha256_of(other) == expected(other)
+
+
+@pytest.mark.parametrize("fault", ["a file", "read-only"])
+def test_where_there_can_be_no_cache_another_place_is_taken(
+    fault: str,
+    file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    small_disk: Path,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(file if fault == "a file" else small_disk))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    if fault == "read-only":
+        subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    with caplog.at_level(logging.WARNING):
+        assert [sha256_of(file), sha256_of(file)] == [expected(file)] * 2
+    assert caplog.text.count("cannot be written") == 1
+    assert cache_dir() == tmp_path / f"loreline-{os.getuid()}"
