@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test test-long test-postgres check docs docs-check bench study ui clean
+.PHONY: setup demo test test-long test-postgres test-faults check docs docs-check bench study ui clean
 
 setup: $(STAMP)
 
@@ -20,10 +20,13 @@ demo: setup
 	$(BIN)/loreline demo
 
 test: setup
-	$(BIN)/python -m pytest -m "not (servers or slow)" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not (servers or slow or faults)" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-long: setup
-	$(BIN)/python -m pytest -m "servers or slow"
+	$(BIN)/python -m pytest -m "(servers or slow) and not faults"
+
+test-faults: setup
+	$(BIN)/python -m pytest tests/faults -m faults --capture=no
 
 # The tests run clusters of their own from these binaries, and leave the system's alone.
 POSTGRES = ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null
