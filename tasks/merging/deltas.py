@@ -11,6 +11,7 @@ from tasks.merging.drop import drop
 from tasks.merging.magnitude import Group, TaskVectors, leading
 from tasks.merging.program import Measure, Results, Settings
 from tasks.parameters.merge import BreadcrumbsParams, MergeParams, value_for
+from tasks.parameters.varying import varies
 
 Kept = Generator[Measure, Results, Callable[[Block], Sequence[Array]]]
 
@@ -74,6 +75,18 @@ def check_band(settings: Settings) -> None:
                 f"density {density:g} and gamma {gamma:g} add up to more than 1 for {tensor}",
                 "lower one of them",
             )
+
+
+def check_trimmed(settings: Settings) -> None:
+    """Raise BadInput where the model is trimmed as one, and yet tensor by tensor to other densities."""
+    density, over_model = settings.params.ties.density, settings.params.ties.scope == "model"
+    each = density if isinstance(density, list | tuple) else [density]
+    if over_model and any(map(varies, each)):
+        raise BadInput(
+            "merge.ties.density",
+            "varies over the model, and scope model trims all of it together",
+            "give one number for each checkpoint, or set merge.ties.scope to tensor",
+        )
 
 
 def _trim(settings: Settings, deltas: TaskVectors) -> Kept:

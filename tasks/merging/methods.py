@@ -18,7 +18,7 @@ from tasks.merging import (
 )
 from tasks.merging.compose import Row, compose
 from tasks.merging.method import Method
-from tasks.merging.model_stock import model_stock
+from tasks.merging.model_stock import model_stock, model_stock_findings
 from tasks.merging.program import Program, Settings, check_counts
 from tasks.merging.slerp import slerp
 from tasks.merging.widen import widen
@@ -31,6 +31,11 @@ def _row(row: Row) -> Callable[[Settings], Program]:
 
 def _over_the_model(params: MergeParams) -> bool:
     return params.ties.scope == "model" or weights.spans_model(params)
+
+
+def _check_ties(settings: Settings) -> None:
+    check_counts(settings)
+    deltas.check_trimmed(settings)
 
 
 def _check_breadcrumbs(settings: Settings) -> None:
@@ -64,6 +69,7 @@ METHODS = {
         sections=WEIGHT_SECTIONS,
         spans_model=weights.spans_model,
         check=weights.check_average,
+        notes=weights.cancelling,
         averages_weights=True,
         check_span=low_rank.check_weighed_span,
     ),
@@ -110,7 +116,7 @@ METHODS = {
         at_least=1,
         sections=("ties", "lam", *WEIGHT_SECTIONS),
         spans_model=_over_the_model,
-        check=check_counts,
+        check=_check_ties,
     ),
     "dare": Method(
         "drop and rescale, then the sum",
@@ -164,6 +170,7 @@ METHODS = {
         "Jang et al. 2024, arXiv 2403.19522",
         _row(Row(anchor.base, deltas.as_they_are, model_stock, combine.total)),
         base="required",
+        findings=model_stock_findings,
         check_span=low_rank.check_any_span,
     ),
     "widen": Method(

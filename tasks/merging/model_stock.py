@@ -4,13 +4,18 @@
 2403.19522).
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from tasks.base.measures import ModelStockMeasures
+from tasks.base.measures import ModelStockMeasures, TensorMeasures
 from tasks.merging.arrays import gram
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
+
+NAMED = 3
+"""Tensors that a note names."""
 
 
 def model_stock(settings: Settings) -> Weighing:
@@ -24,6 +29,16 @@ def model_stock(settings: Settings) -> Weighing:
         return Weighed([t / settings.count] * settings.count, ModelStockMeasures(t=t, cosine=cosine))
 
     return weigh
+
+
+def model_stock_findings(settings: Settings, tensors: Mapping[str, TensorMeasures]) -> list[str]:
+    """Name the tensors that stay the base's, because the task vectors point apart."""
+    found = {name: own.method for name, own in tensors.items() if isinstance(own.method, ModelStockMeasures)}
+    kept = [name for name, own in found.items() if own.cosine <= 0]
+    if not kept:
+        return []
+    some = ", ".join(kept[:NAMED]) + (", …" if len(kept) > NAMED else "")
+    return [f"{len(kept)} of {len(found)} tensors stay the base's: their task vectors point apart ({some})"]
 
 
 def interpolation(cosine: float, count: int) -> float:

@@ -8,6 +8,9 @@ from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings, check_counts
 from tasks.parameters.merge import MergeParams
 
+LARGE = 10.0
+"""A share of the average beyond which the differences of checkpoints are blown up."""
+
 
 def chosen(settings: Settings) -> Weighing:
     """Weigh by `merge.weights`: uniform, nan, metagpt, or the numbers given."""
@@ -33,6 +36,18 @@ def check_average(settings: Settings) -> None:
                 "their sum",
                 "give weights with another sum",
             )
+
+
+def cancelling(settings: Settings) -> list[str]:
+    """Warn of weights that nearly cancel: divided by their sum they are large, and so is what they add up."""
+    largest = 0.0
+    for tensor in settings.shapes:
+        weights = settings.at(tensor).weights
+        if not isinstance(weights, str):
+            largest = max(largest, max(abs(weight) for weight in weights) / abs(sum(weights)))
+    if largest <= LARGE:
+        return []
+    return [f"the weights nearly cancel: divided by their sum, the largest is {largest:.3g}"]
 
 
 def spans_model(params: MergeParams) -> bool:

@@ -132,6 +132,16 @@ def test_parameters_that_do_not_fit_are_refused(tmp_path: Path, params: MergePar
         plan_merge(params, write_models(tmp_path / "training")[1:], tmp_path / "out")
 
 
+def test_one_trim_of_the_whole_model_has_one_density(tmp_path: Path) -> None:
+    base, *models = write_models(tmp_path / "training")
+    density = [{"match": "mlp", "value": 0.2}, {"value": 0.5}]
+    params = params_for("ties", ties={"scope": "model", "density": density}, base=str(base))
+    with pytest.raises(
+        BadInput, match="merge.ties.density: varies over the model, and scope model trims all"
+    ):
+        plan_merge(params, models, tmp_path / "out")
+
+
 def planned(tmp_path: Path, dtypes: tuple[str, ...], dtype: str = "auto") -> Plan:
     models = [{"w": torch.ones(2, 3, dtype=FLOATS[d]), "ids": torch.arange(3)} for d in ("F32", *dtypes)]
     return plan_for(params_for("average", dtype=dtype), write_all(tmp_path, models))

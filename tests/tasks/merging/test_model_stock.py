@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base.measures import MethodMeasures, ModelStockMeasures
-from tasks.merging.model_stock import interpolation
+from tasks.base.measures import MethodMeasures, ModelStockMeasures, TensorMeasures
+from tasks.merging.model_stock import interpolation, model_stock_findings
+from tasks.merging.program import Settings
 from tasks.parameters.merge import MergeParams
 from tests.support.in_memory import merge
 from tests.support.trajectory_models import SHAPES, trajectory
@@ -87,3 +88,12 @@ def test_nothing_moved_is_the_base() -> None:
     for name in SHAPES:
         np.testing.assert_array_equal(merged[name], base[name])
         assert measures[name] == ModelStockMeasures(t=0.0, cosine=0.0)
+
+
+def test_tensors_whose_task_vectors_point_apart_are_named() -> None:
+    settings = Settings(PARAMS, lambda name: PARAMS, (1, 2), {})
+    found = {f"w{i}": TensorMeasures(method=ModelStockMeasures(t=0, cosine=-0.1)) for i in range(4)}
+    found["fine"] = TensorMeasures(method=ModelStockMeasures(t=0.5, cosine=0.5))
+    (note,) = model_stock_findings(settings, found)
+    assert note == "4 of 5 tensors stay the base's: their task vectors point apart (w0, w1, w2, …)"
+    assert model_stock_findings(settings, {"fine": found["fine"]}) == []

@@ -68,6 +68,17 @@ def test_an_average_refuses_weights_that_add_up_to_nothing_and_a_sum_takes_them(
         check({"method": "average", "weights": [1, -1, 0]})
 
 
+@pytest.mark.parametrize(
+    ("weights", "noted"),
+    [([1, -0.999, 0], True), ([1, 1, 1], False), ([-0.2, 0.2, 1], False), ([5, -4.6, 0.01], True)],
+)
+def test_weights_that_nearly_cancel_are_said_to(weights: list[float], noted: bool) -> None:
+    params = MergeParams(method="average", weights=tuple(weights))
+    notes = METHODS["average"].notes(Settings(params, lambda name: params, (1, 2, 3), {"w": (2, 2)}))
+    assert bool(notes) == noted
+    assert all("the weights nearly cancel" in note for note in notes)
+
+
 @pytest.mark.parametrize("of", ["weights", "task_vectors"])
 @pytest.mark.parametrize("per", ["tensor", "model"])
 @pytest.mark.parametrize("name", SHAPES)
