@@ -7,11 +7,10 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import MergeReport, Registration, TrainingRun
-from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams
-from tasks.sources.addresses import source_of
+from tasks.sources.addresses import new_checkpoints, source_of
 from tasks.sources.base_model import find_base
 from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
 
@@ -37,7 +36,7 @@ def fetch_run(
     made_from = fingerprint(__name__, params)
     if not refresh and is_published(published, made_from):
         run = TrainingRun.read(published / "run.json")
-        if not (new := _new_checkpoints(run)):
+        if not (new := new_checkpoints(run)):
             return run
         stays = _is_registered(run, artifacts)
         then = "--refresh looks again" if stays else "looking again"
@@ -75,14 +74,6 @@ def fetch_run(
         run.write(scratch / "run.json")
     prune_staged(artifacts, [*run.checkpoints, *run.means])
     return run
-
-
-def _new_checkpoints(run: TrainingRun) -> list[str]:
-    """List the checkpoints that its directory holds, by step, and that were not there when it was fetched."""
-    known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
-    directory = source_of(run.source).directory_of(run.source)
-    there = numbered_checkpoints(directory) if directory and directory.is_dir() else []
-    return [path.name for _, path in there if path.name not in known]
 
 
 def _is_registered(run: TrainingRun, artifacts: Path) -> bool:

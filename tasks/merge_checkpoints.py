@@ -29,7 +29,7 @@ from tasks.engine.progress import OnProgress, untold
 from tasks.engine.publish_merges import Job, Target, publish_merges
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.model_card import model_card
-from tasks.sources.staging import staged
+from tasks.sources.staging import rates_in, staged
 
 
 def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgress = untold) -> MergeReport:
@@ -37,10 +37,12 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
 
     Raises BadInput for checkpoints that cannot be merged, naming checkpoint and tensor.
     """
-    chosen = _chosen(artifacts)
+    selection = _selection(artifacts)
+    chosen = selection.chosen
     params = _resolved(params, chosen)
     base = _open_base(params)
-    made_from = fingerprint(__name__, _decisive(params), chosen, _digest(base) if base else None)
+    of_base = _digest(base) if base else None
+    made_from = fingerprint(__name__, _decisive(params), chosen, of_base, _rates(selection))
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
@@ -52,12 +54,14 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
 
 def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
-    chosen = _chosen(artifacts)
+    selection = _selection(artifacts)
+    chosen = selection.chosen
     params = _resolved(params, chosen)
     base = _open_base(params)
     directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
     inputs = open_models(directories, [checkpoint.name for checkpoint in chosen], base, one_base=True)
-    return plan_merges([params], inputs, base, [checkpoint.step for checkpoint in chosen])
+    steps = [checkpoint.step for checkpoint in chosen]
+    return plan_merges([params], inputs, base, steps, _rates(selection))
 
 
 def merge_directories(
@@ -107,7 +111,8 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
         check_free(out, [*directories, *([Path(params.base)] if params.base else [])], "merge.json")
     base = _open_base(params)
     steps = [step_of(directory) for directory in directories]
-    return plan_merges(resolved, open_models(directories, labels, base), base, steps)
+    inputs = open_models(directories, labels, base)
+    return plan_merges(resolved, inputs, base, steps, rates_in(directories[-1]))
 
 
 def _write(
@@ -125,18 +130,18 @@ def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Future[str]])
     beside = [file_digests(source.directory, side_files(source.directory)) for source in plan.inputs]
     return Target(
         out,
-        partial(_made_from, decisive, settings.steps, beside, digests),
+        partial(_made_from, decisive, (settings.steps, settings.rates), beside, digests),
         fingerprint(__name__, decisive, [_identity(source) for source in plan.sources]),
     )
 
 
 def _made_from(
     decisive: MergeParams,
-    steps: Sequence[int],
+    trajectory: tuple[Sequence[int], Sequence[tuple[int, float]]],
     beside: Sequence[tuple[FileDigest, ...]],
     digests: Sequence[Future[str]],
 ) -> str:
-    return fingerprint(__name__, decisive, steps, [digest.result() for digest in digests], beside)
+    return fingerprint(__name__, decisive, trajectory, [digest.result() for digest in digests], beside)
 
 
 def _is_done(target: Target) -> bool:
@@ -152,8 +157,12 @@ def _report(target: Target) -> MergeReport:
     return MergeReport.read(target.published / "merge.json")
 
 
-def _chosen(artifacts: Path) -> tuple[Checkpoint, ...]:
-    return Selection.read(artifacts / "selection" / "selection.json").chosen
+def _selection(artifacts: Path) -> Selection:
+    return Selection.read(artifacts / "selection" / "selection.json")
+
+
+def _rates(selection: Selection) -> tuple[tuple[int, float], ...]:
+    return selection.plan.rates if selection.plan else ()
 
 
 def _resolved(params: MergeParams, chosen: Sequence[Checkpoint]) -> MergeParams:

@@ -1,14 +1,19 @@
 """Stage select: choose checkpoints along the trajectory, and say why."""
 
 import csv
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import RunPlan, Selection, TrainingRun
+from tasks.base.records import Checkpoint, FarCheckpoint, RunPlan, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
+from tasks.sources.staging import staged
+from tasks.trajectory.far import FEWEST, find_far
 from tasks.trajectory.learning_rate import Rate
-from tasks.trajectory.plan import plan_directory, plan_run
+from tasks.trajectory.plan import plan_run
+from tasks.trajectory.plan_directory import plan_directory
 from tasks.trajectory.selection import choose
 
 
@@ -22,7 +27,7 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
     made_from = fingerprint(__name__, params, run)
     if is_published(published, made_from):
         return Selection.read(published / "selection.json")
-    selection = choose(params, run)
+    selection = choose(params, run, partial(_far, artifacts))
     with publishing(published, made_from) as scratch:
         selection.write(scratch / "selection.json")
         _write_trajectory(scratch / "trajectory.csv", run, selection)
@@ -38,6 +43,12 @@ def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -
         return plan_directory(directory, params)
     run = TrainingRun.read(artifacts / "run" / "run.json")
     return plan_run([c.step for c in run.checkpoints], [Rate(*rate) for rate in run.rates], params)
+
+
+def _far(artifacts: Path, chosen: Sequence[Checkpoint]) -> list[FarCheckpoint]:
+    if len(chosen) < FEWEST:
+        return []
+    return find_far([(checkpoint.step, staged(checkpoint, artifacts)) for checkpoint in chosen])
 
 
 def _write_trajectory(path: Path, run: TrainingRun, selection: Selection) -> None:

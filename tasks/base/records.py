@@ -157,6 +157,24 @@ class TrainingRun(Record):
         return digest_of([(one.step, one.digest) for one in (*self.checkpoints, *self.means)])
 
 
+class FarCheckpoint(Record):
+    """A checkpoint that lies far from the others, as one that has diverged does."""
+
+    step: int
+    times: float | None
+    """Its median distance to the others, in units of the median of these; None where those are equal."""
+    tensor: str | None = None
+    """The tensor in which it does; None: the whole model."""
+
+    @property
+    def sentence(self) -> str:
+        """How far it lies from the others, and where."""
+        where = f" in {self.tensor}" if self.tensor else ""
+        if self.times is None:
+            return f"lies apart from the others, which are equal{where}"
+        return f"lies {self.times:.3g} times as far from the others as is usual among them{where}"
+
+
 class RunPlan(Record):
     """What kind of run it is by its learning rate, and what a merge can be expected to do."""
 
@@ -173,6 +191,8 @@ class RunPlan(Record):
     """What would be left of a decay, as weights of these."""
     before_decay: tuple[int, ...]
     """Steps of checkpoints before a decay that could be merged instead."""
+    far: tuple[FarCheckpoint, ...] = ()
+    """Checkpoints that the window leaves out."""
     rates: tuple[tuple[int, float], ...] = ()
     sentence: str = ""
 

@@ -17,7 +17,7 @@ from tasks.parameters.params import Params
 from tasks.parameters.selection import SelectParams
 from tasks.sources.base_model import base_address
 from tasks.sources.readiness import NotReady, check_ready
-from tasks.trajectory.plan import plan_directory
+from tasks.trajectory.plan_directory import plan_directory
 
 
 def check_merging(params: Params, root: Path) -> list[Finding]:

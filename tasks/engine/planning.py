@@ -8,9 +8,10 @@ from pathlib import Path
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.models import open_models
+from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.peft.adapter import Adapter
-from tasks.checkpoints.weights import Changed, WeightReader
+from tasks.checkpoints.weights import Changed, WeightReader, open_weights
 from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
 from tasks.engine.inputs import agree
 from tasks.engine.plan import Plan, written_dtype
@@ -18,7 +19,7 @@ from tasks.engine.shards import Stored
 from tasks.merging.layers import Layers
 from tasks.merging.method import Method
 from tasks.merging.methods import METHODS, method_of
-from tasks.merging.program import Settings
+from tasks.merging.program import Rates, Settings
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
 
@@ -28,19 +29,24 @@ def plan_merges(
     inputs: Sequence[WeightReader],
     base: WeightReader | None,
     steps: Sequence[int],
+    rates: Rates = (),
 ) -> Plan:
     """Plan a merge into models, or into adapters where only adapters are given.
 
-    Variants differ only in parameters that the method reads. Raises BadInput naming what does not fit.
+    `rates`: the run's learning rates, where known. Variants differ only in parameters that the method reads.
+    Raises BadInput naming what does not fit.
     """
     adapters = [source for source in inputs if isinstance(source, Adapter)]
-    return plan_adapters(variants, adapters, steps) if adapters else make_plan(variants, inputs, base, steps)
+    if adapters:
+        return plan_adapters(variants, adapters, steps, rates)
+    return make_plan(variants, inputs, base, steps, rates)
 
 
 def narrowed(plan: Plan, kept: Sequence[int]) -> Plan:
     """Plan the merge of some of a plan's checkpoints, by their positions."""
-    variants, steps = [settings.params for settings in plan.variants], plan.variants[0].steps
-    return plan_merges(variants, [plan.inputs[i] for i in kept], plan.base, [steps[i] for i in kept])
+    variants, first = [settings.params for settings in plan.variants], plan.variants[0]
+    inputs, steps = [plan.inputs[i] for i in kept], [first.steps[i] for i in kept]
+    return plan_merges(variants, inputs, plan.base, steps, first.rates)
 
 
 def with_variants(plan: Plan, kept: Sequence[int]) -> Plan:
@@ -54,6 +60,7 @@ def make_plan(
     inputs: Sequence[WeightReader],
     base: WeightReader | None,
     steps: Sequence[int],
+    rates: Rates = (),
 ) -> Plan:
     """Check that these models can be merged by this method, and plan what will be written.
 
@@ -82,7 +89,7 @@ def make_plan(
         name: stored.shape for name, stored in spec.items() if stored.dtype in FLOATING and stored.size
     }
     dtypes = {name: spec[name].dtype for name in floating}
-    settings = make_settings(variants, steps, floating, dtypes, Layers.of(names))
+    settings = make_settings(variants, steps, floating, dtypes, Layers.of(names), rates)
     changes = _changes(inputs, base, floating)
     return Plan(inputs, base, settings, spec, method_of(settings), changes=changes, notes=notes)
 
@@ -91,6 +98,27 @@ def plan_average(directories: Mapping[str, Path], steps: Sequence[int]) -> Plan:
     """Plan the plain average of models, or of adapters of one base, by their labels."""
     inputs = open_models(list(directories.values()), list(directories), None, one_base=True)
     return plan_merges([MergeParams(method="average")], inputs, None, steps)
+
+
+def plan_inspection(directories: Sequence[Path], base: Path | None) -> Plan:
+    """Check checkpoints that are to be measured as a merge of them would be checked.
+
+    Raises BadInput naming what does not fit.
+    """
+    if len(directories) < 2 and base is None:
+        raise BadInput(
+            "nothing to compare", "1 checkpoint is named", "name another, or what it came from with --base"
+        )
+    sources = [
+        open_weights(place, label) for place, label in zip(directories, labels_of(directories), strict=True)
+    ]
+    # The one merge of task vectors that a single checkpoint is enough for, and the one that needs no base.
+    params = MergeParams(method="task_arithmetic" if base else "average")
+    opened = open_weights(base, f"the base {base}") if base else None
+    plan = make_plan([params], sources, opened, [step_of(directory) for directory in directories])
+    if not plan.shapes:
+        raise BadInput(directories[0], "holds no floating-point tensor", "name a directory with a model")
+    return plan
 
 
 def _changes(
@@ -104,7 +132,7 @@ def _changes(
 
 
 def plan_adapters(
-    variants: Sequence[MergeParams], adapters: Sequence[Adapter], steps: Sequence[int]
+    variants: Sequence[MergeParams], adapters: Sequence[Adapter], steps: Sequence[int], rates: Rates = ()
 ) -> AdapterPlan:
     """Check that these adapters can be merged by this method into an adapter.
 
@@ -116,7 +144,7 @@ def plan_adapters(
     check_alike(adapters)
     shapes = changed_shapes(adapters)
     dtypes = {name: written_dtype(factor_dtypes(name, adapters), variants[0]) for name in shapes}
-    settings = make_settings(variants, steps, shapes, dtypes, Layers.of(shapes))
+    settings = make_settings(variants, steps, shapes, dtypes, Layers.of(shapes), rates)
     spec = adapter_spec(adapters, dtypes, variants[0])
     return AdapterPlan(adapters, None, settings, spec, method_of(settings), dtypes)
 
@@ -127,9 +155,10 @@ def make_settings(
     shapes: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, str],
     layers: Layers,
+    rates: Rates = (),
 ) -> list[Settings]:
     """Return each variant's settings, checked by the method, with values that vary over layers resolved."""
-    found = [_settings(params, steps, shapes, dtypes, layers) for params in variants]
+    found = [_settings(params, steps, shapes, dtypes, layers, rates) for params in variants]
     for settings in found:
         METHODS[settings.params.method].check(settings)
     return found
@@ -141,10 +170,11 @@ def _settings(
     shapes: Mapping[str, tuple[int, ...]],
     dtypes: Mapping[str, str],
     layers: Layers,
+    rates: Rates,
 ) -> Settings:
     # cached, because methods ask for the same tensor once a block
     at = cache(lambda tensor: resolve(params, tensor, layers.position(tensor)))
-    return Settings(params, at, steps, shapes, dtypes)
+    return Settings(params, at, steps, shapes, dtypes, rates)
 
 
 def check_method(variants: Sequence[MergeParams], count: int) -> Method:

@@ -6,12 +6,25 @@ from tasks.base.measures import WeightsUsed
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
+from tasks.merging.step_weights import check_steps, half_life_weights
 from tasks.parameters.merge import MergeParams
 
 
 def ema(settings: Settings) -> Weighing:
-    """∝ decay^age, the newest having age 0 (Polyak and Juditsky 1992)."""
-    return (yield from _by_age(settings, lambda params, ages: [params.ema.decay**age for age in ages]))
+    """∝ decay^age, the newest having age 0 (Polyak and Juditsky 1992); with a half-life, by training step."""
+
+    def faded(params: MergeParams, ages: Sequence[int]) -> list[float]:
+        if params.ema.half_life is None:
+            return [params.ema.decay**age for age in ages]
+        return half_life_weights(settings.steps, params.ema.half_life)
+
+    return (yield from _by_age(settings, faded))
+
+
+def check_ema(settings: Settings) -> None:
+    """Raise BadInput where a half-life is given and the steps do not rise."""
+    if settings.params.ema.half_life is not None:
+        check_steps(settings)
 
 
 def wma(settings: Settings) -> Weighing:

@@ -1,7 +1,7 @@
 """The functions that numpy arrays and torch tensors do not share, under one name each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -42,6 +42,21 @@ def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
         for j, b in enumerate(arrays[: i + 1]):  # numpy's matmul is ten times slower on so few long rows
             products[i, j] = products[j, i] = dot(a, b)
     return products
+
+
+def ascending(arrays: Sequence[Array]) -> list[Array]:
+    """Sort element by element: the first result holds the smallest of each, the last the largest."""
+    smaller: Callable[[Array, Array], Array] = np.minimum
+    larger: Callable[[Array, Array], Array] = np.maximum
+    if not isinstance(arrays[0], np.ndarray):
+        import torch
+
+        smaller, larger = torch.minimum, torch.maximum
+    rows = list(arrays)
+    for end in range(len(rows) - 1, 0, -1):  # whole arrays are compared: faster than sorting short columns
+        for i in range(end):
+            rows[i], rows[i + 1] = smaller(rows[i], rows[i + 1]), larger(rows[i], rows[i + 1])
+    return rows
 
 
 def double(array: Array) -> Array:

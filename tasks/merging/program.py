@@ -29,6 +29,8 @@ Program: TypeAlias = Generator[Measure, Results, Finish]
 FamilyFinish: TypeAlias = Callable[[Block], Iterable[Merged]]
 """Yields one merged block after the other, in the order of the variants: only one need be held at a time."""
 FamilyProgram: TypeAlias = Generator[Measure, Results, FamilyFinish]
+Rates: TypeAlias = Sequence[tuple[int, float]]
+"""The learning rate that was logged at a step, by step."""
 Finished = TypeVar("Finished")
 
 
@@ -46,6 +48,8 @@ class Settings:
     """The tensors to merge, in the order in which they are written."""
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """Tensor name → dtype in which it is written; float32 where that is not known."""
+    rates: Rates = ()
+    """The learning rates of their run; empty where they are not known."""
     solving: Solving = field(default_factory=Solving, compare=False)
     """Hears of every pass of methods that solve."""
 

@@ -90,6 +90,29 @@ class EmaParams(Section):
 
     decay: Annotated[float, Field(gt=0, lt=1), VARYING] = 0.6
     """Weight of a checkpoint relative to the next newer one."""
+    half_life: Annotated[float, Field(gt=0, allow_inf_nan=False), VARYING] | None = None
+    """Training steps after which a weight has halved, in place of `decay`: right for uneven spacing, too."""
+
+
+class PowerEmaParams(Section):
+    """Post-hoc EMA with a power profile (Karras et al. 2024, arXiv 2312.02696)."""
+
+    width: Annotated[float, Field(gt=0, le=0.28), VARYING] = 0.1
+    """Standard deviation of the profile t^γ, as a share of training; γ = 16.97 at 0.05, 6.94 at 0.1."""
+
+
+class WsmParams(Section):
+    """What is left of a decay of the learning rate (Tian et al. 2025)."""
+
+    profile: Literal["linear", "cosine", "1-sqrt"] = "linear"
+    """The decay, from the first checkpoint's rate to 0 at the last; less what the logged rate did of it."""
+
+
+class TrendParams(Section):
+    """The mean, moved along the line that fits the checkpoints."""
+
+    kappa: Number = 0.5
+    """κ: 0 is the mean, 1 the end of the fitted line."""
 
 
 class LawaParams(Section):
@@ -99,6 +122,13 @@ class LawaParams(Section):
     """How many checkpoints are averaged."""
     spacing: Annotated[int, Field(ge=1)] = 1
     """Every so many-th checkpoint counts, the newest first."""
+
+
+class TrimmedMeanParams(Section):
+    """The mean of the middle values, element by element (Yin et al. 2018)."""
+
+    share: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
+    """Share of the checkpoints that is left out at either end, rounded down."""
 
 
 class TiesParams(Section):
@@ -174,6 +204,12 @@ class MergeParams(Section):
         "ema",
         "wma",
         "lawa",
+        "power_ema",
+        "wsm",
+        "trend",
+        "median",
+        "trimmed_mean",
+        "geometric_median",
         "task_arithmetic",
         "ties",
         "dare",
@@ -210,6 +246,10 @@ class MergeParams(Section):
     lore: LoreParams = LoreParams()
     ema: EmaParams = EmaParams()
     lawa: LawaParams = LawaParams()
+    power_ema: PowerEmaParams = PowerEmaParams()
+    wsm: WsmParams = WsmParams()
+    trend: TrendParams = TrendParams()
+    trimmed_mean: TrimmedMeanParams = TrimmedMeanParams()
     ties: TiesParams = TiesParams()
     dare: DareParams = DareParams()
     breadcrumbs: BreadcrumbsParams = BreadcrumbsParams()

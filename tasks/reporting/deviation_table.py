@@ -7,6 +7,7 @@ import numpy as np
 from tasks.base.errors import one_line
 from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, cosines, describe, join
+from tasks.merging.distances import course, distances, remoteness
 from tasks.reporting.model_parts import Parts, by_kind, by_layer, tensor_parts
 
 WIDEST_CELL = 100
@@ -49,16 +50,23 @@ def _headline(labels: Sequence[str], base: str | None, whole: Deviation, tensors
         lines.append(
             f"sign conflict: {found.conflict:.1%} of the elements are raised by one and lowered by another"
         )
+    if along := course(distances(whole.products)):
+        lines.append(
+            f"drift index {along.drift:.2g} (straight on: {count - 1}, random walk: 1, about one point: "
+            f"{1 / (count - 1):.2g}); the last step is {along.last_step:.2g} of the usual length"
+        )
     return "\n".join(lines)
 
 
 def _checkpoint_rows(labels: Sequence[str], whole: Deviation) -> Iterator[list[str]]:
-    """Yield norm, relative norm and cosines of each checkpoint, the checkpoints numbered."""
+    """Yield norm, relative norm, remoteness and cosines of each checkpoint, the checkpoints numbered."""
     found = describe(whole)
     numbers = [str(number) for number, _ in enumerate(labels, 1)]
-    yield ["", "checkpoint", "norm", "relative", "cosine to 1", *numbers[1:]]
-    for number, label, norm, row in zip(numbers, labels, found.norms, cosines(whole), strict=True):
-        yield [number, label, _number(norm), _ratio(norm, found.anchor), *(f"{c:.3f}" for c in row)]
+    away = remoteness(distances(whole.products))
+    yield ["", "checkpoint", "norm", "relative", "remoteness", "cosine to 1", *numbers[1:]]
+    for number, label, norm, far, row in zip(numbers, labels, found.norms, away, cosines(whole), strict=True):
+        shown = [_number(norm), _ratio(norm, found.anchor), f"{far:.2f}"]
+        yield [number, label, *shown, *(f"{c:.3f}" for c in row)]
 
 
 def _part_rows(title: str, parts: Parts) -> Iterator[list[str]]:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
+from tasks.base.records import TrainingRun
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.registration import RegisterParams
 from tasks.sources import kinds
 from tasks.sources.run_status import RunStatus
@@ -28,6 +30,14 @@ def observe(address: str, quiet_for: float, registry: RegisterParams) -> RunStat
     checkpoint, Unavailable when a server does not answer.
     """
     return source_of(address).observe(address, quiet_for, registry)
+
+
+def new_checkpoints(run: TrainingRun) -> list[str]:
+    """List the checkpoints that its directory holds, by step, and that were not there when it was fetched."""
+    known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
+    directory = source_of(run.source).directory_of(run.source)
+    there = numbered_checkpoints(directory) if directory and directory.is_dir() else []
+    return [path.name for _, path in there if path.name not in known]
 
 
 def sources_in(roots: Iterable[str], project: Path, registry: RegisterParams) -> list[str]:

@@ -49,7 +49,12 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
 def rates_of(found: Sequence[FetchedCheckpoint]) -> tuple[tuple[int, float], ...]:
     """Return the learning rates that the newest checkpoint's log has."""
     newest = max(found, key=lambda checkpoint: checkpoint.step)
-    return tuple((rate.step, rate.value) for rate in logged_rates(read_state(newest.directory) or {}))
+    return rates_in(newest.directory)
+
+
+def rates_in(checkpoint: Path) -> tuple[tuple[int, float], ...]:
+    """Return the learning rates that a checkpoint's log has, by step; none without a log."""
+    return tuple((rate.step, rate.value) for rate in logged_rates(read_state(checkpoint) or {}))
 
 
 def stage_files(source: Path, target: Path) -> None:

@@ -1,27 +1,25 @@
 """What kind of run it is, what a merge of it can be expected to gain, and what to do next time."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from tasks.base.errors import BadInput
-from tasks.base.records import RunPlan
-from tasks.checkpoints.run_directory import numbered_checkpoints
+from tasks.base.records import FarCheckpoint, RunPlan
+from tasks.merging.step_weights import decay_weights
 from tasks.parameters.selection import SelectParams
-from tasks.trajectory.decay_weights import decay_weights
-from tasks.trajectory.learning_rate import Rate, RateSchedule, logged_rates, schedule_of
-from tasks.trajectory.trainer_state import read_state
+from tasks.trajectory.learning_rate import Rate, RateSchedule, schedule_of
 
 LONG_ENOUGH = 2
 """Checkpoints before a decay that are worth merging instead."""
 
 
-def plan_run(steps: Sequence[int], rates: Sequence[Rate], params: SelectParams) -> RunPlan:
-    """Plan a merge of a run with checkpoints at these steps, from its learning rate alone.
+def plan_run(
+    steps: Sequence[int], rates: Sequence[Rate], params: SelectParams, far: Sequence[FarCheckpoint] = ()
+) -> RunPlan:
+    """Plan a merge of a run with checkpoints at these steps, from its learning rate, without those far off.
 
     Averaging does what a decay of the rate does: what has decayed has had it already.
     """
     schedule = schedule_of(rates)
-    ordered = sorted(steps)
+    ordered = sorted(set(steps) - {own.step for own in far})
     if schedule.kind == "decayed":
         window = ordered[-1:]
         before = tuple([step for step in ordered if step <= schedule.until][-params.k :])
@@ -37,26 +35,14 @@ def plan_run(steps: Sequence[int], rates: Sequence[Rate], params: SelectParams) 
         window=tuple(window),
         weights=tuple(round(weight, 4) for weight in decay_weights(window, rates)),
         before_decay=before if len(before) >= LONG_ENOUGH else (),
+        far=tuple(far),
         rates=tuple((rate.step, rate.value) for rate in rates),
     )
-    return plan.model_copy(update={"sentence": _sentence(plan, schedule)})
-
-
-def plan_directory(directory: Path, params: SelectParams) -> RunPlan:
-    """Plan a merge of the run in a Trainer's output directory.
-
-    Raises BadInput where that holds no checkpoint.
-    """
-    try:
-        there = numbered_checkpoints(directory)
-    except OSError as error:
-        raise BadInput(
-            directory, f"cannot be read ({error.strerror})", "name a Trainer's output_dir"
-        ) from None
-    if not there:
-        raise BadInput(directory, "holds no checkpoint-N directory", "name a Trainer's output_dir")
-    rates = logged_rates(read_state(there[-1][1]) or {})
-    return plan_run([step for step, _ in there], rates, params)
+    told = [
+        _sentence(plan, schedule),
+        *(f"Step {own.step} {own.sentence}: it is not in the window." for own in far),
+    ]
+    return plan.model_copy(update={"sentence": " ".join(told)})
 
 
 def _sentence(plan: RunPlan, schedule: RateSchedule) -> str:

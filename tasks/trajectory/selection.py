@@ -1,16 +1,19 @@
 """Selection rules: which checkpoints of a run are chosen, and why the others are left out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, LeftOut, Selection, TrainingRun
+from tasks.base.records import Checkpoint, FarCheckpoint, LeftOut, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.learning_rate import Rate
 from tasks.trajectory.plan import plan_run
 
+FindFar: TypeAlias = Callable[[Sequence[Checkpoint]], Sequence[FarCheckpoint]]
 
-def choose(params: SelectParams, run: TrainingRun) -> Selection:
-    """Apply the rule to a run; pure."""
+
+def choose(params: SelectParams, run: TrainingRun, find_far: FindFar = lambda chosen: ()) -> Selection:
+    """Apply the rule to a run; `find_far` tells which of those chosen lie far from the others."""
     distinct, left_out = _distinct(run.checkpoints)
     means = {mean.step: mean for mean in run.means}
     if means:
@@ -29,6 +32,11 @@ def choose(params: SelectParams, run: TrainingRun) -> Selection:
             "and a merge needs two",
             "choose more, or look at the run again with --refresh" + (f" ({others})" if others else ""),
         )
+    far = find_far(chosen)
+    if params.far == "leave_out" and params.rule != "steps":  # those were named one by one
+        reasons = {own.step: own.sentence for own in far}
+        left_out += [LeftOut(name=c.name, reason=reasons[c.step]) for c in chosen if c.step in reasons]
+        chosen = [c for c in chosen if c.step not in reasons]
     return Selection(
         run=run.name,
         rule=f"{params.rule}: {_rule_text(params)}",
@@ -37,7 +45,7 @@ def choose(params: SelectParams, run: TrainingRun) -> Selection:
         best=best_by(params, distinct),
         last=distinct[-1],
         metric=params.metric,
-        plan=plan_run([c.step for c in distinct], [Rate(*rate) for rate in run.rates], params),
+        plan=plan_run([c.step for c in distinct], [Rate(*rate) for rate in run.rates], params, far),
     )
 
 

@@ -16,7 +16,15 @@ from safetensors.torch import load_file, save_file
 from tasks.base.errors import BadInput
 from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
-from tasks.parameters.merge import LawaParams, LoreParams, MergeParams, MetagptParams, NanParams
+from tasks.parameters.merge import (
+    EmaParams,
+    LawaParams,
+    LoreParams,
+    MergeParams,
+    MetagptParams,
+    NanParams,
+    TrendParams,
+)
 from tests.support.tiny_adapters import (
     changes,
     double,
@@ -37,6 +45,9 @@ METHODS: dict[str, tuple[MergeParams, list[float]]] = {
     "ema": (MergeParams(method="ema"), [0.36 / 1.96, 0.6 / 1.96, 1 / 1.96]),
     "wma": (MergeParams(method="wma"), [1 / 6, 2 / 6, 3 / 6]),
     "lawa": (MergeParams(method="lawa", lawa=LawaParams(k=2, spacing=2)), [0.5, 0, 0.5]),
+    "half-life": (MergeParams(method="ema", ema=EmaParams(half_life=1)), [1 / 7, 2 / 7, 4 / 7]),
+    "trend": (MergeParams(method="trend", trend=TrendParams(kappa=1)), [-1 / 6, 1 / 3, 5 / 6]),
+    "wsm": (MergeParams(method="wsm"), [1 / 4, 1 / 2, 1 / 4]),
     "task_arithmetic": (MergeParams(method="task_arithmetic", lam=0.7), [0.7] * 3),
     "unequal": (MergeParams(method="task_arithmetic", lam=-2.0, weights=(0, -1, 0.5)), [0, 2, -1]),
 }  # fmt: skip

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, FileDigest, LeftOut, TrainingRun
+from tasks.base.records import Checkpoint, FarCheckpoint, FileDigest, LeftOut, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.select_checkpoints import select_checkpoints
 from tasks.trajectory.selection import choose
@@ -119,3 +119,22 @@ def test_the_trajectory_is_published_for_plots(tmp_path: Path) -> None:
     assert [(int(r["step"]), float(r["eval_loss"])) for r in rows] == list(LOSSES.items())
     assert [r["selected"] for r in rows] == ["0", "0", "0", "1", "1"]
     assert select_checkpoints(SelectParams(k=2), tmp_path) == selection
+
+
+@pytest.mark.parametrize(
+    ("params", "steps"),
+    [
+        (SelectParams(), [100, 300, 400, 500]),
+        (SelectParams(far="keep"), [100, 200, 300, 400, 500]),
+        (SelectParams(rule="steps", steps=(100, 200, 300)), [100, 200, 300]),
+    ],
+)
+def test_what_lies_far_is_left_out_unless_it_is_wanted(params: SelectParams, steps: list[int]) -> None:
+    far = FarCheckpoint(step=200, times=4.7)
+    selection = choose(params, RUN, lambda chosen: [far])
+    assert [c.step for c in selection.chosen] == steps
+    assert selection.plan is not None
+    assert 200 not in selection.plan.window
+    assert "Step 200 lies 4.7 times as far from the others" in selection.plan.sentence
+    reasons = {left.name: left.reason for left in selection.left_out}
+    assert (200 in steps) or reasons["checkpoint-200"].startswith("lies 4.7 times as far")

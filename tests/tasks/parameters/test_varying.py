@@ -72,7 +72,7 @@ def test_a_gradient_never_leaves_the_range_of_its_knots(knots: list[float], last
 
 
 FIELDS = [
-    ("lore", "mu", 2.0), ("lore", "rank_ratio", 0.5), ("ema", "decay", 0.5), ("ties", "density", 0.5),
+    ("lore", "mu", 2.0), ("lore", "rank_ratio", 0.5), ("ema", "decay", 0.5), ("ema", "half_life", 9.0), ("power_ema", "width", 0.2), ("trend", "kappa", 0.1), ("ties", "density", 0.5),
     ("dare", "p", 0.5), ("breadcrumbs", "density", 0.5), ("breadcrumbs", "gamma", 0.5), ("slerp", "t", 0.5),
     ("nan", "scale", 2.0), ("widen", "t", 2.0), ("widen", "s", 2.0),
 ]  # fmt: skip

@@ -102,7 +102,7 @@ def test_out_is_published_whole_and_sources_stay_as_they_were(
 
 def test_checkpoints_of_two_runs_are_told_apart(tmp_path: Path) -> None:
     runs = [write_checkpoint(tmp_path / run, 7) for run in ("a", "b")]
-    assert inspect_directories(runs, None, None).labels == [str(run) for run in runs]
+    assert inspect_directories(runs, None, None).labels == tuple(str(run) for run in runs)
 
 
 def test_progress_reaches_the_end(write: Callable[..., Path]) -> None:

@@ -10,7 +10,8 @@ from tasks.base.records import RunPlan
 from tasks.parameters.selection import SelectParams
 from tasks.reporting.plan_figure import draw_plan
 from tasks.trajectory.learning_rate import Rate
-from tasks.trajectory.plan import plan_directory, plan_run
+from tasks.trajectory.plan import plan_run
+from tasks.trajectory.plan_directory import plan_directory
 
 FIVE = SelectParams(k=5)
 STEPS = list(range(100, 1100, 100))

@@ -1,0 +1,50 @@
+"""Checkpoints that lie far from the others: one that has diverged is found before it is merged."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tasks.base.records import FarCheckpoint
+from tasks.merging.distances import remoteness
+from tasks.trajectory.sampled_distances import Spread, sampled_spread
+
+MODEL, TENSOR = 2.0, 2.5
+"""Remoteness beyond which a checkpoint is far: of the whole model, and of a tensor, where chance does more.
+
+Measured (docs/trajectory.md): healthy ones up to 1.4 and 1.9, the oldest of five after a decay 1.8, diverged
+ones 3 and more.
+"""
+FEWEST = 3
+"""Of two nobody can tell which lies far."""
+MATTERS = 0.1
+"""Of a tensor's norm: what moves less cannot spoil a merge."""
+
+
+def find_far(checkpoints: Sequence[tuple[int, Path]]) -> list[FarCheckpoint]:
+    """Return the checkpoints, by step, that lie far from the others; of three or more, never the majority.
+
+    Empty where they cannot be compared: their merge says why.
+    """
+    if len(checkpoints) < FEWEST:
+        return []
+    spread = sampled_spread([directory for _, directory in checkpoints])
+    return far_of([step for step, _ in checkpoints], spread) if spread else []
+
+
+def far_of(steps: Sequence[int], spread: Spread) -> list[FarCheckpoint]:
+    """Apply the rule to distances: over the whole model, then in single tensors, the first that shows it."""
+    found = {
+        step: FarCheckpoint(step=step, times=_finite(times))
+        for step, times in zip(steps, remoteness(spread.model), strict=True)
+        if times > MODEL
+    }
+    for name, between in spread.tensors.items():
+        for i, times in enumerate(remoteness(between)):
+            away = sorted(between[i])[len(between) // 2]
+            if steps[i] not in found and times > TENSOR and away > MATTERS * spread.norms[name]:
+                found[steps[i]] = FarCheckpoint(step=steps[i], times=_finite(times), tensor=name)
+    return [found[step] for step in sorted(found)]
+
+
+def _finite(times: float) -> float | None:
+    return round(times, 2) if math.isfinite(times) else None
