@@ -42,7 +42,8 @@ def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -
     if directory is not None:
         return plan_directory(directory, params)
     run = TrainingRun.read(artifacts / "run" / "run.json")
-    return plan_run([c.step for c in run.checkpoints], [Rate(*rate) for rate in run.rates], params)
+    far = _far(artifacts, run.checkpoints[-params.k :])
+    return plan_run([c.step for c in run.checkpoints], [Rate(*rate) for rate in run.rates], params, far)
 
 
 def _far(artifacts: Path, chosen: Sequence[Checkpoint]) -> list[FarCheckpoint]:

@@ -41,13 +41,21 @@ def check_merging(params: Params, root: Path) -> list[Finding]:
 
 
 def _planned(source: str, directory: Path, params: SelectParams) -> list[Finding]:
-    """Warn of a run whose learning rate has decayed: its last checkpoint is expected to be as good."""
+    """Warn of checkpoints that lie far from the others, and of a run whose learning rate has decayed.
+
+    Of such a run the last checkpoint is expected to be as good as a merge.
+    """
     plan = plan_directory(directory, params)
+    away = f"see loreline inspect; select.far is {params.far}"
+    found = [
+        Finding("Training runs", "plan", f"{source}: step {own.step} {own.sentence}", "warning", away)
+        for own in plan.far
+    ]
     if plan.schedule != "decayed":
-        return []
+        return found
     text = f"{source}: the learning rate has decayed, a merge is not expected to beat the last checkpoint"
     remedy = f"see loreline plan {source}, or train on at a constant rate"
-    return [Finding("Training runs", "plan", text, "warning", remedy)]
+    return [*found, Finding("Training runs", "plan", text, "warning", remedy)]
 
 
 def _is_ready(directory: Path, step: int) -> bool:

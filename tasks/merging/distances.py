@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-Pairs: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+PairMatrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 """N × N, a number for each pair of checkpoints."""
 
 
@@ -17,14 +17,14 @@ class Course(NamedTuple):
     """The last step's length over the median of all: far below 1 where the learning rate has decayed."""
 
 
-def distances(products: Pairs) -> Pairs:
+def distances(products: PairMatrix) -> PairMatrix:
     """Return ‖θ_i − θ_j‖, N × N, from the inner products of their deviations from any one point."""
     squares = np.diag(products)
-    between: Pairs = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0.0))
+    between: PairMatrix = np.sqrt(np.maximum(squares[:, None] + squares - 2 * products, 0.0))
     return between
 
 
-def course(between: Pairs) -> Course | None:
+def course(between: PairMatrix) -> Course | None:
     """Return drift and last step; None where there are not two steps, or nothing moved."""
     steps = np.diag(between, 1)
     if len(steps) < 2 or not steps.any():
@@ -35,7 +35,7 @@ def course(between: Pairs) -> Course | None:
     )
 
 
-def remoteness(between: Pairs) -> list[float]:
+def remoteness(between: PairMatrix) -> list[float]:
     """Return each checkpoint's median distance to the others, in units of the median of these.
 
     About 1 for all where none stands out; the minority that lies far does not move the unit. 1 for two.

@@ -8,7 +8,7 @@ from tasks.base.measures import WeightsUsed
 from tasks.merging.arrays import Array, ascending, gram
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
-from tasks.merging.distances import Pairs, distances
+from tasks.merging.distances import PairMatrix, distances
 from tasks.merging.program import Merged, Program, Settings, without_measuring
 
 ROUNDS, STEADY = 10_000, 1e-12
@@ -40,7 +40,7 @@ def geometric_median(settings: Settings) -> Weighing:
     return weigh
 
 
-def weiszfeld(between: Pairs) -> list[float]:
+def weiszfeld(between: PairMatrix) -> list[float]:
     """Return the weights that give the geometric median of points with these distances.
 
     A point that is the median itself gets all the weight (the test is Vardi and Zhang's, 2000); elsewhere
@@ -62,7 +62,7 @@ def weiszfeld(between: Pairs) -> list[float]:
     return [float(weight) for weight in weights]
 
 
-def _pull(between: Pairs, i: int) -> float:
+def _pull(between: PairMatrix, i: int) -> float:
     """Return ‖Σ_j (θ_j − θ_i)/‖θ_j − θ_i‖‖ over the points that lie elsewhere."""
     others = np.flatnonzero(between[i])
     own, squares = between[i, others], between[np.ix_(others, others)] ** 2

@@ -21,7 +21,7 @@ class SelectParams(Section):
     fraction: Annotated[float, Field(gt=0, le=1)] = 0.5
     """spaced: the share of the run, counted from its end, that the checkpoints are spread over."""
     far: Literal["leave_out", "keep"] = "leave_out"
-    """Whether a checkpoint is left out that lies far from the others chosen, as a diverged one does. The plan
-    names it either way, and `steps` keeps it."""
+    """Whether a checkpoint is left out that lies far from the others chosen, as one that has diverged does.
+    The plan names it either way; the rule steps keeps it."""
     steps: tuple[Annotated[int, Field(ge=0)], ...] = ()
     """steps: exactly these training steps."""

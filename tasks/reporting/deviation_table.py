@@ -65,7 +65,7 @@ def _checkpoint_rows(labels: Sequence[str], whole: Deviation) -> Iterator[list[s
     away = remoteness(distances(whole.products))
     yield ["", "checkpoint", "norm", "relative", "remoteness", "cosine to 1", *numbers[1:]]
     for number, label, norm, far, row in zip(numbers, labels, found.norms, away, cosines(whole), strict=True):
-        shown = [_number(norm), _ratio(norm, found.anchor), f"{far:.2f}"]
+        shown = [_number(norm), _ratio(norm, found.anchor), f"{far:.2f}" if len(labels) > 2 else "-"]
         yield [number, label, *shown, *(f"{c:.3f}" for c in row)]
 
 

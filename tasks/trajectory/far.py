@@ -32,19 +32,21 @@ def find_far(checkpoints: Sequence[tuple[int, Path]]) -> list[FarCheckpoint]:
 
 
 def far_of(steps: Sequence[int], spread: Spread) -> list[FarCheckpoint]:
-    """Apply the rule to distances: over the whole model, then in single tensors, the first that shows it."""
-    found = {
-        step: FarCheckpoint(step=step, times=_finite(times))
-        for step, times in zip(steps, remoteness(spread.model), strict=True)
-        if times > MODEL
+    """Apply the rule to distances: over the whole model, then in single tensors, the first that shows it.
+
+    Where tensors show the majority to be far, the farthest minority is.
+    """
+    found: dict[int, tuple[float, str | None]] = {
+        i: (times, None) for i, times in enumerate(remoteness(spread.model)) if times > MODEL
     }
     for name, between in spread.tensors.items():
         for i, times in enumerate(remoteness(between)):
             away = sorted(between[i])[len(between) // 2]
-            if steps[i] not in found and times > TENSOR and away > MATTERS * spread.norms[name]:
-                found[steps[i]] = FarCheckpoint(step=steps[i], times=_finite(times), tensor=name)
-    return [found[step] for step in sorted(found)]
+            if i not in found and times > TENSOR and away > MATTERS * spread.norms[name]:
+                found[i] = times, name
+    farthest = sorted(found, key=lambda i: -found[i][0])[: (len(steps) - 1) // 2]
+    return [_record(steps[i], *found[i]) for i in sorted(farthest)]
 
 
-def _finite(times: float) -> float | None:
-    return round(times, 2) if math.isfinite(times) else None
+def _record(step: int, times: float, tensor: str | None) -> FarCheckpoint:
+    return FarCheckpoint(step=step, times=round(times, 2) if math.isfinite(times) else None, tensor=tensor)

@@ -25,9 +25,9 @@ class RateSchedule(NamedTuple):
     peak: float = 0.0
     last: float = 0.0
     since: int = 0
-    """The first step from which the rate is near its peak."""
+    """The first step of the last stretch near the peak."""
     until: int = 0
-    """The last step at which it is."""
+    """The last step of it."""
 
 
 def logged_rates(state: Mapping[str, Any]) -> list[Rate]:
@@ -51,9 +51,11 @@ def schedule_of(rates: Sequence[Rate]) -> RateSchedule:
     peak = max((rate.value for rate in rates), default=0.0)
     if len(rates) < 2 or peak == 0:
         return RateSchedule("unknown")
-    near = [rate.step for rate in rates if rate.value >= STAYS * peak]
+    near = [i for i, rate in enumerate(rates) if rate.value >= STAYS * peak]
+    # the last stretch: training that was resumed, or restarted its schedule, was near its peak before
+    begin = next(i for i in reversed(near) if i - 1 not in near)
     last = rates[-1].value
     kind: ScheduleKind = (
         "constant" if last >= STAYS * peak else "decayed" if last <= GONE * peak else "decaying"
     )
-    return RateSchedule(kind, peak, last, near[0], near[-1])
+    return RateSchedule(kind, peak, last, rates[begin].step, rates[near[-1]].step)

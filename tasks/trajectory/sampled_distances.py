@@ -12,7 +12,7 @@ from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.layout import is_adapter
 from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.checkpoints.weights import SafetensorsModel, open_weights
-from tasks.merging.distances import Pairs, distances
+from tasks.merging.distances import PairMatrix, distances
 
 RUNS, RUN = 16, 1024
 """Runs of neighbouring elements that are read of a tensor, and their length; smaller ones are read whole."""
@@ -21,9 +21,9 @@ RUNS, RUN = 16, 1024
 class Spread(NamedTuple):
     """Distances between checkpoints."""
 
-    model: Pairs
+    model: PairMatrix
     """N × N, over the whole model."""
-    tensors: dict[str, Pairs]
+    tensors: dict[str, PairMatrix]
     """N × N, tensor by tensor."""
     norms: dict[str, float]
     """The median norm of each tensor."""

@@ -44,11 +44,15 @@ def test_the_whole_model_comes_first() -> None:
     assert f"sign conflict: {whole.conflict:.1%} of the elements" in text
     rows = tables(text)[0][1:]
     a, b, c = whole.cosines
+    vectors = np.stack([np.concatenate([c[name].reshape(-1) for name in SHAPES]) for c in CHECKPOINTS])
+    nearest = np.sort(np.linalg.norm(vectors[:, None] - vectors, axis=2), axis=1)[:, 1]
+    away = nearest / np.median(nearest)
     for i, cosines in enumerate(([1, a, b], [a, 1, c], [b, c, 1])):
         assert rows[i][:2] == [str(i + 1), LABELS[i]]
         assert float(rows[i][2]) == number(whole.norms[i])
         assert float(rows[i][3]) == number(whole.norms[i] / whole.anchor)
-        assert [float(cell) for cell in rows[i][4:]] == pytest.approx(cosines, abs=6e-4)
+        assert float(rows[i][4]) == pytest.approx(away[i], abs=6e-3)
+        assert [float(cell) for cell in rows[i][5:]] == pytest.approx(cosines, abs=6e-4)
 
 
 def test_kinds_and_layers_are_vectors_of_all_their_tensors() -> None:
@@ -92,5 +96,5 @@ def test_one_checkpoint_and_an_anchor_of_zeros_leave_cells_empty() -> None:
     whole, kinds, _ = tables(text)
     assert text.startswith("1 checkpoint, ")
     assert "sign conflict:" not in text
-    assert whole[1][3:] == ["-", "1.000"]
+    assert whole[1][3:] == ["-", "-", "1.000"]
     assert all(row[3:5] == ["-", "-"] for row in kinds[1:])

@@ -9,9 +9,10 @@ from safetensors.numpy import save_file
 
 from tasks.base.records import FarCheckpoint
 from tasks.parameters.selection import SelectParams
-from tasks.trajectory.far import find_far
+from tasks.trajectory.far import far_of, find_far
 from tasks.trajectory.plan import plan_run
 from tasks.trajectory.plan_directory import plan_directory
+from tasks.trajectory.sampled_distances import Spread
 from tests.support.tiny_adapters import write_adapter, write_llama
 
 STEPS = [100, 200, 300, 400, 500]
@@ -93,6 +94,19 @@ def test_the_plan_names_it_and_leaves_it_out(tmp_path: Path) -> None:
     assert plan.sentence.endswith(
         "times as far from the others as is usual among them: it is not in the window."
     )
+
+
+def test_the_majority_is_never_far() -> None:
+    """Three tensors, in each another of three checkpoints stands out: the farthest one is named."""
+
+    def alone(i: int, far: float) -> np.ndarray:
+        points = np.diag([1.0, 1.0, 1.0])
+        points[i, i] = far
+        return np.linalg.norm(points[:, None] - points, axis=2)
+
+    tensors = {"a": alone(0, 50.0), "b": alone(1, 90.0), "c": alone(2, 60.0)}
+    spread = Spread(np.ones((3, 3)) - np.eye(3), tensors, dict.fromkeys(tensors, 1.0))
+    assert [(own.step, own.tensor) for own in far_of([1, 2, 3], spread)] == [(2, "b")]
 
 
 def test_where_the_others_are_equal_no_ratio_is_told() -> None:

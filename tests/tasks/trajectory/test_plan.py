@@ -71,6 +71,23 @@ def test_without_a_log_it_says_so(steps: list[int], told: str) -> None:
     assert told in plan.sentence
 
 
+def test_uneven_steps_have_weights_by_their_length() -> None:
+    plan = plan_run([100, 200, 1000], constant(), FIVE)
+    assert plan.weights == pytest.approx((1 / 18, 0.5, 4 / 9), abs=1e-4)
+
+
+def test_training_that_was_resumed_is_planned_by_what_was_logged_last(tmp_path: Path) -> None:
+    """It went back to step 100 with another max_steps, and then ran at a constant rate."""
+    log = [{"step": s, "learning_rate": 1 - s / 200} for s in range(10, 200, 10)]
+    log += [{"step": s, "learning_rate": 0.9} for s in range(110, 410, 10)]
+    for step, max_steps in ((100, 200), (300, 400), (400, 900)):
+        place = tmp_path / f"checkpoint-{step}"
+        place.mkdir()
+        (place / "trainer_state.json").write_text(json.dumps({"log_history": log, "max_steps": max_steps}))
+    plan = plan_directory(tmp_path, FIVE)
+    assert (plan.schedule, plan.window) == ("constant", (300, 400))
+
+
 def test_a_directory_is_planned_by_its_newest_log(tmp_path: Path) -> None:
     for step in (100, 200):
         place = tmp_path / f"checkpoint-{step}"
