@@ -99,8 +99,8 @@ def test_a_merge_outside_a_pipeline_takes_merge_keys_only() -> None:
     assert read_merge_params(["merge.method=average"]).method == "average"
     with pytest.raises(BadInput, match="only merge"):
         read_merge_params(["select.k=3"])
-    with pytest.raises(BadInput, match="unknown key merge.strength; see loreline params merge$"):
-        read_merge_params(["merge.strength=3"])
+    with pytest.raises(BadInput, match="unknown key merge.potency; see loreline params merge$"):
+        read_merge_params(["merge.potency=3"])
 
 
 @given(st.text(max_size=80))
