@@ -11,8 +11,8 @@ from tasks.trajectory.sampled_distances import Spread, sampled_spread
 MODEL, TENSOR = 2.0, 2.5
 """Remoteness beyond which a checkpoint is far: of the whole model, and of a tensor, where chance does more.
 
-Measured (docs/trajectory.md): healthy ones up to 1.4 and 1.9, the oldest of five after a decay 1.8, diverged
-ones 3 and more.
+Measured (docs/trajectory.md): healthy ones up to 1.4 and 1.7, the oldest of five after a decay 1.8, one that
+has diverged 3.3 and more.
 """
 FEWEST = 3
 """Of two nobody can tell which lies far."""
