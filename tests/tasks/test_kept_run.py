@@ -40,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, record: Record) -> Path:
 
 def merged(run: Path, artifacts: Path, means: bool = False) -> tuple[Selection, dict[str, np.ndarray]]:
     fetch_run(FetchParams(source=str(run), settle=0, means=means), artifacts)
-    selection = select_checkpoints(SelectParams(k=9), artifacts)
+    selection = select_checkpoints(SelectParams(k=9, far="keep"), artifacts)
     merge_checkpoints(MergeParams(method="average"), artifacts)
     return selection, {
         name: tensor.double().numpy()
