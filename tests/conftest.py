@@ -1,14 +1,22 @@
 """Fixtures shared by all rooms."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
+import threadpoolctl
+import torch
 from hypothesis import settings
 
 from tests.support.tiny import write_checkpoint
+
+# Workers share the cores: threads that wait for each other on busy ones take twenty times as long.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start
+torch.set_num_threads(1)
+threadpoolctl.threadpool_limits(1)
 
 settings.register_profile("loreline", deadline=None)  # on a busy machine any example may take long
 settings.load_profile("loreline")

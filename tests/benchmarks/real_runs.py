@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from flows.demo.problems import Problem, Splits, make_splits, write_data, write_tasks
 
-STEPS, SPACING = 240, 24
+STEPS, SPACING = 96, 12
 BATCH = 8
-TRAIN, SELECT, TEST = STEPS * BATCH, 200, 400
+TRAIN, SELECT, TEST = STEPS * BATCH, 50, 200
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
 
 
@@ -83,7 +83,7 @@ def train(kind: Kind, base: Path, splits: Splits, out: Path) -> Path:
 
 
 def arguments(kind: Kind, out: Path) -> Any:
-    """Return what the Trainer is told: ten checkpoints, each with its eval_loss."""
+    """Return what the Trainer is told: eight checkpoints, each with its eval_loss."""
     from transformers import TrainingArguments
 
     return TrainingArguments(

@@ -47,6 +47,7 @@ def keys(path: Path) -> list[str]:
 
 
 class TestKilled:
+    @pytest.mark.slow
     def test_no_item_is_answered_twice(self, tiny: Path, folder: Path, tmp_path: Path) -> None:
         """The killed process had no moment to tidy up; the second one asks the rest, and gets the same."""
         count = 1500

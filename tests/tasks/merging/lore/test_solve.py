@@ -18,6 +18,7 @@ from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, algorithm_1, dual, minimise, noise_edge, primal, svt
+from tests.support.marks import slow
 
 SIDES = st.one_of(st.just(1), st.integers(2, 12), st.integers(13, 40))
 TOLERANCES = [1e-4, 1e-8]
@@ -137,7 +138,7 @@ def test_the_error_of_the_default_is_no_more_than_a_hundred_times_the_true_one(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", TRAJECTORIES)
+@pytest.mark.parametrize("kind", [slow(kind) if kind == "drift" else kind for kind in TRAJECTORIES])
 def test_the_same_deviations_give_the_same_bytes(
     kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +156,7 @@ def test_the_same_deviations_give_the_same_bytes(
 
 
 @pytest.mark.parametrize("kind", TRAJECTORIES)
-@pytest.mark.parametrize("N", [3, 4])
+@pytest.mark.parametrize("N", [3, slow(4)])
 def test_subspaces_reach_the_minimum_that_eigenpairs_reach(
     kind: str, N: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -241,8 +242,12 @@ WAYS = {
 }
 
 
+# those of a second or two here, the others by make test-long
+QUICK = ("tall narrow", "tall float64", "tall turned", "newton, half active")
+
+
 @on_devices
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [way if way in QUICK else slow(way) for way in WAYS])
 def test_every_way_is_taken_and_reaches_the_minimum(way: str, device: str) -> None:
     """And S, whose error no gap bounds by itself, is within 1e-3 on matrices such as trajectories have."""
     spectrum, N, m, n, mu, dtype, tolerance = WAYS[way]
@@ -256,6 +261,7 @@ def test_every_way_is_taken_and_reaches_the_minimum(way: str, device: str) -> No
 
 
 @on_devices
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(2500, 300), (600, 500)])
 def test_large_matrices_are_proven_by_full_decompositions(
