@@ -20,10 +20,13 @@ def choose(params: SelectParams, run: TrainingRun, find_far: FindFar = lambda ch
         lone = [c for c in distinct if c.step not in means]
         left_out += [LeftOut(name=c.name, reason="no mean of the steps before it was kept") for c in lone]
     able = [c for c in distinct if c.step in means] if means else distinct
-    chosen = _RULES[params.rule](params, able)
+    chosen, far = _chosen(params, able, find_far)
+    reasons = {own.step: own.sentence for own in far}
     taken = {checkpoint.name for checkpoint in chosen}
     reason = _reason(params)
-    left_out += [LeftOut(name=c.name, reason=reason) for c in able if c.name not in taken]
+    left_out += [
+        LeftOut(name=c.name, reason=reasons.get(c.step, reason)) for c in able if c.name not in taken
+    ]
     if len(chosen) < 2:
         others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
         raise BadInput(
@@ -32,11 +35,6 @@ def choose(params: SelectParams, run: TrainingRun, find_far: FindFar = lambda ch
             "and a merge needs two",
             "choose more, or look at the run again with --refresh" + (f" ({others})" if others else ""),
         )
-    far = find_far(chosen)
-    if params.far == "leave_out" and params.rule != "steps":  # those were named one by one
-        reasons = {own.step: own.sentence for own in far}
-        left_out += [LeftOut(name=c.name, reason=reasons[c.step]) for c in chosen if c.step in reasons]
-        chosen = [c for c in chosen if c.step not in reasons]
     return Selection(
         run=run.name,
         rule=f"{params.rule}: {_rule_text(params)}",
@@ -47,6 +45,24 @@ def choose(params: SelectParams, run: TrainingRun, find_far: FindFar = lambda ch
         metric=params.metric,
         plan=plan_run([c.step for c in distinct], [Rate(*rate) for rate in run.rates], params, far),
     )
+
+
+def _chosen(
+    params: SelectParams, able: list[Checkpoint], find_far: FindFar
+) -> tuple[list[Checkpoint], list[FarCheckpoint]]:
+    """Apply the rule, and again without those that lie far; return those far, too.
+
+    What comes in place of a far one must not lie far itself: the older ones of a falling rate may.
+    """
+    rule = _RULES[params.rule]
+    chosen = rule(params, able)
+    far = list(find_far(chosen))
+    if not far or params.far == "keep" or params.rule == "steps":  # those were named one by one
+        return chosen, far
+    near = [c for c in able if c.step not in {own.step for own in far}]
+    others = rule(params, near)
+    far += find_far(others)
+    return [c for c in others if c.step not in {own.step for own in far}], far
 
 
 def best_by(params: SelectParams, checkpoints: Sequence[Checkpoint]) -> Checkpoint | None:

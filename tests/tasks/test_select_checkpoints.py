@@ -1,6 +1,7 @@
 """Every rule takes what it says, and every checkpoint's fate has a reason."""
 
 import csv
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -131,10 +132,25 @@ def test_the_trajectory_is_published_for_plots(tmp_path: Path) -> None:
 )
 def test_what_lies_far_is_left_out_unless_it_is_wanted(params: SelectParams, steps: list[int]) -> None:
     far = FarCheckpoint(step=200, times=4.7)
-    selection = choose(params, RUN, lambda chosen: [far])
+    selection = choose(params, RUN, lambda chosen: [far] if 200 in [c.step for c in chosen] else [])
     assert [c.step for c in selection.chosen] == steps
     assert selection.plan is not None
     assert 200 not in selection.plan.window
     assert "Step 200 lies 4.7 times as far from the others" in selection.plan.sentence
     reasons = {left.name: left.reason for left in selection.left_out}
     assert (200 in steps) or reasons["checkpoint-200"].startswith("lies 4.7 times as far")
+
+
+def test_another_comes_in_the_place_of_one_that_lies_far_unless_it_does_too() -> None:
+    def far(*steps: int) -> Callable[[Sequence[Checkpoint]], list[FarCheckpoint]]:
+        return lambda chosen: [FarCheckpoint(step=c.step, times=4.7) for c in chosen if c.step in steps]
+
+    assert [c.step for c in choose(SelectParams(k=3), RUN, far(400)).chosen] == [200, 300, 500]
+    selection = choose(SelectParams(k=3), RUN, far(200, 400))
+    assert [c.step for c in selection.chosen] == [300, 500]
+    reasons = {left.name: left.reason for left in selection.left_out}
+    assert reasons["checkpoint-100"] == "is not among the newest 3"
+    assert {name for name, reason in reasons.items() if "as far" in reason} == {
+        "checkpoint-200",
+        "checkpoint-400",
+    }
