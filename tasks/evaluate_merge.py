@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
-from tasks.base.model_files import ModelFiles, base_directory, on_base, published_model
+from tasks.base.model_files import ModelFiles, base_directory, published_model
 from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import (
     AdapterBase,
@@ -179,13 +179,14 @@ def _is_plain_average(merge: MergeReport) -> bool:
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> ModelFiles:
     directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in selection.chosen}
-    plan = plan_average(directories, [checkpoint.step for checkpoint in selection.chosen])
+    base = base_directory(selection.last.base) if selection.last.base else None
+    plan = plan_average(directories, [checkpoint.step for checkpoint in selection.chosen], base)
     scratch.mkdir()
     if isinstance(plan, AdapterPlan):
         merge_adapters(plan, [scratch])
-    else:
-        write_models(plan, [scratch])
-    return on_base(scratch, selection.last.base)
+        return ModelFiles(scratch, base)
+    write_models(plan, [scratch])
+    return ModelFiles(scratch)
 
 
 def _measure(

@@ -176,6 +176,12 @@ def factor_dtypes(tensor: str, adapters: Sequence[Adapter]) -> set[str]:
 def check_alike(adapters: Sequence[Adapter]) -> None:
     """Raise BadInput unless all adapters change one model in one way; they may change different layers."""
     newest = adapters[-1]
+    if dora := [adapter.label for adapter in adapters if adapter.is_dora]:
+        raise BadInput(
+            dora[0],
+            "is DoRA, which gives whole weights norms that do not add up between adapters",
+            "set merge.full to true, to merge on the base",
+        )
     for other in adapters[:-1]:
         if other.config.fan_in_fan_out != newest.config.fan_in_fan_out:
             raise BadInput(

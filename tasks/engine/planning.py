@@ -94,9 +94,15 @@ def make_plan(
     return Plan(inputs, base, settings, spec, method_of(settings), changes=changes, notes=notes)
 
 
-def plan_average(directories: Mapping[str, Path], steps: Sequence[int]) -> Plan:
-    """Plan the plain average of models, or of adapters of one base, by their labels."""
-    inputs = open_models(list(directories.values()), list(directories), None, one_base=True)
+def plan_average(directories: Mapping[str, Path], steps: Sequence[int], base: Path | None) -> Plan:
+    """Plan the plain average of models, or of adapters of one base, by their labels.
+
+    It is an adapter of the base, too, but for DoRA: that averages on it.
+    """
+    places, labels = list(directories.values()), list(directories)
+    inputs = open_models(places, labels, None, one_base=True)
+    if base and any(isinstance(source, Adapter) and source.is_dora for source in inputs):
+        inputs = open_models(places, labels, open_weights(base, f"base {base}"))
     return plan_merges([MergeParams(method="average")], inputs, None, steps)
 
 

@@ -1,6 +1,7 @@
 """A run of adapters goes through every stage: merged into an adapter, and measured on its base."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,26 @@ def test_full_makes_a_whole_model_on_the_base(
         np.testing.assert_allclose(tensor.numpy(), mean.numpy(), atol=1e-6)
     evaluation = evaluate_merge(params, store, artifacts)
     assert [model.role for model in evaluation.models] == ["best", "last", "merge", "base"]
+
+
+def test_dora_is_merged_averaged_and_measured_on_its_base(
+    params: EvaluateParams, store: RegisterParams, tmp_path: Path
+) -> None:
+    artifacts = tmp_path / "artifacts"
+    run = write_adapter_run(tmp_path, use_dora=True)
+    fetch_run(FetchParams(source=str(run), settle=0), artifacts)
+    select_checkpoints(SelectParams(), artifacts)
+    merge_checkpoints(MergeParams(method="wma", full=True), artifacts)
+    evaluation = evaluate_merge(params, store, artifacts)
+    assert [model.role for model in evaluation.models] == ["best", "last", "average", "merge", "base"]
+    whole = [
+        unloaded(tmp_path / "base", run / f"checkpoint-{step}", tmp_path / f"{step}") for step in (1, 2, 3)
+    ]
+    states = [load_file(directory / "model.safetensors") for directory in whole]
+    mean = {name: (sum(own[name].double() for own in states) / 3).float() for name in states[0]}
+    expected = shutil.copytree(tmp_path / "base", tmp_path / "mean")
+    save_file(mean, expected / "model.safetensors", {"format": "pt"})
+    np.testing.assert_allclose(nll_by_role(artifacts)["average"], nll_of(expected, params), atol=1e-4)
 
 
 def test_a_bound_on_the_rank_keeps_the_best_and_says_what_is_lost(artifacts: Path, tmp_path: Path) -> None:

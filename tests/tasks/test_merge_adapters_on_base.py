@@ -7,9 +7,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tasks.base.errors import BadInput
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
-from tests.support.tiny_adapters import double, unloaded
+from tests.support.tiny_adapters import double, unloaded, write_adapter, write_llama
 
 SETTINGS = [
     {"method": "average", "weights": "nan", "nan": {"of": "task_vectors"}},
@@ -45,3 +46,20 @@ def test_adapters_alone_merge_as_they_do_on_their_base(
             torch.testing.assert_close(
                 alone[name], tensor, rtol=0, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+@pytest.mark.parametrize("method", ["average", "lore", "ema"])
+def test_dora_merges_on_its_base_and_not_by_itself(tmp_path: Path, method: str) -> None:
+    base = write_llama(tmp_path / "base")
+    dora = {"target_modules": ["q_proj", "up_proj"], "use_dora": True}
+    adapters = [write_adapter(tmp_path / f"checkpoint-{step}", base, step, **dora) for step in (1, 2, 3)]
+    with pytest.raises(
+        BadInput, match="checkpoint-1: is DoRA, .*; set merge.full to true, to merge on the base"
+    ):
+        merge_directories(MergeParams(method=method), adapters, tmp_path / "alone")
+    merge_directories(MergeParams(method=method, full=True), adapters, tmp_path / "full")
+    whole = [unloaded(base, adapter, tmp_path / f"{adapter.name}-whole") for adapter in adapters]
+    merge_directories(MergeParams(method=method), whole, tmp_path / "expected")
+    found, expected = (load_file(tmp_path / out / "model.safetensors") for out in ("full", "expected"))
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=0, atol=2e-6)

@@ -39,6 +39,7 @@ class Adapted:
         self._base = base
         self._changes = changes
         self._product = lru_cache(HELD_FACTORS)(self._load)
+        self._magnitudes = lru_cache(HELD_FACTORS)(self._load_magnitudes)
 
     @property
     def base(self) -> WeightReader:
@@ -66,8 +67,9 @@ class Adapted:
         return [*self._adapter.essential_files, *self._base.essential_files]
 
     def replaces(self, name: str) -> bool:
-        """Tell whether the adapter holds a tensor whole, so that factors alone do not say what it becomes."""
-        return name in self._changes and self._changes[name].replaced is not None
+        """Tell whether more than factors says what a tensor becomes: it is held whole, or is DoRA's."""
+        change = self._changes.get(name, Change())
+        return change.replaced is not None or self._is_dora(change)
 
     def rank(self, name: str) -> int:
         """Return the rank of the factors that are added to a tensor; 0 where there are none."""
@@ -102,6 +104,8 @@ class Adapted:
 
     def _values(self, name: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
         change = self._changes[name]
+        if self._is_dora(change) and count:
+            return self._scaled(name, first, count, compute)
         if change.replaced is not None:
             values = self._adapter.unchecked(change.replaced, first, count, compute)
         else:
@@ -113,6 +117,26 @@ class Adapted:
             rows = left[row : -(-(first + count) // columns)] @ right
             values += rows.reshape(-1)[first - row * columns :][:count]
         return values
+
+    def _scaled(self, name: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
+        """Give whole rows of base + change the norms that DoRA learned; what was asked for lies in them."""
+        left, right = self._product(name, np.dtype(compute))
+        columns = right.shape[1]
+        row, end = first // columns, -(-(first + count) // columns)
+        rows = self._base.read(name, row * columns, (end - row) * columns, compute).reshape(-1, columns)
+        rows += left[row:end] @ right
+        norms = np.sqrt(np.square(rows, dtype=np.float64).sum(axis=1))
+        with np.errstate(divide="ignore", invalid="ignore"):  # what is not finite is refused where it is read
+            rows *= (self._magnitudes(name)[row:end] / norms).astype(compute)[:, None]
+        return rows.reshape(-1)[first - row * columns :][:count]
+
+    def _is_dora(self, change: Change) -> bool:
+        return change.factors is not None and self._adapter.factors[change.factors].magnitude is not None
+
+    def _load_magnitudes(self, name: str) -> Numbers:
+        found = self._adapter.magnitudes(str(self._changes[name].factors), np.float64)
+        assert found is not None
+        return found
 
     def _load(self, name: str, compute: np.dtype[np.floating[Any]]) -> tuple[Numbers, Numbers]:
         change = self._changes.get(name, Change())
@@ -133,6 +157,12 @@ def adapt(adapter: Adapter, base: WeightReader) -> Adapted:
     ways = {name: _lies_transposed(name, adapter, base) for name in adapter.factors}
     _check_square(adapter, ways)
     for name, transposed in ways.items():
+        if transposed and adapter.factors[name].magnitude:
+            raise BadInput(
+                adapter.label,
+                f"{name} lies as in × out, where DoRA's norms are not those of its rows",
+                "merge it into its base with peft's merge_and_unload first",
+            )
         place = _match(name, adapter, base)
         changes[place] = changes.get(place, Change())._replace(factors=name, transposed=transposed)
     _check_tied(adapter, base, changes)

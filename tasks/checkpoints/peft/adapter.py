@@ -1,5 +1,6 @@
 """A PEFT adapter directory: low-rank factors, and whole tensors in place of the base's."""
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -20,6 +21,7 @@ PREFIX = "base_model.model."
 _FACTOR = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(embedding_)?([AB])(\.weight)?")
 _ADAPTER_NAME = re.compile(r"(\.lora_[AB])\.\w+(?=\.\w+$)|(\.lora_embedding_[AB])\.\w+$")
 """PEFT leaves it out of its files; trainers that save a state dict keep it: lora_A.default.weight."""
+_MAGNITUDE = re.compile(re.escape(PREFIX) + r"(.+)\.lora_magnitude_vector(\.\w+)*")
 _SAVED_MODULE = re.compile(r"\.modules_to_save(\.\w+)?(?=\.\w+$)")
 
 
@@ -35,6 +37,8 @@ class LoraFactors(NamedTuple):
     scaling: float
     embedding: bool
     """Whether PEFT keeps it as an embedding's, whose weight lies as in × out."""
+    magnitude: str | None
+    """The name in the file of DoRA's norms of the rows of the changed weight; None for plain LoRA."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +56,21 @@ class Adapter(SafetensorsModel):
         """The files that decide what it computes."""
         return [self.directory / ADAPTER_CONFIG, *sorted(set(self.files.values()))]
 
+    @property
+    def is_dora(self) -> bool:
+        """Tell whether it gives changed weights norms of their own, which are nothing without the base."""
+        return any(found.magnitude for found in self.factors.values())
+
     def unchecked(self, key: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
         """Read elements of a tensor of the adapter's file as `compute`, NaN and Inf among them."""
         return decode(self.stored(key, first, count), self.tensors[key].dtype, compute)
+
+    def magnitudes(self, tensor: str, compute: type[np.floating[Any]]) -> Numbers | None:
+        """Return the norms of a changed weight's rows by DoRA (Liu et al. 2024, arXiv 2402.09353)."""
+        found = self.factors[tensor]
+        if found.magnitude is None:
+            return None
+        return self.unchecked(found.magnitude, 0, found.shape[0], compute)
 
     def product(self, tensor: str, compute: type[np.floating[Any]]) -> tuple[Numbers, Numbers]:
         """Return scaling · B (out × r) and A (r × in) of one tensor's change, NaN and Inf among them."""
@@ -66,7 +82,7 @@ class Adapter(SafetensorsModel):
 
 
 def read_adapter(directory: Path, label: str) -> Adapter:
-    """Open a LoRA adapter; raises BadInput, in one sentence, for what is not exactly scaling · B·A."""
+    """Open an adapter; raises BadInput, in one sentence, for what is neither scaling · B·A nor DoRA."""
     config = read_config(directory)
     path = adapter_file(directory)
     if not path.exists():
@@ -77,9 +93,17 @@ def read_adapter(directory: Path, label: str) -> Adapter:
             raise BadInput(label, f"tensor {name} does not begin with {PREFIX}", "save the adapter with PEFT")
         if info.dtype not in FLOATING:
             raise BadInput(label, f"tensor {name} is quantised ({info.dtype})", "save it in floating point")
+    norms = {found[1]: name for name in tensors if (found := _MAGNITUDE.fullmatch(name))}
     halves = {name: found for name in tensors if (found := _FACTOR.fullmatch(name))}
     if not halves:
         raise BadInput(label, f"{ADAPTER_WEIGHTS} holds no LoRA factors", "save the adapter with PEFT")
+    changed = {found[1] for found in halves.values()}
+    if uneven := sorted(changed ^ norms.keys() if config.use_dora else norms):
+        raise BadInput(
+            label,
+            f"use_dora is {str(config.use_dora).lower()}, which does not fit the tensors of {uneven[0]}",
+            "save the adapter again",
+        )
     return Adapter(
         label,
         directory,
@@ -87,9 +111,9 @@ def read_adapter(directory: Path, label: str) -> Adapter:
         dict.fromkeys(tensors, path),
         {path: os.open(path, os.O_RDONLY)},
         config=config,
-        factors={f"{module}.weight": _factors(label, module, halves, tensors, config)
+        factors={f"{module}.weight": _factors(label, module, halves, norms.get(module), tensors, config)
                  for module in dict.fromkeys(found[1] for found in halves.values())},
-        replaced={_replaces(label, name): name for name in tensors if name not in halves},
+        replaced={_replaces(label, name): name for name in tensors if name not in {*halves, *norms.values()}},
     )  # fmt: skip
 
 
@@ -105,6 +129,7 @@ def _factors(
     label: str,
     module: str,
     halves: Mapping[str, re.Match[str]],
+    magnitude: str | None,
     tensors: Mapping[str, TensorInfo],
     config: AdapterConfig,
 ) -> LoraFactors:
@@ -119,7 +144,14 @@ def _factors(
             "merge it into its base with peft's merge_and_unload first",
         )
     embedding = bool(halves[names["A"]][2])
-    return LoraFactors(names["A"], names["B"], (B[0], A[1]), A[0], config.scaling(module, A[0]), embedding)
+    if magnitude and (embedding or math.prod(tensors[magnitude].shape) != B[0]):
+        raise BadInput(
+            label,
+            f"the magnitudes of {module} are not one for each row of a matrix",
+            "merge it into its base with peft's merge_and_unload first",
+        )
+    scaling = config.scaling(module, A[0])
+    return LoraFactors(names["A"], names["B"], (B[0], A[1]), A[0], scaling, embedding, magnitude)
 
 
 def _replaces(label: str, name: str) -> str:

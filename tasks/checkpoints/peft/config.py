@@ -10,7 +10,7 @@ from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.layout import ADAPTER_CONFIG
 
 BEYOND = (
-    "use_dora", "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "target_parameters",
+    "use_qalora", "use_bdlora", "lora_bias", "layer_replication", "target_parameters",
     "trainable_token_indices", "alora_invocation_tokens", "arrow_config", "kasa_config", "monteclora_config",
 )  # fmt: skip
 """Settings under which the change of a weight is not scaling · B·A, or not all of the change."""
@@ -30,6 +30,7 @@ class AdapterConfig(BaseModel):
     lora_alpha: float = Field(default=8, allow_inf_nan=False)
     alpha_pattern: dict[str, float] | None = None
     use_rslora: bool = False
+    use_dora: bool = False
     fan_in_fan_out: bool = False
     """Whether weights lie as in × out (Conv1D of GPT-2)."""
     init_lora_weights: bool | str | None = True
@@ -50,7 +51,7 @@ class AdapterConfig(BaseModel):
 
 
 def read_config(directory: Path) -> AdapterConfig:
-    """Read a LoRA configuration; raises BadInput for any adapter that is more or other than B·A."""
+    """Read a configuration of LoRA or DoRA; raises BadInput for any other adapter."""
     path = directory / ADAPTER_CONFIG
     tree = read_json(path)
     try:

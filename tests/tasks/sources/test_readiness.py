@@ -8,7 +8,7 @@ import pytest
 
 from tasks.base.errors import BadInput
 from tasks.sources.readiness import NotReady, check_ready, complete_upload
-from tasks.sources.source import FetchedCheckpoint
+from tasks.sources.source import FetchedCheckpoint, FetchedRun
 from tests.support.adapter_runs import write_adapter_run
 
 
@@ -41,7 +41,7 @@ def test_an_upload_may_lack_its_state_and_nothing_else(make_checkpoint: Callable
     first, second = make_checkpoint(10), make_checkpoint(20)
     (first / "trainer_state.json").unlink()
     found = [fetched(first, 10), fetched(second, 20)]
-    assert complete_upload(found) == (found, [])
+    assert complete_upload(found) == FetchedRun(found, [])
     with pytest.raises(
         BadInput, match=r"^shop://run/checkpoint-20: .* is of step 20; its upload is incomplete"
     ):
@@ -71,6 +71,6 @@ def test_an_adapter_is_ready_once_it_is_whole(tmp_path: Path) -> None:
 
 
 def test_an_adapter_that_cannot_be_merged_is_refused_where_it_is_fetched(tmp_path: Path) -> None:
-    directory = write_adapter_run(tmp_path, steps=(1,), use_dora=True) / "checkpoint-1"
-    with pytest.raises(BadInput, match="use_dora is more than low-rank factors; .* merge_and_unload first"):
+    directory = write_adapter_run(tmp_path, steps=(1,), use_qalora=True) / "checkpoint-1"
+    with pytest.raises(BadInput, match="use_qalora is more than low-rank factors; .* merge_and_unload first"):
         check_ready(directory, 1)

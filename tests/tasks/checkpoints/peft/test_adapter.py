@@ -36,6 +36,13 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "biases of adapted layers": {"target_modules": ["q_proj"], "bias": "lora_only"},
     "all biases": {"target_modules": ["q_proj"], "bias": "all"},
     "everything": {"target_modules": "all-linear"},
+    "dora": {"target_modules": ["q_proj", "down_proj", "v_proj"], "use_dora": True},
+    "dora, rank-stabilised, beside whole tensors": {
+        "target_modules": ["o_proj"],
+        "use_dora": True,
+        "use_rslora": True,
+        "modules_to_save": ["lm_head"],
+    },
 }
 
 
@@ -115,6 +122,23 @@ def test_a_base_saved_with_another_prefix_is_matched(
     assert all(np.array_equal(found[rename(name)], tensor) for name, tensor in expected.items())
 
 
+def test_any_part_of_a_dora_tensor_can_be_read(llama: Path, tmp_path: Path) -> None:
+    """Norms are of whole rows, whichever part is asked for."""
+    adapter = write_adapter(tmp_path / "adapter", llama, 1, target_modules=["down_proj"], use_dora=True)
+    source = adapt(read_adapter(adapter, "adapter"), open_weights(llama, "base"))
+    name = "model.layers.0.mlp.down_proj.weight"
+    whole = source.read(name, 0, 16 * 40, np.float64)
+    for first, count in ((0, 40), (40, 80), (5, 100), (39, 2), (639, 1), (10, 0)):
+        part = source.read(name, first, count, np.float64)
+        np.testing.assert_allclose(part, whole[first : first + count], rtol=1e-12)
+
+
+def test_dora_of_weights_that_lie_in_by_out_is_refused(gpt2: Path, tmp_path: Path) -> None:
+    adapter = write_adapter(tmp_path / "adapter", gpt2, 1, target_modules=["c_attn"], use_dora=True)
+    with pytest.raises(BadInput, match="c_attn.weight lies as in × out, where DoRA's norms are not those"):
+        seen_through(adapter, gpt2)
+
+
 def test_any_part_of_a_tensor_can_be_read(gpt2: Path, tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", gpt2, 1, target_modules=["c_attn"])
     source = adapt(read_adapter(adapter, "adapter"), open_weights(gpt2, "base"))
@@ -175,7 +199,18 @@ def pickled(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "sentence"),
     [
-        (say(use_dora=True), "adapter_config.json: use_dora is more than low-rank factors; merge it into"),
+        (
+            say(use_qalora=True),
+            "adapter_config.json: use_qalora is more than low-rank factors; merge it into",
+        ),
+        (
+            say(use_dora=True),
+            "use_dora is true, which does not fit the tensors of .*q_proj; save the adapter again",
+        ),
+        (
+            put(Q + "lora_magnitude_vector", torch.ones(16)),
+            "use_dora is false, which does not fit the tensors of",
+        ),
         (say(trainable_token_indices=[1]), "trainable_token_indices is more than low-rank factors"),
         (say(peft_type="IA3"), "peft_type is IA3, not LORA"),
         (say(init_lora_weights="pissa_niter_4"), "init_lora_weights pissa_niter_4 changes the base"),
