@@ -43,7 +43,7 @@ class HuggingFace(Backend):
 
         device = _device(params)
         kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-        versions = {package: version(package) for package in ("transformers", "torch")}
+        versions = {package: version(package) for package in ("transformers", "torch", "peft")}
         return {
             **versions,
             "device": kind,
