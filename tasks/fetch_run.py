@@ -12,6 +12,7 @@ from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams
 from tasks.sources.addresses import new_checkpoints, source_of
 from tasks.sources.base_model import find_base
+from tasks.sources.conversion import convert_pickled, prune_converted
 from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
 
 log = logging.getLogger(__name__)
@@ -58,6 +59,9 @@ def fetch_run(
             f"{params.source}: no means over its steps were kept",
             "train with MergeAfterTraining(keep=5, mean=True), or unset it",
         )
+    if params.convert:
+        converted = [convert_pickled(checkpoint, params, artifacts) for checkpoint in found.checkpoints]
+        found = found._replace(checkpoints=converted)
     base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
     run = TrainingRun(
         name=source.run_name(params.source),
@@ -73,6 +77,7 @@ def fetch_run(
     with publishing(published, made_from) as scratch:
         run.write(scratch / "run.json")
     prune_staged(artifacts, [*run.checkpoints, *run.means])
+    prune_converted(artifacts, [checkpoint.name for checkpoint in run.checkpoints if checkpoint.conversion])
     return run
 
 

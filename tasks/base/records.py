@@ -98,8 +98,8 @@ def _digest_on(base: AdapterBase | None, files: tuple[FileDigest, ...]) -> str:
     return digest_of(["adapter", own, base.digest]) if base else own
 
 
-def _absent(base: AdapterBase | None) -> bool:
-    return base is None
+def _absent(value: Record | None) -> bool:
+    return value is None
 
 
 def _is_empty(several: tuple[Any, ...]) -> bool:
@@ -108,6 +108,15 @@ def _is_empty(several: tuple[Any, ...]) -> bool:
 
 def _is_one(count: int) -> bool:
     return count == 1
+
+
+class Conversion(Record):
+    """The pickled state that a checkpoint's weights were converted from."""
+
+    files: tuple[FileDigest, ...]
+    """Relative to the checkpoint's directory at its source."""
+    beside: str | None = None
+    """Address of the directory that configuration and tokenizer are from; None: the checkpoint's own."""
 
 
 class Checkpoint(Record):
@@ -125,6 +134,8 @@ class Checkpoint(Record):
     """The model that it is an adapter of; None for a whole model."""
     averaged: int = Field(default=1, exclude_if=_is_one)
     """Steps whose weights' mean it is; 1 for the weights of its own step."""
+    conversion: Conversion | None = Field(default=None, exclude_if=_absent)
+    """Set where its weights were pickled, and `files` are those that were made of them."""
 
     @property
     def digest(self) -> str:

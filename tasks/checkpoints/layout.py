@@ -9,6 +9,7 @@ from typing import Any
 from tasks.base.errors import BadInput
 from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
 from tasks.checkpoints.json_files import read_json
+from tasks.checkpoints.pickled.kinds import PickledState, find_pickled
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -23,7 +24,7 @@ READABLE = ("*.safetensors", *SIDE_FILES)
 """Names of the files that are read from a checkpoint: no pickles, no code."""
 CONSOLIDATED = "consolidated*.safetensors"
 """Mistral's own layout, beside that of transformers: the same weights under other names."""
-PICKLES = ("pytorch_model*.bin", "*.pt", "*.pth")
+PICKLES = ("*.pt", "*.pth")
 WIDTHS = ("hidden_size", "d_model", "n_embd", "dim")
 """Keys of config.json for the width of a model."""
 CONVERT = "from transformers import AutoModelForCausalLM as M; M.from_pretrained(D).save_pretrained(D)"
@@ -48,14 +49,36 @@ def weight_files(directory: Path) -> list[Path]:
             f"holds {CONSOLIDATED} only, whose tensors have other names than transformers gives them",
             "convert it to transformers' layout, and name the result",
         )
+    if state := find_pickled(directory):
+        by_hand = f"; or in Python: D = {str(directory)!r}; {CONVERT}" if state.kind == "torch" else ""
+        raise BadInput(
+            directory,
+            f"holds pickled weights only ({state.what}), which are not opened",
+            f"set fetch.convert to true, and they are converted safely when the run is fetched{by_hand}",
+        )
     if any(path for pattern in PICKLES for path in directory.glob(pattern)):
         raise BadInput(
             directory,
-            "holds pickled weights only, which are never opened; convert them where you trust "
-            f"them, in Python: D = {str(directory)!r}",
-            CONVERT,
+            "holds pickled weights only, of an unknown kind, which are never opened",
+            "save them as safetensors where you trust them",
         )
     raise BadInput(directory, f"no {SINGLE} and no {INDEX}", "name a directory with safetensors weights")
+
+
+def pickled_state(directory: Path) -> PickledState | None:
+    """Return the pickled state that is a checkpoint's model: it has no safetensors, or only shells of ZeRO-3.
+
+    Raises BadInput as `read_tensors` does, for safetensors that are damaged.
+    """
+    if is_adapter(directory) or not (state := find_pickled(directory)):
+        return None
+    whole = any((directory / name).exists() for name in (SINGLE, INDEX))
+    return None if whole and (state.kind != "zero" or not _is_shell(directory)) else state
+
+
+def _is_shell(directory: Path) -> bool:
+    there = all(path.exists() for path in weight_files(directory))
+    return there and bool(_shells(directory, _placed(directory)))
 
 
 def is_adapter(directory: Path) -> bool:
@@ -98,6 +121,19 @@ def read_index(directory: Path) -> dict[str, str]:
 
 def read_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
     """Return tensor name → file and place, the files checked to be whole (BadInput otherwise)."""
+    tensors = _placed(directory)
+    if shells := _shells(directory, tensors):
+        raise BadInput(
+            directory,
+            f"tensor {min(shells)} is empty, as DeepSpeed's ZeRO-3 leaves one that was not gathered",
+            "set fetch.convert to true, which puts together what DeepSpeed's global_step directory has of "
+            "them, or gather them with the zero_to_fp32.py that DeepSpeed wrote there, or set "
+            "stage3_gather_16bit_weights_on_model_save before training",
+        )
+    return tensors
+
+
+def _placed(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
     tensors: dict[str, tuple[Path, TensorInfo]] = {}
     for path in weight_files(directory):
         if not path.exists():
@@ -110,20 +146,15 @@ def read_tensors(directory: Path) -> dict[str, tuple[Path, TensorInfo]]:
         _check_index(directory, tensors.keys())
     if not tensors:
         raise BadInput(directory, "holds no tensor", "name a directory with a model")
-    _check_gathered(directory, tensors)
     return tensors
 
 
-def _check_gathered(directory: Path, tensors: Mapping[str, tuple[Path, TensorInfo]]) -> None:
-    """Refuse what ZeRO-3 leaves of a parameter whose parts lie on other processes."""
+def _shells(directory: Path, tensors: Mapping[str, tuple[Path, TensorInfo]]) -> list[str]:
+    """List what ZeRO-3 leaves of parameters whose parts lie on other processes."""
     shells = [name for name, (_, info) in tensors.items() if info.shape == (0,) and info.dtype in FLOATING]
-    if shells and (directory / CONFIG).is_file() and _has_a_width(read_json(directory / CONFIG)):
-        raise BadInput(
-            directory,
-            f"tensor {min(shells)} is empty, as DeepSpeed's ZeRO-3 leaves one that was not gathered",
-            "gather them with the zero_to_fp32.py that DeepSpeed wrote there, or set "
-            "stage3_gather_16bit_weights_on_model_save before training",
-        )
+    if not shells or not (directory / CONFIG).is_file():
+        return []
+    return shells if _has_a_width(read_json(directory / CONFIG)) else []
 
 
 def _has_a_width(config: Mapping[str, Any]) -> bool:

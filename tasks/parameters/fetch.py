@@ -16,7 +16,12 @@ class FetchParams(Section):
     s3://bucket/run (checkpoint-* folders; every protocol that fsspec knows)."""
     base: str | None = None
     """Of a run of adapters: the model that they are made for, a directory or a repository in the Hub's cache
-    (org/name or org/name@revision); unset: the one that adapter_config.json names."""
+    (org/name or org/name@revision); unset: the one that adapter_config.json names. Of a run that is converted
+    and has no config.json: the model whose configuration and tokenizer it has."""
+    convert: bool = False
+    """Convert checkpoints of a directory that are in pickles (pytorch_model*.bin, FSDP's shards, DeepSpeed's
+    ZeRO partitions) to safetensors, once: by torch's restricted loader, in a process of its own without
+    network, beside the artifacts. Unset, they are refused."""
     means: bool = False
     """Merge, in place of each checkpoint, the mean of the weights over all steps since the one before, which
     MergeAfterTraining(keep=5, mean=True) kept in training; the merge is judged against the checkpoints."""

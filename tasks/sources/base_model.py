@@ -43,7 +43,7 @@ def base_address(named: str | None, checkpoints: Sequence[Path]) -> str | None:
         raise BadInput(
             whole[0], f"is a whole model, but {adapters[0].name} an adapter", "fetch runs of one kind"
         )
-    addresses = [_address(named, Path())] if named else [_named_base(adapter) for adapter in adapters]
+    addresses = [named_address(named, Path())] if named else [_named_base(adapter) for adapter in adapters]
     if others := [address for address in addresses if address != addresses[0]]:
         raise BadInput(
             adapters[addresses.index(others[0])],
@@ -59,11 +59,14 @@ def _named_base(adapter: Path) -> str:
     if not config.base_model_name_or_path:
         raise BadInput(adapter, "does not say which model it is an adapter of", SET_BASE)
     revision = f"@{config.revision}" if config.revision else ""
-    return _address(f"{config.base_model_name_or_path}{revision}", adapter.parent)
+    return named_address(f"{config.base_model_name_or_path}{revision}", adapter.parent)
 
 
-def _address(named: str, run: Path) -> str:
-    """Return the one address of a base: a directory, else hf://org/name@commit in the Hub's cache."""
+def named_address(named: str, run: Path) -> str:
+    """Return the one address of a base: a directory, else hf://org/name@commit in the Hub's cache.
+
+    Raises BadInput where it is neither.
+    """
     for place in (run / named, Path(named)):
         if place.is_dir():
             absolute, here = place.resolve(), Path.cwd()
@@ -73,7 +76,7 @@ def _address(named: str, run: Path) -> str:
     if commit is None:
         raise BadInput(
             named,
-            "the base of the adapters is no directory here, and not in the Hub's cache",
+            "the base is no directory here, and not in the Hub's cache",
             f"download it with hf download {repo}, or set fetch.base to its directory",
         )
     return f"{HUB}{repo}@{commit}"

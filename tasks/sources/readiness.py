@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.layout import STATE, inside, is_adapter, read_tensors, stored_weights
+from tasks.checkpoints.layout import STATE, inside, is_adapter, pickled_state, read_tensors, stored_weights
 from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.sources.source import FetchedCheckpoint, FetchedRun
 from tasks.trajectory.trainer_state import read_state
@@ -19,11 +19,12 @@ class NotReady(Exception):
     """A checkpoint that is still being written or partly removed; it may be complete later."""
 
 
-def check_ready(directory: Path, step: int) -> None:
+def check_ready(directory: Path, step: int, convert: bool = False) -> None:
     """Raise NotReady unless the Trainer has finished this checkpoint, BadInput when it is damaged.
 
     The Trainer writes weights first and trainer_state.json last: without a matching state the save is under
-    way, was cut short, or is being rotated away; with one, a file of the wrong length is damage.
+    way, was cut short, or is being rotated away; with one, a file of the wrong length is damage. A pickled
+    state is complete where it will be converted: what is in it is seen then.
     """
     if not (directory / STATE).exists():
         raise NotReady(f"has no {STATE}: still being written, or half removed")
@@ -33,6 +34,8 @@ def check_ready(directory: Path, step: int) -> None:
         raise NotReady(f"{STATE} cannot be read yet")
     if state["global_step"] != step:
         raise NotReady(f"{STATE} is of step {state['global_step']}")
+    if convert and pickled_state(directory):
+        return
     try:
         missing = [path.name for path in stored_weights(directory) if not path.exists()]
     except FileNotFoundError:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from tasks.base.records import LeftOut
+from tasks.base.records import Conversion, LeftOut
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.run_status import RunStatus
@@ -23,6 +23,8 @@ class FetchedCheckpoint(NamedTuple):
     """Address from which `RunSource.restore` brings the same bytes again."""
     averaged: int = 1
     """Steps whose weights' mean it is; 1 for the weights of its own step."""
+    conversion: Conversion | None = None
+    """Set where `directory` holds what was made of its pickled state."""
 
 
 class FetchedRun(NamedTuple):

@@ -12,6 +12,7 @@ from tasks.base.publish import link_or_copy
 from tasks.base.records import AdapterBase, Checkpoint
 from tasks.checkpoints.layout import wanted_files
 from tasks.sources.addresses import source_of
+from tasks.sources.conversion import reconvert
 from tasks.sources.source import FetchedCheckpoint
 from tasks.trajectory.learning_rate import logged_rates
 from tasks.trajectory.trainer_state import logged_metrics, read_state
@@ -37,6 +38,7 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
             files=file_digests(linked, linked.iterdir()),
             base=base,
             averaged=found.averaged,
+            conversion=found.conversion,
         )
         directory = _place(checkpoint, artifacts)
         shutil.rmtree(directory, ignore_errors=True)
@@ -77,7 +79,7 @@ def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:
     """
     directory = _place(checkpoint, artifacts)
     if not _matches(checkpoint, directory):
-        _restage(checkpoint, directory)
+        _restage(checkpoint, directory, artifacts)
     return directory
 
 
@@ -93,7 +95,7 @@ def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
     return artifacts / STAGED / f"{name}-{checkpoint.digest[:16]}"
 
 
-def _restage(checkpoint: Checkpoint, directory: Path) -> None:
+def _restage(checkpoint: Checkpoint, directory: Path, artifacts: Path) -> None:
     shutil.rmtree(directory, ignore_errors=True)
     source = source_of(checkpoint.source).restore(checkpoint.source)
     if not source.is_dir():
@@ -102,6 +104,8 @@ def _restage(checkpoint: Checkpoint, directory: Path) -> None:
             f"gone, and {directory} does not hold its files",
             "bring it back, or fetch another run",
         )
+    if checkpoint.conversion:
+        source, _ = reconvert(source, checkpoint.name, artifacts, checkpoint.conversion.beside)
     stage_files(source, directory)
     if not _matches(checkpoint, directory):
         shutil.rmtree(directory)

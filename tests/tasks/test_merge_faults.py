@@ -157,7 +157,11 @@ def test_a_pickle_is_never_opened(three: list[Path], tmp_path: Path, monkeypatch
         "README.md", "config.json", "manifest.json", "merge.json", SINGLE, "tokenizer.json",
     ]  # fmt: skip
     (three[1] / SINGLE).unlink()
-    refused(three, tmp_path / "again", "holds pickled weights only, which are never opened; convert them")
+    refused(
+        three,
+        tmp_path / "again",
+        "holds pickled weights only .*, which are not opened; set fetch.convert",
+    )
     assert not (tmp_path / "canary-was-here").exists()
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.records import LeftOut, digest_of
-from tasks.checkpoints.layout import STATE, wanted_files
+from tasks.checkpoints.layout import STATE, pickled_state, side_files, wanted_files
 from tasks.checkpoints.run_directory import kept_means, numbered_checkpoints, place_in
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
@@ -112,7 +112,7 @@ def _look_twice(params: FetchParams) -> FetchedRun:
         try:
             if file_snapshot(checkpoint.directory) != seen:
                 raise NotReady("is still changing")
-            check_ready(checkpoint.directory, checkpoint.step)
+            check_ready(checkpoint.directory, checkpoint.step, params.convert)
             run.checkpoints.append(checkpoint)
         except NotReady as reason:
             run.left_out.append(LeftOut(name=checkpoint.name, reason=str(reason)))
@@ -142,7 +142,9 @@ def _see(step: int, directory: Path) -> _Seen:
     if not (directory / STATE).is_file():
         return _Seen(step, directory, [], f"has no {STATE}: still being written, or half removed")
     try:
-        stated = [(path.name, path.stat()) for path in wanted_files(directory)]
+        state = pickled_state(directory)
+        wanted = [*state.files, *side_files(directory)] if state else wanted_files(directory)
+        stated = [(path.name, path.stat()) for path in wanted]
     except OSError:
         return _Seen(step, directory, [], "misses a file: still being written, or half removed")
     except BadInput:  # it cannot be used, and fetch says why

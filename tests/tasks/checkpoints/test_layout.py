@@ -70,7 +70,7 @@ def test_pickled_weights_are_refused_unopened(
     monkeypatch.chdir(directory)
     (directory / "model.safetensors").unlink()
     (directory / "pytorch_model.bin").write_bytes(pickle.dumps(Canary()))
-    with pytest.raises(BadInput, match="pickled weights only.*save_pretrained"):
+    with pytest.raises(BadInput, match="pickled weights only.*set fetch.convert to true.*save_pretrained"):
         read_tensors(directory)
     assert not (directory / "canary-was-here").exists()
 

@@ -73,6 +73,7 @@ DECIDE: dict[str, Any] = {
 }
 DO_NOT: dict[str, Any] = {
     "fetch.source": "/copies/x",
+    "fetch.convert": True,  # what it does not convert is refused: no merge without it is another one with it
     "fetch.wait": 60.0,
     "fetch.settle": 0.0,
     "merge.device": "cpu",

@@ -97,10 +97,10 @@ def test_two_spellings_of_one_base_are_one(base: Path, tmp_path: Path) -> None:
     ("named", "sentence"),
     [
         (None, "does not say which model it is an adapter of; set fetch.base"),
-        ("org/absent", "org/absent: the base of the adapters is no directory here, and not in the Hub's "
+        ("org/absent", "org/absent: the base is no directory here, and not in the Hub's "
          "cache; download it with hf download org/absent, or set fetch.base to its directory"),
         ("../../../etc@../../x", "is no directory here, and not in the Hub's cache"),
-        ("org/base@v9", "org/base@v9: the base of the adapters is no directory here"),
+        ("org/base@v9", "org/base@v9: the base is no directory here"),
     ],
 )  # fmt: skip
 def test_a_base_that_is_not_here_is_named_with_the_way_out(
