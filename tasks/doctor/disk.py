@@ -8,7 +8,7 @@ from typing import NamedTuple
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
 from tasks.base.model_files import address_directory
-from tasks.checkpoints.layout import is_adapter, wanted_files
+from tasks.checkpoints.layout import is_adapter, pickled_state, wanted_files
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
@@ -49,8 +49,15 @@ def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, i
     artifacts = root / "artifacts" if by_hand else state_dir() / "runs"
     model = _merged_size(params, source, sizes)
     found = [Need(artifacts, 2 * model, "the merge, and the average it is compared with")]
-    if source and not _together(source, artifacts):
-        found.append(Need(artifacts, sum(sizes.values()), f"copies of {len(sizes)} checkpoints"))
+    converted = {name for name in sizes if source and _is_converted(params, source / name)}
+    copied = {name for name in sizes if source and name not in converted and not _together(source, artifacts)}
+    if converted:
+        size = sum(sizes[name] for name in converted)
+        found.append(Need(artifacts, size, f"at most, of {len(converted)} checkpoints that are converted"))
+    if copied:
+        found.append(
+            Need(artifacts, sum(sizes[name] for name in copied), f"copies of {len(copied)} checkpoints")
+        )
     if (root / ".dvc").is_dir():
         found.append(Need(cache_directory(root), model, "DVC's copy"))
     if not params.register_.tracking_uri and not _together(state_dir(), artifacts):
@@ -104,9 +111,17 @@ def _newest_run(params: Params, root: Path) -> tuple[Path | None, dict[str, int]
 
 def _size(checkpoint: Path) -> int:
     try:
-        return sum(path.stat().st_size for path in wanted_files(checkpoint))
+        state = pickled_state(checkpoint)
+        return sum(path.stat().st_size for path in (state.files if state else wanted_files(checkpoint)))
     except (BadInput, OSError):  # fetch says why
         return 0
+
+
+def _is_converted(params: Params, checkpoint: Path) -> bool:
+    try:
+        return params.fetch.convert and pickled_state(checkpoint) is not None
+    except BadInput:  # fetch says why
+        return False
 
 
 def _merged_size(params: Params, source: Path | None, sizes: Mapping[str, int]) -> int:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.base.model_files import address_directory
+from tasks.checkpoints.layout import pickled_state
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.checkpoints.weights import open_weights
@@ -24,6 +25,9 @@ def check_merging(params: Params, root: Path) -> list[Finding]:
     """Plan a merge of each local training run's newest checkpoints; estimate the first one's time."""
     found, timed = [], False
     for source, directory in list(local_runs(params, root).items())[:RUNS_SHOWN]:
+        if pickled := _pickled(params, source, directory):
+            found.append(pickled)
+            continue
         ready = [(step, path) for step, path in numbered_checkpoints(directory) if _is_ready(path, step)]
         if len(ready) < 2:
             continue  # what is missing, the look at its checkpoints says
@@ -38,6 +42,20 @@ def check_merging(params: Params, root: Path) -> list[Finding]:
             text = f"{source}: {error.subject}: {error.problem}"
             found.append(Finding("Training runs", "merge", text, "problem", error.remedy))
     return found
+
+
+def _pickled(params: Params, source: str, directory: Path) -> Finding | None:
+    """Say what fetch does with a run whose newest checkpoint is in pickles; None for any other."""
+    try:
+        state = pickled_state(numbered_checkpoints(directory)[-1][1])
+    except BadInput:  # the plan of the merge says why
+        return None
+    if state is None:
+        return None
+    if params.fetch.convert:
+        return Finding("Training runs", "merge", f"{source}: holds {state.what}, which fetch will convert")
+    text = f"{source}: holds {state.what}, which fetch will refuse"
+    return Finding("Training runs", "merge", text, "problem", "set fetch.convert to true to convert them")
 
 
 def _planned(source: str, directory: Path, params: SelectParams) -> list[Finding]:

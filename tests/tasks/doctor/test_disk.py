@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 
 from tasks.base.directories import state_dir
 from tasks.doctor.disk import Disk, Need, check_disk, disk_of, judge_space, needs
@@ -13,6 +14,7 @@ from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.params import Params
 from tests.support.adapter_runs import write_adapter_run
+from tests.support.pickled_states import without_weights, write_bin
 
 NOBODY = 65534
 
@@ -66,6 +68,19 @@ def test_checkpoints_on_another_file_system_are_copied(tmp_path: Path, params: P
     params = params.model_copy(update={"fetch": FetchParams(source=str(elsewhere))})
     found = needs(params, tmp_path, elsewhere, {"checkpoint-1": 7, "checkpoint-2": 8})
     assert [(need.size, need.what) for need in found][1:] == [(15, "copies of 2 checkpoints")]
+
+
+def test_checkpoints_that_are_converted_are_written_anew(tmp_path: Path, params: Params) -> None:
+    source = tmp_path / "run"
+    for step in (1, 2):
+        write_bin(without_weights(source, step), {"w": torch.ones(100)})
+    fetch = FetchParams(source=str(source), convert=True)
+    found = needs(
+        params.model_copy(update={"fetch": fetch}), tmp_path, source, {"checkpoint-1": 7, "checkpoint-2": 8}
+    )
+    assert [(need.size, need.what) for need in found][1:] == [
+        (15, "at most, of 2 checkpoints that are converted")
+    ]
 
 
 def test_the_ranks_of_adapters_add_up_and_a_full_merge_is_as_large_as_their_base(

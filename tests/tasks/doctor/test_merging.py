@@ -9,12 +9,13 @@ from tasks.doctor.merging import check_merging
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params
 from tests.support.adapter_runs import write_adapter_run
+from tests.support.pickled_states import without_weights, write_bin
 from tests.support.tiny import random_tensors, write_checkpoint
 
 
-def look(root: Path, **merge: object) -> list[Finding]:
+def look(root: Path, convert: bool = False, **merge: object) -> list[Finding]:
     sections = {
-        "fetch": FetchParams(source="none"),
+        "fetch": FetchParams(source="none", convert=convert),
         "merge": merge,
         "evaluate": {"tasks": ["t"], "primary": "t/nll"},
         "watch": {"roots": ["runs/*"]},
@@ -51,6 +52,19 @@ def test_what_a_merge_would_refuse_is_a_problem_of_that_run(tmp_path: Path) -> N
     assert "runs/b" in planned.found
 
 
+def test_a_run_in_pickles_is_a_problem_unless_fetch_converts_it(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write_bin(without_weights(tmp_path / "runs" / "a", step), random_tensors(step))
+    (refused,) = look(tmp_path)
+    assert refused.level == "problem"
+    assert "which fetch will refuse" in refused.found
+    assert "fetch.convert" in refused.remedy
+    (told,) = look(tmp_path, convert=True)
+    assert (told.level, told.found) == (
+        "ok", "runs/a: holds pytorch_model*.bin, which fetch will convert",
+    )  # fmt: skip
+
+
 def test_what_is_still_being_written_is_left_out(tmp_path: Path) -> None:
     write_run(tmp_path, "a", *map(random_tensors, range(3)))
     (tmp_path / "runs" / "a" / "checkpoint-3" / "trainer_state.json").unlink()
@@ -81,5 +95,5 @@ def test_adapters_whose_base_is_not_here_are_a_problem(tmp_path: Path) -> None:
     (tmp_path / "runs" / "a" / "base").rename(tmp_path / "moved")
     (refused,) = look(tmp_path, method="average")
     assert refused.level == "problem"
-    assert "the base of the adapters is no directory here" in refused.found
+    assert "the base is no directory here" in refused.found
     assert "set fetch.base to its directory" in refused.remedy
