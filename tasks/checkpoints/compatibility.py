@@ -4,9 +4,9 @@ import itertools
 from collections.abc import Sequence, Set
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.checkpoints.configuration import differing_keys, meaning_of
 from tasks.checkpoints.header import FLOATING
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.layout import CONFIG, side_files
 from tasks.checkpoints.numbers import STORED
 from tasks.checkpoints.vocabularies import VOCABULARY_FILES, added_tokens, vocabularies_differ

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.pickled.kinds import PickledState, find_pickled
 
 SINGLE = "model.safetensors"

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.json_files import read_json
+from tasks.base.json_files import read_json
 from tasks.checkpoints.layout import MEAN, STATE, inside
 from tasks.checkpoints.names import numbered
 

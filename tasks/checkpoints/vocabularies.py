@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.json_files import read_json
+from tasks.base.json_files import read_json
 
 VOCABULARY_FILES = (
     "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.base.measures import TensorMeasures
 from tasks.base.threads import one_thread_each
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SINGLE, side_files
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
 from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence, Set
 from pathlib import Path
 
 from tasks.base.digests import remember
+from tasks.base.json_files import read_json
 from tasks.base.measures import TensorMeasures
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.layout import side_files
 from tasks.engine.devices import choose_devices
 from tasks.engine.execute import execute

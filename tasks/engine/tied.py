@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.checkpoints.configuration import ties_embeddings
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.layout import CONFIG
 from tasks.checkpoints.weights import WeightReader
 from tasks.merging.roles import is_embedding, is_head

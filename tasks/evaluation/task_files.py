@@ -5,7 +5,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, brief
 from tasks.evaluation import backends
 from tasks.evaluation.samples import NLL
 from tasks.evaluation.task_finder import TaskFinder
@@ -30,7 +30,7 @@ def load_tasks(names: Sequence[str], include_path: Path | None) -> list[TaskSpec
         index = {**_shipped(), **index}
     finder = TaskFinder(index, include_path)
     found: dict[str, TaskSpec] = {}
-    for spec in (spec for name in names for spec in finder.find(name, {})):
+    for spec in (spec for name in names for spec in _find(finder, name)):
         if found.setdefault(spec.name, spec).digest != spec.digest:
             raise BadInput(
                 "evaluate.tasks", f"two tasks are called {spec.name}", "rename one, or leave it out"
@@ -96,6 +96,15 @@ def _reported(task: TaskSpec) -> set[str] | None:
     return {NLL} | (PER_ITEM[kind] & {str(metric["metric"]) for metric in metrics})
 
 
+def _find(finder: TaskFinder, name: str) -> list[TaskSpec]:
+    try:
+        return list(finder.find(name, {}))
+    except (TypeError, ValueError, AttributeError, KeyError, RecursionError) as error:
+        raise BadInput(
+            "evaluate.tasks", f"the file of {name} is not as lm-eval's ({brief(error)})", "correct it"
+        ) from None
+
+
 def _index(include_path: Path) -> dict[str, Any]:
     """Map names to lm-eval's index entries; files that it cannot read are left out."""
     if not include_path.is_dir():
@@ -104,7 +113,14 @@ def _index(include_path: Path) -> dict[str, Any]:
         )
     from lm_eval.tasks import TaskManager
 
-    return dict(TaskManager(include_path=str(include_path), include_defaults=False).task_index)
+    try:
+        return dict(TaskManager(include_path=str(include_path), include_defaults=False).task_index)
+    except Exception as error:  # whatever lm-eval makes of keys that are not as it expects them
+        raise BadInput(
+            "evaluate.include_path",
+            f"a YAML file in {include_path} is no task's or group's ({brief(error)})",
+            "correct it, or move it away",
+        ) from None
 
 
 @cache

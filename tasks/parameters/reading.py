@@ -1,6 +1,7 @@
 """Reading parameters: plain YAML, overrides, and the first error as BadInput."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,19 +12,46 @@ from pydantic import ValidationError
 from tasks.base.errors import BadInput
 from tasks.parameters.section import Section
 
-LONGEST_YAML = 2**20
-"""Characters of a parameter file or a recipe: what is longer is another file, and takes minutes to parse."""
+LONGEST_YAML = 2**16
+"""Characters of a parameter file or a recipe: what is longer is another file, and takes seconds to parse."""
+LONGEST_NUMBER = 100
+"""Characters of a number."""
+DEEPEST_KEY, DEEPEST_FLOW = 10, 50
+"""Parts of a key, of which the deepest has four, and brackets in brackets."""
+KINDS: Mapping[type, str] = {dict: "a mapping", list: "a list"}
+NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 SectionT = TypeVar("SectionT", bound=Section)
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """A YAML loader without aliases, which can expand without bound."""
+    """A YAML loader without aliases, which can expand without bound, and without tags."""
+
+    def fetch_flow_collection_start(self, token: type[yaml.Token]) -> None:
+        """Refuse depth before it is scanned, which takes time in proportion to its square."""
+        if self.flow_level >= DEEPEST_FLOW:
+            raise yaml.YAMLError(f"brackets are nested deeper than {DEEPEST_FLOW}")
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases, compose everything else."""
+        """Refuse aliases, tags and endless numbers, compose everything else."""
         if self.check_event(yaml.events.AliasEvent):
             raise yaml.YAMLError("aliases (*name) are not allowed")
-        return super().compose_node(parent, index)
+        if getattr(self.peek_event(), "tag", None) is not None:  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError("tags (!name) are not allowed")
+        node = super().compose_node(parent, index)
+        if node and node.tag in NUMBER_TAGS and len(node.value) > LONGEST_NUMBER:
+            raise yaml.YAMLError(f"a number of {len(node.value)} characters is too long")
+        return node
+
+
+def plain_value(text: str) -> Any:
+    """Parse plain YAML; raises ValueError, in words for people, for what is none."""
+    if len(text) > LONGEST_YAML:
+        raise ValueError(f"longer than {LONGEST_YAML} characters")
+    try:
+        return yaml.load(text, Loader=_PlainLoader)
+    except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that is none
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def parse(section: type[SectionT], tree: Mapping[str, Any], where: str, prefix: str = "") -> SectionT:
@@ -41,16 +69,12 @@ def load_yaml(
 ) -> dict[str, Any]:
     """Read a YAML mapping without aliases or tags (else BadInput, whose text has `missing` and `holds`)."""
     try:
-        text = path.read_text(encoding="utf-8")
-        if len(text) > LONGEST_YAML:
-            raise BadInput(path, f"is longer than {LONGEST_YAML} characters", "is it the right file?")
-        tree = yaml.load(text, Loader=_PlainLoader)
+        with path.open(encoding="utf-8") as file:
+            tree = plain_value(file.read(LONGEST_YAML + 1))
     except FileNotFoundError:
         raise BadInput(path, "no such file", missing) from None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that is none
-        raise BadInput(
-            path, f"not readable as plain YAML ({' '.join(str(error).split())})", "correct it"
-        ) from None
+    except (OSError, ValueError) as error:
+        raise BadInput(path, f"not readable as plain YAML ({error})", "correct it") from None
     if not isinstance(tree, dict):
         raise BadInput(path, f"must hold {holds}, not {type(tree).__name__}", "correct it")
     return tree
@@ -59,18 +83,24 @@ def load_yaml(
 def override(tree: dict[str, Any], setting: str) -> None:
     """Set `section.key=value` in a plain tree."""
     key, equals, text = setting.partition("=")
-    if not equals or not all(key.split(".")):
-        raise BadInput(f"--set {setting}", "is not a setting", "write it as section.key=value")
-    try:
-        value = yaml.load(text, Loader=_PlainLoader)
-    except (ValueError, RecursionError, yaml.YAMLError):
-        raise BadInput(f"--set {setting}", f"{text!r} is not a YAML value", "quote it") from None
     *parents, leaf = key.split(".")
+    where = f"--set {key_of_setting(setting)}"
+    if not equals or not all([*parents, leaf]) or len(parents) >= DEEPEST_KEY:
+        raise BadInput(where, "is not a setting", "write it as section.key=value")
+    try:
+        value = plain_value(text)
+    except ValueError:  # its text has the value in it
+        raise BadInput(where, "what follows = is not a YAML value", "quote it") from None
     for parent in parents:
         tree = tree.setdefault(parent, {})
         if not isinstance(tree, dict):
-            raise BadInput(f"--set {setting}", f"{parent} is not a section", "name a key of a section")
+            raise BadInput(where, f"{parent} is not a section", "name a key of a section")
     tree[leaf] = value
+
+
+def key_of_setting(setting: str) -> str:
+    """Return the key that `section.key=value` begins with: the value may be a secret."""
+    return re.match(r"[\w.-]*", setting)[0]  # type: ignore[index]
 
 
 def _error(section: type[Section], error: ValidationError, where: str, prefix: str) -> BadInput:
@@ -88,10 +118,10 @@ def _error(section: type[Section], error: ValidationError, where: str, prefix: s
     if first["type"] == "value_error":  # ours: problem and remedy; the value may be a secret
         problem, remedy = first["ctx"]["error"].args
         return BadInput(where, f"{key}: {problem}", remedy)
-    message = first["msg"]
-    return BadInput(
-        where, f"{key}: {message[0].lower()}{message[1:]}, but it is {first['input']!r}", "correct it"
-    )
+    message, given = first["msg"], first["input"]
+    # What is in a mapping or a list where none belongs may be a secret.
+    told = KINDS.get(type(given)) or repr(given)
+    return BadInput(where, f"{key}: {message[0].lower()}{message[1:]}, but it is {told}", "correct it")
 
 
 def _remedy(own: str, known: list[str], parent: str) -> str:

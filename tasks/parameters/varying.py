@@ -131,7 +131,7 @@ def _regex(text: Any) -> str:
         raise ValueError(f"match is a regular expression, not {text!r}", "quote it")
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise ValueError(f"match {text!r} is no regular expression: {error}", "correct it") from None
     return text
 

@@ -124,7 +124,7 @@ def _numbers(value: Any, where: str) -> list[float]:
     try:
         if entries and all(isinstance(entry, int | float | str) for entry in entries):
             return [float(entry) for entry in entries]
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise BadInput(
         where,

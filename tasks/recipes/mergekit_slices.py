@@ -1,11 +1,11 @@
 """mergekit's slices: those that make up whole models are a plain merge; others build another model."""
 
-import json
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.recipes.places import located
 
 LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -15,9 +15,9 @@ def check_all_layers(model: str, ranges: Sequence[tuple[int, int]], recipe: Path
     """Check that ranges of layers, one after the other, are all that the model has (BadInput otherwise)."""
     directory = located(model, recipe, "slices.0.sources")
     try:
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        config = read_json(directory / "config.json")
         count = next(config[key] for key in LAYER_COUNTS if key in config)
-    except (OSError, ValueError, TypeError, StopIteration):
+    except (BadInput, StopIteration):
         raise BadInput(
             recipe,
             f"slices: {directory}/config.json does not say how many layers there are",

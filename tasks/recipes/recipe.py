@@ -17,7 +17,7 @@ from pydantic import Field
 
 from tasks.base.errors import BadInput
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.reading import load_yaml, override, parse
+from tasks.parameters.reading import key_of_setting, load_yaml, override, parse
 from tasks.recipes.mergekit import translate
 from tasks.recipes.places import located
 
@@ -72,7 +72,9 @@ def read_merge_params(overrides: Iterable[str], given: Mapping[str, Any] | None 
     for setting in overrides:
         if not setting.startswith("merge."):
             raise BadInput(
-                f"--set {setting}", "a merge of named checkpoints takes only merge.* keys", "leave it out"
+                f"--set {key_of_setting(setting)}",
+                "a merge of named checkpoints takes only merge.* keys",
+                "leave it out",
             )
         override(tree, setting)
     return parse(MergeParams, tree["merge"], where="--set", prefix="merge.")

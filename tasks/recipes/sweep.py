@@ -7,12 +7,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from tasks.base.errors import BadInput
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.reading import parse
+from tasks.parameters.reading import DEEPEST_KEY, parse, plain_value
 
 LIMIT = 100
 """Combinations; a longer list is a typing error, or a search that wants another tool."""
@@ -48,15 +46,20 @@ def _axis(text: str) -> Axis:
     """Read `merge.key=value,value`."""
     key, _, listed = text.partition("=")
     section, _, own = key.partition(".")
-    if section != "merge" or not own or not all(value.strip() for value in listed.split(",")):
+    if (
+        section != "merge"
+        or not own
+        or own.count(".") > DEEPEST_KEY
+        or not all(value.strip() for value in listed.split(","))
+    ):
         raise BadInput(f"--sweep {text}", "is no sweep", "write it as merge.key=value,value")
     return Axis(own, [_value(value, text) for value in listed.split(",")])
 
 
 def _value(text: str, sweep: str) -> Any:
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
+        value = plain_value(text)
+    except ValueError:
         value = []
     if value is None or isinstance(value, str | bool | int | float):
         return value

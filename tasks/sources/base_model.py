@@ -6,9 +6,9 @@ from pathlib import Path
 from tasks.base.digests import file_digests
 from tasks.base.directories import HUB, hub_cache_dir
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.base.model_files import address_directory
 from tasks.base.records import AdapterBase
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.layout import is_adapter, wanted_files
 from tasks.checkpoints.peft.config import read_config
 from tasks.checkpoints.weights import open_weights

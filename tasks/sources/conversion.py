@@ -13,7 +13,7 @@ from tasks.base.model_files import address_directory
 from tasks.base.publish import is_published, link_or_copy, publishing
 from tasks.base.records import Conversion, FileDigest
 from tasks.checkpoints.configuration import ties_embeddings
-from tasks.checkpoints.json_files import read_json
+from tasks.base.json_files import read_json
 from tasks.checkpoints.layout import CONFIG, STATE, inside, pickled_state, read_tensors, side_files
 from tasks.checkpoints.pickled.kinds import PickledState
 from tasks.checkpoints.pickled.process import CHILD, convert

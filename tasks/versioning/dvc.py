@@ -51,7 +51,7 @@ def stages(root: Path) -> dict[str, Mapping[str, Any]]:
     path = root / "dvc.yaml"
     try:
         found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
-    except (OSError, UnicodeDecodeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise BadInput(
             path, f"not readable as a pipeline ({' '.join(str(error).split())})", "correct it"
         ) from None

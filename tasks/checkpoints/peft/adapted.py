@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.checkpoints.configuration import ties_embeddings
 from tasks.checkpoints.header import FLOATING, TensorInfo
-from tasks.checkpoints.json_files import read_json
 from tasks.checkpoints.numbers import Numbers, compute_dtype, encode
 from tasks.checkpoints.peft.adapter import Adapter, LoraFactors
 from tasks.checkpoints.weights import NotFinite, WeightReader

@@ -2,11 +2,12 @@
 
 import re
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.json_files import read_json
+from tasks.base.json_files import read_json
 from tasks.checkpoints.layout import ADAPTER_CONFIG
 
 BEYOND = (
@@ -18,6 +19,10 @@ BEYOND = (
 CHANGED_BASE = re.compile(r"(pissa|corda|olora|loftq|lora_ga)", re.IGNORECASE)
 """Initialisations that take their factors out of the base, so that the adapter fits another one."""
 
+REPEATS, REPEATED_GROUP = re.compile(r"(?<![(\\])[*+?{]"), re.compile(r"\)[*+{]")
+MOST_REPEATS, LONGEST_PATTERN = 3, 1000
+"""Of a regular expression in alpha_pattern: one from anybody could otherwise be matched for years."""
+
 
 class AdapterConfig(BaseModel):
     """What a merge needs of adapter_config.json; the rest is kept as it is."""
@@ -28,7 +33,7 @@ class AdapterConfig(BaseModel):
     base_model_name_or_path: str | None = None
     revision: str | None = None
     lora_alpha: float = Field(default=8, allow_inf_nan=False)
-    alpha_pattern: dict[str, float] | None = None
+    alpha_pattern: dict[str, Annotated[float, Field(allow_inf_nan=False)]] | None = None
     use_rslora: bool = False
     use_dora: bool = False
     fan_in_fan_out: bool = False
@@ -44,7 +49,7 @@ class AdapterConfig(BaseModel):
     def scaling(self, module: str, rank: int) -> float:
         """Return what multiplies B·A: α/r, or α/√r with rank-stabilised LoRA (Kalajdzievski 2023)."""
         patterns = self.alpha_pattern or {}
-        found = (key for key in patterns if re.match(rf"(.*\.)?({key})$", module))  # PEFT's own rule
+        found = (key for key in patterns if re.match(_rule(key), module))
         key = next(found, None)
         alpha = self.lora_alpha if key is None else patterns[key]
         return alpha / (rank**0.5 if self.use_rslora else rank)
@@ -57,12 +62,13 @@ def read_config(directory: Path) -> AdapterConfig:
     try:
         config = AdapterConfig.model_validate(tree)
         for key in config.alpha_pattern or {}:
-            re.compile(key)
+            _check_cost(path, key)
+            re.compile(_rule(key))
     except ValidationError as error:
         found = error.errors(include_url=False)[0]
         key = ".".join(str(part) for part in found["loc"])
         raise BadInput(path, f"{key}: {found['msg']}", "save the adapter again") from None
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise BadInput(path, f"alpha_pattern is no regular expression ({error})", "correct it") from None
     advice = "merge it into its base with peft's merge_and_unload first"
     if config.peft_type != "LORA":
@@ -76,3 +82,14 @@ def read_config(directory: Path) -> AdapterConfig:
             "save the adapter with peft's path_initial_model_for_weight_conversion first",
         )
     return config
+
+
+def _rule(key: str) -> str:
+    """Return the regular expression by which PEFT finds the modules of a key of alpha_pattern."""
+    return rf"(.*\.)?({key})$"
+
+
+def _check_cost(path: Path, key: str) -> None:
+    costly = len(REPEATS.findall(key)) > MOST_REPEATS or REPEATED_GROUP.search(key)
+    if costly or len(key) > LONGEST_PATTERN:
+        raise BadInput(path, f"alpha_pattern {key} takes too long to match", "name the modules in full")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.json_files import read_json
+from tasks.base.json_files import read_json
 from tasks.checkpoints.pickled.kinds import BIN_INDEX
 from tasks.checkpoints.pickled.loading import AGAIN, load_tensors
 from tasks.checkpoints.pickled.stored import StoredTensor, stored

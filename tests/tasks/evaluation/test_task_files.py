@@ -87,3 +87,10 @@ class TestAskedFor:
     def test_what_the_file_does_not_tell_passes(self):
         spec = TaskSpec("t", {"output_type": "generate_until"}, "d")
         check_asked([spec], EvaluateParams(tasks=("t",), primary="t/whatever"))
+
+
+@pytest.mark.parametrize("text", ["group: null\ntask: likely\n", "task: odd\ndataset_kwargs: 5\n", "task: odd\ndataset_kwargs: {data_files: {test: 5}}\n"])  # fmt: skip
+def test_a_file_that_is_no_task_s_is_one_sentence(folder, text):
+    (folder / "odd.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"; correct it"):
+        load_tasks(["odd"], folder)

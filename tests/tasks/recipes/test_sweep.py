@@ -107,3 +107,10 @@ def test_a_merge_is_no_place_for_a_sweep(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="is a merge itself; name another directory with --out"):
         grid(LORE, ["merge.lam=1,2"], tmp_path)
     assert grid(LORE, [], tmp_path) == {tmp_path: LORE}
+
+
+@pytest.mark.parametrize("value", ["2000-13-45", "!!int ''", "0x" + "f" * 5000, "[" * 3000])
+def test_odd_values_are_one_sentence(value: str) -> None:
+    for sweep in (f"merge.lam={value}", "merge.lam" + ".a" * 5000 + "=1"):
+        with pytest.raises(BadInput, match="--sweep"):
+            grid(MergeParams(), [sweep], Path("out"))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.json_files import MAX_JSON, read_json
+from tasks.base.json_files import MAX_JSON, read_json
 
 TREES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(),
@@ -67,3 +67,13 @@ def test_a_huge_file_is_refused_by_its_size(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=f"over the limit of {MAX_JSON}"):
         read_json(tmp_path / "config.json")
     assert time.process_time() - begun < 0.5
+
+
+@pytest.mark.parametrize("entry", [b"[],", b"0,"])
+def test_what_would_take_gigabytes_once_parsed_is_refused_before_that(
+    tmp_path: Path, entry: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.json").write_bytes(b'{"a": [' + entry * (2**24 + 1) + b"0]}")
+    monkeypatch.setattr(json, "loads", None)
+    with pytest.raises(BadInput, match="more entries than any model's"):
+        read_json(tmp_path / "config.json")

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint, read without trusting them."""
+"""JSON files that others wrote, read without trusting them."""
 
 import json
 import os
@@ -10,6 +10,8 @@ from tasks.base.errors import BadInput, brief
 
 MAX_JSON = 2**27
 """Bytes of the largest file that is parsed: four times the largest tokenizer, a log of a million steps."""
+MOST_NESTED, MOST_ITEMS = 2**22, 2**24
+"""Objects and lists, and commas, of such a file: what has more takes gigabytes once it is parsed."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -37,4 +39,7 @@ def _read(path: Path) -> bytes:
                 f"{status.st_size} bytes are over the limit of {MAX_JSON}",
                 "save or fetch the checkpoint again",
             )
-        return file.read()
+        raw = file.read()
+    if raw.count(b"{") + raw.count(b"[") > MOST_NESTED or raw.count(b",") > MOST_ITEMS:
+        raise BadInput(path, "has more entries than any model's", "save or fetch the checkpoint again")
+    return raw
