@@ -4,13 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tasks.parameters.address import no_secret
 from tasks.parameters.section import Section
 
 
 class FetchParams(Section):
     """Which training run, and when it counts as finished."""
 
-    source: str
+    source: Annotated[str, no_secret]
     """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions),
     mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts), or a folder in an object store,
     s3://bucket/run (checkpoint-* folders; every protocol that fsspec knows)."""

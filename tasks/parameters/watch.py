@@ -4,13 +4,14 @@ from typing import Annotated
 
 from pydantic import Field
 
+from tasks.parameters.address import no_secret
 from tasks.parameters.section import Section
 
 
 class WatchParams(Section):
     """Where training runs appear, and when one counts as ended."""
 
-    roots: tuple[str, ...] = ()
+    roots: tuple[Annotated[str, no_secret], ...] = ()
     """Globs of output directories (runs/*), hf://org/name[@step*], mlflow:/experiments/NAME[/PATH], and
     folders of an object store with runs in them (s3://bucket/runs)."""
     quiet_for: Annotated[float, Field(ge=0)] = 1800.0

@@ -1,6 +1,7 @@
 """Parameters: every mistake is one sentence that names the key; nothing is guessed."""
 
 import contextlib
+import time
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,7 @@ def test_overrides_reach_nested_keys_and_are_parsed_as_yaml(params_file: Path) -
         ("merge.method=lor", "but it is 'lor'"),
         ("select.k=many", "select.k: "),
         ("select.k", "write it as section.key=value"),
-        ("merge.method.x=1", "--set merge.method.x=1: method is not a section"),
+        ("merge.method.x=1", "--set merge.method.x: method is not a section"),
         ("evaluate.primary=nll", "evaluate.primary: "),
     ],
 )
@@ -122,6 +123,13 @@ def test_params_survive_the_json_of_a_deployment(params_file: Path) -> None:
         "merge.lam=9e999999",
         "merge.lam=1_0:99:99",
         "merge.lam=\x00",
+        "merge.lam=0x" + "f" * 5000,
+        "merge.lam=1" + ":1" * 300 + ".5",
+        "merge.lam=!!timestamp x",
+        "merge.lam=!!int ''",
+        "merge.lam" + ".a" * 20_000 + "=1",
+        "merge.lam=[{match: '" + "(" * 5000 + "', value: 1}]",
+        "merge.lam=[{match: 'a{99999999999}', value: 1}]",
     ],
 )
 def test_odd_values_are_one_sentence(tmp_path: Path, setting: str) -> None:
@@ -131,8 +139,46 @@ def test_odd_values_are_one_sentence(tmp_path: Path, setting: str) -> None:
     assert len(str(caught.value)) < 2500
 
 
-@pytest.mark.parametrize("text", ["merge: {lam: 2000-13-45}", "a: " + "[" * 5000, "a: 1\n" * 10**6])
+@pytest.mark.parametrize(
+    "text", ["merge: {lam: 2000-13-45}", "a: " + "[" * 5000, "a: 1\n" * 10**6, "a: " + "9" * 5000]
+)
 def test_odd_files_are_one_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(BadInput, match=r"params.yaml"):
         read_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "register.tracking_uri={password: hunter2}",
+        "register.tracking_uri={password: hunter2",
+        "register.tracking_uri=[hunter2]",
+        "register.tracking_uri=http://me:hunter2@host",
+        "register.tracking_uri: hunter2",
+        "fetch.source=s3://me:hunter2@bucket/run",
+        "fetch.source=https://host/run?X-Amz-Signature=hunter2",
+        "fetch.source={key: hunter2}",
+        "watch.roots=[s3://me:hunter2@bucket/runs]",
+    ],
+)
+def test_no_value_that_may_be_a_secret_is_taken_or_shown(params_file: Path, setting: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        read_params(params_file, [setting])
+    assert "hunter2" not in str(caught.value)
+    assert setting.partition(".")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["hf://org/name@step*", "s3://bucket/a run", "runs/my@run", "mlflow:/runs/1/a"]
+)
+def test_addresses_without_secrets_are_taken(params_file: Path, source: str) -> None:
+    assert read_params(params_file, [f"fetch.source={source}"]).fetch.source == source
+
+
+def test_deep_brackets_are_refused_before_they_are_scanned(params_file: Path) -> None:
+    params_file.write_text("a: " + "[" * 60_000)
+    begun = time.process_time()
+    with pytest.raises(BadInput, match="deeper than 50"):
+        read_params(params_file)
+    assert time.process_time() - begun < 0.5
