@@ -4,9 +4,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import Record
@@ -28,7 +28,7 @@ class LedgerEntry(Record):
     state: State
     token: int
     """Counts the claims of this job; whoever holds an older one has been superseded."""
-    workspace: str
+    workspace: Annotated[str, Field(pattern=r"^[^/]{1,80}$")]
     """Name of the directory where its stages publish."""
     owner: Owner
     flow_run: str | None

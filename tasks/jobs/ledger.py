@@ -1,5 +1,6 @@
 """The ledger: every job's state, owner and outcome, with one claim per job at a time."""
 
+import re
 import time
 from pathlib import Path
 from typing import Literal
@@ -101,5 +102,5 @@ def _workspace(key: str, held: LedgerEntry | None, condition: Condition) -> str:
         return stem
     if condition == "gone":
         return held.workspace
-    number = held.workspace.removeprefix(stem).removeprefix("-") or "1"
-    return f"{stem}-{int(number) + 1}"
+    number = re.fullmatch(rf"{re.escape(stem)}-([0-9]+)", held.workspace)
+    return f"{stem}-{int(number[1]) + 1 if number else 2}"

@@ -9,6 +9,9 @@ import socket
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from pydantic import ValidationError
+
+from tasks.base.errors import BadInput
 from tasks.base.records import Record
 from tasks.registry.store import unless_missing
 from tasks.registry.versions import PROMOTED_AT
@@ -61,7 +64,7 @@ def alias_state(client: "MlflowClient", name: str) -> AliasState:
     if found is None:
         return AliasState({}, [])
     notes = [value for key, value in found.tags.items() if key.startswith(NOTE)]
-    moves = sorted((AliasChange.model_validate_json(note) for note in notes), key=lambda move: move.when)
+    moves = sorted((_read(name, note) for note in notes), key=lambda move: move.when)
     return AliasState({alias: int(number) for alias, number in found.aliases.items()}, moves)
 
 
@@ -117,9 +120,21 @@ def _tags(move: AliasChange) -> dict[str, str]:
     return tags | ({"loreline.forced": move.why} if move.forced else {})
 
 
+def _read(name: str, note: str) -> AliasChange:
+    try:
+        return AliasChange.model_validate_json(note)
+    except ValidationError:
+        raise BadInput(
+            name, f"a tag {NOTE}... is no record of a promotion", "restore it, or delete the tag"
+        ) from None
+
+
 def _story(text: str, move: AliasChange) -> str:
     """Append a move to a version's history; the oldest entries go when MLflow has no room for more."""
-    history = [entry for entry in json.loads(text) if entry["token"] != move.token]
+    try:
+        history = [entry for entry in json.loads(text) if entry["token"] != move.token]
+    except (ValueError, TypeError, KeyError, RecursionError):  # somebody wrote into the tag
+        history = []
     history.append(
         move.model_dump(include={"kind", "token", "version", "over", "by", "when", "why", "forced"})
     )

@@ -155,7 +155,10 @@ def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
 
 def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
     """Link MLflow's page of the logged model to the version, as mlflow.register_model would."""
-    known = json.loads(model.tags.get(VERSIONS_SHOWN, "[]"))
+    try:
+        known = list(json.loads(model.tags.get(VERSIONS_SHOWN, "[]")))
+    except (ValueError, TypeError, RecursionError):  # somebody wrote into the tag
+        known = []
     if (entry := {"name": name, "version": number}) not in known:
         client.set_logged_model_tags(model.model_id, {VERSIONS_SHOWN: json.dumps([*known, entry])})
 

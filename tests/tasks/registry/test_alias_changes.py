@@ -2,7 +2,12 @@
 
 import json
 
-from tasks.registry.alias_changes import STORY_LIMIT, AliasChange, _story, utc_now
+import pytest
+
+from tasks.base.errors import BadInput
+from tasks.parameters.registration import RegisterParams
+from tasks.registry.alias_changes import NOTE, STORY_LIMIT, AliasChange, _story, alias_state, utc_now
+from tasks.registry.store import connect
 
 
 def a_move(token: str, why: str = "") -> AliasChange:
@@ -27,3 +32,16 @@ def test_the_oldest_go_when_there_is_no_more_room() -> None:
     assert len(story) <= STORY_LIMIT
     assert told == [str(number) for number in range(120 - len(told), 120)]
     assert len(told) > 50
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "[{}]", "7", "[" * 10_000])
+def test_a_history_that_somebody_wrote_into_begins_anew(text: str) -> None:
+    assert [entry["token"] for entry in json.loads(_story(text, a_move("a")))] == ["a"]
+
+
+def test_a_damaged_note_is_named_with_the_remedy(store: RegisterParams) -> None:
+    client = connect(store)
+    client.create_registered_model("demo")
+    client.set_registered_model_tag("demo", f"{NOTE}x", "{")
+    with pytest.raises(BadInput, match="demo: a tag loreline.promotion.* delete the tag"):
+        alias_state(client, "demo")
