@@ -10,6 +10,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from flows.device_lock import device_lock
+from flows.given_params import given_params
 from flows.mark_crashed import mark_crashed
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
@@ -21,7 +22,7 @@ from tasks.fetch_run import fetch_run
 from tasks.jobs.identity import identity_of, key_of
 from tasks.jobs.ledger import Claim, Ledger, LedgerEntry
 from tasks.merge_checkpoints import merge_checkpoints
-from tasks.parameters.params import PARAMS_FILE, Params, read_params
+from tasks.parameters.params import Params
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
@@ -114,7 +115,7 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
 
 def _chosen(run: str | None, params: Params | None) -> Params:
     """Return the parameters; `run` takes the place of fetch.source."""
-    params = params or read_params(PARAMS_FILE)
+    params = given_params(params)
     if run is None:
         return params
     fetch = params.fetch.model_copy(update={"source": normal_address(run, Path.cwd())})

@@ -17,9 +17,10 @@ from prefect.runtime import deployment
 from prefect.states import Completed
 from pydantic import Field
 
+from flows.given_params import given_params
 from flows.progress import say
 from tasks.base.errors import BadInput
-from tasks.parameters.params import PARAMS_FILE, Params, read_params
+from tasks.parameters.params import Params
 from tasks.promote_version import Declined, promote_version, refuse
 from tasks.registry.promotion import reconcile
 from tasks.reporting.table import markdown_tables
@@ -61,7 +62,7 @@ def promote(
         hours: How long to wait for an answer; then the run fails and nothing has moved.
         force_reason: Ask even if the verdict is not PROMOTE, for this reason, which stays on record for ever.
     """
-    params = params or read_params(PARAMS_FILE)
+    params = given_params(params)
     for sentence in reconcile(params.register_):
         say(sentence)
     pending = _pending_question()
