@@ -26,7 +26,7 @@ from tasks.doctor.prefect_server import (
     judge_running,
     judge_version,
 )
-from tasks.doctor.probe import WAIT_S, clock_of, probe
+from tasks.doctor.probe import WAIT_S, clock_of, probe, unguarded
 from tasks.doctor.registry import check_registry
 from tasks.doctor.side_by_side import Check, side_by_side
 from tasks.doctor.training_runs import check_training_runs
@@ -94,7 +94,11 @@ def check_prefect() -> list[Finding]:
     server, remedy = without_secrets(url), "prefect server start, or correct PREFECT_API_URL"
     if (answer := probe(f"{url.rstrip('/')}/health")) is None:
         return [Finding("Prefect", "server", f"{server} does not answer", "problem", remedy)]
-    found = [Finding("Prefect", "server", server), *clock_of("Prefect server", answer)]
+    found = [
+        Finding("Prefect", "server", server),
+        *clock_of("Prefect server", answer),
+        *unguarded("Prefect", url, "admin/version"),
+    ]
     try:
         settings = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
         with settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:

@@ -1,9 +1,10 @@
 """Checking that the training run and the evaluation tasks in params.yaml exist."""
 
-import json
 from pathlib import Path
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
+from tasks.checkpoints.layout import inside
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.finding import Finding
 from tasks.parameters.params import Params
@@ -40,7 +41,11 @@ def check_evaluation(params: Params) -> list[Finding]:
         check_tasks(asked)
     except BadInput as error:
         return [Finding("Parameters", error.subject, error.problem, "problem", error.remedy)]
-    return [Finding("Parameters", "evaluate.tasks", ", ".join(asked.tasks))]
+    found = [Finding("Parameters", "evaluate.tasks", ", ".join(asked.tasks))]
+    if place:
+        text = f"{place} (its task files can run Python here: who may write there?)"
+        found.append(Finding("Parameters", "evaluate.include_path", text))
+    return found
 
 
 def check_chat_template(params: Params) -> list[Finding]:
@@ -58,12 +63,10 @@ def check_chat_template(params: Params) -> list[Finding]:
 def _has_chat_template(checkpoint: Path) -> bool:
     """Look for a template where transformers 5 and 4 keep it."""
     try:
-        settings = json.loads((checkpoint / "tokenizer_config.json").read_bytes())
-    except (OSError, ValueError, RecursionError):
+        settings = read_json(inside(checkpoint, checkpoint / "tokenizer_config.json"))
+    except BadInput:
         settings = {}
-    return (checkpoint / "chat_template.jinja").is_file() or bool(
-        isinstance(settings, dict) and settings.get("chat_template")
-    )
+    return (checkpoint / "chat_template.jinja").is_file() or bool(settings.get("chat_template"))
 
 
 def _comes_with(place: Path, source: str) -> bool:

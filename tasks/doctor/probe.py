@@ -1,12 +1,14 @@
-"""Checking within seconds that a server answers, and its clock."""
+"""Checking within seconds that a server answers, its clock, and whether it asks for a password."""
 
 import time
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import requests
 
-from tasks.doctor.finding import Finding
+from tasks.base.errors import without_secrets
+from tasks.doctor.finding import Area, Finding
 
 WAIT_S = 3.0
 SKEW_S = 30.0
@@ -45,6 +47,24 @@ def clock_of(server: str, answer: Answer) -> list[Finding]:
     text = f"{abs(answer.ahead):.0f} s {'ahead of' if answer.ahead > 0 else 'behind'} this machine's"
     remedy = "synchronise both with NTP (timedatectl set-ntp true): leases and schedules go by them"
     return [Finding("Clock", server, text, "warning", remedy)]
+
+
+def unguarded(area: Area, server: str, path: str) -> list[Finding]:
+    """Warn of a server that others can reach, and that answers a request at `path` without credentials."""
+    place = without_secrets(server).rstrip("/")
+    host = urlsplit(place).hostname or ""
+    if host in ("localhost", "::1") or host.startswith("127."):
+        return []
+    try:  # an auth of its own keeps requests from looking into ~/.netrc
+        response = requests.get(
+            f"{place}/{path}", timeout=WAIT_S, allow_redirects=False, auth=lambda request: request
+        )
+    except (requests.RequestException, ValueError):
+        return []
+    if response.status_code not in (200, 404):
+        return []
+    remedy = "give it a password, or let only those reach it who may run code here (docs/security.md)"
+    return [Finding(area, "access", f"{place} answers without a password", "warning", remedy)]
 
 
 def _ahead(date: str | None, now: float) -> float | None:

@@ -9,7 +9,7 @@ import requests
 
 from tasks.base.errors import BadInput, LorelineError, without_secrets
 from tasks.doctor.finding import Finding
-from tasks.doctor.probe import WAIT_S, clock_of, probe
+from tasks.doctor.probe import WAIT_S, clock_of, probe, unguarded
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import AliasChange, age_of, alias_state
 from tasks.registry.promotion import CHANGE_LEASE_S
@@ -79,6 +79,7 @@ def _server(uri: str) -> tuple[list[Finding], bool]:
     return [
         Finding("Registry", "store", f"{server}, MLflow {number}"),
         *clock_of("MLflow server", answer),
+        *unguarded("Registry", uri, "api/2.0/mlflow/experiments/get?experiment_id=0"),
     ], True
 
 

@@ -24,7 +24,12 @@ def test_the_run_that_is_named_is_looked_for(tmp_path: Path, make_checkpoint: Ca
 
 def test_unknown_tasks_are_a_problem(tmp_path: Path) -> None:
     include = write_world(tmp_path / "world")
-    assert check_evaluation(params("runs/x", "likely", include))[0].level == "ok"
+    found = check_evaluation(params("runs/x", "likely", include))
+    assert [(each.subject, each.level) for each in found] == [
+        ("evaluate.tasks", "ok"),
+        ("evaluate.include_path", "ok"),
+    ]
+    assert "can run Python" in found[1].found
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tasks.evaluation.task_files._shipped", dict)  # 14 000 files, which are not in question
         (finding,) = check_evaluation(params("runs/x", "likly", include))

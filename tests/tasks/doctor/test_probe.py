@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from tasks.doctor.probe import WAIT_S, Answer, clock_of, probe
+from tasks.doctor.probe import WAIT_S, Answer, clock_of, probe, unguarded
 
 
 class Clock(http.server.BaseHTTPRequestHandler):
@@ -61,3 +61,23 @@ def test_silence_and_a_closed_port_are_no_answer_within_seconds(monkeypatch: pyt
         assert probe(f"http://127.0.0.1:{silent.getsockname()[1]}") is None
     assert probe("http://127.0.0.1:1") is None
     assert time.monotonic() - started < 3
+
+
+@pytest.mark.parametrize(
+    ("status", "warned"), [(200, True), (404, True), (401, False), (302, False), (500, False)]
+)
+def test_a_server_that_asks_for_no_password_is_warned_of(
+    status: int, warned: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = "0.0.0.0"  # this machine, by no loopback address
+    monkeypatch.setattr(Clock, "do_GET", lambda self: (self.send_response(status), self.end_headers()))
+    with http.server.ThreadingHTTPServer((host, 0), Clock) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        found = unguarded("Prefect", f"http://me:hunter2@{host}:{server.server_port}/api/", "admin/version")
+        server.shutdown()
+    assert [(each.level, "hunter2" in each.found) for each in found] == [("warning", False)] * warned
+
+
+def test_a_server_that_only_this_machine_reaches_needs_no_password(server: str) -> None:
+    assert unguarded("Registry", server, "x") == []
+    assert unguarded("Registry", "http://nobody.invalid", "x") == []
