@@ -26,7 +26,7 @@ test-long: setup
 	$(BIN)/python -m pytest -m "(servers or slow) and not faults"
 
 test-faults: setup
-	$(BIN)/python -m pytest tests/faults -m faults --capture=no
+	$(BIN)/python -m pytest -m faults --capture=no
 
 # The tests run clusters of their own from these binaries, and leave the system's alone.
 POSTGRES = ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null

@@ -1,6 +1,7 @@
 """Killed at any moment, a merge leaves the old output or the new one, and goes on where it stopped (P2, P3)."""
 
 import hashlib
+import os
 import random
 import shutil
 import signal
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 OLD = MergeParams(method="average", max_shard_size="1KB")
 NEW = MergeParams(method="average", max_shard_size="2KB")
 TENSORS = 40
+SEED = int(os.environ.get("SEED", "0"))
 
 CHILD = """
 import sys, time
@@ -94,6 +96,13 @@ def kill_in_a_loop(tmp_path: Path, inputs: list[Path], kills: int, seed: int) ->
 
 def test_a_few_kills(tmp_path: Path, inputs: list[Path]) -> None:
     kill_in_a_loop(tmp_path, inputs, kills=6, seed=0)
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_two_hundred_kills(tmp_path: Path, inputs: list[Path]) -> None:
+    finished = kill_in_a_loop(tmp_path, inputs, kills=200, seed=SEED)
+    print(f"merges: 200 kills, seed {SEED}: {finished} had finished, 0 half results, the same digests")
 
 
 @pytest.mark.slow

@@ -1,9 +1,12 @@
 """A promotion or rollback cut short anywhere is completed or reverted; two machines never move one half each."""
 
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,11 @@ from tasks.registry.alias_changes import AliasChange, alias_state, note_change, 
 from tasks.registry.promotion import carry_out, reconcile
 from tasks.registry.store import connect
 from tasks.registry.versions import Contended, aliases, version_of
+from tests.support.killing import kill, spawn
 from tests.support.promotions import promotable, register
 
 ROOT = Path(__file__).parents[3]
+SEED = int(os.environ.get("SEED", "0"))
 WRITES = (
     "set_registered_model_tag",
     "delete_registered_model_tag",
@@ -241,3 +246,44 @@ def test_a_writer_that_keeps_no_notes_is_noticed(params: Params, monkeypatch: py
     assert aliases(client, "demo") == {"challenger": 3, "champion": 3, "previous-champion": 1}
     assert alias_state(client, "demo").moves == []
     assert "loreline.promoted_by" not in tags_of(params)[2]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(3600)
+def test_thirty_kills_of_a_promotion(params: Params) -> None:
+    """Killed at random moments, it is completed or reverted by whoever comes next."""
+    import mlflow  # noqa: F401 (children are forked, and find it imported)
+
+    def in_a_child(act: Callable[[], object]) -> None:
+        child = spawn(act)
+        child.join()
+        assert child.exitcode == 0
+
+    def check() -> None:
+        reconcile(params.register_)
+        now = aliases(connect(params.register_), "demo")
+        assert now.get("champion") in (None, 1, 2, 3), now
+        assert now.get("champion") != now.get("previous-champion"), now
+        assert alias_state(connect(params.register_), "demo").moves == []
+
+    moment, kills = random.Random(SEED), 0
+    begun = time.monotonic()
+    in_a_child(lambda: promote(1)(params))
+    lasts = time.monotonic() - begun
+    while kills < 30:
+        version = moment.choice([1, 2, 3])
+        child = spawn(promote(version, force=True), params)
+        child.join(moment.uniform(0, lasts))
+        kills += child.exitcode is None
+        kill(child)
+        in_a_child(check)
+    in_a_child(lambda: promote(3, force=True)(params))
+
+    def end() -> None:
+        assert aliases(connect(params.register_), "demo")["champion"] == 3
+        for number, tags in tags_of(params).items():
+            story = json.loads(tags.get("loreline.promotions", "[]"))
+            assert len({move["token"] for move in story}) == len(story), number
+
+    in_a_child(end)
+    print(f"promotions: {kills} kills, seed {SEED}: each completed or reverted")
