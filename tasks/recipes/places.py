@@ -9,9 +9,11 @@ def located(name: str, recipe: Path, key: str) -> Path:
     """Return the directory that a recipe names, relative to the recipe's own (BadInput if there is none)."""
     try:
         place = recipe.parent / Path(name).expanduser()
-    except RuntimeError as error:  # ~nobody
-        raise BadInput(f"{recipe}: {key}", f"{name}: {error}", "name a directory") from None
-    if "\0" in name or not place.is_dir():
+        there = "\0" not in name and place.is_dir()
+    except (RuntimeError, OSError) as error:  # ~nobody; a name that is too long
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise BadInput(f"{recipe}: {key}", f"{name}: {problem}", "name a directory") from None
+    if not there:
         repository, _, revision = name.partition("@")
         at = f" --revision {revision}" if revision else ""
         raise BadInput(

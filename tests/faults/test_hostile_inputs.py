@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tasks.base.errors import LorelineError
 from tasks.base.publish import Manifest, is_intact
 from tasks.base.records import MergeReport, Selection, TrainingRun
+from tasks.checkpoints.compatibility import check_compatible
 from tasks.checkpoints.header import read_header
 from tasks.checkpoints.layout import read_index
 from tasks.checkpoints.peft.config import read_config
@@ -97,7 +98,7 @@ MERGEKIT = {
     "models": [
         {
             "model": "checkpoint-2",
-            "parameters": {"density": [{"filter": "a", "value": [0, 1]}, 0.5], "weight": 1},
+            "parameters": {"density": [{"filter": "a", "value": [0.2, 1]}, {"value": 0.5}], "weight": 1},
         }
     ],
     "parameters": {"normalize": True, "weight": 0.5},
@@ -144,6 +145,12 @@ def read_records(root: Path) -> None:
     is_intact(root)
 
 
+def compare(root: Path) -> list[str]:
+    return check_compatible(
+        [open_weights(root / f"checkpoint-{step}", f"checkpoint-{step}") for step in (1, 2)]
+    )
+
+
 def differing(root: Path) -> bool:
     (root / "other").mkdir(exist_ok=True)
     (root / "other" / "tokenizer.json").write_bytes(as_json(TOKENIZER))
@@ -155,7 +162,7 @@ READERS = {
     "safetensors bytes": Reader(damaged(header_file(as_json(HEADER))), "x.safetensors", lambda root: read_header(root / "x.safetensors")),
     "index": Reader(json_of({"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}), "model.safetensors.index.json", read_index),
     "trainer_state.json": Reader(json_of(STATE), "checkpoint-1/trainer_state.json", read_trainer_state),
-    "config.json": Reader(json_of(CONFIG), "checkpoint-1/config.json", lambda root: open_weights(root / "checkpoint-1", "one")),
+    "config.json": Reader(json_of(CONFIG), "checkpoint-1/config.json", compare),
     "config.json of slices": Reader(json_of(CONFIG), "checkpoint-1/config.json", lambda root: read_recipe(root / "slices.yaml")),
     "adapter_config.json": Reader(json_of(ADAPTER), "adapter_config.json", lambda root: [read_config(root).scaling(name, 2) for name in ("q_proj", "a" * 40 + "b")]),
     "tokenizer.json": Reader(json_of(TOKENIZER), "tokenizer.json", differing),
@@ -209,7 +216,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for step in (1, 2):
         write_checkpoint(root, step, config=CONFIG)
     (root / "slices.yaml").write_text(yaml.safe_dump(SLICES))
-    load_tasks(["likely"], write_world(root))  # imports lm-eval, which takes seconds
+    compare(root)
+    load_tasks(["likely"], write_world(root))  # what they import takes seconds
     return root
 
 
