@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
 PROBE_S = (4, 8)  # to connect, to answer
 SQLITE = "sqlite:///"
-SCHEMES = ("postgresql", "mysql", "mssql", "databricks")
+CUT_PASSWORD = re.compile(r"[\w+]+://[^\s/@:]*:(?!\d+(?:[/?]|$))[^@]*[/?#\s@].*@", re.DOTALL)
+"""user:password@ with more in the password than an address may hold as it is."""
+DATABASES = ("postgresql", "mysql")
+SCHEMES = (*DATABASES, "mssql", "databricks")
 
 
 def connect(params: RegisterParams) -> "MlflowClient":
@@ -43,10 +47,20 @@ def connect(params: RegisterParams) -> "MlflowClient":
 
 
 def uri_of(params: RegisterParams) -> str:
-    """Return the address of the store, which may hold a password."""
-    return (
+    """Return the address of the store, which may hold a password.
+
+    Raises BadInput for a password that ends early: its rest would be a host, which drivers quote.
+    """
+    uri = (
         params.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{state_dir() / 'mlflow.db'}"
     )
+    if CUT_PASSWORD.match(uri):
+        raise BadInput(
+            "MLFLOW_TRACKING_URI",
+            "its password holds a character that ends it",
+            "write / ? # @ and space in it as %2F %3F %23 %40 %20",
+        )
+    return uri
 
 
 def place_of(uri: str) -> str:
@@ -143,6 +157,20 @@ def _probe(uri: str) -> None:
             f"{without_secrets(uri)} is not a store that MLflow keeps models in",
             "write http(s)://server or sqlite:////path/to/mlflow.db",
         )
+    elif uri.startswith(DATABASES):
+        _ask_database(uri)
+
+
+def _ask_database(uri: str) -> None:
+    """Raise Unavailable within seconds where no database answers; MLflow itself would try for two minutes."""
+    import sqlalchemy
+    from sqlalchemy.pool import NullPool
+
+    with mlflow_errors(uri):
+        engine = sqlalchemy.create_engine(
+            uri, poolclass=NullPool, connect_args={"connect_timeout": PROBE_S[0]}
+        )
+        engine.connect().close()
 
 
 def _ask_server(uri: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.store import PROBE_S, connect, experiment, mlflow_errors
+from tasks.registry.store import PROBE_S, connect, experiment, mlflow_errors, uri_of
 from tasks.registry.versions import champion
 
 
@@ -176,3 +176,34 @@ def test_message_of_a_failure_carries_no_credentials() -> None:
 )
 def test_secrets_are_removed_and_nothing_else(text: str, safe: str) -> None:
     assert without_secrets(text) == safe
+
+
+@pytest.mark.parametrize("rest", ["/hunter2", "?hunter2", "#hunter2", " hunter2", "@hunter2", "hunter2@x"])
+@pytest.mark.parametrize("scheme", ["http", "postgresql", "postgresql+psycopg2", "sqlite"])
+def test_a_password_that_ends_early_is_refused_and_not_told(
+    scheme: str, rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows would be a host, or a database: drivers name those in their errors."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://bob:pass{rest}@127.0.0.1:1/mlflow")
+    with pytest.raises(BadInput, match="MLFLOW_TRACKING_URI: .*%2F") as caught:
+        connect(RegisterParams())
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["http://bob:a%2F%40@host:5000/x", "http://host:5000/a@b", "sqlite:////data/a@b.db", "http://tok@host"],
+)
+def test_addresses_that_are_whole_are_taken(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert uri_of(RegisterParams()) == uri
+
+
+def test_a_database_that_does_not_answer_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow itself would try for two minutes."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://bob:hunter2@127.0.0.1:9/mlflow")
+    begun = time.monotonic()
+    with pytest.raises(Unavailable, match="127.0.0.1:9") as caught:
+        connect(RegisterParams())
+    assert time.monotonic() - begun < 30
+    assert "hunter2" not in str(caught.value)
