@@ -1,6 +1,7 @@
 """Merging in this process, from the command line, and printing the result."""
 
 import sys
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -12,6 +13,7 @@ from flows.watch import look_around
 from tasks.jobs.ledger import LedgerEntry
 from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
+from tasks.sources.addresses import normal_address
 
 PLAIN_WIDTH = 110
 
@@ -37,7 +39,7 @@ def merge_ended_runs() -> None:
 
 def merge_run(source: str, params: Params | None = None) -> None:
     """Merge one training run that has ended, and report the outcome; `params` unset: params.yaml's."""
-    ended = merge(source, params)
+    ended = merge(normal_address(source, Path.cwd()), params)  # Prefect records what it is given
     if isinstance(ended, Outcome):
         say(f"{source}: {ended.evaluation.verdict.sentence}")
     elif isinstance(ended, LedgerEntry):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from tasks.base.records import TrainingRun
 from tasks.checkpoints.run_directory import numbered_checkpoints
+from tasks.parameters.fetch import FetchParams
+from tasks.parameters.reading import parse
 from tasks.parameters.registration import RegisterParams
 from tasks.sources import kinds
 from tasks.sources.run_status import RunStatus
@@ -19,7 +21,11 @@ def source_of(address: str) -> RunSource:
 
 
 def normal_address(address: str, project: Path) -> str:
-    """Return the one spelling of a run's address: a directory inside `project` is relative to it."""
+    """Return the one spelling of a run's address: a directory inside `project` is relative to it.
+
+    Raises BadInput, without quoting it, for an address that holds a secret.
+    """
+    parse(FetchParams, {"source": address}, where="the run's address", prefix="fetch.")
     return source_of(address).normal_form(address, project)
 
 

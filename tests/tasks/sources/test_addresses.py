@@ -165,3 +165,10 @@ def plain_texts(path: Path) -> set[str]:
     parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     constants = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in parts]
     return {node.value for node in constants if isinstance(node.value, str)}
+
+
+@pytest.mark.parametrize("address", ["s3://me:hunter2@bucket/run", "nobody-knows://me:hunter2@host/run", "https://host/run?sig=hunter2"])  # fmt: skip
+def test_an_address_with_a_secret_is_refused_and_not_told(address: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="fetch.source: holds a user") as caught:
+        normal_address(address, tmp_path)
+    assert "hunter2" not in str(caught.value)
