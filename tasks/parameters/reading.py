@@ -50,6 +50,10 @@ def plain_value(text: str) -> Any:
         raise ValueError(f"longer than {LONGEST_YAML} characters")
     try:
         return yaml.load(text, Loader=_PlainLoader)
+    except yaml.MarkedYAMLError as error:  # its text would quote the line, which may hold a secret
+        mark = error.problem_mark
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise ValueError(f"{error.problem}{place}") from None
     except (ValueError, RecursionError, yaml.YAMLError) as error:  # ValueError: a date that is none
         raise ValueError(" ".join(str(error).split())) from None
 

@@ -182,3 +182,10 @@ def test_deep_brackets_are_refused_before_they_are_scanned(params_file: Path) ->
     with pytest.raises(BadInput, match="deeper than 50"):
         read_params(params_file)
     assert time.process_time() - begun < 0.5
+
+
+def test_what_is_not_yaml_is_named_by_its_place_and_not_quoted(params_file: Path) -> None:
+    params_file.write_text("fetch: {source: runs/x}\nregister: {password: hunter2, [}\n")
+    with pytest.raises(BadInput, match=r"in line 2, column 32") as caught:
+        read_params(params_file)
+    assert "hunter2" not in str(caught.value)
