@@ -159,6 +159,7 @@ def test_odd_files_are_one_sentence(tmp_path: Path, text: str) -> None:
         "fetch.source=s3://me:hunter2@bucket/run",
         "fetch.source=https://host/run?X-Amz-Signature=hunter2",
         "fetch.source={key: hunter2}",
+        "fetch.source=mlflow:/runs/me:hunter2@x/checkpoints",
         "watch.roots=[s3://me:hunter2@bucket/runs]",
     ],
 )
@@ -170,7 +171,7 @@ def test_no_value_that_may_be_a_secret_is_taken_or_shown(params_file: Path, sett
 
 
 @pytest.mark.parametrize(
-    "source", ["hf://org/name@step*", "s3://bucket/a run", "runs/my@run", "mlflow:/runs/1/a"]
+    "source", ["hf://org/name@step*", "s3://bucket/a run", "runs/my@run", "mlflow:/runs/1/a@b"]
 )
 def test_addresses_without_secrets_are_taken(params_file: Path, source: str) -> None:
     assert read_params(params_file, [f"fetch.source={source}"]).fetch.source == source
