@@ -9,11 +9,11 @@ from pathlib import Path
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
+from tasks.base.json_files import read_json
 from tasks.base.model_files import address_directory
 from tasks.base.publish import is_published, link_or_copy, publishing
 from tasks.base.records import Conversion, FileDigest
 from tasks.checkpoints.configuration import ties_embeddings
-from tasks.base.json_files import read_json
 from tasks.checkpoints.layout import CONFIG, STATE, inside, pickled_state, read_tensors, side_files
 from tasks.checkpoints.pickled.kinds import PickledState
 from tasks.checkpoints.pickled.process import CHILD, convert
