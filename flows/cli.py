@@ -71,11 +71,15 @@ def plan_command(
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Say what kind of run it is by its learning rate, what to merge of it, and what to expect."""
+    from tasks.doctor.disk import told_space
     from tasks.reporting.plan_figure import draw_plan
     from tasks.select_checkpoints import plan_of_run
 
-    plan = plan_of_run(read_params(params, set_).select, ARTIFACTS, run)
+    given = read_params(params, set_)
+    plan = plan_of_run(given.select, ARTIFACTS, run)
     print(plan.sentence)
+    if (place := run or Path(given.fetch.source)).is_dir():
+        print(*told_space(given, Path.cwd(), place), sep="\n")
     if picture:
         draw_plan(picture, plan)
         print(picture)

@@ -43,6 +43,12 @@ def check_disk(params: Params, root: Path) -> list[Finding]:
     return [state, *judge_space(wanted, disk_of), *_leftovers()]
 
 
+def told_space(params: Params, root: Path, run: Path) -> list[str]:
+    """Say what a merge of a run would write, a line for each disk."""
+    found = judge_space(needs(params, root, run.resolve(), _sizes(run)), disk_of)
+    return [f"Disk {finding.subject}: {finding.found}." for finding in found]
+
+
 def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, int]) -> list[Need]:
     """List what a merge of a run writes; `sizes`: bytes read from each checkpoint, oldest first."""
     by_hand = source is None or source == (root / params.fetch.source).resolve()
@@ -106,7 +112,11 @@ def _newest_run(params: Params, root: Path) -> tuple[Path | None, dict[str, int]
     if not runs:
         return None, {}
     newest = max(runs, key=lambda run: run.stat().st_mtime)
-    return newest, {path.name: _size(path) for _, path in numbered_checkpoints(newest)}
+    return newest, _sizes(newest)
+
+
+def _sizes(run: Path) -> dict[str, int]:
+    return {path.name: _size(path) for _, path in numbered_checkpoints(run)}
 
 
 def _size(checkpoint: Path) -> int:

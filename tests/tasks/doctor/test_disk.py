@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from tasks.base.directories import state_dir
-from tasks.doctor.disk import Disk, Need, check_disk, disk_of, judge_space, needs
+from tasks.doctor.disk import Disk, Need, check_disk, disk_of, judge_space, needs, told_space
+from tasks.doctor.finding import gigabytes
 from tasks.jobs.ledger import Ledger
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
@@ -39,6 +40,15 @@ def test_each_file_system_gets_its_own_share() -> None:
     wanted = [Need(Path("/a"), 10, "the merge"), Need(Path("/c"), 20, "DVC's copy")]
     found = judge_space(wanted, lambda place: Disk(place, 15))
     assert [(finding.subject, finding.level) for finding in found] == [("/a", "warning"), ("/c", "problem")]
+
+
+def test_the_plan_says_what_a_merge_of_any_run_would_write(
+    tmp_path: Path, params: Params, make_checkpoint: Callable[..., Path]
+) -> None:
+    size = max(sum(file.stat().st_size for file in path.iterdir()) for path in map(make_checkpoint, (10, 20)))
+    (line,) = told_space(params, tmp_path, tmp_path / "training")
+    assert line.startswith(f"Disk {disk_of(tmp_path).place}: ")
+    assert f"the next merge needs {gigabytes(2 * size)}" in line
 
 
 def test_the_newest_run_s_sizes_count_and_links_are_free(
