@@ -211,6 +211,7 @@ def pickled(directory: Path) -> None:
             put(Q + "lora_magnitude_vector", torch.ones(16)),
             "use_dora is false, which does not fit the tensors of",
         ),
+        (say(target_parameters=["experts.gate_up_proj"]), "target_parameters is more than low-rank factors"),
         (say(trainable_token_indices=[1]), "trainable_token_indices is more than low-rank factors"),
         (say(peft_type="IA3"), "peft_type is IA3, not LORA"),
         (say(init_lora_weights="pissa_niter_4"), "init_lora_weights pissa_niter_4 changes the base"),
