@@ -33,7 +33,6 @@ METHODS: Mapping[str, Sequence[str]] = {
     "EMA (decay 0.6)": ("merge.method=ema",),
     "LoRE, λ = 0": ("merge.lam=0",),
     "LoRE (default)": (),
-    "LoRE, the paper's preset": ("merge.lore.preset=paper",),
 }
 MARK = "<!-- What follows is written by make study-real. -->"
 STAGES = ("fetch", "select", "merge", "evaluate", "register", "version")
