@@ -112,7 +112,7 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
     base = _open_base(params)
     steps = [step_of(directory) for directory in directories]
     inputs = open_models(directories, labels, base)
-    return plan_merges(resolved, inputs, base, steps, rates_in(directories[-1]))
+    return plan_merges(resolved, inputs, base, steps, rates_in(directories[-1]) if directories else ())
 
 
 def _write(

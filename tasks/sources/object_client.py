@@ -147,7 +147,7 @@ def _seconds(time: datetime | float | str) -> float:
 
 
 def _forget_clients(address: str) -> None:
-    """Let the next look find its credentials anew: somebody may have put them right while we watch."""
+    """Let the next look find credentials and endpoint anew: somebody may put them right while we watch."""
     from fsspec import get_filesystem_class
 
     get_filesystem_class(address.partition("://")[0]).clear_instance_cache()
@@ -171,6 +171,7 @@ def _translate(address: str, error: Exception) -> LorelineError:
         )
     if isinstance(error, ValueError) or "Validation" in name:
         return BadInput(address, f"cannot be an address of that store ({name})", "check how it is written")
+    _forget_clients(address)
     return Unavailable(
         address, f"the store cannot be reached ({name})", "check the network and the endpoint, or try later"
     )

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+import yaml
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State
 from prefect.deployments.runner import EntrypointType
@@ -42,9 +43,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 @pytest.fixture
-def params(servers: Servers, tmp_path: Path, request: pytest.FixtureRequest) -> Params:
-    """Return parameters with a registered model of this test's own."""
-    return promotable(tmp_path, RegisterParams(name=request.node.name, tracking_uri=servers.mlflow.uri))
+def params(
+    servers: Servers, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Params:
+    """Return parameters with a registered model of this test's own; this machine's params.yaml has the tasks."""
+    found = promotable(tmp_path, RegisterParams(name=request.node.name, tracking_uri=servers.mlflow.uri))
+    tree = yaml.safe_dump(found.model_dump(mode="json", by_alias=True))
+    (tmp_path / "params.yaml").write_text(tree, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return found
 
 
 @pytest.fixture
@@ -208,7 +215,7 @@ def test_another_process_goes_on_when_the_answer_comes(
     prefect = {key: value for key, value in servers.prefect.env.items() if key.startswith("PREFECT_")}
     env = {**os.environ, **prefect, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "prefect.engine", str(run.id)]  # what workers start
-    done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert run.state.is_completed()
     assert now(params) == {"champion": 1}

@@ -70,7 +70,7 @@ def test_no_answer_in_time_is_a_line_and_the_process_is_gone(black_hole: socket.
 
 
 def test_what_announces_is_gone_at_its_deadline(no_server: None, run: Path) -> None:
-    cache_dir().mkdir(parents=True)
+    cache_dir().mkdir(parents=True, exist_ok=True)
     os.mkfifo(cache_dir() / "announce.log")  # opening it to write waits for a reader that never comes
     announce_detached(run, "x", deadline=2)
     assert len(announcing(run)) == 1

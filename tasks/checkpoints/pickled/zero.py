@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.pickled.loading import AGAIN, Inert, load_tensors
+from tasks.checkpoints.pickled.loading import AGAIN, Inert, StandInEnum, load_tensors
 from tasks.checkpoints.pickled.stored import StoredTensor, stored
 
 if TYPE_CHECKING:
@@ -26,8 +26,10 @@ DEEPSPEED = (
 BY_HAND = "run python zero_to_fp32.py . . --safe_serialization there, where you trust it"
 
 
-class _Stage(int):
+class _Stage(StandInEnum):
     """Stands for ZeroStageEnum."""
+
+    MEMBERS: ClassVar = {"disabled": 0, "optimizer_states": 1, "gradients": 2, "weights": 3}
 
 
 STAND_INS = [

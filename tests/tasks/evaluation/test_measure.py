@@ -99,7 +99,7 @@ class TestReuse:
 
     def test_results_in_the_weights_own_precision_are_not_taken(self, monkeypatch):
         """The name of the file is what 0.1.0 made of these settings, with bfloat16 likelihoods in it."""
-        versions = {"lm_eval": "0.4.13", "transformers": "5.23.0", "torch": "2.13.0"}
+        versions = {"lm_eval": "0.4.13", "transformers": "5.23.0", "torch": "2.13.0", "peft": "0.21.2"}
         for module in (measure, hf):
             monkeypatch.setattr(module, "version", versions.__getitem__)
         params = EvaluateParams(tasks=("t",), primary="t/nll", device="cpu", limit=5)
