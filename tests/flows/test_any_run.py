@@ -40,6 +40,7 @@ def team(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Team]:
     with both_servers(tmp_path_factory.mktemp("servers")) as servers:
         team = Team(tmp_path_factory.mktemp("team") / "project", servers)
         team.project.set("evaluate", chat_template=True)
+        team.project.set("select", far="keep")  # in a training this young the oldest of three lies far
         team.serve()
         yield team
         team.kill()
