@@ -123,7 +123,8 @@ def test_killed_in_the_middle_of_a_merge_and_served_again_it_ends_with_one_versi
     day: Day, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended(day.train("fourth", seed=3))
-    until(lambda: list(day.project.state.glob("runs/*/artifacts/.merged.*")))
+    # The merge of this little model takes tenths of a second: look often, and take one that just ended as well.
+    until(lambda: list(day.project.state.glob("runs/*/artifacts/*merged*")), every=0.005)
     day.kill()
     assert not day.versions("fourth")
     day.serve()

@@ -24,7 +24,7 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def until(condition: Callable[[], object], seconds: float = 240) -> None:
+def until(condition: Callable[[], object], seconds: float = 240, every: float = 0.1) -> None:
     """Wait until `condition` holds; an OSError (nobody answers yet) counts as not yet. Raises TimeoutError."""
     deadline = time.monotonic() + seconds
     while True:
@@ -35,7 +35,7 @@ def until(condition: Callable[[], object], seconds: float = 240) -> None:
             pass
         if time.monotonic() > deadline:
             raise TimeoutError(f"it did not happen within {seconds:.0f} s")
-        time.sleep(0.1)
+        time.sleep(every)
 
 
 class Server(ABC):
