@@ -9,7 +9,7 @@ from prefect.exceptions import ObjectNotFound
 
 from flows.progress import say
 from tasks.base.directories import state_dir
-from tasks.base.errors import BadInput, LorelineError
+from tasks.base.errors import BadInput, LorelineError, of_system
 from tasks.jobs.identity import key_of
 from tasks.jobs.ledger import Ledger
 from tasks.parameters.params import PARAMS_FILE, Params, read_params
@@ -56,8 +56,8 @@ def _to_merge(params: Params, failed: list[str]) -> Iterator[tuple[str, str]]:
     for source in _sources(params, failed):
         try:
             seen = observe(source, params.watch.quiet_for, params.register_)
-        except LorelineError as error:
-            say(f"{source}: left alone: {error}")
+        except (LorelineError, OSError) as error:
+            say(f"{source}: left alone: {_told(error)}")
             continue
         key = key_of(seen.digest, params)
         known = ledger.find(key)
@@ -77,9 +77,13 @@ def _sources(params: Params, failed: list[str]) -> list[str]:
     for root in params.watch.roots:
         try:
             found.update(sources_in([root], Path.cwd(), params.register_))
-        except LorelineError as error:
-            failed.append(str(error))
+        except (LorelineError, OSError) as error:
+            failed.append(f"watch.roots: {_told(error)}")
     return sorted(found)
+
+
+def _told(error: LorelineError | OSError) -> LorelineError:
+    return of_system(error) if isinstance(error, OSError) else error
 
 
 def _start(source: str, key: str) -> None:

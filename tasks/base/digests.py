@@ -1,6 +1,5 @@
 """SHA-256 of files, computed once and remembered while a file is unchanged."""
 
-import functools
 import hashlib
 import logging
 import os
@@ -15,18 +14,23 @@ from pathlib import Path
 import diskcache
 
 from tasks.base.directories import cache_dir
+from tasks.base.errors import one_line
 from tasks.base.records import FileDigest
 
 log = logging.getLogger(__name__)
 
-FAULTS = (sqlite3.Error, diskcache.Timeout, OSError)
-"""What a cache raises that is full, damaged, read-only or held by another process."""
+FAULTS = (sqlite3.Error, diskcache.Timeout, OSError, ValueError, TypeError, KeyError, AttributeError)
+"""What a cache raises that is full, damaged, read-only or held by another process; its settings are in it."""
 
 LOCKED_S = 5.0
 """How long to wait for another process's transaction, which takes milliseconds."""
 
 CLOCK_TICK_NS = 100_000_000
 """Generous bound on the resolution of file times."""
+
+_TOLD: set[Path] = set()
+_TELLING = threading.Lock()
+"""Threads digest side by side, and one of them says what does not work."""
 
 _HASHING: defaultdict[tuple[int, ...], threading.Lock] = defaultdict(threading.Lock)
 """By file: adapters share a base, and who asks second waits for what the first computes."""
@@ -65,7 +69,7 @@ class _Known:
         try:
             self._cache = diskcache.Cache(str(self._directory), timeout=LOCKED_S)
         except FAULTS as error:
-            _tell(self._directory, str(error))
+            self._give_up(error)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -95,18 +99,16 @@ class _Known:
             self._cache = None
 
     def _give_up(self, error: BaseException) -> None:
-        _tell(self._directory, str(error))
+        with _TELLING:
+            if self._directory not in _TOLD:
+                _TOLD.add(self._directory)
+                log.warning(
+                    "%s: cannot be used (%s), so files are digested again each time; make room there, or "
+                    "remove it",
+                    self._directory,
+                    one_line(str(error)),
+                )
         self._close()
-
-
-@functools.cache
-def _tell(directory: Path, problem: str) -> None:
-    """Say once that digests are not remembered."""
-    log.warning(
-        "%s: cannot be used (%s), so files are digested again each time; make room there, or remove it",
-        directory,
-        problem,
-    )
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:

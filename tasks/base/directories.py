@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import tempfile
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -13,6 +14,9 @@ log = logging.getLogger(__name__)
 ARTIFACTS = Path("artifacts")
 """Where the stages publish, in a checkout and in a workspace."""
 
+
+_LOOKING = threading.Lock()
+"""What does not work is said once, however many threads ask."""
 
 HUB = "hf://"
 """What an address on the Hub begins with."""
@@ -35,7 +39,8 @@ def cache_dir() -> Path:
 
     Where it cannot be written it is one of the user's own in the system's temporary directory.
     """
-    return _writable(platformdirs.user_cache_path("loreline"))
+    with _LOOKING:
+        return _writable(platformdirs.user_cache_path("loreline"))
 
 
 @functools.cache

@@ -28,6 +28,7 @@ PASSWORD = re.compile(r"(\w://)[^\s/@:]*:(?!\d+(?:[/\s?]|$))(?:(?!\w://).)*@")
 """user:password@, where what follows the colon is no port; up to the line's end, or the next address."""
 USER = re.compile(r"((?<!\bhf)(?<=\w)://)(?!/)\S*@")
 SIGNATURE = re.compile(r"(\w://[^\s?]*)\?\S*")
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class LorelineError(Exception):
@@ -89,6 +90,16 @@ def without_secrets(text: str) -> str:
     for secret in (PASSWORD, USER, SIGNATURE):
         text = secret.sub(r"\1", text)
     return text
+
+
+def is_unicode(text: str) -> bool:
+    """Tell whether a text can be written to a file: a name on a disk may be no UTF-8."""
+    return not SURROGATE.search(text)
+
+
+def plain_lines(text: str, longest: int = LONGEST) -> str:
+    """Return lines, of which each is safe to show (see `one_line`)."""
+    return "\n".join(one_line(line, longest) for line in text.split("\n"))
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

@@ -32,15 +32,19 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        _make(path)
         say(f"waiting for {_named(note)}")
         lock.acquire()
     try:
         # beside the lock, because whoever tries to take that empties it
         with suppress(OSError):  # a full disk: who waits is told less
-            Holder(pid=os.getpid(), work=work, since=time.time()).write(note)
+            note.unlink(missing_ok=True)  # it may be a link to another file
+            with note.open("x", encoding="utf-8") as file:
+                file.write(Holder(pid=os.getpid(), work=work, since=time.time()).model_dump_json())
         yield
     finally:
-        note.unlink(missing_ok=True)
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
         path.unlink(missing_ok=True)
         lock.release()
 
@@ -48,6 +52,11 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
 def note_of(path: Path) -> Path:
     """Return the file beside a lock that names its holder."""
     return path.with_name(f"{path.name}.holder")
+
+
+def _make(path: Path) -> None:
+    """Raise OSError where no file can be made: the lock would be waited for without an end."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644))
 
 
 def _named(note: Path) -> str:

@@ -3,8 +3,10 @@
 import json
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from tasks.base.errors import BadInput, brief
 
@@ -27,17 +29,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a file that others wrote, and tell its size; raises BadInput for a device or a pipe."""
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not make us wait
     with os.fdopen(handle, "rb") as file:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
-            raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
-        if status.st_size > MAX_JSON:
+            raise BadInput(path, "not a regular file", "remove it, or save or fetch it again")
+        yield file, status.st_size
+
+
+def _read(path: Path) -> bytes:
+    with open_regular(path) as (file, size):
+        if size > MAX_JSON:
             raise BadInput(
-                path,
-                f"{status.st_size} bytes are over the limit of {MAX_JSON}",
-                "save or fetch the checkpoint again",
+                path, f"{size} bytes are over the limit of {MAX_JSON}", "save or fetch the checkpoint again"
             )
         raw = file.read()
     if raw.count(b"{") + raw.count(b"[") > MOST_NESTED or raw.count(b",") > MOST_ITEMS:

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from pathlib import Path
-from typing import Any, Literal, Self
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import open_regular
 from tasks.base.measures import DeviationSummary, TensorMeasures
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
@@ -44,7 +45,8 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read from JSON; raises BadInput when the file is missing or not such a record."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            with open_regular(path) as (file, _):
+                return cls.model_validate_json(file.read())
         except FileNotFoundError:
             raise BadInput(path, "not there", "run the stage that writes it first") from None
         except (OSError, ValidationError) as error:
@@ -66,10 +68,19 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"not JSON-able: {type(value).__name__}")
 
 
-class FileDigest(Record):
-    """A file relative to its directory."""
+def _below(name: str) -> str:
+    """Refuse names that lead out: files are replaced and removed by them."""
+    place = PurePosixPath(name)
+    if place.is_absolute() or ".." in place.parts or not place.parts or "\0" in name:
+        raise ValueError("leads out of its directory")
+    return name
 
-    name: str
+
+class FileDigest(Record):
+    """A file below its directory."""
+
+    name: Annotated[str, AfterValidator(_below)]
+    """Relative to the directory, with slashes."""
     size: int
     sha256: str
 

@@ -2,13 +2,12 @@
 
 import json
 import math
-import os
 import re
-import stat
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput
+from tasks.base.json_files import open_regular
 
 MAX_HEADER, MAX_TENSORS = 100_000_000, 100_000
 MOST_ITEMS, FEW_TENSORS = 16, 1000
@@ -49,16 +48,12 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _read_raw(path: Path) -> tuple[int, int, bytes]:
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not make us wait
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
+    with open_regular(path) as (file, size):
         length = int.from_bytes(file.read(8), "little")
-        if status.st_size < 8 or length > status.st_size - 8:
+        if size < 8 or length > size - 8:
             raise BadInput(
                 path,
-                f"truncated: {status.st_size} bytes, but its header alone needs {8 + length}",
+                f"truncated: {size} bytes, but its header alone needs {8 + length}",
                 "save or fetch it again",
             )
         if length > MAX_HEADER:
@@ -69,7 +64,7 @@ def _read_raw(path: Path) -> tuple[int, int, bytes]:
             )
         raw = file.read(length)
         _check_extent(path, raw)
-        return status.st_size, length, raw
+        return size, length, raw
 
 
 def _check_extent(path: Path, raw: bytes) -> None:
@@ -94,6 +89,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _tensor(name: str, entry: dict[str, Any], base: int) -> TensorInfo:
+    name.encode()  # half a surrogate pair is in no file's or report's text
     dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
     if dtype not in ITEM_SIZE:
         raise ValueError(f"tensor {name} has the unknown dtype {dtype}")

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, is_unicode
 from tasks.base.json_files import read_json
 from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
 from tasks.checkpoints.pickled.kinds import PickledState, find_pickled
@@ -110,7 +110,7 @@ def read_index(directory: Path) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise BadInput(directory / INDEX, "has no weight_map", "save or fetch it again")
     for name in weight_map.values():
-        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+\.safetensors", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[\w.-]{1,100}\.safetensors", name):
             raise BadInput(
                 directory / INDEX,
                 f"names {name!r}, which is not a weight file beside it",
@@ -220,6 +220,8 @@ def inside(directory: Path, path: Path) -> Path:
             raise BadInput(path, "is a link out of its directory", "put the file itself there")
         if not place.exists():
             raise BadInput(path, "is a link that leads nowhere", "put the file itself there")
+    if not is_unicode(path.name):
+        raise BadInput(path, "has a name that is not UTF-8", "rename it or remove it")
     if path.exists() and not path.is_file():
         raise BadInput(path, "not a regular file", "remove it or fetch the checkpoint again")
     return path

@@ -115,14 +115,15 @@ def _publish(
                 report.write(scratch / "merge.json")
                 (scratch / "README.md").write_text(job.card(report), encoding="utf-8")
     except OSError as error:
-        parent = job.targets[0].published.absolute().parent
+        out = job.targets[0].published.resolve()
+        place = out if out.is_dir() else out.parent  # a mount point is a disk of its own
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise LorelineError(
-                parent,
+                place,
                 "the disk is full",
                 f"make room for {plan.bytes_written / 1e9:.1f} GB and run again",
             ) from None
-        raise of_system(error, parent) from None
+        raise of_system(error, place) from None
 
 
 def _open(stack: ExitStack, targets: Sequence[Target], kept: Sequence[int]) -> list[Path]:

@@ -1,6 +1,10 @@
 """The base of all sections of params.yaml: a strict, frozen model."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from tasks.base.errors import is_unicode
 
 
 class Section(BaseModel):
@@ -13,3 +17,13 @@ class Section(BaseModel):
         serialize_by_alias=True,
         defer_build=True,  # a merge need not wait for the models of other stages
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _storable(cls, tree: Any) -> Any:
+        """Refuse texts that no path, database or record takes."""
+        for key, value in tree.items() if isinstance(tree, dict) else ():
+            for text in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(text, str) and ("\0" in text or not is_unicode(text)):
+                    raise ValueError(f"{key} holds a NUL or what is not UTF-8", "write it without")
+        return tree
