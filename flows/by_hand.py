@@ -6,16 +6,21 @@ from pathlib import Path
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from flows.merge import Outcome, merge, merge_in_place
 from flows.progress import say
+from flows.terminal import tell
 from flows.watch import look_around
+from tasks.base.errors import one_line
+from tasks.base.markdown import LONGEST_SENTENCE
 from tasks.jobs.ledger import LedgerEntry
 from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
 from tasks.sources.addresses import normal_address
 
 PLAIN_WIDTH = 110
+WIDEST_CELL = 200
 
 
 def run_merge(params: Params, refresh: bool = False) -> None:
@@ -28,7 +33,7 @@ def run_merge(params: Params, refresh: bool = False) -> None:
     if isinstance(ended, Outcome):
         show(ended)
     elif isinstance(ended, LedgerEntry):
-        print(f"{ended.source}: {ended.sentence}")
+        tell(f"{ended.source}: {ended.sentence}")
 
 
 def merge_ended_runs() -> None:
@@ -54,13 +59,18 @@ def show(outcome: Outcome) -> None:
     )
     for metric, rows in evaluation_tables(outcome.evaluation).items():
         table.add_section()
-        table.add_row(metric, style="bold")
+        table.add_row(_cell(metric), style="bold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(_cell, row))
     console.print(table)
-    console.print(outcome.evaluation.verdict.sentence, style="bold", highlight=False)
+    console.print(_cell(outcome.evaluation.verdict.sentence, LONGEST_SENTENCE), style="bold")
     for name, place in _places(outcome).items():
-        console.print(f"{name:>9}: {place}", highlight=False, soft_wrap=True)
+        console.print(_cell(f"{name:>9}: {place}", LONGEST_SENTENCE), soft_wrap=True)
+
+
+def _cell(text: str, longest: int = WIDEST_CELL) -> Text:
+    """Return a text from elsewhere as it is: what is in brackets in it is no markup."""
+    return Text(one_line(text, longest))
 
 
 def _places(outcome: Outcome) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The `loreline` command, one function for each subcommand; heavy libraries are imported in the functions."""
 
+import logging
 import os
 import signal
 import sys
@@ -10,8 +11,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from flows.terminal import PlainFormatter, tell
 from tasks.base.directories import ARTIFACTS
-from tasks.base.errors import LorelineError, of_system, one_line, without_secrets
+from tasks.base.errors import (
+    BadInput,
+    LorelineError,
+    is_unicode,
+    of_system,
+    one_line,
+    without_secrets,
+)
 from tasks.parameters.params import PARAMS_FILE, read_params
 
 app = typer.Typer(
@@ -49,7 +58,7 @@ def fetch_command(
 
     p = read_params(params, set_)
     run = fetch_run(p.fetch, ARTIFACTS, refresh, p.register_, p.watch.quiet_for)
-    print(f"{run.name}: {len(run.checkpoints)} checkpoints, {len(run.left_out)} left out")
+    tell(f"{run.name}: {len(run.checkpoints)} checkpoints, {len(run.left_out)} left out")
 
 
 @app.command("select")
@@ -58,7 +67,7 @@ def select_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     from tasks.select_checkpoints import select_checkpoints
 
     selection = select_checkpoints(read_params(params, set_).select, ARTIFACTS)
-    print(f"{selection.rule}: {', '.join(checkpoint.name for checkpoint in selection.chosen)}")
+    tell(f"{selection.rule}: {', '.join(checkpoint.name for checkpoint in selection.chosen)}")
 
 
 @app.command("plan")
@@ -77,12 +86,12 @@ def plan_command(
 
     given = read_params(params, set_)
     plan = plan_of_run(given.select, ARTIFACTS, run)
-    print(plan.sentence)
+    tell(plan.sentence)
     if (place := run or Path(given.fetch.source)).is_dir():
-        print(*told_space(given, Path.cwd(), place), sep="\n")
+        tell("\n".join(told_space(given, Path.cwd(), place)))
     if picture:
         draw_plan(picture, plan)
-        print(picture)
+        tell(str(picture))
 
 
 @app.command("merge")
@@ -142,7 +151,7 @@ def inspect_command(
 
     with tensor_progress("inspect") as on_progress:
         found = inspect_directories(checkpoints, base, out, on_progress)
-    print(deviation_text(found.labels, found.base, found.tensors, tensors))
+    tell(deviation_text(found.labels, found.base, found.tensors, tensors))
 
 
 @app.command("evaluate")
@@ -154,7 +163,7 @@ def evaluate_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     p = read_params(params, set_)
     with answer_progress() as on_answers:
         evaluation = evaluate_merge(p.evaluate, p.register_, ARTIFACTS, on_answers)
-    print(evaluation.verdict.sentence)
+    tell(evaluation.verdict.sentence)
 
 
 @app.command("register")
@@ -167,9 +176,9 @@ def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     p = read_params(params, set_)
     registration = register_model(p.register_, ARTIFACTS)
     record_history(p.register_, registration)
-    print(f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})")
+    tell(f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})")
     if promotion := promote_if_auto(p, registration):
-        print(promotion.sentence)
+        tell(promotion.sentence)
 
 
 @app.command("run")
@@ -240,7 +249,7 @@ def promote_command(
     from tasks.promote_version import promote_version
     from tasks.registry.people import whoami
 
-    print(promote_version(read_params(params, set_), version, whoami(), why, force).sentence)
+    tell(promote_version(read_params(params, set_), version, whoami(), why, force).sentence)
 
 
 @app.command("rollback")
@@ -253,7 +262,7 @@ def rollback_command(
     from tasks.promote_version import roll_back
     from tasks.registry.people import whoami
 
-    print(roll_back(read_params(params, set_).register_, whoami(), why).sentence)
+    tell(roll_back(read_params(params, set_).register_, whoami(), why).sentence)
 
 
 @app.command("history")
@@ -270,10 +279,10 @@ def history_command(
 
     registry = read_params(params, set_).register_
     runs = merged_runs(registry, limit)
-    print(history_table(runs))
+    tell(history_table(runs))
     if html:
         write_history_page(html, registry, runs)
-        print(html)
+        tell(str(html))
 
 
 @app.command("power")
@@ -305,7 +314,7 @@ def looks_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     registry = read_params(params, set_).register_
     client = connect(registry)
     with mlflow_errors(client.tracking_uri):
-        print(looks_table(looks_of(client, registry.name)))
+        tell(looks_table(looks_of(client, registry.name)))
 
 
 @app.command("doctor")
@@ -321,7 +330,7 @@ def methods_command() -> None:
     """List the merge methods: what each does, needs and reads, and its paper."""
     from tasks.reporting.methods_table import methods_table
 
-    print(methods_table())
+    tell(methods_table())
 
 
 @app.command("params")
@@ -334,13 +343,17 @@ def explain_params(
     from tasks.parameters.explain import explain, explained_text
     from tasks.parameters.params import Params
 
-    print(explained_text(explain(Params, section)))
+    tell(explained_text(explain(Params, section)))
 
 
 def main() -> None:
     """Run the command; an error is one sentence, exit code 2 for bad input and 1 for failure."""
     signal.signal(signal.SIGTERM, _stop)
+    if logging.lastResort:  # prints the warnings of stages
+        logging.lastResort.setFormatter(PlainFormatter())
     try:
+        if not is_unicode(" ".join(sys.argv)):
+            raise BadInput("the command line", "names what is not UTF-8", "rename that file or directory")
         app()
     except LorelineError as error:
         if DEBUG in sys.argv:

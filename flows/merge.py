@@ -15,6 +15,7 @@ from flows.mark_crashed import mark_crashed
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
+from tasks.base.markdown import LONGEST_SENTENCE, in_markdown
 from tasks.base.records import Evaluation, Registration
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
@@ -170,8 +171,9 @@ def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry]:
 
 
 def _show(evaluation: Evaluation) -> None:
+    sentence = in_markdown(evaluation.verdict.sentence, LONGEST_SENTENCE)
     create_markdown_artifact(
-        markdown=f"**{evaluation.verdict.sentence}**\n\n{markdown_tables(evaluation)}\n",
+        markdown=f"**{sentence}**\n\n{markdown_tables(evaluation)}\n",
         key="verdict",
         description="The merge beside the models it could replace",
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.progress import say, tensor_progress
+from flows.terminal import tell
 from tasks.base.records import MergeReport
 from tasks.merge_checkpoints import merge_checkpoints, plan_directories, plan_selection, sweep_directories
 from tasks.parameters.merge import MergeParams
@@ -17,7 +18,7 @@ def merge_selection(params: MergeParams, artifacts: Path, dry_run: bool) -> None
     """Merge the selected checkpoints, or show the plan."""
     out = artifacts / "merged"
     if dry_run:
-        print(merge_plan(plan_selection(params, artifacts), out))
+        tell(merge_plan(plan_selection(params, artifacts), out))
         return
     with tensor_progress() as on_progress:
         report = merge_checkpoints(params, artifacts, on_progress)
@@ -36,7 +37,7 @@ def merge_named(
     for note in recipe.notes:
         say(f"note: {note}")
     if dry_run:
-        print(merge_plan(plan_directories(variants, recipe.checkpoints), out))
+        tell(merge_plan(plan_directories(variants, recipe.checkpoints), out))
         return
     with tensor_progress() as on_progress:
         reports = sweep_directories(variants, recipe.checkpoints, on_progress)
@@ -49,4 +50,4 @@ def _report(report: MergeReport, out: Path) -> None:
         say(f"note: {note}")
     for sentence in found.sentences if (found := summarise(report)) else ():
         say(f"lore: {sentence}")
-    print(f"{out}: {report.method} of {len(report.inputs)} checkpoints")
+    tell(f"{out}: {report.method} of {len(report.inputs)} checkpoints")

@@ -1,5 +1,6 @@
 """`loreline power`: which gains a set of test items can find."""
 
+from flows.terminal import tell
 from tasks.base.directories import ARTIFACTS
 from tasks.evaluate_merge import published_results
 from tasks.parameters.evaluation import EvaluateParams
@@ -14,5 +15,5 @@ def show_power(params: EvaluateParams, guess: Design | None, gain: float | None)
         evaluation, results = published_results(ARTIFACTS)
         verdict = evaluation.verdict
         guess = design_of(pairs_of(results, verdict.against, verdict.primary))
-        print(f"as measured: {verdict.primary}, merge against {verdict.against}")
-    print(power_table(guess, params, gain))
+        tell(f"as measured: {verdict.primary}, merge against {verdict.against}")
+    tell(power_table(guess, params, gain))

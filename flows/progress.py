@@ -19,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from tasks.base.errors import plain_lines
 from tasks.engine.progress import Headway, OnProgress
 from tasks.evaluation.progress import ItemsAnswered, OnAnswers
 
@@ -121,5 +122,5 @@ class _Answers:
 
 
 def say(text: str) -> None:
-    """Print one line of progress."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line of progress on stderr; names in it may come from elsewhere."""
+    print(plain_lines(text), file=sys.stderr, flush=True)

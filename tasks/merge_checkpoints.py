@@ -146,7 +146,9 @@ def _made_from(
 
 def _is_done(target: Target) -> bool:
     """Tell whether a merge is there already; if so remove scratch directories of killed processes."""
-    there = (target.published.resolve() / "merge.json").is_file()  # or its origin would have to wait for digests
+    there = (
+        target.published.resolve() / "merge.json"
+    ).is_file()  # or its origin would have to wait for digests
     done = there and is_published(target.published, target.made_from())
     if done:
         tidy(target.published)

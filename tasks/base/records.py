@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.base.errors import BadInput
 from tasks.base.json_files import open_regular
@@ -54,6 +55,16 @@ class Record(BaseModel):
             raise BadInput(
                 path, f"not a {cls.__name__} record ({problem})", "remove it and run again"
             ) from None
+
+
+def _with_zone(text: str) -> str:
+    if datetime.fromisoformat(text).tzinfo is None:
+        raise ValueError("has no time zone")
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_with_zone)]
+"""A time in ISO 8601, with its zone."""
 
 
 def digest_of(value: Any) -> str:
@@ -436,6 +447,20 @@ class Evaluation(Record):
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
     verdict: Verdict
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        """Hold what readers look up: every model on every metric, and the difference that decides."""
+        roles = {model.role for model in self.models}
+        metrics = {self.primary, *(score.metric for score in self.scores)}
+        wanted = {(role, metric) for role in roles for metric in metrics}
+        decisive = (self.verdict.against, self.verdict.primary)
+        compared = {(found.against, found.metric) for found in self.differences}
+        if {(score.model, score.metric) for score in self.scores} != wanted or not {
+            decisive
+        } <= compared <= wanted:
+            raise ValueError("models, scores and differences do not match")
+        return self
 
     @property
     def decisive(self) -> Difference:

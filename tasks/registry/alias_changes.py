@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Record
+from tasks.base.records import Moment, Record
 from tasks.registry.store import unless_missing
 from tasks.registry.versions import PROMOTED_AT
 
@@ -37,7 +37,7 @@ class AliasChange(Record):
     previous: int | None
     """The previous-champion before; None when there was none."""
     by: str
-    when: str
+    when: Moment
     """UTC, ISO 8601."""
     why: str
     evidence: str

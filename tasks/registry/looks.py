@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Decision, Interval, Record, digest_of
+from tasks.base.records import Decision, Interval, Moment, Record, digest_of
 from tasks.registry.store import ensure_registered, store_lock, unless_missing
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Look(Record):
     asked: Asked
     number: int
     """The how many-th look at these items it is, from 1."""
-    when: str
+    when: Moment
     """UTC, ISO 8601."""
     run: str
     """The training run that was merged."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, cosines, describe, join
-from tasks.reporting.figures import name_layers, save
+from tasks.reporting.figures import in_figure, name_layers, save
 from tasks.reporting.model_parts import Parts, by_layer, tensor_parts
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _draw_norms(axes: "Axes", labels: Sequence[str], layers: Parts) -> None:
         # A part of the anchor that is all zero leaves a gap.
         relative = [found.norms[i] / (found.anchor or math.nan) for found in summaries]
         colour = colormaps["viridis"](0.9 * i / max(len(labels) - 1, 1))
-        axes.plot(relative, ".-", color=colour, linewidth=1, label=f"{i + 1} {label}")
+        axes.plot(relative, ".-", color=colour, linewidth=1, label=f"{i + 1} {in_figure(label)}")
     axes.set(title="Task vectors' norm over the anchor's, by layer", ylabel="‖δ‖ / ‖θ₀‖", ylim=(0, None))
     axes.legend(frameon=False, fontsize="small")
     name_layers(axes, list(layers))

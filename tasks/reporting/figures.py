@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tasks.base.errors import one_line
 from tasks.base.records import Checkpoint, Evaluation, Guard, Interval, Selection
 
 if TYPE_CHECKING:
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 VERDICT_COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
+WIDEST_LABEL = 60
 TICKS = 16
 """Layers that are labelled at most, beside the last."""
 
@@ -30,7 +32,11 @@ def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Se
     if selection.best is not None:
         best = _points([selection.best], selection.metric)
         axes.plot(*best, "*", color="tab:orange", markersize=13, label="best single")
-    axes.set(xlabel="training step", ylabel=selection.metric, title=f"Trajectory of {selection.run}")
+    axes.set(
+        xlabel="training step",
+        ylabel=in_figure(selection.metric),
+        title=f"Trajectory of {in_figure(selection.run)}",
+    )
     axes.legend(frameon=False)
     save(figure, path)
 
@@ -43,7 +49,7 @@ def draw_gains(path: Path, evaluation: Evaluation) -> None:
     """
     from matplotlib.figure import Figure
 
-    labels = {model.role: model.label for model in evaluation.models}
+    labels = {model.role: in_figure(model.label) for model in evaluation.models}
     gains = [
         (f"over {labels[each.against]}\n({each.wins} won, {each.losses} lost)", each.gain)
         for each in evaluation.differences
@@ -56,7 +62,7 @@ def draw_gains(path: Path, evaluation: Evaluation) -> None:
     figure = Figure(figsize=(7, sum(heights)), layout="constrained")
     panels = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     reason = evaluation.verdict.reason
-    _draw_rows(panels[0], gains, f"gain of the merge in {evaluation.primary} (right is better)")
+    _draw_rows(panels[0], gains, f"gain of the merge in {in_figure(evaluation.primary)} (right is better)")
     panels[0].axvline(reason.min_gain if reason else 0, color="0.3", linewidth=1, linestyle=":")
     if guarded:
         _draw_rows(panels[1], guarded, "gain in units of the margin (dashed)")
@@ -67,7 +73,10 @@ def draw_gains(path: Path, evaluation: Evaluation) -> None:
 def _in_margins(guard: Guard, label: str) -> list[tuple[str, Interval]]:
     """Return the guarded metrics, and all of them together, in units of their margins."""
     rows = [
-        (each.metric, Interval(mean=gain.mean / margin, low=gain.low / margin, high=gain.high / margin))
+        (
+            in_figure(each.metric),
+            Interval(mean=gain.mean / margin, low=gain.low / margin, high=gain.high / margin),
+        )
         for each in guard.metrics
         for gain, margin in [(each.gain, each.margin)]
         if margin > 0
@@ -96,7 +105,14 @@ def name_layers(axes: "Axes", layers: Sequence[str]) -> None:
     names = short if len(set(short)) == len(short) else layers
     step = math.ceil(len(names) / TICKS)
     shown = [*range(0, len(names) - step, step), len(names) - 1]
-    axes.set_xticks(shown, [names[i] for i in shown], rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_xticks(
+        shown, [in_figure(names[i]) for i in shown], rotation=30, ha="right", rotation_mode="anchor"
+    )
+
+
+def in_figure(name: str) -> str:
+    """Return a name from elsewhere as a label: short, on one line, and what is between $ is no formula."""
+    return one_line(name, WIDEST_LABEL).replace("$", r"\$")
 
 
 def save(figure: "Figure", path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tasks.base.records import Evaluation, Interval
 from tasks.registry.history import MergedRun
 from tasks.registry.looks import Look
-from tasks.reporting.figures import VERDICT_COLOURS, save
+from tasks.reporting.figures import VERDICT_COLOURS, in_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,7 +40,7 @@ def draw_history(path: Path, nights: Sequence[Night]) -> None:
         if night.vault and night.vault.gain:
             _mark(gains, place + 0.15, night.vault.gain, colour, "D")
     gains.axhline(0, color="0.6", linewidth=1)
-    scores.set(ylabel=nights[-1].evaluation.primary)
+    scores.set(ylabel=in_figure(nights[-1].evaluation.primary))
     gains.set(ylabel="gain (up is better)", xlabel="night")
     _explain(scores)
     days = [datetime.fromtimestamp(night.run.when).astimezone().strftime("%m-%d") for night in nights]

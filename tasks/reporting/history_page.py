@@ -16,6 +16,7 @@ from tasks.registry.looks import Look, looks_of
 from tasks.registry.store import connect, mlflow_errors
 from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.history_figure import Night, draw_history
+from tasks.reporting.html_report import shown_in_html
 from tasks.reporting.looks_table import looks_table
 
 NIGHTS_KEPT = 90
@@ -31,7 +32,7 @@ NIGHTS_PAGE = """<!doctype html>
  pre { overflow-x: auto }
 </style>
 <h1>{{ name }}</h1>
-{% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture }}"></p>
+{% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture | safe }}"></p>
 {% endfor %}
 <p>Bars are 95 % intervals. Above: the deciding metric of merges and champion. Below: the gain that the
 verdict rests on, and beside it, as a diamond, the gain on the vault.</p>
@@ -85,7 +86,7 @@ def history_page(name: str, nights: Sequence[Night], looks: Sequence[Look]) -> s
     import jinja2
 
     return (
-        jinja2.Environment(autoescape=True)
+        jinja2.Environment(autoescape=True, finalize=shown_in_html)
         .from_string(NIGHTS_PAGE)
         .render(
             name=name,

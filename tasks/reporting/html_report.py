@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tasks.base.errors import plain_lines
+from tasks.base.markdown import LONGEST_SENTENCE
 from tasks.base.records import Evaluation, MergeReport, Selection
 from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.lore_summary import summarise
@@ -31,7 +33,7 @@ TEMPLATE = """<!doctype html>
 {% endfor %}
 <p>Brackets are 95 % intervals over the test items; gains are paired, item by item, positive when the merge is
 better; p is that of the exact test of no gain, where there is one.</p>
-{% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture }}"></p>
+{% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture | safe }}"></p>
 {% endfor %}
 <h2>What was merged</h2>
 <p>{{ merge.method }}, {{ selection.rule }}: {% for c in selection.chosen %}{{ c.name }} {% endfor %}</p>
@@ -43,7 +45,7 @@ better; p is that of the exact test of no gain, where there is one.</p>
 {% if lore %}<h2>What LoRE found</h2>
 <ul>{% for sentence in lore.sentences %}<li>{{ sentence }}</li>
 {% endfor %}</ul>
-{% if lore.picture %}<p><img alt="" src="data:image/png;base64,{{ lore.picture }}"></p>
+{% if lore.picture %}<p><img alt="" src="data:image/png;base64,{{ lore.picture | safe }}"></p>
 <p>Left: how the checkpoints differ from their common base θ₀ in the matrix where the result lies farthest
 from averaging. LoRE lowers every singular value by the threshold μ: what remains is the low-rank task vector
 δᵢ, what lies below μ is taken for noise. Right: how many singular values remain, in every matrix.</p>
@@ -55,7 +57,7 @@ from averaging. LoRE lowers every singular value by the threshold μ: what remai
 <p>{% if merge.parameters.base %}Task vectors are differences from the base; in sign conflict is what one
 checkpoint raises and another lowers.{% else %}Task vectors are differences from the checkpoints' mean:
 they add up to zero, so cosines are below zero on average.{% endif %}</p>
-<p><img alt="" src="data:image/png;base64,{{ deviation }}"></p>{% endif %}
+<p><img alt="" src="data:image/png;base64,{{ deviation | safe }}"></p>{% endif %}
 </html>
 """
 
@@ -76,7 +78,7 @@ def html_report(
     import jinja2
 
     return (
-        jinja2.Environment(autoescape=True)
+        jinja2.Environment(autoescape=True, finalize=shown_in_html)
         .from_string(TEMPLATE)
         .render(
             selection=selection,
@@ -104,6 +106,11 @@ def _lore(merge: MergeReport, picture: Path | None) -> dict[str, Any] | None:
         "rows": lore_rows(merge.tensors),
         "legend": LORE_LEGEND,
     }
+
+
+def shown_in_html(value: Any) -> Any:
+    """Return a value as a page shows it: no text from a run reorders or ends what is around it."""
+    return plain_lines(value, LONGEST_SENTENCE) if type(value) is str else value
 
 
 def _embedded(picture: Path) -> str:

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import groupby
 
+from tasks.base.errors import one_line
 from tasks.registry.looks import Look
 from tasks.verdict.wear import VAULT_LOOKS, chance_of_error, optimism
 
 NO_LOOKS = "no test items were looked at yet"
-SHOWN = 8
-"""Digits of a digest that are shown."""
+SHOWN, LONGEST_RUN = 8, 80
+"""Digits of a digest, and characters of a run's name, that are shown."""
 
 
 def looks_table(looks: Sequence[Look]) -> str:
@@ -22,7 +23,7 @@ def looks_table(looks: Sequence[Look]) -> str:
 
 def _of_one_set(looks: Sequence[Look]) -> list[str]:
     kind = looks[0].asked.kind
-    return [f"{kind} {looks[0].asked.items[:SHOWN]}", *map(_line, looks), *wear_sentences(looks)]
+    return [f"{kind} {one_line(looks[0].asked.items[:SHOWN])}", *map(_line, looks), *wear_sentences(looks)]
 
 
 def wear_sentences(looks: Sequence[Look]) -> list[str]:
@@ -46,4 +47,5 @@ def _line(look: Look) -> str:
     when = datetime.fromisoformat(look.when).astimezone().strftime("%Y-%m-%d %H:%M")
     gain = f"{look.gain.mean:+.3g} [{look.gain.low:.3g}, {look.gain.high:.3g}]" if look.gain else "-"
     decision = look.decision or "cut short"
-    return f"  {look.number:>4}  {when}  {look.run:24}  level {look.level:<7.3g}  {decision:12}  {gain}"
+    run = one_line(look.run, LONGEST_RUN)
+    return f"  {look.number:>4}  {when}  {run:24}  level {look.level:<7.3g}  {decision:12}  {gain}"

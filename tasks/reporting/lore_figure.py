@@ -10,7 +10,7 @@ import numpy as np
 
 from tasks.base.measures import LoreMeasures
 from tasks.base.records import MergeReport
-from tasks.reporting.figures import name_layers, save
+from tasks.reporting.figures import in_figure, name_layers, save
 from tasks.reporting.lore_matrices import decomposed, rank_share
 from tasks.reporting.model_parts import along_the_model, layer_name, role_of
 
@@ -40,7 +40,7 @@ def draw_lore(path: Path, report: MergeReport) -> None:
     shown = max(found, key=lambda name: (found[name].from_mean, found[name].explained))
     labels = [f"step {source.step}" for source in report.inputs]
     _draw_spectra(spectra, labels, found[shown], shrinks)
-    spectra.set_title(f"Singular values of the task vectors\n{shown}")
+    spectra.set_title(f"Singular values of the task vectors\n{in_figure(shown)}")
     _draw_legend(figure, spectra, shrinks)
     _draw_ranks(ranks, roles, found)
     save(figure, path)

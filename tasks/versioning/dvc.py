@@ -51,11 +51,11 @@ def stages(root: Path) -> dict[str, Mapping[str, Any]]:
     path = root / "dvc.yaml"
     try:
         found = (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("stages") or {}
-    except (OSError, ValueError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        return {str(name): _plain(stage) for name, stage in found.items() if _is_ours(stage)}
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError, yaml.YAMLError) as error:
         raise BadInput(
             path, f"not readable as a pipeline ({' '.join(str(error).split())})", "correct it"
         ) from None
-    return {name: stage for name, stage in found.items() if _is_ours(stage)}
 
 
 def needed_files(root: Path) -> list[str]:
@@ -74,10 +74,19 @@ def _errors(stderr: str) -> str:
 
 
 def _is_ours(stage: Mapping[str, Any]) -> bool:
-    outs = [_path(out) for out in stage.get("outs", ())]
+    outs = [_path(out) for out in (stage or {}).get("outs") or ()]
     return bool(outs) and all(out.startswith(MADE) for out in outs)
 
 
 def _path(item: str | Mapping[str, Any]) -> str:
     """Return the path of an item of dvc.yaml, which options may follow."""
-    return item if isinstance(item, str) else str(next(iter(item)))
+    return item if isinstance(item, str) else str(next(iter(item), ""))
+
+
+def _plain(stage: Mapping[str, Any]) -> dict[str, list[str | Mapping[str, Any]]]:
+    """Return what a stage reads and writes; raises TypeError where these are no lists of paths."""
+    found = {key: list(stage.get(key) or ()) for key in ("deps", "params", "outs")}
+    for items in found.values():
+        for item in items:
+            _path(item)
+    return found
