@@ -14,6 +14,7 @@ from flows.demo import problems
 from flows.demo.problems import Problem, Splits
 from flows.progress import PLAIN_EVERY_S, make_bar, say
 from tasks.base.errors import BadInput
+from tasks.base.json_files import read_json
 from tasks.base.threads import torch_threads_for
 
 if TYPE_CHECKING:
@@ -30,6 +31,14 @@ MARK = "demo.json"
 Schedule = Literal["constant", "linear", "cosine"]
 """What becomes of the learning rate after its warm-up: it stays, or decays to 0."""
 DEMO_FILES = ("checkpoint-*", "data", "tasks", MARK)
+DEMO_WRITES = (
+    "data/select.jsonl",
+    "data/test.jsonl",
+    "tasks/word_problems*.yaml",
+    *(f"checkpoint-*/{name}" for name in ("*config.json", "tokenizer.json", "*.jinja")),
+    *(f"checkpoint-*/{name}" for name in ("model.safetensors", "trainer_state.json", "training_args.bin")),
+)
+"""What is in these; what else is there is the user's."""
 
 
 def finished_run(directory: Path, *, seed: int, steps: int, schedule: Schedule = "constant") -> Path:
@@ -59,8 +68,8 @@ def recipe_digest() -> str:
 
 def _read_mark(directory: Path) -> object:
     try:
-        return json.loads((directory / MARK).read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        return read_json(directory / MARK)
+    except BadInput:
         return None
 
 
@@ -76,10 +85,21 @@ def remove_run(directory: Path) -> None:
     if found and not (directory / "tasks" / "word_problems.yaml").exists():
         raise BadInput(found[0], "is not from the demo", "give the demo a directory of its own")
     for path in found:
+        _check_own(path)
+    for path in found:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _check_own(path: Path) -> None:
+    """Raise BadInput for what a user put among the demo's files, or trained there."""
+    if path.is_symlink():
+        raise BadInput(path, "is a link, which the demo never makes", "move it away")
+    for below in path.iterdir() if path.is_dir() else ():
+        if not any(below.match(pattern) for pattern in DEMO_WRITES) or below.is_dir():
+            raise BadInput(below, "is not from the demo, and would be removed", "move it away")
 
 
 @contextmanager

@@ -27,7 +27,8 @@ LONGEST = 1000
 PASSWORD = re.compile(r"(\w://)[^\s/@:]*:(?!\d+(?:[/\s?]|$))(?:(?!\w://).)*@")
 """user:password@, where what follows the colon is no port; up to the line's end, or the next address."""
 USER = re.compile(r"((?<!\bhf)(?<=\w)://)(?!/)\S*@")
-SIGNATURE = re.compile(r"(\w://[^\s?]*)\?\S*")
+SIGNATURE = re.compile(r"((?<!\bhf)(?<=\w)://[^\s?#;]*)(?:[?#]|;(?=\S))\S*|(\bhf://[^\s?]*)\?\S*")
+"""What follows an address after ? # or ; (a revision of the Hub may hold the latter two)."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -82,13 +83,13 @@ def brief(error: BaseException) -> str:
 
 
 def without_secrets(text: str) -> str:
-    """Remove user:password@ and query strings from the URLs in a text.
+    """Remove user:password@, query strings and fragments from the URLs in a text.
 
     More may go than a secret, up to the last @ of the line: a password may hold / ? # @ and spaces. hf://
     addresses keep what follows an @, their revision.
     """
     for secret in (PASSWORD, USER, SIGNATURE):
-        text = secret.sub(r"\1", text)
+        text = secret.sub(lambda found: "".join(filter(None, found.groups())), text)
     return text
 
 

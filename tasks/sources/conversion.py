@@ -11,7 +11,7 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.json_files import read_json
 from tasks.base.model_files import address_directory
-from tasks.base.publish import is_published, link_or_copy, publishing
+from tasks.base.publish import MANIFEST, is_published, link_or_copy, publishing
 from tasks.base.records import Conversion, FileDigest
 from tasks.checkpoints.configuration import ties_embeddings
 from tasks.checkpoints.layout import CONFIG, STATE, inside, pickled_state, read_tensors, side_files
@@ -66,7 +66,7 @@ def prune_converted(artifacts: Path, keep: Iterable[str]) -> None:
     """Remove conversions of other checkpoints than those named; what is staged of them are links."""
     kept = set(keep)
     for directory in (artifacts / CONVERTED).glob("*"):
-        if directory.is_dir() and directory.name not in kept:
+        if directory.name not in kept and (directory / MANIFEST).is_file():
             shutil.rmtree(directory)
 
 

@@ -1,5 +1,6 @@
 """Staged checkpoints: hard links beside the artifacts, which survive rotation in the training directory."""
 
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,9 @@ from tasks.trajectory.learning_rate import logged_rates
 from tasks.trajectory.trainer_state import logged_metrics, read_state
 
 STAGED = "checkpoints"
+SCRATCH = ".staging-"
+OWN_NAME = re.compile(rf"{re.escape(SCRATCH)}.*|.+-[0-9a-f]{{16}}")
+"""Names of staged checkpoints, and of what a killed process left of one."""
 
 
 def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBase | None) -> Checkpoint:
@@ -26,7 +30,7 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
     Links are made before they are digested, because the Trainer may remove the originals at any time.
     """
     (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=artifacts / STAGED))
+    scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=artifacts / STAGED))
     try:
         linked = scratch / "linked"
         stage_files(found.directory, linked)
@@ -84,10 +88,11 @@ def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:
 
 
 def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
-    """Remove staged checkpoints of other runs, to free their disk space."""
+    """Remove staged checkpoints of other runs, to free their disk space; what else lies there stays."""
     kept = {_place(checkpoint, artifacts) for checkpoint in keep}
     for directory in set((artifacts / STAGED).iterdir()) - kept:
-        shutil.rmtree(directory)
+        if OWN_NAME.fullmatch(directory.name) and directory.is_dir() and not directory.is_symlink():
+            shutil.rmtree(directory)
 
 
 def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:

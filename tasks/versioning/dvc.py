@@ -63,7 +63,9 @@ def needed_files(root: Path) -> list[str]:
     ours = stages(root).values()
     deps = {_path(dep) for stage in ours for dep in stage.get("deps", ())}
     params = {_path(param) for stage in ours for param in stage.get("params", ()) if isinstance(param, dict)}
-    return sorted(name for name in deps | params if name != "params.yaml" and not name.startswith(MADE))
+    return sorted(
+        name for name in deps | params if name not in ("", "params.yaml") and not name.startswith(MADE)
+    )
 
 
 def _errors(stderr: str) -> str:

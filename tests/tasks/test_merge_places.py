@@ -219,3 +219,18 @@ def test_rotation_and_staging_while_a_merge_reads_do_no_harm(three: list[Path], 
             moved.append("once")
 
     assert merge_directories(AVERAGE, three, tmp_path / "out", rotate) == expected
+
+
+def test_a_way_that_leads_through_nowhere_is_followed_to_its_end(three: list[Path], tmp_path: Path) -> None:
+    report = merge_directories(AVERAGE, three, tmp_path / "nowhere" / ".." / "out")
+    assert MergeReport.read(tmp_path / "out" / "merge.json") == report
+    assert merge_directories(AVERAGE, three, tmp_path / "nowhere" / ".." / "out") == report
+
+
+@pytest.mark.parametrize("name", [b"vocab\xff.json", b"\xed\xa0\x80.txt"])
+def test_a_file_whose_name_is_no_text_is_refused_before_the_merge(
+    three: list[Path], tmp_path: Path, name: bytes
+) -> None:
+    (three[2] / os.fsdecode(name)).write_text("{}")
+    with pytest.raises(BadInput, match="not UTF-8"):
+        merge_directories(AVERAGE, three, tmp_path / "out")

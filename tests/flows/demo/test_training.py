@@ -185,3 +185,26 @@ def test_the_rate_stays_or_decays_to_nothing(tmp_path: Path, schedule: training.
         seen.append(rate.get_last_lr()[0])
     assert max(seen) == pytest.approx(1.0)
     assert seen[-1] == pytest.approx(end, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "mine", ["checkpoint-9000/optimizer.pt", "data/mine.jsonl", "tasks/mine.yaml", "tasks/sub/x"]
+)
+def test_what_a_user_put_into_a_demo_is_not_removed(tmp_path: Path, mine: str) -> None:
+    for name in ("checkpoint-3/model.safetensors", "data/test.jsonl", "tasks/word_problems.yaml", mine):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x")
+    with pytest.raises(BadInput, match="not from the demo"):
+        training.remove_run(tmp_path)
+    assert (tmp_path / mine).read_text() == "x"
+    assert (tmp_path / "checkpoint-3" / "model.safetensors").exists()
+
+
+def test_a_link_in_a_demo_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "run" / "tasks").mkdir(parents=True)
+    (tmp_path / "run" / "tasks" / "word_problems.yaml").write_text("x")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run" / "data").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(BadInput, match="is a link"):
+        training.remove_run(tmp_path / "run")
+    assert (tmp_path / "run" / "tasks").exists()

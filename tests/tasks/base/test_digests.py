@@ -6,6 +6,8 @@ import os
 import sqlite3
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -86,3 +88,18 @@ def test_where_there_can_be_no_cache_another_place_is_taken(
         assert [sha256_of(file), sha256_of(file)] == [expected(file)] * 2
     assert caplog.text.count("cannot be written") == 1
     assert cache_dir() == tmp_path / f"loreline-{os.getuid()}"
+
+
+def test_a_cache_with_odd_settings_is_done_without_and_named_once(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    place = cache_dir() / "digests"
+    place.mkdir(parents=True)
+    with closing(sqlite3.connect(place / "cache.db")) as db:
+        db.executescript(
+            "CREATE TABLE Settings (key TEXT, value); CREATE TABLE Cache (x);"
+            "INSERT INTO Settings VALUES ('size_limit', 'x'), ('eviction_policy', 1), ('cull_limit', NULL);"
+        )
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(sha256_of, [file] * 16)) == {expected(file)}
+    assert len(caplog.messages) == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.errors import BadInput, LorelineError, Unavailable, brief, without_secrets
+from tasks.base.errors import BadInput, LorelineError, Unavailable, brief, plain_lines, without_secrets
 from tests.support.imports import sources
 
 KINDS = {
@@ -90,3 +90,18 @@ def test_no_error_shows_a_secret(url: str, text: str) -> None:
 )
 def test_what_is_no_secret_stays(text: str) -> None:
     assert without_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    "secret", ["#access_token=S3CRET", ";token=S3CRET", "/a?X-Amz-Signature=S3CRET", ";v=1#S3CRET"]
+)
+def test_what_follows_an_address_is_no_longer_there(secret: str) -> None:
+    for before in ("http://127.0.0.1:9", "s3://bucket/run", "postgresql://host/db"):
+        assert "S3CRET" not in without_secrets(f"{before}{secret}: does not answer")
+        assert without_secrets(f"{before}: not there; try {before}") == f"{before}: not there; try {before}"
+    assert without_secrets("hf://org/name@step#1,v=2") == "hf://org/name@step#1,v=2"
+
+
+def test_lines_stay_lines_and_nothing_else_controls_the_terminal() -> None:
+    assert plain_lines("a\n\x1b[31mb\rc\n\u202ed\udcff") == "a\n\\x1b[31mb\\rc\n\\u202ed\\udcff"
+    assert len(plain_lines("x" * 10**6)) == 999

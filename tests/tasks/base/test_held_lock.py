@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tasks.base import held_lock
 
 ROOT = Path(__file__).parents[3]
@@ -72,3 +74,22 @@ def test_a_holder_without_a_note_is_another_process(tmp_path: Path) -> None:
             pass
         assert not lock.is_locked
     assert said == ["waiting for another process"]
+
+
+def test_the_note_is_not_written_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("the only copy")
+    (tmp_path / "lock.holder").symlink_to(tmp_path / "precious")
+    with held_lock.held_lock(tmp_path / "lock", "mine", print):
+        assert held_lock.Holder.read(tmp_path / "lock.holder").work == "mine"
+    assert (tmp_path / "precious").read_text() == "the only copy"
+    (tmp_path / "lock.holder").mkdir()  # who waits is told less
+    with held_lock.held_lock(tmp_path / "lock", "mine", print):
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_not_waited_for() -> None:
+    def wait(news: str) -> None:
+        raise AssertionError(news)
+
+    with pytest.raises(FileNotFoundError), held_lock.held_lock(Path("/proc/.out.lock"), "mine", wait):
+        pass

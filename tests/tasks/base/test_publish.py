@@ -1,6 +1,7 @@
 """Publishing: all of a directory or nothing, at whatever instruction the writer dies."""
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base import placing
+from tasks.base.errors import BadInput
 from tasks.base.publish import MANIFEST, finish_placing, is_intact, is_published, publishing
 
 
@@ -200,3 +202,24 @@ def test_an_output_that_the_disk_does_not_confirm_is_there_and_said_to_be(
     write(tmp_path / "out", "v1", "one")
     assert is_published(tmp_path / "out", "v1")
     assert "is in place, but the disk does not confirm it" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["../precious", "{out}/precious", "sub/../../precious", "..", "a\0b", ""])
+def test_a_manifest_cannot_name_what_is_elsewhere(small_disk: Path, name: str) -> None:
+    """In a directory that is filled, what an earlier manifest names is removed."""
+    out, precious = small_disk, small_disk.parent / "precious"
+    precious.write_text("the only copy")
+    file = {"name": name.format(out=small_disk.parent), "size": 13, "sha256": "0" * 64}
+    (out / MANIFEST).write_text(json.dumps({"made_from": "v0", "files": [file]}))
+    with pytest.raises(BadInput, match="move it away"):
+        write(out, "v1", "one")
+    assert precious.read_text() == "the only copy"
+
+
+@pytest.mark.parametrize("name", [MANIFEST, f"sub/{MANIFEST}"])
+def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / "out" / "sub").mkdir(parents=True)
+    os.mkfifo(tmp_path / "out" / name)
+    with pytest.raises(BadInput, match="move it away"):
+        write(tmp_path / "out", "v1", "one")
+    assert not is_published(tmp_path / "out", "v1")

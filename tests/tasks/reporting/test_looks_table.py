@@ -1,5 +1,8 @@
 """Looks are listed by the items they were at, with what they add up to."""
 
+import pytest
+from pydantic import ValidationError
+
 from tasks.base.records import Interval
 from tasks.registry.looks import Look
 from tasks.reporting.looks_table import NO_LOOKS, looks_table
@@ -37,3 +40,15 @@ def test_a_vault_tells_when_the_test_items_promise_too_much() -> None:
     assert "worn out" not in vault([0.1, -0.1, 0.02])
     assert "fresh items for it" in vault([0.0] * 10)
     assert "fresh items for it" not in vault([0.0] * 9)
+
+
+@pytest.mark.parametrize("when", ["x", "", "2026-01-01", "2026-01-01T00:00:00", "9" * 5000])
+def test_a_look_has_a_time_with_its_zone(when: str) -> None:
+    with pytest.raises(ValidationError):
+        look(1, when=when)
+
+
+def test_no_name_controls_the_terminal() -> None:
+    table = looks_table([look(1, run="\x1b[2J\u202e" + "x" * 10**6, items="\x1b[31m")])
+    assert all(character.isprintable() for character in table.replace("\n", ""))
+    assert len(table) < 1000

@@ -1,9 +1,15 @@
 """What people read says what was measured, and nothing from a run can break the page."""
 
+import json
 from base64 import b64encode
 from html import unescape
 from pathlib import Path
 
+import pytest
+
+from flows.by_hand import show
+from flows.merge import Outcome
+from tasks.base.errors import BadInput
 from tasks.base.measures import TensorMeasures
 from tasks.base.records import (
     Checkpoint,
@@ -17,6 +23,7 @@ from tasks.base.records import (
     LeftOut,
     MergeInput,
     MergeReport,
+    Registration,
     Score,
     Selection,
     Verdict,
@@ -27,6 +34,7 @@ from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_LEGEND, lore_rows
 from tasks.reporting.model_card import model_card
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables, markdown_tables
+from tasks.version_artifacts import Versioned
 from tests.support.lore_measures_reference import AVERAGED, EDGE, measures, spiked, tensors
 
 CHECKPOINTS = tuple(
@@ -177,3 +185,36 @@ def test_the_model_card_names_sources_and_parameters() -> None:
     assert card.startswith("---\nlibrary_name: transformers\n")
     for text in ("step 3: runs/&lt;b&gt;/3", '"lam": 0.5', "- λ = 0.5"):
         assert text in card
+
+
+HOSTILE = "$\\frac{$ [/b] \x1b[2J\u202e\r<script>`|" + "x" * 10**5
+
+
+def test_no_name_breaks_a_page_a_figure_or_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree = json.loads(EVALUATION.model_dump_json().replace("b/nll", json.dumps(HOSTILE)[1:-1]))
+    tree["models"][0]["label"] = tree["verdict"]["sentence"] = HOSTILE
+    evaluation = Evaluation.model_validate(tree)
+    selection = SELECTION.model_copy(update={"run": HOSTILE, "metric": HOSTILE, "best": None})
+    draw_trajectory(tmp_path / "trajectory.png", CHECKPOINTS, selection)
+    draw_gains(tmp_path / "gains.png", evaluation)
+    registration = Registration(name=HOSTILE, version=1, model_id="m", run_id="r", digest="d", aliases=())
+    show(Outcome(tmp_path, evaluation, registration, Versioned(sentence=HOSTILE), None))
+    page = html_report(selection, MERGE.model_copy(update={"method": "ties"}), evaluation, [], None, None)
+    for text in (capsys.readouterr().out, page, markdown_tables(evaluation)):
+        assert all(character.isprintable() for character in text.replace("\n", ""))
+        assert len(text) < 100_000
+    assert "<script>" not in page
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("models", []), ("scores", []), ("differences", []), ("primary", "a/none"), ("models", 2 * [{"role": "last", "label": "", "digest": ""}])],
+)  # fmt: skip
+def test_an_evaluation_that_lacks_what_its_readers_look_up_is_no_record(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    (tmp_path / "evaluation.json").write_text(json.dumps({**EVALUATION.model_dump(mode="json"), key: value}))
+    with pytest.raises(BadInput, match="not a Evaluation record"):
+        Evaluation.read(tmp_path / "evaluation.json")

@@ -73,3 +73,18 @@ def test_lost_staged_files_of_a_run_in_mlflow_come_back_from_the_cache(
         staged(run.checkpoints[0], artifacts)
     assert fetch_run(FetchParams(source=source), artifacts, refresh=True, registry=store) == run
     assert (staged(run.checkpoints[0], artifacts) / "model.safetensors").is_file()
+
+
+def test_what_else_lies_beside_staged_checkpoints_stays(training: Path, artifacts: Path) -> None:
+    first = fetch_run(params(training), artifacts)
+    mine = artifacts / "checkpoints" / "mine"
+    (mine / "checkpoint-9").mkdir(parents=True)
+    (mine.parent / "NOTES.md").write_text("why")
+    (mine.parent / "link-0123456789abcdef").symlink_to(mine)
+    shutil.rmtree(training / "checkpoint-20")
+    fetch_run(params(training), artifacts, refresh=True)
+    left = {path.name for path in mine.parent.iterdir()}
+    kept, gone = (first.checkpoints[i] for i in (1, 0))
+    assert left == {"mine", "NOTES.md", "link-0123456789abcdef", f"{kept.name}-{kept.digest[:16]}"}
+    assert gone.name == "checkpoint-20"
+    assert (mine / "checkpoint-9").is_dir()

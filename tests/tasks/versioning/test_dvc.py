@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import zc.lockfile
 
-from tasks.base.errors import LorelineError, Unavailable
+from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.versioning import dvc as running
 from tests.support.dvc_project import dvc, write_project
 
@@ -52,3 +52,26 @@ def test_a_failure_of_dvc_is_one_sentence_at_once(root: Path, monkeypatch: pytes
     with pytest.raises(LorelineError, match="dvc commit failed: .*dvc.lock") as caught:
         running.dvc(root, "commit", "--force")
     assert "\n" not in str(caught.value)
+
+
+ODD = [
+    "stages: [1]", "stages: x", "[]", "stages: {a: [1]}", "stages: {a: {outs: 5}}", "stages: {a: {outs: [null]}}",
+    "stages: {a: {outs: [artifacts/x], deps: [5]}}", "stages: {a: {outs: [artifacts/x], params: 5}}",
+]  # fmt: skip
+EMPTY = [
+    "stages: {a: null}", "stages: {a: {outs: null}}", "stages: {a: {outs: [{}]}}", "stages:", "",
+    "stages: {a: {outs: [artifacts/x], deps: null, params: [{}]}}",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ODD)
+def test_an_odd_pipeline_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    with pytest.raises(BadInput, match="not readable as a pipeline"):
+        running.needed_files(tmp_path)
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_a_pipeline_may_leave_out_what_it_has_none_of(tmp_path: Path, text: str) -> None:
+    (tmp_path / "dvc.yaml").write_text(text)
+    assert running.needed_files(tmp_path) == []
