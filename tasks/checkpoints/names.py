@@ -4,8 +4,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, is_unicode
 
+LONGEST_NAME = 255
+"""Bytes of a file's name on this machine."""
 CHECKPOINTS_GLOB = "checkpoint-[0-9]*"
 """A glob of the names that `numbered` accepts, and a few more."""
 
@@ -14,6 +16,11 @@ def numbered(names: Iterable[str]) -> list[tuple[int, str]]:
     """Return step and name of every checkpoint-N among names, by step."""
     matches = (re.fullmatch(r"checkpoint-([0-9]+)", name) for name in names)
     return sorted((int(match[1]), match[0]) for match in matches if match)
+
+
+def fits_file_system(name: str) -> bool:
+    """Tell whether a name from elsewhere can be that of a file here."""
+    return is_unicode(name) and len(name.encode()) <= LONGEST_NAME
 
 
 def step_at_end(name: str) -> int | None:

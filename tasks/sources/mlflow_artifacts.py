@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.base.errors import BadInput, Unavailable, without_secrets
 from tasks.base.publish import is_published, link_or_copy, publishing
 from tasks.checkpoints.layout import LORELINE_FILES, inside, is_readable
-from tasks.checkpoints.names import numbered
+from tasks.checkpoints.names import fits_file_system, numbered
 from tasks.registry.files import local_directory
 from tasks.registry.store import mlflow_errors
 
@@ -63,10 +63,10 @@ def _listed(client: "MlflowClient", folder: str) -> list[tuple[str, Any]]:
     entries = list_artifacts(artifact_uri=folder, tracking_uri=client.tracking_uri)
     named = [(entry.path.removeprefix(within), entry) for entry in entries]
     for name, entry in named:
-        if name == entry.path or not re.fullmatch(SEGMENT, name):
+        if name == entry.path or not re.fullmatch(SEGMENT, name) or not fits_file_system(name):
             raise BadInput(
                 without_secrets(folder),
-                f"the store lists {entry.path!r}, which leads out of it",
+                f"the store lists {entry.path!r}, which is no name of a file in it",
                 "do not use that store",
             )
     return named

@@ -99,7 +99,7 @@ def prune_objects(cache: Path, keep: Iterable[StoredObject]) -> None:
 
 def _read(store: "AbstractFileSystem", address: str, wanted: StoredObject, start: int) -> list[bytes]:
     """Read the next blocks of an object; the clients of stores try again themselves."""
-    starts = list(range(start, wanted.size, CHUNK))[:READS_AT_ONCE]
+    starts = list(range(start, wanted.size, CHUNK)[:READS_AT_ONCE])  # the size may be a lie
     ends = [min(each + CHUNK, wanted.size) for each in starts]
     with store_errors(address):
         try:

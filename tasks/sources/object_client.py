@@ -12,6 +12,7 @@ from tasks.base.directories import HUB
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import digest_of
 from tasks.checkpoints.layout import LORELINE_FILES, is_readable
+from tasks.checkpoints.names import fits_file_system
 from tasks.sources.readiness import NotReady
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ _ADDRESS = re.compile(
     rf"{_PROTOCOL.pattern}/?(?!/|\.{{1,2}}(?:/|$))[^/@:\\?#%*\x00-\x1f\x7f]+(?::\d+)?(?:/{_PART})*"
 )
 """No user name, password or query, which could be a secret, and no path that leads elsewhere."""
-LONGEST_NAME = 255
-"""Bytes of a file's name on this machine."""
 VERSIONS = ("ETag", "etag", "generation", "md5Hash", "content_md5", "Content-MD5", "crc32c", "Digest")
 """Where stores tell the version of an object, in what fsspec tells of it: the first that is there counts."""
 TIMES = ("LastModified", "last_modified", "Last-Modified", "updated", "modified", "mtime", "created")
@@ -84,7 +83,7 @@ def wanted_objects(store: "AbstractFileSystem", path: str) -> list[StoredObject]
         if info["type"] != "directory" and name not in LORELINE_FILES and is_readable(name)
     ]
     for name, info in wanted:
-        if not re.fullmatch(_PART, name) or len(name.encode()) > LONGEST_NAME:
+        if not re.fullmatch(_PART, name) or not fits_file_system(name):
             raise BadInput(path, f"holds {name!r}, which is no name of a file", "rename it or remove it")
         if info.get("islink") or info["type"] != "file":
             raise BadInput(f"{path}/{name}", "not a regular file", "put the file itself there")
@@ -130,7 +129,7 @@ def _described(store: "AbstractFileSystem", name: str, info: dict[str, Any]) -> 
     path = info["name"]
     if info.get("size") is None or not any(info.get(key) for key in (*VERSIONS, *TIMES)):
         info = {**info, **store.info(path)}
-    if info.get("size") is None:
+    if type(info.get("size")) is not int or info["size"] < 0:
         raise BadInput(path, "its store does not tell its size", "copy the run to another store")
     told = next((str(info[key]) for key in VERSIONS if info.get(key)), None)
     modified = next((_seconds(info[key]) for key in TIMES if info.get(key)), None)

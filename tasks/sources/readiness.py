@@ -80,7 +80,7 @@ def file_snapshot(directory: Path) -> frozenset[tuple[str, int, int]]:
     for path in directory.rglob("*"):
         try:
             status = path.stat()
-        except FileNotFoundError:
+        except OSError:  # gone since, or a link in a circle
             continue
         seen.add((path.relative_to(directory).as_posix(), status.st_size, status.st_mtime_ns))
     return frozenset(seen)

@@ -11,7 +11,7 @@ from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles, on_base
 from tasks.base.publish import link_or_copy
 from tasks.base.records import AdapterBase, Checkpoint
-from tasks.checkpoints.layout import wanted_files
+from tasks.checkpoints.layout import is_readable, wanted_files
 from tasks.sources.addresses import source_of
 from tasks.sources.conversion import reconvert
 from tasks.sources.source import FetchedCheckpoint
@@ -20,8 +20,8 @@ from tasks.trajectory.trainer_state import logged_metrics, read_state
 
 STAGED = "checkpoints"
 SCRATCH = ".staging-"
-OWN_NAME = re.compile(rf"{re.escape(SCRATCH)}.*|.+-[0-9a-f]{{16}}")
-"""Names of staged checkpoints, and of what a killed process left of one."""
+OWN_NAME = re.compile(r".+-[0-9a-f]{16}")
+"""Names of staged checkpoints."""
 
 
 def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBase | None) -> Checkpoint:
@@ -45,7 +45,7 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
             conversion=found.conversion,
         )
         directory = _place(checkpoint, artifacts)
-        shutil.rmtree(directory, ignore_errors=True)
+        _remove(directory)
         linked.rename(directory)
     finally:
         shutil.rmtree(scratch)
@@ -91,8 +91,12 @@ def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
     """Remove staged checkpoints of other runs, to free their disk space; what else lies there stays."""
     kept = {_place(checkpoint, artifacts) for checkpoint in keep}
     for directory in set((artifacts / STAGED).iterdir()) - kept:
-        if OWN_NAME.fullmatch(directory.name) and directory.is_dir() and not directory.is_symlink():
+        if not directory.is_dir() or directory.is_symlink():
+            continue
+        if directory.name.startswith(SCRATCH):  # of a killed process
             shutil.rmtree(directory)
+        elif OWN_NAME.fullmatch(directory.name):
+            _remove(directory)
 
 
 def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
@@ -101,7 +105,7 @@ def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
 
 
 def _restage(checkpoint: Checkpoint, directory: Path, artifacts: Path) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
+    _remove(directory)
     source = source_of(checkpoint.source).restore(checkpoint.source)
     if not source.is_dir():
         raise BadInput(
@@ -119,6 +123,14 @@ def _restage(checkpoint: Checkpoint, directory: Path, artifacts: Path) -> None:
             "changed since it was fetched",
             "run loreline fetch --refresh to look again",
         )
+
+
+def _remove(directory: Path) -> None:
+    """Remove a staged checkpoint; raises BadInput for what a user put or trained there."""
+    for path in directory.rglob("*"):
+        if not path.is_file() or not is_readable(path.name):
+            raise BadInput(path, "is not what was staged, and would be removed", "move it away")
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _matches(checkpoint: Checkpoint, directory: Path) -> bool:

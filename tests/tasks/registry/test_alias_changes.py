@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
 from tasks.parameters.registration import RegisterParams
@@ -45,3 +46,11 @@ def test_a_damaged_note_is_named_with_the_remedy(store: RegisterParams) -> None:
     client.set_registered_model_tag("demo", f"{NOTE}x", "{")
     with pytest.raises(BadInput, match="demo: a tag loreline.promotion.* delete the tag"):
         alias_state(client, "demo")
+
+
+@pytest.mark.parametrize("when", ["x", "", "2026-01-01", "2026-01-01T00:00:00", "\x1b[2J"])
+def test_a_change_has_a_time_with_its_zone(when: str) -> None:
+    facts = {"kind": "promotion", "token": "t", "version": 2, "over": 1, "previous": None, "by": "a", "when": when,
+             "why": "", "evidence": "", "forced": False, "place": "host:/lock"}  # fmt: skip
+    with pytest.raises(ValidationError):
+        AliasChange.model_validate(facts)

@@ -89,7 +89,16 @@ def test_a_link_out_of_a_local_store_is_refused(store: RegisterParams, output: P
 
 @pytest.mark.parametrize(
     "path",
-    ["checkpoints/..", "/etc/checkpoint-1", "checkpoints/../checkpoint-1", "checkpoint-1", "../checkpoints"],
+    [
+        "checkpoints/..",
+        "/etc/checkpoint-1",
+        "checkpoints/../checkpoint-1",
+        "checkpoint-1",
+        "../checkpoints",
+        f"checkpoints/{'x' * 256}",
+        f"checkpoints/{'é' * 128}",
+        "checkpoints/\ud800",
+    ],
 )
 def test_a_listing_that_leads_out_is_refused(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a store answers is not believed, whatever its client library lets through."""
@@ -97,7 +106,7 @@ def test_a_listing_that_leads_out_is_refused(path: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("mlflow.artifacts.list_artifacts", lambda **_: [entry])
     client: Any = SimpleNamespace(tracking_uri="http://bob:hunter2@host")
     with pytest.raises(
-        BadInput, match=r"http://host/a/checkpoints: the store lists .* which leads out of it"
+        BadInput, match=r"http://host/a/checkpoints: the store lists .* which is no name of a file in it"
     ):
         mlflow_artifacts.checkpoint_names(client, "http://bob:hunter2@host/a/checkpoints")
 

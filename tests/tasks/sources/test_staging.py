@@ -88,3 +88,20 @@ def test_what_else_lies_beside_staged_checkpoints_stays(training: Path, artifact
     assert left == {"mine", "NOTES.md", "link-0123456789abcdef", f"{kept.name}-{kept.digest[:16]}"}
     assert gone.name == "checkpoint-20"
     assert (mine / "checkpoint-9").is_dir()
+
+
+@pytest.mark.parametrize("mine", ["NOTES.md", "checkpoint-500/model.safetensors"])
+def test_what_a_user_put_into_a_staged_checkpoint_is_named_and_stays(
+    training: Path, artifacts: Path, mine: str
+) -> None:
+    run = fetch_run(params(training), artifacts)
+    [staged_here] = (artifacts / "checkpoints").glob("checkpoint-20-*")
+    (staged_here / mine).parent.mkdir(exist_ok=True)
+    (staged_here / mine).write_text("x")
+    for act in (
+        lambda: staged(run.checkpoints[0], artifacts),
+        lambda: fetch_run(params(training), artifacts, True),
+    ):
+        with pytest.raises(BadInput, match="is not what was staged"):
+            act()
+    assert (staged_here / mine).read_text() == "x"

@@ -55,11 +55,11 @@ def test_a_failure_of_dvc_is_one_sentence_at_once(root: Path, monkeypatch: pytes
 
 
 ODD = [
-    "stages: [1]", "stages: x", "[]", "stages: {a: [1]}", "stages: {a: {outs: 5}}", "stages: {a: {outs: [null]}}",
+    "stages: [1]", "stages: x", "[1]", "stages: {a: [1]}", "stages: {a: {outs: 5}}", "stages: {a: {outs: [null]}}",
     "stages: {a: {outs: [artifacts/x], deps: [5]}}", "stages: {a: {outs: [artifacts/x], params: 5}}",
 ]  # fmt: skip
 EMPTY = [
-    "stages: {a: null}", "stages: {a: {outs: null}}", "stages: {a: {outs: [{}]}}", "stages:", "",
+    "stages: {a: null}", "stages: {a: {outs: null}}", "stages: {a: {outs: [{}]}}", "stages:", "", "[]",
     "stages: {a: {outs: [artifacts/x], deps: null, params: [{}]}}",
 ]  # fmt: skip
 

@@ -10,10 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 import torch
+from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.registry import _registry
 from safetensors.torch import save_file
 
@@ -492,3 +494,38 @@ def test_no_secret_is_told(
     assert f"s3://{bucket}/mine: 0.0 MB downloaded" in said
     assert KEY not in said
     assert SECRET not in said
+
+
+class Boasting(MemoryFileSystem):
+    """Tells sizes that are none."""
+
+    size: object = None
+
+    def ls(self, path: str, detail: bool = True, **more: Any) -> Any:
+        found = super().ls(path, detail=True, **more)
+        return [{**info, "size": self.size} if info["type"] == "file" else info for info in found]
+
+    info = MemoryFileSystem.info
+
+
+@pytest.fixture
+def boasting(output: Path, monkeypatch: pytest.MonkeyPatch) -> Boasting:
+    fsspec.filesystem("memory").put(f"{output}/", "/boasting", recursive=True)
+    store = Boasting()
+    monkeypatch.setattr(object_store, "open_store", lambda address: (store, "/boasting"))
+    return store
+
+
+@pytest.mark.parametrize("size", ["3", -1, 1.5, True])
+def test_a_size_that_is_none_is_refused(boasting: Boasting, size: object) -> None:
+    boasting.size = size
+    with pytest.raises(BadInput, match="does not tell its size"):
+        fetched("memory://boasting")
+
+
+def test_no_room_is_taken_for_a_size_that_is_a_lie(boasting: Boasting) -> None:
+    boasting.size = 10**18
+    assert [left.name for left in fetched("memory://boasting").left_out] == [
+        "checkpoint-20",
+        "checkpoint-100",
+    ]
