@@ -134,4 +134,5 @@ def _remove(directory: Path) -> None:
 
 
 def _matches(checkpoint: Checkpoint, directory: Path) -> bool:
-    return directory.is_dir() and file_digests(directory, directory.iterdir()) == checkpoint.files
+    found = list(directory.iterdir()) if directory.is_dir() else []
+    return all(path.is_file() for path in found) and file_digests(directory, found) == checkpoint.files
