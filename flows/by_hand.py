@@ -20,7 +20,7 @@ from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
 from tasks.sources.addresses import normal_address
 
 PLAIN_WIDTH = 110
-WIDEST_CELL = 200
+WIDEST_IN_TABLE = 200
 
 
 def run_merge(params: Params, refresh: bool = False) -> None:
@@ -68,7 +68,7 @@ def show(outcome: Outcome) -> None:
         console.print(_cell(f"{name:>9}: {place}", LONGEST_SENTENCE), soft_wrap=True)
 
 
-def _cell(text: str, longest: int = WIDEST_CELL) -> Text:
+def _cell(text: str, longest: int = WIDEST_IN_TABLE) -> Text:
     """Return a text from elsewhere as it is: what is in brackets in it is no markup."""
     return Text(one_line(text, longest))
 

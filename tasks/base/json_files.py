@@ -1,14 +1,11 @@
 """JSON files that others wrote, read without trusting them."""
 
 import json
-import os
-import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from tasks.base.errors import BadInput, brief
+from tasks.base.regular_files import NotRegular, open_regular
 
 MAX_JSON = 2**27
 """Bytes of the largest file that is parsed: four times the largest tokenizer, a log of a million steps."""
@@ -29,19 +26,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-@contextmanager
-def open_regular(path: Path) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a file that others wrote, and tell its size; raises BadInput for a device or a pipe."""
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO must not make us wait
-    with os.fdopen(handle, "rb") as file:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise BadInput(path, "not a regular file", "remove it, or save or fetch it again")
-        yield file, status.st_size
-
-
 def _read(path: Path) -> bytes:
-    with open_regular(path) as (file, size):
+    try:
+        file, size = open_regular(path)
+    except NotRegular:
+        raise BadInput(path, "not a regular file", "remove it, or save or fetch it again") from None
+    with file:
         if size > MAX_JSON:
             raise BadInput(
                 path, f"{size} bytes are over the limit of {MAX_JSON}", "save or fetch the checkpoint again"

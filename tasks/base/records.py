@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tasks.base.errors import BadInput
-from tasks.base.json_files import open_regular
 from tasks.base.measures import DeviationSummary, TensorMeasures
+from tasks.base.regular_files import open_regular
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
 GateRule = Literal[
@@ -46,7 +46,8 @@ class Record(BaseModel):
     def read(cls, path: Path) -> Self:
         """Read from JSON; raises BadInput when the file is missing or not such a record."""
         try:
-            with open_regular(path) as (file, _):
+            file, _ = open_regular(path)
+            with file:
                 return cls.model_validate_json(file.read())
         except FileNotFoundError:
             raise BadInput(path, "not there", "run the stage that writes it first") from None

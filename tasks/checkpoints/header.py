@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput
-from tasks.base.json_files import open_regular
+from tasks.base.regular_files import NotRegular, open_regular
 
 MAX_HEADER, MAX_TENSORS = 100_000_000, 100_000
 MOST_ITEMS, FEW_TENSORS = 16, 1000
@@ -48,7 +48,11 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 
 def _read_raw(path: Path) -> tuple[int, int, bytes]:
-    with open_regular(path) as (file, size):
+    try:
+        file, size = open_regular(path)
+    except NotRegular:
+        raise BadInput(path, "not a regular file", "remove it, or save or fetch it again") from None
+    with file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > size - 8:
             raise BadInput(

@@ -1,10 +1,12 @@
 """The base of all sections of params.yaml: a strict, frozen model."""
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from tasks.base.errors import is_unicode
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""Characters that no path, database or record takes."""
 
 
 class Section(BaseModel):
@@ -21,9 +23,9 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _storable(cls, tree: Any) -> Any:
-        """Refuse texts that no path, database or record takes."""
+        """Refuse texts that cannot be kept."""
         for key, value in tree.items() if isinstance(tree, dict) else ():
             for text in value if isinstance(value, list | tuple) else (value,):
-                if isinstance(text, str) and ("\0" in text or not is_unicode(text)):
+                if isinstance(text, str) and UNSTORABLE.search(text):
                     raise ValueError(f"{key} holds a NUL or what is not UTF-8", "write it without")
         return tree

@@ -190,3 +190,14 @@ def test_what_is_not_yaml_is_named_by_its_place_and_not_quoted(params_file: Path
     with pytest.raises(BadInput, match=r"in line 2, column 32") as caught:
         read_params(params_file)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "key", ["fetch.source", "merge.base", "watch.roots", "register.name", "evaluate.include_path"]
+)
+@pytest.mark.parametrize("text", ["a\\0b", "a\\uD800b"])
+def test_no_text_holds_what_no_path_takes(tmp_path: Path, key: str, text: str) -> None:
+    (tmp_path / "params.yaml").write_text((Path(__file__).parents[3] / "params.yaml").read_text())
+    value = f'["{text}"]' if key == "watch.roots" else f'"{text}"'
+    with pytest.raises(BadInput, match="holds a NUL or what is not UTF-8"):
+        read_params(tmp_path / "params.yaml", [f"{key}={value}"])
