@@ -25,6 +25,15 @@ def ensure_database(path: Path, artifacts: str) -> None:
         beside.replace(path)
 
 
+def _tables_of_mlflow() -> set[str]:
+    """Return the names of its tables: an empty database with another is somebody else's."""
+    import mlflow.store.tracking.sqlalchemy_store  # noqa: F401 (it declares them)
+    from mlflow.store.db.base_sql_model import Base
+
+    names = set(Base.metadata.tables)
+    return names | {f"_alembic_tmp_{name}" for name in names}  # while one is altered
+
+
 def _is_begun(path: Path) -> bool:
     """Tell whether a database holds no row but how far it is; MLflow's first experiment comes last."""
     with closing(sqlite3.connect(path)) as connection:
@@ -32,6 +41,7 @@ def _is_begun(path: Path) -> bool:
         def has_rows(table: str) -> bool:
             return connection.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is not None
 
-        found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+        found = connection.execute("SELECT name FROM sqlite_master WHERE type != 'index'")
         tables = {name for (name,) in found} - {*OWN}
-        return not any(map(has_rows, sorted(tables, key=lambda name: name != "experiments")))
+        empty = not any(map(has_rows, sorted(tables, key=lambda name: name != "experiments")))
+        return empty and (not tables or tables <= _tables_of_mlflow())

@@ -48,6 +48,21 @@ def test_a_database_with_anything_in_it_is_left_as_it_is(store: RegisterParams, 
     assert [(path.stat().st_ino, path.read_bytes()) for path in (whole, other)] == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "CREATE TABLE mine (a)",
+        "CREATE TABLE experiments (a); CREATE TABLE mine (a)",
+        "CREATE VIEW mine AS SELECT 1 WHERE 0",
+    ],
+)
+def test_an_empty_database_of_somebody_else_is_not_replaced(tmp_path: Path, command: str) -> None:
+    statements(tmp_path / "mine.db", *command.split(";"))
+    before = (tmp_path / "mine.db").read_bytes()
+    ensure_database(tmp_path / "mine.db", "file:///nowhere")
+    assert (tmp_path / "mine.db").read_bytes() == before
+
+
 @pytest.mark.slow
 def test_killed_while_it_is_made_the_next_process_makes_it(tmp_path: Path) -> None:
     code = "import sys; from tasks.parameters.registration import RegisterParams as P\n"
