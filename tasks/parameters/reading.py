@@ -121,7 +121,8 @@ def _error(section: type[Section], error: ValidationError, where: str, prefix: s
         return BadInput(where, f"{key} is missing", "set it")
     if first["type"] == "value_error":  # ours: problem and remedy; the value may be a secret
         problem, remedy = first["ctx"]["error"].args
-        return BadInput(where, f"{key.rstrip('.')}: {problem}", remedy)
+        named = f"{key.rstrip('.')}: " if key else ""
+        return BadInput(where, f"{named}{problem}", remedy)
     message, given = first["msg"], first["input"]
     # What is in a mapping or a list where none belongs may be a secret.
     told = KINDS.get(type(given)) or repr(given)

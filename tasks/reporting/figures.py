@@ -117,4 +117,5 @@ def in_figure(name: str) -> str:
 
 def save(figure: "Figure", path: Path) -> None:
     """Save without date or version, so that the same data give the same bytes."""
-    figure.savefig(path, dpi=130, metadata={"Software": None})
+    own = path.suffix.removeprefix(".") or "png"  # or a suffix would be added to the name
+    figure.savefig(path, dpi=130, metadata={"Software": None}, format=own)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
 from tasks.parameters.params import Params, read_params
-from tasks.recipes.recipe import read_merge_params
+from tasks.recipes.recipe import read_merge_params, read_recipe
 
 GOOD = """
 fetch: {source: runs/x}
@@ -201,3 +201,9 @@ def test_no_text_holds_what_no_path_takes(tmp_path: Path, key: str, text: str) -
     value = f'["{text}"]' if key == "watch.roots" else f'"{text}"'
     with pytest.raises(BadInput, match="holds a NUL or what is not UTF-8"):
         read_params(tmp_path / "params.yaml", [f"{key}={value}"])
+
+
+def test_a_mistake_without_a_section_has_no_empty_key(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text('checkpoints: ["a\\0b"]\nmethod: average\n')
+    with pytest.raises(BadInput, match=r"recipe\.yaml: checkpoints holds a NUL"):
+        read_recipe(tmp_path / "recipe.yaml")

@@ -218,3 +218,11 @@ def test_an_evaluation_that_lacks_what_its_readers_look_up_is_no_record(
     (tmp_path / "evaluation.json").write_text(json.dumps({**EVALUATION.model_dump(mode="json"), key: value}))
     with pytest.raises(BadInput, match="not a Evaluation record"):
         Evaluation.read(tmp_path / "evaluation.json")
+
+
+def test_a_picture_is_written_under_the_name_that_was_given(tmp_path: Path) -> None:
+    draw_gains(tmp_path / "gains", EVALUATION)
+    assert [path.name for path in tmp_path.iterdir()] == ["gains"]
+    with pytest.raises(IsADirectoryError):
+        draw_gains(tmp_path, EVALUATION)
+    assert not tmp_path.with_name(f"{tmp_path.name}.png").exists()
