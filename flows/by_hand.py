@@ -12,8 +12,7 @@ from flows.merge import Outcome, merge, merge_in_place
 from flows.progress import say
 from flows.terminal import tell
 from flows.watch import look_around
-from tasks.base.errors import one_line
-from tasks.base.markdown import LONGEST_SENTENCE
+from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.jobs.ledger import LedgerEntry
 from tasks.parameters.params import PARAMS_FILE, Params, read_params
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables

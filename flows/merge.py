@@ -15,7 +15,8 @@ from flows.mark_crashed import mark_crashed
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
-from tasks.base.markdown import LONGEST_SENTENCE, in_markdown
+from tasks.base.errors import LONGEST_SENTENCE
+from tasks.base.markdown import in_markdown
 from tasks.base.records import Evaluation, Registration
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks

@@ -146,9 +146,8 @@ def _made_from(
 
 def _is_done(target: Target) -> bool:
     """Tell whether a merge is there already; if so remove scratch directories of killed processes."""
-    there = (
-        target.published.resolve() / "merge.json"
-    ).is_file()  # or its origin would have to wait for digests
+    report = target.published.resolve() / "merge.json"  # before it is there, gone/../out leads nowhere
+    there = report.is_file()  # or its origin would have to wait for digests
     done = there and is_published(target.published, target.made_from())
     if done:
         tidy(target.published)
@@ -156,7 +155,7 @@ def _is_done(target: Target) -> bool:
 
 
 def _report(target: Target) -> MergeReport:
-    return MergeReport.read(target.published.resolve() / "merge.json")  # gone/../out is no path until then
+    return MergeReport.read(target.published.resolve() / "merge.json")
 
 
 def _selection(artifacts: Path) -> Selection:

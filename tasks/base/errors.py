@@ -22,8 +22,8 @@ REMEDIES = {
 }
 """What to do when the system refuses, by its error number."""
 
-LONGEST = 1000
-"""Characters of a line that are shown."""
+LONGEST, LONGEST_SENTENCE = 1000, 5000
+"""Characters that are shown of an error's part or a name, and of a line or a verdict."""
 PASSWORD = re.compile(r"(\w://)[^\s/@:]*:(?!\d+(?:[/\s?]|$))(?:(?!\w://).)*@")
 """user:password@, where what follows the colon is no port; up to the line's end, or the next address."""
 USER = re.compile(r"((?<!\bhf)(?<=\w)://)(?!/)\S*@")
@@ -98,9 +98,9 @@ def is_unicode(text: str) -> bool:
     return not SURROGATE.search(text)
 
 
-def plain_lines(text: str, longest: int = LONGEST) -> str:
+def plain_lines(text: str) -> str:
     """Return lines, of which each is safe to show (see `one_line`)."""
-    return "\n".join(one_line(line, longest) for line in text.split("\n"))
+    return "\n".join(one_line(line, LONGEST_SENTENCE) for line in text.split("\n"))
 
 
 def one_line(text: str, longest: int = LONGEST) -> str:

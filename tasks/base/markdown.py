@@ -4,9 +4,6 @@ import html
 
 from tasks.base.errors import LONGEST, one_line
 
-LONGEST_SENTENCE = 5000
-"""Characters of a verdict that are shown."""
-
 
 def in_markdown(text: str, longest: int = LONGEST) -> str:
     """Return a text as one line in which no HTML, link, code or cell of a table opens."""

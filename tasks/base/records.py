@@ -457,9 +457,8 @@ class Evaluation(Record):
         wanted = {(role, metric) for role in roles for metric in metrics}
         decisive = (self.verdict.against, self.verdict.primary)
         compared = {(found.against, found.metric) for found in self.differences}
-        if {(score.model, score.metric) for score in self.scores} != wanted or not {
-            decisive
-        } <= compared <= wanted:
+        scored = {(score.model, score.metric) for score in self.scores}
+        if scored != wanted or decisive not in compared or not compared <= wanted:
             raise ValueError("models, scores and differences do not match")
         return self
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from tasks.base.errors import plain_lines
-from tasks.base.markdown import LONGEST_SENTENCE
 from tasks.base.records import Evaluation, MergeReport, Selection
 from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.lore_summary import summarise
@@ -110,7 +109,7 @@ def _lore(merge: MergeReport, picture: Path | None) -> dict[str, Any] | None:
 
 def shown_in_html(value: Any) -> Any:
     """Return a value as a page shows it: no text from a run reorders or ends what is around it."""
-    return plain_lines(value, LONGEST_SENTENCE) if type(value) is str else value
+    return plain_lines(value) if type(value) is str else value
 
 
 def _embedded(picture: Path) -> str:

@@ -65,10 +65,11 @@ def test_what_was_refused_is_tried_again_when_it_changed(prefect: None, project:
 
 
 def test_a_root_that_cannot_be_used_keeps_no_other_waiting(prefect: None, project: Path) -> None:
-    roots(project, "nowhere", "runs/single")
+    roots(project, "nowhere", "x" * 300, "runs/single")
     with pytest.raises(LorelineError) as caught:
         merge_ended_runs()
     assert "watch.roots: nowhere: no such directory" in str(caught.value)
+    assert "xxx: File name too long; choose a shorter name" in str(caught.value)
     assert "runs/single: nothing to merge" in str(caught.value)
 
 
