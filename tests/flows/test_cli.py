@@ -199,3 +199,18 @@ def test_params_lists_every_key_or_those_of_a_section() -> None:
     mistake = loreline(ROOT, "params", "merge.lor")
     assert mistake.returncode == 2
     assert "did you mean merge.lore?" in mistake.stderr
+
+
+def test_names_from_elsewhere_do_not_control_the_terminal(here: Path) -> None:
+    two = [f"training/checkpoint-{step}" for step in (100, 200)]
+    result = loreline(here, "merge", *two, "--out", "a\x1b[2J\u202eb", "--set", "merge.method=average")
+    assert result.stdout == "a\\x1b[2J\\u202eb: average of 2 checkpoints\n"
+    assert result.returncode == 0
+
+
+def test_what_is_not_utf_8_is_refused_before_any_work(here: Path) -> None:
+    result = loreline(here, "merge", "training/checkpoint-100", "--out", os.fsdecode(b"out\xff"))
+    assert result.stderr == (
+        "error: the command line: names what is not UTF-8; rename that file or directory\n"
+    )
+    assert result.returncode == 2
