@@ -70,6 +70,18 @@ def select_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     tell(f"{selection.rule}: {', '.join(checkpoint.name for checkpoint in selection.chosen)}")
 
 
+@app.command("search")
+def search_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
+    """Try merges on evaluate.select_tasks, within search.budget, and say which one is to be made."""
+    from flows.progress import answer_progress
+    from tasks.search_merge import search_merge
+
+    p = read_params(params, set_)
+    with answer_progress("search") as on_answers:
+        found = search_merge(p.search, p.merge, p.evaluate, ARTIFACTS, on_answers)
+    print(found.sentence or "Nothing is searched: search.budget is 0.")
+
+
 @app.command("plan")
 def plan_command(
     run: Annotated[
@@ -188,7 +200,7 @@ def run_command(
     set_: Set = [],
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
-    """Run the whole flow in Prefect: fetch, select, merge, evaluate, register, version."""
+    """Run the whole flow in Prefect: fetch, select, search, merge, evaluate, register, version."""
     from flows.by_hand import run_merge
     from tasks.sources.addresses import normal_address
 

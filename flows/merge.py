@@ -1,4 +1,4 @@
-"""The main flow of a training run: fetch → select → merge → evaluate → register → version."""
+"""The main flow of a training run: fetch → select → search → merge → evaluate → register → version."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
 from tasks.reporting.history_page import record_history
 from tasks.reporting.table import markdown_tables
+from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tasks.sources.addresses import normal_address, observe
 from tasks.version_artifacts import Versioned, check_version, version_artifacts
@@ -39,6 +40,7 @@ _look = stage(observe, "look at {address}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
 _fetch = stage(fetch_run, "fetch {params.source}", network=True)
 _select = stage(select_checkpoints, "select {params.rule}")
+_search = stage(search_merge, "search by {params.sampler}")
 _suits = stage(check_selection, "check the checkpoints for the evaluation")
 _merge = stage(merge_checkpoints, "merge by {params.method}")
 _evaluate = stage(evaluate_merge, "evaluate on {params.primary}", network=True)
@@ -142,6 +144,8 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
         before = None if again else Ledger().merged_as(identity)
         if before:
             return claim.settle("merged", before.sentence, identity, before.version, before.tag)
+        with answer_progress("search") as on_answers:
+            _search(params.search, params.merge, params.evaluate, artifacts, on_answers)
         with tensor_progress() as on_progress:
             report = _merge(params.merge, artifacts, on_progress)
         for note in report.notes:

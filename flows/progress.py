@@ -54,15 +54,15 @@ def tensor_progress(what: str = "merge") -> Iterator[OnProgress]:
 
 
 @contextmanager
-def answer_progress() -> Iterator[OnAnswers]:
+def answer_progress(what: str = "evaluate") -> Iterator[OnAnswers]:
     """Yield a function that shows how far an evaluation is; the time left is that of the model at work."""
-    with _answer_bar() if sys.stderr.isatty() else _answer_lines() as show:
+    with _answer_bar(what) if sys.stderr.isatty() else _answer_lines(what) as show:
         yield show
 
 
 @contextmanager
-def _answer_bar() -> Iterator[OnAnswers]:
-    with make_bar("evaluate", MofNCompleteColumn()) as bar:
+def _answer_bar(what: str) -> Iterator[OnAnswers]:
+    with make_bar(what, MofNCompleteColumn()) as bar:
         task = bar.add_task("", total=None)
 
         def show(answered: ItemsAnswered) -> None:
@@ -73,8 +73,8 @@ def _answer_bar() -> Iterator[OnAnswers]:
 
 
 @contextmanager
-def _answer_lines() -> Iterator[OnAnswers]:
-    shown, stopped = _Answers(sys.stderr), threading.Event()
+def _answer_lines(what: str) -> Iterator[OnAnswers]:
+    shown, stopped = _Answers(sys.stderr, what), threading.Event()
     repeat = threading.Thread(target=shown.repeat, args=(stopped,), daemon=True)
     repeat.start()
     try:
@@ -90,8 +90,9 @@ class _Answers:
     A thread says them: a single batch may take longer than that.
     """
 
-    def __init__(self, stream: TextIO) -> None:
+    def __init__(self, stream: TextIO, what: str) -> None:
         self._stream = stream  # libraries' own bars are silenced by replacing sys.stderr
+        self._what = what
         self._now: ItemsAnswered | None = None
         self._first = 0
         self._since = 0.0
@@ -110,7 +111,9 @@ class _Answers:
 
     def _say(self) -> None:
         if self._now:
-            self._stream.write(f"evaluate: {self._now}{self._left(self._now)}\n")  # whole: two threads say it
+            self._stream.write(
+                f"{self._what}: {self._now}{self._left(self._now)}\n"
+            )  # whole: two threads say it
             self._stream.flush()
 
     def _left(self, now: ItemsAnswered) -> str:

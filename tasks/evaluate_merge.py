@@ -16,6 +16,7 @@ from tasks.base.records import (
     EvaluatedModel,
     Evaluation,
     MergeReport,
+    SearchReport,
     Selection,
     TrainingRun,
     digest_of,
@@ -154,7 +155,7 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
         )
         for role, label, checkpoint in found
     ]
-    if not _is_plain_average(merge):
+    if not _is_plain_average(merge, _searched(artifacts), len(selection.chosen)):
         average = EvaluatedModel(
             role="average",
             label=f"average of {len(selection.chosen)}",
@@ -169,12 +170,19 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
     return contenders
 
 
-def _is_plain_average(merge: MergeReport) -> bool:
+def _is_plain_average(merge: MergeReport, searched: SearchReport | None, count: int) -> bool:
     """Tell whether the merge is the plain average itself, which is not measured twice nor judged against."""
+    if searched and searched.newest not in (0, count):
+        return False  # of some of the checkpoints only
     changed = {"weights", "adapter_rank"} & {
         key for key, value in merge.parameters.items() if value not in (None, "uniform")
     }
     return merge.method == "average" and not changed
+
+
+def _searched(artifacts: Path) -> SearchReport | None:
+    place = artifacts / "search" / "search.json"
+    return SearchReport.read(place) if place.exists() else None
 
 
 def _average(selection: Selection, artifacts: Path, scratch: Path) -> ModelFiles:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,23 +12,24 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import TensorMeasures
-from tasks.base.model_files import base_directory
 from tasks.base.publish import is_published, tidy
-from tasks.base.records import Checkpoint, FileDigest, MergeReport, Selection, model_digest
+from tasks.base.records import Checkpoint, FileDigest, MergeReport, SearchReport, Selection, model_digest
 from tasks.checkpoints.layout import is_adapter, side_files
 from tasks.checkpoints.models import open_models, own_base
 from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.peft.adapter import read_adapter
-from tasks.checkpoints.weights import SafetensorsModel, WeightReader, open_weights
+from tasks.checkpoints.weights import WeightReader
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
+from tasks.engine.chosen import merge_key, resolved
 from tasks.engine.leaving import leave
 from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
-from tasks.engine.planning import narrowed, plan_merges, with_variants
+from tasks.engine.planning import narrowed, open_base, plan_chosen, plan_merges, with_variants
 from tasks.engine.progress import OnProgress, untold
 from tasks.engine.publish_merges import Job, Target, publish_merges
 from tasks.parameters.merge import MergeParams
+from tasks.parameters.reading import parse
 from tasks.reporting.model_card import model_card
 from tasks.sources.staging import rates_in, staged
 
@@ -38,30 +40,25 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     Raises BadInput for checkpoints that cannot be merged, naming checkpoint and tensor.
     """
     selection = _selection(artifacts)
-    chosen = selection.chosen
-    params = _resolved(params, chosen)
-    base = _open_base(params)
+    params, chosen, searched = _searched(params, selection, artifacts)
+    base = open_base(params)
     of_base = _digest(base) if base else None
-    made_from = fingerprint(__name__, _decisive(params), chosen, of_base, _rates(selection))
+    made_from = fingerprint(__name__, _decisive(params), chosen, of_base, _rates(selection), searched)
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
         own = None if base else chosen[-1].base
         job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
-        publish_merges(plan_selection(params, artifacts), job, on_progress)
+        plan = _plan(params, chosen, selection, artifacts)
+        publish_merges(replace(plan, notes=[*searched, *plan.notes]), job, on_progress)
     return _report(target)
 
 
 def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
     selection = _selection(artifacts)
-    chosen = selection.chosen
-    params = _resolved(params, chosen)
-    base = _open_base(params)
-    directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
-    inputs = open_models(directories, [checkpoint.name for checkpoint in chosen], base, one_base=True)
-    steps = [checkpoint.step for checkpoint in chosen]
-    return plan_merges([params], inputs, base, steps, _rates(selection))
+    params, chosen, _ = _searched(params, selection, artifacts)
+    return _plan(params, chosen, selection, artifacts)
 
 
 def merge_directories(
@@ -109,7 +106,7 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
     params = resolved[0]
     for out in variants:
         check_free(out, [*directories, *([Path(params.base)] if params.base else [])], "merge.json")
-    base = _open_base(params)
+    base = open_base(params)
     steps = [step_of(directory) for directory in directories]
     inputs = open_models(directories, labels, base)
     return plan_merges(resolved, inputs, base, steps, rates_in(directories[-1]) if directories else ())
@@ -158,6 +155,28 @@ def _report(target: Target) -> MergeReport:
     return MergeReport.read(target.published.resolve() / "merge.json")
 
 
+def _plan(params: MergeParams, chosen: Sequence[Checkpoint], selection: Selection, artifacts: Path) -> Plan:
+    directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
+    return plan_chosen(params, chosen, directories, _rates(selection))
+
+
+def _searched(
+    params: MergeParams, selection: Selection, artifacts: Path
+) -> tuple[MergeParams, Sequence[Checkpoint], Sequence[str]]:
+    """Return what a search says is to be merged, and its sentence; without one, what the parameters say.
+
+    Raises BadInput for a search of other checkpoints, or on other parameters.
+    """
+    place, chosen = artifacts / "search" / "search.json", selection.chosen
+    if not place.exists() or not (found := SearchReport.read(place)).merge:
+        return resolved(params, chosen), chosen, []
+    if found.made_for != merge_key(params, chosen):
+        raise BadInput(place, "is of other checkpoints or parameters", "run loreline search again")
+    chosen = chosen[-found.newest :]
+    params = parse(MergeParams, found.merge | {"device": params.device}, where=str(place), prefix="merge.")
+    return resolved(params, chosen), chosen, [found.sentence]
+
+
 def _selection(artifacts: Path) -> Selection:
     return Selection.read(artifacts / "selection" / "selection.json")
 
@@ -166,27 +185,12 @@ def _rates(selection: Selection) -> tuple[tuple[int, float], ...]:
     return selection.plan.rates if selection.plan else ()
 
 
-def _resolved(params: MergeParams, chosen: Sequence[Checkpoint]) -> MergeParams:
-    """Name the adapters' own base where they become a full model, and weigh means by their steps."""
-    counts = tuple(float(checkpoint.averaged) for checkpoint in chosen)
-    if params.method == "average" and params.weights == "uniform" and len(set(counts)) > 1:
-        return params.model_copy(update={"weights": counts})
-    base = chosen[-1].base
-    if not params.full or params.base or base is None:
-        return params
-    return params.model_copy(update={"base": str(base_directory(base))})
-
-
 def _on_named_base(params: MergeParams, directories: Sequence[Path]) -> MergeParams:
     """Name the base that the newest adapter names where adapters become a full model."""
     adapters = [directory for directory in directories if is_adapter(directory)]
     if not params.full or params.base or not adapters:
         return params
     return params.model_copy(update={"base": str(own_base(read_adapter(adapters[-1], adapters[-1].name)))})
-
-
-def _open_base(params: MergeParams) -> SafetensorsModel | None:
-    return open_weights(Path(params.base), f"base {params.base}") if params.base else None
 
 
 def _decisive(params: MergeParams) -> MergeParams:

@@ -14,13 +14,14 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 MODULES = {
     "fetch": "tasks.fetch_run",
     "select": "tasks.select_checkpoints",
+    "search": "tasks.search_merge",
     "merge": "tasks.merge_checkpoints",
     "evaluate": "tasks.evaluate_merge",
     "register": "tasks.register_model",
 }
 
 
-def test_the_five_stages_are_commands_and_sections() -> None:
+def test_the_stages_are_commands_and_sections() -> None:
     sections = {field.alias or name for name, field in Params.model_fields.items()}
     commands = {command.name for command in app.registered_commands}
     assert list(STAGES) == list(MODULES)

@@ -246,6 +246,39 @@ class Selection(Record):
     """What the run's learning rate says of a merge; None in records of 0.1.0."""
 
 
+class TriedMerge(Record):
+    """A merge that a search tried."""
+
+    candidate: str
+    mean: float
+    """Of the metric; its direction is the report's."""
+    gain: float
+    """Over the plain average, item by item; positive: better."""
+    error: float
+    """Standard error of the gain."""
+
+
+class SearchReport(Record):
+    """What a search of the merge tried on the select items, and what is to be merged."""
+
+    made_for: str
+    """Identity of the selection's checkpoints and of the merge section."""
+    merge: dict[str, Any] = Field(default_factory=dict)
+    """The merge section that was found; empty where nothing was searched."""
+    newest: int = 0
+    """How many of the selection's checkpoints are merged, the newest ones."""
+    metric: str = ""
+    """task/metric"""
+    higher_is_better: bool = False
+    items: int = 0
+    sampler: str = ""
+    tried: tuple[TriedMerge, ...] = ()
+    """In their order, the plain average first."""
+    accepted: bool = False
+    """Whether the best one beats the plain average by more than a standard error."""
+    sentence: str = ""
+
+
 class MergeInput(Record):
     """An input of a merge."""
 

@@ -6,12 +6,13 @@ from functools import cache
 from pathlib import Path
 
 from tasks.base.errors import BadInput
+from tasks.base.records import Checkpoint
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.names import labels_of, step_of
 from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.peft.adapter import Adapter
-from tasks.checkpoints.weights import Changed, WeightReader, open_weights
+from tasks.checkpoints.weights import Changed, SafetensorsModel, WeightReader, open_weights
 from tasks.engine.adapters import AdapterPlan, adapter_spec, changed_shapes, check_alike, factor_dtypes
 from tasks.engine.inputs import agree
 from tasks.engine.plan import Plan, written_dtype
@@ -92,6 +93,23 @@ def make_plan(
     settings = make_settings(variants, steps, floating, dtypes, Layers.of(names), rates)
     changes = _changes(inputs, base, floating)
     return Plan(inputs, base, settings, spec, method_of(settings), changes=changes, notes=notes)
+
+
+def plan_chosen(
+    params: MergeParams, chosen: Sequence[Checkpoint], directories: Sequence[Path], rates: Rates
+) -> Plan:
+    """Plan a merge of selected checkpoints whose files are in these directories, by resolved parameters.
+
+    Raises BadInput naming what does not fit.
+    """
+    base = open_base(params)
+    inputs = open_models(directories, [checkpoint.name for checkpoint in chosen], base, one_base=True)
+    return plan_merges([params], inputs, base, [checkpoint.step for checkpoint in chosen], rates)
+
+
+def open_base(params: MergeParams) -> SafetensorsModel | None:
+    """Open the model that merge.base names."""
+    return open_weights(Path(params.base), f"base {params.base}") if params.base else None
 
 
 def plan_average(directories: Mapping[str, Path], steps: Sequence[int], base: Path | None) -> Plan:

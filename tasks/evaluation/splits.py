@@ -56,6 +56,24 @@ def choosing_split(params: EvaluateParams) -> Split | None:
     return _of(params, params.select_tasks) if params.select_tasks else None
 
 
+def searching_split(params: EvaluateParams) -> Split:
+    """Return what many merges are chosen on.
+
+    Raises BadInput without such tasks, and where the test tasks have some of their documents.
+    """
+    split = choosing_split(params)
+    if split is None:
+        raise BadInput("search.budget", "there is nothing to choose on", "set evaluate.select_tasks")
+    if shared := _shared_documents(split.tasks, judging_split(params).tasks, params):
+        listed = ", ".join(f"{count} of {name}" for name, count in shared.items())
+        raise BadInput(
+            "evaluate.select_tasks",
+            f"documents are asked elsewhere too: {listed}",
+            "take documents that are not",
+        )
+    return split
+
+
 def _of(params: EvaluateParams, names: tuple[str, ...]) -> Split:
     """Return other tasks, the first of which has the primary metric; no metric has margins of its own."""
     metric = params.primary.partition("/")[2]

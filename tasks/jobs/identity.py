@@ -24,7 +24,9 @@ def that_matter(params: Params) -> dict[str, Any]:
     again either.
     """
     fetch = params.fetch.model_dump(mode="json", include={"base", "means"}, exclude_defaults=True)
-    return ({"fetch": fetch} if fetch else {}) | {
+    # sections that were added later are named only where they say something
+    added = {"fetch": fetch, "search": _given(params.search)}
+    return {key: given for key, given in added.items() if given} | {
         "select": _given(params.select),
         "merge": _given(params.merge, but={"device"}),
         "evaluate": _given(params.evaluate, but={"batch_size", "device"}),

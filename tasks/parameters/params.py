@@ -11,6 +11,7 @@ from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.reading import load_yaml, override, parse
 from tasks.parameters.registration import RegisterParams
+from tasks.parameters.search import SearchParams
 from tasks.parameters.section import Section
 from tasks.parameters.selection import SelectParams
 from tasks.parameters.version import VersionParams
@@ -25,6 +26,7 @@ class Params(Section):
 
     fetch: FetchParams
     select: SelectParams = SelectParams()
+    search: SearchParams = SearchParams()
     merge: MergeParams = MergeParams()
     evaluate: EvaluateParams
     register_: Annotated[RegisterParams, Field(alias="register")] = RegisterParams()

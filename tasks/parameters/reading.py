@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +100,13 @@ def override(tree: dict[str, Any], setting: str) -> None:
         if not isinstance(tree, dict):
             raise BadInput(where, f"{parent} is not a section", "name a key of a section")
     tree[leaf] = value
+
+
+def placed(tree: dict[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """Return a plain tree with a value at a path of keys; the tree itself stays as it is."""
+    key, *rest = keys
+    below = tree.get(key)
+    return {**tree, key: placed(below if isinstance(below, dict) else {}, rest, value) if rest else value}
 
 
 def key_of_setting(setting: str) -> str:

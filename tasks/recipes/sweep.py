@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tasks.base.errors import BadInput
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.reading import DEEPEST_KEY, parse, plain_value
+from tasks.parameters.reading import DEEPEST_KEY, parse, placed, plain_value
 
 LIMIT = 100
 """Combinations; a longer list is a typing error, or a search that wants another tool."""
@@ -98,14 +98,8 @@ def _varied(params: MergeParams, axes: Sequence[Axis], values: Sequence[Any]) ->
     """Return the parameters as `--set` would have made them with these values."""
     tree = params.model_dump(mode="json", exclude_unset=True)
     for axis, value in zip(axes, values, strict=True):
-        tree = _placed(tree, axis.key.split("."), value)
+        tree = placed(tree, axis.key.split("."), value)
     return parse(MergeParams, tree, where="--sweep", prefix="merge.")
-
-
-def _placed(tree: dict[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
-    key, *rest = keys
-    below = tree.get(key)
-    return {**tree, key: _placed(below if isinstance(below, dict) else {}, rest, value) if rest else value}
 
 
 def _name(axes: Sequence[Axis], values: Sequence[Any]) -> str:

@@ -46,7 +46,10 @@ def test_overrides_reach_nested_keys_and_are_parsed_as_yaml(params_file: Path) -
         ("merge.lore.mu_=1", "unknown key merge.lore.mu_; did you mean mu?"),
         ("regster.name=x", "unknown key regster; did you mean register?"),
         ("merge.lore.strength=1", "unknown key merge.lore.strength; see loreline params merge.lore"),
-        ("zzz=1", "unknown key zzz; the keys are fetch, select, merge, evaluate, register, version, watch"),
+        (
+            "zzz=1",
+            "unknown key zzz; the keys are fetch, select, search, merge, evaluate, register, version, watch",
+        ),
         ("merge.lore.mu=0", "merge.lore.mu: input should be greater than 0, but it is 0"),
         ("merge.lore.mu=.nan", "merge.lore.mu: "),
         ("merge.method=lor", "but it is 'lor'"),

@@ -1,0 +1,44 @@
+"""The section search: how many merges are tried before one is made, and which."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from tasks.parameters.section import Section
+
+NEWEST = "newest"
+"""The key of `over` that is none of the merge section."""
+
+
+class SearchParams(Section):
+    """Trying merges on evaluate.select_tasks before one is made; the test items are not touched."""
+
+    budget: Annotated[int, Field(ge=0)] = 0
+    """Merges that are tried, the plain average among them; 0: none, what merge says is made."""
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Begin to try no further one after so many minutes."""
+    sampler: Literal["surface", "greedy", "tpe", "cmaes", "gp"] = "surface"
+    """surface: the weights that are best by a quadratic model, of as many of the newest checkpoints as the
+    budget is enough for: 17 for five; greedy: the best checkpoint, and every other that does no harm, 10 for
+    five; tpe, cmaes, gp: Optuna's."""
+    over: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
+    """For Optuna's samplers, values to choose from, by key of merge: {method: [ema, trend]}; `newest` is how
+    many of the selected checkpoints are merged. Neither this nor `between`: the weights of an average."""
+    between: dict[str, tuple[float, float]] = Field(default_factory=dict)
+    """For Optuna's samplers, ends of ranges, by key of merge: {ema.decay: [0.3, 0.95]}."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Of Optuna's samplers."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.budget in (1, 2):
+            raise ValueError("budget: two of them are the plain average and one more", "take 3 or more, or 0")
+        if twice := self.over.keys() & self.between.keys():
+            raise ValueError(f"{min(twice)} is in over and in between", "leave out one of them")
+        for key, values in self.over.items():
+            if not values:
+                raise ValueError(f"over.{key} has no values", "list some")
+        for key, (low, high) in self.between.items():
+            if not low < high:
+                raise ValueError(f"between.{key} is no range", "write it as [low, high]")
+        return self

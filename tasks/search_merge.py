@@ -1,0 +1,210 @@
+"""Stage search: try merges on the select items, within a budget, and say which one is to be made."""
+
+import shutil
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+
+from tasks.base.directories import state_dir
+from tasks.base.fingerprint import fingerprint
+from tasks.base.model_files import ModelFiles, base_directory
+from tasks.base.publish import is_published, publishing
+from tasks.base.records import SearchReport, Selection, TriedMerge, digest_of
+from tasks.engine.adapter_files import merge_adapters
+from tasks.engine.adapters import AdapterPlan
+from tasks.engine.chosen import merge_key, resolved
+from tasks.engine.model import write_models
+from tasks.engine.planning import plan_chosen
+from tasks.evaluation.measure import evaluate_model
+from tasks.evaluation.progress import ItemsAnswered, OnAnswers, ignore_answers
+from tasks.evaluation.results import full_name
+from tasks.evaluation.splits import searching_split
+from tasks.evaluation.task_spec import Split
+from tasks.parameters.evaluation import EvaluateParams
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.search import SearchParams
+from tasks.reporting.search_figure import draw_search
+from tasks.search.candidate import Candidate, plain_average
+from tasks.search.drawn import draw_candidates
+from tasks.search.greedy import greedy
+from tasks.search.settings import check_space, is_read, merge_params
+from tasks.search.surface import fitting, surface
+from tasks.search.trials import Losses, Proposals, Tried, run_trials
+from tasks.sources.staging import staged
+
+
+class Measured(NamedTuple):
+    """A candidate's losses, and the metric they are of."""
+
+    metric: str
+    higher_is_better: bool
+    losses: Losses
+
+
+def search_merge(
+    params: SearchParams,
+    merge: MergeParams,
+    evaluate: EvaluateParams,
+    artifacts: Path,
+    on_answers: OnAnswers = ignore_answers,
+) -> SearchReport:
+    """Publish artifacts/search: the merge section that does best on the select items, and all that was tried.
+
+    Without a budget it says that nothing was searched. Killed and run again, it evaluates nothing twice and
+    finds the same. Raises BadInput where there is nothing to choose on, and for parameters that do not fit.
+    """
+    selection = Selection.read(artifacts / "selection" / "selection.json")
+    split = _checked(params, merge, evaluate, selection) if params.budget else None
+    published, key = artifacts / "search", merge_key(merge, selection.chosen)
+    made_from = fingerprint(__name__, params, key, split and split.items, split and split.params.primary)
+    if is_published(published, made_from):
+        return SearchReport.read(published / "search.json")
+    with publishing(published, made_from) as out:
+        report = SearchReport(made_for=key)
+        if split:
+            measure = partial(_measure, merge, split, selection, artifacts, out / "candidate")
+            report = _search(params, merge, selection, measure, on_answers).model_copy(
+                update={"made_for": key}
+            )
+            draw_search(out / "search.png", report)
+        report.write(out / "search.json")
+    return report
+
+
+def _checked(
+    params: SearchParams, merge: MergeParams, evaluate: EvaluateParams, selection: Selection
+) -> Split:
+    """Check what the search will ask for, before anything is evaluated."""
+    split, count = searching_split(evaluate), len(selection.chosen)
+    merge_params(merge, plain_average(count).settings)
+    check_space(params, merge, count)
+    if params.sampler == "surface":
+        fitting(count, params.budget)
+    return split
+
+
+MeasureCandidate: TypeAlias = Callable[[Candidate, Callable[[int, int], None]], Measured]
+
+
+def _search(
+    params: SearchParams,
+    merge: MergeParams,
+    selection: Selection,
+    measure: MeasureCandidate,
+    on_answers: OnAnswers,
+) -> SearchReport:
+    begun, count = time.monotonic(), len(selection.chosen)
+    known: list[Measured] = []
+
+    def losses_of(candidate: Candidate) -> Losses:
+        turn = ItemsAnswered(str(candidate), len(known) + 1, params.budget)
+        on_answers(turn)
+        known.append(
+            measure(candidate, lambda done, total: on_answers(turn._replace(done=done, total=total)))
+        )
+        return known[-1].losses
+
+    def enough() -> bool:
+        return params.minutes is not None and time.monotonic() - begun > 60 * params.minutes
+
+    proposals = _proposals(params, merge, count, selection.run)
+    return _report(params, merge, run_trials(proposals, count, params.budget, losses_of, enough), known[0])
+
+
+def _proposals(params: SearchParams, merge: MergeParams, count: int, run: str) -> Proposals:
+    match params.sampler:
+        case "surface":
+            return surface(count, params.budget)
+        case "greedy":
+            return greedy(count)
+        case _:
+            log = state_dir() / "searches" / f"{digest_of([run, params])[:16]}.log"
+            return draw_candidates(params, partial(is_read, merge), count, log)
+
+
+def _measure(
+    merge: MergeParams,
+    split: Split,
+    selection: Selection,
+    artifacts: Path,
+    scratch: Path,
+    candidate: Candidate,
+    on_items: Callable[[int, int], None],
+) -> Measured:
+    """Merge a candidate, ask it the select items, and remove it; what was asked before is read."""
+    chosen = selection.chosen[-candidate.newest :]
+    rates = selection.plan.rates if selection.plan else ()
+    params = resolved(merge_params(merge, candidate.settings), chosen)
+
+    def made() -> ModelFiles:
+        shutil.rmtree(scratch, ignore_errors=True)
+        directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
+        plan = plan_chosen(params, chosen, directories, rates)
+        scratch.mkdir()
+        if isinstance(plan, AdapterPlan):
+            merge_adapters(plan, [scratch])
+            return ModelFiles(scratch, base_directory(own) if (own := chosen[-1].base) else None)
+        write_models(plan, [scratch])
+        return ModelFiles(scratch)
+
+    # The code that merges counts: another solver's merge is another model.
+    model = fingerprint(
+        __name__, params.model_copy(update={"device": "auto"}), rates, [c.digest for c in chosen]
+    )
+    try:
+        results = evaluate_model(made, model, split.tasks, split.params, on_items)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    name = full_name(results, split.params.primary, "evaluate.primary")
+    task, _, metric = name.partition("/")
+    result = results[task]
+    values, higher = np.asarray(result.values[metric], float), result.higher_is_better[metric]
+    losses = Losses(-values if higher else values, result.clusters, result.weights)
+    return Measured(name, higher, losses)
+
+
+def _report(params: SearchParams, merge: MergeParams, tried: Tried, first: Measured) -> SearchReport:
+    accepted, plain = tried.accepted, tried.losses[tried.plain]
+    sign = -1 if first.higher_is_better else 1
+    rows = []
+    for candidate, losses in tried.losses.items():
+        gain = plain.estimate(plain.items - losses.items)
+        rows.append(
+            TriedMerge(candidate=str(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
+        )
+    return SearchReport(
+        made_for="",
+        merge=merge_params(merge, accepted.settings).model_dump(
+            mode="json", exclude={"device"}, exclude_unset=True
+        ),
+        newest=accepted.newest,
+        metric=first.metric,
+        higher_is_better=first.higher_is_better,
+        items=plain.items.size,
+        sampler=params.sampler,
+        tried=tuple(rows),
+        accepted=accepted != tried.plain,
+        sentence=_sentence(tried, first),
+    )
+
+
+def _sentence(tried: Tried, first: Measured) -> str:
+    count, gain = len(tried.losses), tried.gain
+    asked = f"{tried.losses[tried.plain].items.size} select items, {first.metric}"
+    if tried.best == tried.plain:
+        told = f"The plain average is the best of {count} merges that a search tried ({asked})."
+    else:
+        verdict = (
+            "is merged, by more than a standard error"
+            if tried.accepted == tried.best
+            else "is not merged, for the plain average is within a standard error"
+        )
+        told = (
+            f"Of {count} merges that a search tried, {tried.best} {verdict}: it gains {gain.mean:.4g} ± "
+            f"{gain.error:.4g} over the plain average ({asked})."
+        )
+    return f"{told} {tried.said[0].upper()}{tried.said[1:]}." if tried.said else told
