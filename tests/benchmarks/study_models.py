@@ -5,7 +5,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
 
@@ -43,7 +45,12 @@ def diverge(checkpoint: Path, out: Path, seed: int) -> Path:
 
 def test_batches(run: Path) -> Batches:
     """Read the test split; what counts is the answer and its newline, as in the demo's lm-eval task."""
-    lines = (run / "data" / "test.jsonl").read_text().splitlines()
+    return batches_of(run, "test")
+
+
+def batches_of(run: Path, split: str) -> Batches:
+    """Read a split of the demo's problems, its items by length."""
+    lines = (run / "data" / f"{split}.jsonl").read_text().splitlines()
     rows = training.encode_text([Problem(**json.loads(line)) for line in lines], training.make_tokenizer())
     for row in rows:
         row["labels"][-1] = -100  # the end of the text
@@ -51,13 +58,19 @@ def test_batches(run: Path) -> Batches:
     return [training.pad(rows[i : i + 250]) for i in range(0, len(rows), 250)]
 
 
-@torch.inference_mode()
 def loss(model_dir: Path, batches: Batches) -> float:
     """Return the mean negative log-likelihood of an answer in nats: word_problems_nll/nll."""
+    return float(item_losses(model_dir, batches).mean())
+
+
+@torch.inference_mode()
+def item_losses(model_dir: Path, batches: Batches) -> NDArray[np.float64]:
+    """Return the negative log-likelihood of every answer, in the order of the batches."""
     model = AutoModelForCausalLM.from_pretrained(model_dir)
-    total = 0.0
+    found = []
     with torch_threads_for(training.PARAMETERS):
         for batch in batches:
             logits = model(input_ids=batch["input_ids"]).logits[:, :-1].transpose(1, 2)
-            total += float(torch.nn.functional.cross_entropy(logits, batch["labels"][:, 1:], reduction="sum"))
-    return total / training.TEST
+            each = torch.nn.functional.cross_entropy(logits, batch["labels"][:, 1:], reduction="none")
+            found.append(each.sum(dim=1))
+    return torch.cat(found).double().numpy()
