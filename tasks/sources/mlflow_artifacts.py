@@ -13,6 +13,7 @@ from tasks.checkpoints.layout import LORELINE_FILES, inside, is_readable
 from tasks.checkpoints.names import fits_file_system, numbered
 from tasks.registry.files import local_directory
 from tasks.registry.store import mlflow_errors
+from tasks.sources.room import check_room
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -47,6 +48,9 @@ def bring(client: "MlflowClient", folder: str, files: Sizes, target: Path, made_
     if is_published(target, made_from):
         return
     with publishing(target, made_from, resume=made_from) as scratch:
+        sizes = [size or 0 for name, size in files.items() if not (scratch / name).exists()]
+        if local_directory(folder) is None:
+            check_room(target, sum(sizes), "set XDG_CACHE_HOME")
         for name, size in files.items():
             _bring_file(client, folder, name, size, scratch)
         shutil.rmtree(scratch / PARTIAL, ignore_errors=True)

@@ -84,6 +84,14 @@ def bring_object(
     return partial.replace(target)
 
 
+def lacking_bytes(wanted: Iterable[StoredObject], cache: Path) -> int:
+    """Return how many bytes of some objects are not in `cache` yet."""
+    lacking = {cache_file(each, cache): each.size for each in wanted}
+    parts = [path.with_name(f"{path.name}.part") for path in lacking if not path.exists()]
+    there = sum(part.stat().st_size for part in parts if part.exists())
+    return sum(size for path, size in lacking.items() if not path.exists()) - there
+
+
 def cache_file(wanted: StoredObject, cache: Path) -> Path:
     """Return where the file of an object is: its path and version name it."""
     return cache / digest_of([wanted.path, wanted.version])

@@ -21,7 +21,7 @@ from tasks.checkpoints.layout import ADAPTER_WEIGHTS, INDEX, SINGLE, STATE
 from tasks.checkpoints.names import numbered
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
-from tasks.sources.object_cache import Arrivals, bring_object, prune_objects
+from tasks.sources.object_cache import Arrivals, bring_object, lacking_bytes, prune_objects
 from tasks.sources.object_client import (
     StoredObject,
     check_store_address,
@@ -32,6 +32,7 @@ from tasks.sources.object_client import (
     wanted_objects,
 )
 from tasks.sources.readiness import SETTLED_S, NotReady, check_ready, fetch_patiently
+from tasks.sources.room import check_room
 from tasks.sources.run_status import RunStatus, status_of
 from tasks.sources.source import FetchedCheckpoint, FetchedRun, RunSource
 from tasks.trajectory.trainer_state import read_state, says_ended, step_of_steps
@@ -206,6 +207,8 @@ def _state(run: _Run, newest: _Seen) -> dict[str, Any]:
 def _look_twice(run: _Run, settle: float) -> FetchedRun:
     """Bring the checkpoints that are complete and unchanged in a second look, `settle` seconds later."""
     began, seen = time.monotonic(), run.look()
+    files = [each for one in seen if not one.doubt for each in one.files]
+    check_room(run.objects, lacking_bytes(files, run.objects), "set XDG_CACHE_HOME")
     arrivals = Arrivals(run.address, sum(each.size for one in seen for each in one.files))
     found, brought = FetchedRun([], []), []
     for one in seen:

@@ -467,6 +467,17 @@ def test_a_damaged_checkpoint_is_named_by_its_address(output: Path) -> None:
         fetched(f"file://{output}")
 
 
+def test_what_does_not_fit_is_not_begun(
+    output: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
+    for step in (20, 100):
+        save_file({"w": torch.zeros(200_000)}, output / f"checkpoint-{step}" / "model.safetensors")
+    with pytest.raises(BadInput, match=r"has 1.0 MB free, and 1.6 MB are to be downloaded; make room"):
+        fetched(f"file://{output}")
+    assert not [path for path in small_disk.rglob("*") if path.is_file() and path.stat().st_size > 1000]
+
+
 def test_a_file_larger_than_a_part_needs_a_server_that_sends_parts(
     web: str, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
