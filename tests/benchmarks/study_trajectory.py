@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from flows.demo import training
 from flows.demo.demo import demo_directory
-from tasks.checkpoints.names import numbered_checkpoints
+from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.selection import SelectParams
