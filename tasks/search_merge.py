@@ -67,9 +67,7 @@ def search_merge(
         report = SearchReport(made_for=key)
         if split:
             measure = partial(_measure, merge, split, selection, artifacts, out / "candidate")
-            report = _search(params, merge, selection, measure, on_answers).model_copy(
-                update={"made_for": key}
-            )
+            report = _report(params, merge, key, *_search(params, merge, selection, measure, on_answers))
             draw_search(out / "search.png", report)
         report.write(out / "search.json")
     return report
@@ -96,7 +94,7 @@ def _search(
     selection: Selection,
     measure: MeasureCandidate,
     on_answers: OnAnswers,
-) -> SearchReport:
+) -> tuple[Tried, Measured]:
     begun, count = time.monotonic(), len(selection.chosen)
     known: list[Measured] = []
 
@@ -112,7 +110,7 @@ def _search(
         return params.minutes is not None and time.monotonic() - begun > 60 * params.minutes
 
     proposals = _proposals(params, merge, count, selection.run)
-    return _report(params, merge, run_trials(proposals, count, params.budget, losses_of, enough), known[0])
+    return run_trials(proposals, count, params.budget, losses_of, enough), known[0]
 
 
 def _proposals(params: SearchParams, merge: MergeParams, count: int, run: str) -> Proposals:
@@ -167,7 +165,9 @@ def _measure(
     return Measured(name, higher, losses)
 
 
-def _report(params: SearchParams, merge: MergeParams, tried: Tried, first: Measured) -> SearchReport:
+def _report(
+    params: SearchParams, merge: MergeParams, key: str, tried: Tried, first: Measured
+) -> SearchReport:
     accepted, plain = tried.accepted, tried.losses[tried.plain]
     sign = -1 if first.higher_is_better else 1
     rows = []
@@ -177,7 +177,7 @@ def _report(params: SearchParams, merge: MergeParams, tried: Tried, first: Measu
             TriedMerge(candidate=str(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
         )
     return SearchReport(
-        made_for="",
+        made_for=key,
         merge=merge_params(merge, accepted.settings).model_dump(
             mode="json", exclude={"device"}, exclude_unset=True
         ),

@@ -11,7 +11,7 @@ from tasks.parameters.registration import RegisterParams
 from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, version_of
 from tasks.versioning.commit import IDENTITY, MODEL, Message, changed_files, check_branch, commit_files, tag
-from tasks.versioning.dvc import dvc, needed_files, stages
+from tasks.versioning.dvc import dvc, lacking_keys, needed_files, stages
 from tasks.versioning.git import git_answer, unusable
 from tasks.versioning.shared_cache import default_remote
 
@@ -80,6 +80,8 @@ def _unversioned(params: Params, workspace: Path) -> str | None:
         return "no dvc.yaml with stages that write to artifacts/; run where Loreline's is"
     if not (workspace / ".dvc").is_dir():
         return "not a DVC repository; run dvc init"
+    if lacking := lacking_keys(workspace):
+        return f"params.yaml lacks {', '.join(lacking)}, which dvc.yaml names; write it with a value, or {{}}"
     if read_params(workspace / "params.yaml") != params:
         return "params.yaml was changed during the run; set it back and run again, or go on with the new one"
     return None

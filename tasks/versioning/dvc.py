@@ -3,13 +3,14 @@
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
+from tasks.parameters.reading import load_yaml
 from tasks.versioning.git import environment
 
 LOCK_TRIES, LOCK_PAUSE_S = 10, 3.0
@@ -66,6 +67,26 @@ def needed_files(root: Path) -> list[str]:
     return sorted(
         name for name in deps | params if name not in ("", "params.yaml") and not name.startswith(MADE)
     )
+
+
+def lacking_keys(root: Path) -> list[str]:
+    """Return the keys that stages name and params.yaml has not, because it leaves them at their defaults.
+
+    DVC refuses to record such a stage.
+    """
+    named = {
+        key for stage in stages(root).values() for key in stage.get("params", ()) if isinstance(key, str)
+    }
+    tree = load_yaml(root / "params.yaml")
+    return sorted(key for key in named if not _has(tree, key.split(".")))
+
+
+def _has(tree: Any, keys: Sequence[str]) -> bool:
+    for key in keys:
+        if not isinstance(tree, dict) or key not in tree:
+            return False
+        tree = tree[key]
+    return True
 
 
 def _errors(stderr: str) -> str:

@@ -15,6 +15,7 @@ from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
 from tasks.version_artifacts import Versioned, check_version, version_artifacts
+from tasks.versioning import dvc as running
 from tasks.versioning.worktree import close_workspace, open_workspace
 from tests.support.dvc_project import (
     OURS,
@@ -252,6 +253,18 @@ def test_a_model_lies_on_the_disk_once_and_cannot_be_changed_by_accident(root: P
     cached = [path for path in (root / ".dvc" / "cache").rglob("*") if path.is_file()]
     assert weights.st_ino == registered.stat().st_ino
     assert weights.st_ino in [path.stat().st_ino for path in cached]
+
+
+def test_sections_that_are_left_at_their_defaults_are_named_before_dvc_refuses_them(
+    root: Path, lone: Merge
+) -> None:
+    (root / "params.yaml").write_text("fetch: {source: runs/a}\nevaluate: {tasks: [t], primary: t/nll}\n")
+    params = read_params(root / "params.yaml")
+    artifacts = lone(root / "artifacts")
+    said = version_artifacts(params, artifacts, "a" * 64).sentence
+    assert said.startswith("not versioned: params.yaml lacks merge, register.name, which dvc.yaml names")
+    with pytest.raises(LorelineError, match="Parameters 'merge' are missing"):
+        running.dvc(root, "commit", "--force", *OURS)
 
 
 def test_what_cannot_be_versioned_is_said_not_raised(lone: Merge, tmp_path: Path) -> None:
