@@ -143,11 +143,18 @@ metadata:
   version: 1
 """
 
-TASKS = {"word_problems": GENERATE + DATA, "word_problems_nll": SCORE + DATA}
+CHOOSE = (
+    (SCORE + DATA).replace("word_problems_nll", "word_problems_select").replace("test.jsonl", "select.jsonl")
+)
+TASKS = {
+    "word_problems": GENERATE + DATA,
+    "word_problems_nll": SCORE + DATA,
+    "word_problems_select": CHOOSE,
+}
 
 
 def write_tasks(directory: Path) -> None:
-    """Write the two lm-eval tasks over the test split, one YAML file each."""
+    """Write the lm-eval tasks, one YAML file each: two over the test split, and one to choose on."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in TASKS.items():
         (directory / f"{name}.yaml").write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 
-from flows.demo.problems import Problem, make_splits, write_data
+from flows.demo.problems import Problem, make_splits, write_data, write_tasks
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,14 @@ def test_what_is_held_out_is_as_hard_as_what_is_trained_on():
         for part in (splits.select + splits.test, splits.train)
     )
     assert held_out == pytest.approx(train, abs=0.8)
+
+
+def test_what_is_chosen_on_is_no_test_item(tmp_path: Path, splits):
+    write_tasks(tmp_path)
+    files = {path.stem: path.read_text() for path in tmp_path.iterdir()}
+    assert "select.jsonl" in files["word_problems_select"]
+    assert all("test.jsonl" in text for name, text in files.items() if name != "word_problems_select")
+    assert not {p.question for p in splits.select} & {p.question for p in splits.test}
 
 
 def test_the_files_hold_the_splits_in_order(tmp_path: Path, splits):
