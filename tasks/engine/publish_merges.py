@@ -105,8 +105,8 @@ def _publish(
                     notes=(
                         *plan.method.findings(settings, tensors),
                         *truncation_notes(tensors, settings.params.adapter_rank),
+                        *(note for note in plan.notes if note not in notes),
                         *notes,
-                        *plan.notes,
                         *plan.method.notes(settings),
                     ),
                     tensors=tensors,
