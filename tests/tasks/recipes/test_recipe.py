@@ -68,7 +68,7 @@ def test_overrides_apply_on_top(recipe: Path) -> None:
         ("checkpoints: [org/model@step10]", "hf download org/model --revision step10 --local-dir DIR"),
         ("checkpoints: [~nobody-at-all/x]", "checkpoints.0: "),
         ("checkpoints: [" + "x" * 300 + "]", "checkpoints.0: xxx"),
-        ("checkpoints: [\"a\\0b\"]", "checkpoints.0: "),
+        ("checkpoints: [\"a\\0b\"]", "checkpoints holds a NUL"),
         ("checkpoints: &a [one]\nweights: *a", "aliases (*name) are not allowed"),
         ("checkpoints: !!python/tuple [one]", "not readable as plain YAML"),
         ("checkpoints: [one", "not readable as plain YAML"),
