@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, minimize
@@ -61,6 +61,7 @@ def words_with_signs(text: str) -> list[str]:
     return [word for word in text.split() if word[0] in "+-" and word[1:2].isdigit()]
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 10_000), st.integers(3, 6))
 def test_the_best_weights_are_those_of_an_independent_solver(seed: int, count: int) -> None:
     world = World(seed, count, directions=2)
