@@ -58,7 +58,9 @@ def fail_calls(root: Path, errors: tuple[str, ...], sample: int | None) -> None:
         (call, error) for call in calls for error in errors if error != "ENOSPC" or call.name in WRITING
     ]
     refused = raw = 0
-    for call, error in random.Random(SEED).sample(wanted, sample) if sample else wanted:
+    for number, (call, error) in enumerate(random.Random(SEED).sample(wanted, sample) if sample else wanted):
+        if number % 50 == 49:
+            print(f"{number} of {len(wanted)}: {refused} refused, {raw} in raw words", flush=True)
         shutil.rmtree(out)
         shutil.copytree(old, out)
         done = run_failing(merge, root, call, error)

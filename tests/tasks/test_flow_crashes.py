@@ -104,6 +104,7 @@ def test_sixty_kills_of_a_flow(
         if child.exitcode is None:
             kill(child)
             kills += 1
+            print(f"{kills} kills", flush=True)
             for stage in STAGES[:-1]:
                 assert not (artifacts / stage).exists() or is_intact(artifacts / stage), (kills, stage)
         else:
