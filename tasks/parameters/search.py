@@ -17,13 +17,14 @@ class SearchParams(Section):
     """Merges that are tried, the plain average among them; 0: none, what merge says is made."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Begin to try no further one after so many minutes."""
-    sampler: Literal["surface", "greedy", "tpe", "cmaes", "gp"] = "surface"
-    """surface: the weights that are best by a quadratic model, of as many of the newest checkpoints as the
-    budget is enough for: 17 for five; greedy: the best checkpoint, and every other that does no harm, 10 for
-    five; tpe, cmaes, gp: Optuna's."""
+    sampler: Literal["surface", "greedy", "tpe", "cmaes", "gp"] = "tpe"
+    """tpe, cmaes, gp: Optuna's; surface: the weights that are best by a quadratic model, of as many of the
+    newest checkpoints as the budget is enough for: 17 for five; greedy: the best checkpoint, and every other
+    that does no harm, 10 for five."""
     over: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
     """For Optuna's samplers, values to choose from, by key of merge: {method: [ema, trend]}; `newest` is how
-    many of the selected checkpoints are merged. Neither this nor `between`: the weights of an average."""
+    many of the selected checkpoints are merged. Neither this nor `between`: for tpe average, ema and trend of
+    2 or more, for cmaes and gp the weights of an average."""
     between: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """For Optuna's samplers, ends of ranges, by key of merge: {ema.decay: [0.3, 0.95]}."""
     seed: Annotated[int, Field(ge=0)] = 0

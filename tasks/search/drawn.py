@@ -1,7 +1,7 @@
 """Candidates that an Optuna sampler draws, learning from those before."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
     from optuna import Trial
     from optuna.samplers import BaseSampler
 
+Choices: TypeAlias = Mapping[str, Sequence[str | int | float | bool]]
+Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 IsRead: TypeAlias = Callable[[str, Mapping[str, Value]], bool]
+
+
+METHODS_TRIED = ("average", "ema", "trend")
+RANGES_TRIED = {"ema.decay": (0.3, 0.95), "trend.kappa": (0.0, 1.0)}
+"""What tpe draws from where nothing is named: what did best on the runs of docs/trajectory.md."""
 
 
 def draw_candidates(params: SearchParams, is_read: IsRead, count: int, log: Path) -> Proposals:
@@ -36,9 +43,13 @@ def draw_candidates(params: SearchParams, is_read: IsRead, count: int, log: Path
             sampler=_sampler(params),
             study_name=log.stem,
         )
+    over, between = _space(params, count)
     while True:
         trial = study.ask()
-        losses = yield _drawn(trial, params, is_read, count)
+        if over or between:
+            losses = yield _drawn(trial, over, between, is_read, count)
+        else:
+            losses = yield _drawn_weights(trial, count)
         study.tell(trial, losses.mean)
 
 
@@ -53,19 +64,27 @@ def _sampler(params: SearchParams) -> "BaseSampler":
     return made[params.sampler]()
 
 
-def _drawn(trial: "Trial", params: SearchParams, is_read: IsRead, count: int) -> Candidate:
-    if not params.over and not params.between:
-        shares = [trial.suggest_float(f"weight {place}", 0.0, 1.0) for place in range(count)]
-        total = sum(shares) or 1.0
-        return weighted([round(share / total, WEIGHT_DIGITS) for share in shares])
+def _space(params: SearchParams, count: int) -> tuple[Choices, Ranges]:
+    if params.over or params.between or params.sampler != "tpe":
+        return params.over, params.between
+    return {"method": METHODS_TRIED, NEWEST: tuple(range(2, count + 1))}, RANGES_TRIED
+
+
+def _drawn_weights(trial: "Trial", count: int) -> Candidate:
+    shares = [trial.suggest_float(f"weight {place}", 0.0, 1.0) for place in range(count)]
+    total = sum(shares) or 1.0
+    return weighted([round(share / total, WEIGHT_DIGITS) for share in shares])
+
+
+def _drawn(trial: "Trial", over: Choices, between: Ranges, is_read: IsRead, count: int) -> Candidate:
     settings: dict[str, Value] = {}
     # the method first: it says which other keys are read
-    for key in sorted([*params.over, *params.between], key=lambda key: (key != "method", key)):
+    for key in sorted([*over, *between], key=lambda key: (key != "method", key)):
         if key not in ("method", NEWEST) and not is_read(key, settings):
             continue
-        if key in params.over:
-            settings[key] = cast("Value", trial.suggest_categorical(key, params.over[key]))
+        if key in over:
+            settings[key] = cast("Value", trial.suggest_categorical(key, over[key]))
         else:
-            settings[key] = float(f"{trial.suggest_float(key, *params.between[key]):.{WEIGHT_DIGITS}g}")
+            settings[key] = float(f"{trial.suggest_float(key, *between[key]):.{WEIGHT_DIGITS}g}")
     newest = settings.pop(NEWEST, count)
     return Candidate(int(str(newest)), tuple(sorted(settings.items())))

@@ -25,7 +25,7 @@ DECIDE: dict[str, Any] = {
     "select.far": "keep",
     "search.budget": 20,
     "search.minutes": 5.0,
-    "search.sampler": "tpe",
+    "search.sampler": "greedy",
     "search.over": {"newest": (2, 3)},
     "search.between": {"ema.decay": (0.3, 0.9)},
     "search.seed": 1,

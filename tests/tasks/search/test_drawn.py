@@ -62,12 +62,18 @@ def test_a_candidate_has_only_what_its_method_reads(tmp_path: Path) -> None:
     assert len(seen) == 4
 
 
+def test_where_nothing_is_named_tpe_draws_methods_and_how_many(tmp_path: Path) -> None:
+    tried = drawn(SearchParams(budget=30), tmp_path / "x.log")
+    assert {dict(candidate.settings)["method"] for candidate in tried.losses} == {"average", "ema", "trend"}
+    assert {candidate.newest for candidate in tried.losses} == {2, 3, 4, 5}
+
+
 def test_the_journal_is_one_that_optuna_opens(tmp_path: Path) -> None:
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    tried = drawn(SearchParams(budget=6, sampler="tpe"), tmp_path / "x.log")
+    tried = drawn(SearchParams(budget=6, sampler="cmaes"), tmp_path / "x.log")
     study = optuna.load_study(
         study_name="x", storage=JournalStorage(JournalFileBackend(str(tmp_path / "x.log")))
     )
