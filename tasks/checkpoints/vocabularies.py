@@ -45,7 +45,7 @@ def _model(tokenizer: Mapping[str, Any]) -> object:
 def _numbers(path: Path, tokenizer: Mapping[str, Any]) -> dict[int, str]:
     try:
         return {int(token["id"]): str(token["content"]) for token in tokenizer.get("added_tokens") or []}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # the number may be infinite
         raise BadInput(path, "has added_tokens without id or content", "save or fetch it again") from None
 
 

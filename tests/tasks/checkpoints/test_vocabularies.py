@@ -68,8 +68,9 @@ def test_files_that_are_not_tokenizer_json_count_byte_by_byte(tmp_path: Path) ->
     assert not differ(tmp_path, "a b", "a b", "merges.txt")
 
 
-def test_damaged_added_tokens_are_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", ['{"content": "<x>"}', '{"id": 1e999, "content": "<x>"}', "3"])
+def test_damaged_added_tokens_are_named(tmp_path: Path, token: str) -> None:
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({"model": MODEL, "added_tokens": [{"content": "<x>"}]}))
+    path.write_text(f'{{"model": {json.dumps(MODEL)}, "added_tokens": [{token}]}}')
     with pytest.raises(BadInput, match=r"tokenizer\.json: has added_tokens without id"):
         added_tokens(path)
