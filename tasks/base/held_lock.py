@@ -43,10 +43,10 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
                 file.write(Holder(pid=os.getpid(), work=work, since=time.time()).model_dump_json())
         yield
     finally:
-        with suppress(OSError):
-            note.unlink(missing_ok=True)
-        path.unlink(missing_ok=True)
-        lock.release()
+        # what was done is done, whatever the disk says now; the end of the process releases the lock
+        for end in (note.unlink, path.unlink, lock.release):
+            with suppress(OSError):
+                end()
 
 
 def note_of(path: Path) -> Path:

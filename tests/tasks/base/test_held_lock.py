@@ -1,5 +1,7 @@
 """Who waits for a lock reads who holds it."""
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -93,3 +95,21 @@ def test_a_lock_that_cannot_be_made_is_not_waited_for() -> None:
 
     with pytest.raises(FileNotFoundError), held_lock.held_lock(Path("/proc/.out.lock"), "mine", wait):
         pass
+
+
+def test_what_was_done_under_a_lock_stays_done_when_it_cannot_be_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = fcntl.flock
+
+    def failing(file: int, operation: int) -> None:
+        if operation == fcntl.LOCK_UN:
+            raise OSError(errno.EIO, "Input/output error")
+        real(file, operation)
+
+    with monkeypatch.context() as faults:
+        faults.setattr(fcntl, "flock", failing)
+        with held_lock.held_lock(tmp_path / "lock", "work", print):
+            pass
+    with held_lock.held_lock(tmp_path / "lock", "work", lambda said: pytest.fail(said)):
+        assert not (tmp_path / "lock.holder").is_symlink()
