@@ -67,7 +67,9 @@ def search_merge(
         report = SearchReport(made_for=key)
         if split:
             measure = partial(_measure, merge, split, selection, artifacts, out / "candidate")
-            report = _report(params, merge, key, *_search(params, merge, selection, measure, on_answers))
+            # named by the place too, which has one writer: two projects may search the same run
+            log = state_dir() / "searches" / f"{digest_of([str(published.resolve()), made_from])[:16]}.log"
+            report = _report(params, merge, key, *_search(params, merge, selection, measure, log, on_answers))
             draw_search(out / "search.png", report)
         report.write(out / "search.json")
     return report
@@ -93,6 +95,7 @@ def _search(
     merge: MergeParams,
     selection: Selection,
     measure: MeasureCandidate,
+    log: Path,
     on_answers: OnAnswers,
 ) -> tuple[Tried, Measured]:
     begun, count = time.monotonic(), len(selection.chosen)
@@ -109,18 +112,17 @@ def _search(
     def enough() -> bool:
         return params.minutes is not None and time.monotonic() - begun > 60 * params.minutes
 
-    proposals = _proposals(params, merge, count, selection.run)
+    proposals = _proposals(params, merge, count, log)
     return run_trials(proposals, count, params.budget, losses_of, enough), known[0]
 
 
-def _proposals(params: SearchParams, merge: MergeParams, count: int, run: str) -> Proposals:
+def _proposals(params: SearchParams, merge: MergeParams, count: int, log: Path) -> Proposals:
     match params.sampler:
         case "surface":
             return surface(count, params.budget)
         case "greedy":
             return greedy(count)
         case _:
-            log = state_dir() / "searches" / f"{digest_of([run, params])[:16]}.log"
             return draw_candidates(params, partial(is_read, merge), count, log)
 
 

@@ -35,7 +35,8 @@ def draw_candidates(params: SearchParams, is_read: IsRead, count: int, log: Path
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
+    for left in (log, log.with_name(f"{log.name}.lock")):  # a killed search may have held Optuna's lock
+        left.unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(

@@ -57,10 +57,10 @@ def fail_calls(root: Path, errors: tuple[str, ...], sample: int | None) -> None:
     wanted = [
         (call, error) for call in calls for error in errors if error != "ENOSPC" or call.name in WRITING
     ]
-    refused = raw = 0
+    refused, raw = 0, list[str]()
     for number, (call, error) in enumerate(random.Random(SEED).sample(wanted, sample) if sample else wanted):
         if number % 50 == 49:
-            print(f"{number} of {len(wanted)}: {refused} refused, {raw} in raw words", flush=True)
+            print(f"{number} of {len(wanted)}: {refused} refused, {len(raw)} in raw words", flush=True)
         shutil.rmtree(out)
         shutil.copytree(old, out)
         done = run_failing(merge, root, call, error)
@@ -71,13 +71,15 @@ def fail_calls(root: Path, errors: tuple[str, ...], sample: int | None) -> None:
         assert "Traceback" not in done.stderr, said
         last = done.stderr.strip().splitlines()[-1:]
         assert done.returncode == 0 or (last and last[0].startswith("error: ") and "; " in last[0]), said
-        raw += any(name in done.stderr for name in ("OSError", "Errno"))
+        raw += [said for name in ("OSError", "Errno") if name in done.stderr]
         refused += done.returncode != 0
         subprocess.run(merge, cwd=root, check=True, capture_output=True)
         assert digests(out) == states[1], said
         left = {path.name for path in root.iterdir()} - {"run", "old", "new", "out"}
         assert not left, (said, left)
-    print(f"{len(wanted)} faults known, seed {SEED}: {refused} refused, {raw} in raw words, 0 half results")
+    print(
+        f"{len(wanted)} faults known, seed {SEED}: {refused} refused, {len(raw)} in raw words, 0 half results"
+    )
     assert not raw
 
 

@@ -68,6 +68,12 @@ def test_where_nothing_is_named_tpe_draws_methods_and_how_many(tmp_path: Path) -
     assert {candidate.newest for candidate in tried.losses} == {2, 3, 4, 5}
 
 
+def test_a_lock_that_a_killed_search_left_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "x.log.lock").symlink_to("x.log")
+    (tmp_path / "x.log").write_text("{")
+    assert len(drawn(SearchParams(budget=3), tmp_path / "x.log").losses) == 3
+
+
 def test_the_journal_is_one_that_optuna_opens(tmp_path: Path) -> None:
     import optuna
     from optuna.storages import JournalStorage
