@@ -50,7 +50,7 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
         own = None if base else chosen[-1].base
         job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
         plan = _plan(params, chosen, selection, artifacts)
-        publish_merges(replace(plan, notes=[*searched, *plan.notes]), job, on_progress)
+        return publish_merges(replace(plan, notes=[*searched, *plan.notes]), job, on_progress)[0]
     return _report(target)
 
 
@@ -91,12 +91,14 @@ def sweep_directories(
         digests = [hashing.submit(_digest, source) for source in plan.sources]
         targets = [_target(plan, i, out, digests) for i, out in enumerate(variants)]
         todo = [i for i, target in enumerate(targets) if not _is_done(target)]
+        found = {target.published: _report(target) for i, target in enumerate(targets) if i not in todo}
         if todo:
             inputs = [(str(directory), step_of(directory)) for directory in directories]
             wanted = [targets[i] for i in todo]
             job = Job(inputs, lambda i: digests[i].result(), wanted, narrowed, _write, model_card)
-            publish_merges(with_variants(plan, todo), job, on_progress)
-        return {target.published: _report(target) for target in targets}
+            made = publish_merges(with_variants(plan, todo), job, on_progress)
+            found |= {target.published: report for target, report in zip(wanted, made, strict=True)}
+        return {out: found[out] for out in variants}
 
 
 def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence[Path]) -> Plan:

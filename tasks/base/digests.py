@@ -106,7 +106,7 @@ class _Known:
                     "%s: cannot be used (%s), so files are digested again each time; make room there, or "
                     "remove it",
                     self._directory,
-                    one_line(str(error)),
+                    one_line((isinstance(error, OSError) and error.strerror) or str(error)),
                 )
         self._close()
 

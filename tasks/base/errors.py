@@ -78,7 +78,9 @@ def of_system(error: OSError, place: object = "") -> LorelineError:
 
 
 def brief(error: BaseException) -> str:
-    """Return a library's error in brief: its class, and the first line of its message."""
+    """Return an error in brief: its class and the first line of its message; of the system's what it says."""
+    if isinstance(error, OSError) and error.strerror:
+        return _shown(error.strerror)
     return _shown(f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}")
 
 

@@ -182,7 +182,7 @@ def _scratch(directory: Path, resume: str | None) -> Iterator[Path]:
         stopped = not isinstance(error, Exception)  # by Ctrl-C or SIGTERM
         raise
     finally:
-        if _is_on_its_way(scratch):
+        if _may_be_on_its_way(scratch):
             log.warning(
                 "%s: some files are still in %s; the same command goes on from there", directory, scratch
             )
@@ -219,6 +219,14 @@ def _fill(scratch: Path, directory: Path) -> None:
     move_files(scratch, directory, new, before - new)
     (scratch / MANIFEST).replace(directory / MANIFEST)
     sync(directory)
+
+
+def _may_be_on_its_way(scratch: Path) -> bool:
+    """Tell the same, and yes where the disk does not say: what is left is seen to by the next writer."""
+    try:
+        return _is_on_its_way(scratch)
+    except OSError:
+        return True
 
 
 def _is_on_its_way(scratch: Path) -> bool:

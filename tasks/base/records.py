@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, brief
 from tasks.base.measures import DeviationSummary, TensorMeasures
 from tasks.base.regular_files import open_regular
 
@@ -52,7 +52,7 @@ class Record(BaseModel):
         except FileNotFoundError:
             raise BadInput(path, "not there", "run the stage that writes it first") from None
         except (OSError, ValidationError) as error:
-            problem = str(error).splitlines()[0]
+            problem = brief(error) if isinstance(error, OSError) else str(error).splitlines()[0]
             raise BadInput(
                 path, f"not a {cls.__name__} record ({problem})", "remove it and run again"
             ) from None

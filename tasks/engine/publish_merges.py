@@ -50,8 +50,11 @@ class Job(NamedTuple):
     """The model that the merge is an adapter of, where that is known."""
 
 
-def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
+def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> list[MergeReport]:
     """Publish a merge, leaving out duplicates, and checkpoints with NaN or Inf if merge.on_nan is drop.
+
+    Return what merge.json says of each variant, read before it is published: what everybody sees already must
+    not fail to be told.
 
     Duplicates stay where every checkpoint has a weight or another parameter of its own.
     """
@@ -73,8 +76,7 @@ def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
             except BadInput as error:
                 raise BadInput("; ".join([*notes, error.subject]), error.problem, error.remedy) from None
         try:
-            _publish(plan, job, kept, notes, on_progress)
-            return
+            return _publish(plan, job, kept, notes, on_progress)
         except NotFinite as error:
             found = [i for i in kept if inputs[i].label == error.label]
             if plan.params.on_nan == "stop" or not found:
@@ -85,7 +87,8 @@ def publish_merges(plan: Plan, job: Job, on_progress: OnProgress) -> None:
 
 def _publish(
     plan: Plan, job: Job, kept: Sequence[int], notes: Sequence[str], on_progress: OnProgress
-) -> None:
+) -> list[MergeReport]:
+    reports = []
     try:
         with ExitStack() as stack:
             scratches = _open(stack, job.targets, kept)
@@ -114,6 +117,8 @@ def _publish(
                 )
                 report.write(scratch / "merge.json")
                 (scratch / "README.md").write_text(job.card(report), encoding="utf-8")
+                reports.append(MergeReport.read(scratch / "merge.json"))
+        return reports
     except OSError as error:
         out = job.targets[0].published.resolve()
         place = out if out.is_dir() else out.parent  # a mount point is a disk of its own

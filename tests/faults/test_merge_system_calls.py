@@ -66,7 +66,9 @@ def fail_calls(root: Path, errors: tuple[str, ...], sample: int | None) -> None:
         done = run_failing(merge, root, call, error)
         said = f"{call} {error}: {done.returncode} {done.stderr}"
         assert is_intact(out), said
-        assert digests(out) == states[done.returncode == 0], said
+        # the one error that may come after the merge is there: its last line cannot be printed
+        printed = done.returncode == 1 and str(root) not in done.stderr and digests(out) == states[1]
+        assert printed or digests(out) == states[done.returncode == 0], said
         assert {path: digests(path) for path in inputs} == sources, said
         assert "Traceback" not in done.stderr, said
         last = done.stderr.strip().splitlines()[-1:]
@@ -80,7 +82,7 @@ def fail_calls(root: Path, errors: tuple[str, ...], sample: int | None) -> None:
     print(
         f"{len(wanted)} faults known, seed {SEED}: {refused} refused, {len(raw)} in raw words, 0 half results"
     )
-    assert not raw
+    assert not raw, "\n".join(raw)
 
 
 def test_a_few_system_calls(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """An error is a subject, a problem and a remedy: every one of them, and nobody takes the sentence apart."""
 
 import ast
+import errno
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,11 @@ def test_no_error_shows_a_secret(url: str, text: str) -> None:
     assert SECRET not in str(error)
     assert SECRET not in error.told
     assert SECRET not in brief(ValueError(told))
+
+
+def test_what_the_system_refuses_is_told_in_its_words() -> None:
+    assert brief(OSError(errno.ENOSPC, "No space left on device", "/x")) == "No space left on device"
+    assert brief(OSError("no number")) == "OSError: no number"
 
 
 @pytest.mark.parametrize(
