@@ -5,13 +5,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import newton, triplets
 from tasks.merging.lore import spectrum as spectra
 from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Iterate, Start
+from tasks.merging.lore.solve import solve
 from tests.support.lore_checks import DTYPES, ignore, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_factors import factors
@@ -84,6 +85,32 @@ def test_they_come_within_a_thousandth_of_the_minimum_in_thirty_passes(
     if best.curvature > 0.3:
         here = iterates(B, mu, 30)[-1]
         assert np.linalg.norm(double(here.z) - best.z) < 1e-3 * mu + best.off
+
+
+@example(kind="strong", N=5, m=2, n=4, seed=78, place=0.25)
+@given(
+    kind=st.sampled_from([kind for kind in TRAJECTORIES if kind != "drift"]),
+    N=st.sampled_from([3, 5]),
+    m=st.integers(1, 8),
+    n=st.integers(1, 8),
+    seed=st.integers(0, 99),
+    place=st.floats(0.2, 0.95),
+)
+@settings(max_examples=40, deadline=None)
+def test_where_they_go_round_in_circles_another_solver_comes_to_the_minimum(
+    kind: str, N: int, m: int, n: int, seed: int, place: float
+) -> None:
+    B = trajectory(kind, N, max(m, n), min(m, n), seed)
+    sigma = np.sort(np.linalg.svd(B, compute_uv=False).ravel())
+    mu = float(sigma[int(place * (len(sigma) - 1))])
+    if mu < max(1e-3 * sigma[-1], 1e-9):
+        return
+    best = exact(B, mu)
+    if best.curvature > 0.3:
+        scale = Scale(mu, "absolute", "nuclear", B.shape[1:])  # type: ignore[arg-type]
+        found = solve(torch.from_numpy(B), scale, tolerance=1e-12)
+        z = -np.sum([double(delta.matrix()) for delta in found.deltas], axis=0) / N
+        assert np.linalg.norm(z - best.z) < 1e-2 * mu + best.off
 
 
 def test_near_the_minimum_every_pass_takes_most_of_what_is_left() -> None:
