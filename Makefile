@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test test-long test-postgres test-faults check docs docs-check bench study study-real ui clean
+.PHONY: setup demo test test-random test-long test-postgres test-faults check docs docs-check bench study study-real ui clean
 
 setup: $(STAMP)
 
@@ -21,6 +21,10 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest -m "not (servers or slow or faults)" --numprocesses auto --maxprocesses 4 --dist loadfile
+
+# Property tests on examples that nothing has seen; what fails becomes an @example of its test.
+test-random: setup
+	$(BIN)/python -m pytest -m "hypothesis and not (servers or faults)" --hypothesis-profile=random --numprocesses auto
 
 test-long: setup
 	$(BIN)/python -m pytest -m "(servers or slow) and not faults"

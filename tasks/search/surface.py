@@ -60,10 +60,10 @@ def surface(count: int, budget: int) -> Proposals:
     curved = np.zeros((size, size))
     for (one, other), own in pairs.items():
         curved[one, other] = curved[other, one] = linear[one] + linear[other] - 2 * own.mean
-    c = best_weights(linear, curved)
-    found = yield _average(dict(enumerate(np.round(c, WEIGHT_DIGITS).tolist())), size, count)
+    c = np.round(best_weights(linear, curved), WEIGHT_DIGITS)
+    found = yield _average(dict(enumerate(c.tolist())), size, count)
     plain = yield _average(dict.fromkeys(range(size), 1.0), size, count)
-    predicted = _predicted(c, losses, pairs) - _predicted(np.full(size, 1 / size), losses, pairs)
+    predicted = _predicted(c / c.sum(), losses, pairs) - _predicted(np.full(size, 1 / size), losses, pairs)
     missed = found.estimate(predicted - (found.items - plain.items))
     told = (
         f"the surface predicts {found.estimate(-predicted).mean:+.4g} over the average of these {size}, and "

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import LinearConstraint, minimize
@@ -46,13 +46,14 @@ def search(of: Callable[[Candidate], Losses], count: int, budget: int) -> Tried:
     return run_trials(surface(count, budget), count, budget, of)
 
 
+@example(seed=7880, count=2)  # next to nothing to gain: what rounding the weights changes is all there is
 @given(st.integers(0, 10_000), st.integers(2, 6))
 def test_where_the_loss_is_quadratic_the_surface_is_exact(seed: int, count: int) -> None:
     world = World(seed, count)
     tried = search(world.of, count, needed(count, count))
     assert tried.said is not None
     predicted, measured = (float(word) for word in words_with_signs(tried.said))
-    assert predicted == pytest.approx(measured, rel=2e-3, abs=1e-6)  # weights are rounded to four digits
+    assert predicted == pytest.approx(measured, rel=1e-3, abs=1e-9)  # four digits are told
     assert len(tried.losses) <= needed(count, count)
     assert tried.losses[tried.best].mean <= min(own.mean for own in tried.losses.values())
 
