@@ -8,7 +8,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import diskcache
@@ -67,6 +67,7 @@ class _Known:
 
     def __enter__(self) -> "_Known":
         try:
+            self._wait()
             self._cache = diskcache.Cache(str(self._directory), timeout=LOCKED_S)
         except FAULTS as error:
             self._give_up(error)
@@ -74,6 +75,13 @@ class _Known:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+
+    def _wait(self) -> None:
+        """Wait for another process's transaction: diskcache would for a minute, whatever its timeout."""
+        database = self._directory / diskcache.core.DBNAME
+        if database.exists():
+            with closing(sqlite3.connect(database, timeout=LOCKED_S, isolation_level=None)) as connection:
+                connection.execute("BEGIN IMMEDIATE")
 
     def get(self, seen: tuple[int, ...]) -> str | None:
         """Return a digest that is remembered."""

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -102,7 +103,8 @@ class SafetensorsModel:
 
     def __del__(self) -> None:
         for handle in self._handles.values():
-            os.close(handle)
+            with suppress(OSError):  # what was only read can lose nothing
+                os.close(handle)
 
 
 class NotFinite(BadInput):

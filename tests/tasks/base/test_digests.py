@@ -48,6 +48,7 @@ def test_a_damaged_cache_is_done_without(file: Path, caplog: pytest.LogCaptureFi
     assert "digests: cannot be used (file is not a database)" in caplog.text
 
 
+@pytest.mark.timeout(30)  # diskcache alone would wait for a minute
 def test_a_cache_that_another_process_holds_is_not_waited_for_long(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
