@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -25,10 +26,17 @@ settings.register_profile("same", deadline=None, derandomize=True)
 settings.load_profile("same")
 
 
+@pytest.fixture(scope="session")
+def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("states")
+
+
 @pytest.fixture(autouse=True)
-def own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own_state(states: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a state directory and caches that nothing else sees."""
-    state = tmp_path_factory.mktemp("state")
+    state = Path(
+        tempfile.mkdtemp(dir=states)
+    )  # pytest's own numbers are found by listing the thousands before
     monkeypatch.setenv("LORELINE_HOME", str(state / "loreline"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(state / "cache"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

@@ -100,7 +100,8 @@ def _wilson(share: float, items: int) -> Interval:
     z = float(ndtri(1 - LEVEL))
     centre = (share + z**2 / (2 * items)) / (1 + z**2 / items)
     half = z / (1 + z**2 / items) * math.sqrt(share * (1 - share) / items + z**2 / (4 * items**2))
-    return Interval(mean=share, low=min(share, centre - half), high=max(share, centre + half))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)  # rounding may carry an end past 0 or 1
+    return Interval(mean=share, low=min(share, low), high=max(share, high))
 
 
 def _is_binary(values: NDArray[Any]) -> bool:

@@ -108,6 +108,7 @@ def test_the_flow_again_changes_nothing(project: Project) -> None:
     assert "up to date" in project.run("dvc", "status")
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_the_merge_it_ends_with_the_same_digests(project: Project) -> None:
     before = (project.merge(), project.registration())
     shutil.rmtree(project.root / "artifacts" / "merged")
@@ -125,6 +126,7 @@ def test_killed_in_the_middle_of_the_merge_it_ends_with_the_same_digests(project
     assert not list(project.root.glob("artifacts/.*"))
 
 
+@pytest.mark.slow
 def test_dvc_repro_from_nothing_gives_the_same_weights(project: Project) -> None:
     weights = (project.root / "artifacts" / "merged" / "model.safetensors").read_bytes()
     lock = (project.root / "dvc.lock").read_text()
@@ -135,6 +137,7 @@ def test_dvc_repro_from_nothing_gives_the_same_weights(project: Project) -> None
     assert (project.root / "dvc.lock").read_text() == lock
 
 
+@pytest.mark.slow
 def test_another_mu_reruns_merge_and_what_follows_and_nothing_before(project: Project) -> None:
     project.set("merge", lore__mu=2.0)
     before = project.merge().digest
@@ -151,6 +154,7 @@ def test_another_mu_reruns_merge_and_what_follows_and_nothing_before(project: Pr
     assert project.versions() == 2
 
 
+@pytest.mark.slow
 def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(project: Project) -> None:
     tags = project.run("git", "tag").split()
     said = project.run("loreline", "run", "--set", "merge.method=average")
@@ -162,6 +166,7 @@ def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(proje
     assert "up to date" in project.run("dvc", "status")
 
 
+@pytest.mark.slow
 def test_a_run_that_was_merged_before_is_named_at_once(project: Project) -> None:
     before = project.versions()
     said = project.run("loreline", "run", "--set", "merge.method=average")

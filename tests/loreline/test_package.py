@@ -40,7 +40,9 @@ def installed(project: Path) -> str:
     return str(project / "site")
 
 
-@pytest.mark.parametrize("way", [by_path, copied, installed])
+@pytest.mark.parametrize(
+    "way", [*(pytest.param(way, marks=pytest.mark.slow) for way in (by_path, copied)), installed]
+)
 def test_a_training_script_with_packages_called_flows_and_tasks(
     project: Path, way: Callable[[Path], str]
 ) -> None:

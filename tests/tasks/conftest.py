@@ -258,3 +258,12 @@ def adapter_family(
         write_adapter(directory / f"checkpoint-{i}", base, i, target_modules=TARGETS[request.param], **own)
         for i, own in enumerate(settings, 1)
     ]
+
+
+@pytest.fixture
+def offline(tmp_path: Path, own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep data sets out of the user's cache."""
+    import datasets.config
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

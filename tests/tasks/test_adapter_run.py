@@ -29,16 +29,9 @@ from tests.support.adapter_runs import write_adapter_run
 from tests.support.tiny_adapters import changes, load, unloaded
 from tests.support.tiny_world import write_world
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 AVERAGE, WEIGHTED = MergeParams(method="average"), MergeParams(method="wma")
-
-
-@pytest.fixture(autouse=True)
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep data sets out of the user's cache."""
-    import datasets.config
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
@@ -141,6 +134,7 @@ def test_an_adapter_that_is_champion_is_met_on_its_base(
     np.testing.assert_array_equal(nll_by_role(artifacts)["champion"], merged)
 
 
+@pytest.mark.slow
 def test_the_champion_of_another_machine_is_met_on_the_same_base_here(
     artifacts: Path, params: EvaluateParams, store: RegisterParams, tmp_path: Path
 ) -> None:
@@ -197,6 +191,7 @@ def test_full_makes_a_whole_model_on_the_base(
     assert [model.role for model in evaluation.models] == ["best", "last", "merge", "base"]
 
 
+@pytest.mark.slow
 def test_dora_is_merged_averaged_and_measured_on_its_base(
     params: EvaluateParams, store: RegisterParams, tmp_path: Path
 ) -> None:

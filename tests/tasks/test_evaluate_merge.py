@@ -30,16 +30,9 @@ from tasks.select_checkpoints import select_checkpoints
 from tests.support.grouped_tasks import write_groups
 from tests.support.tiny_world import write_model, write_world
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 PARAMS = EvaluateParams(tasks=("likely",), primary="likely/nll", batch_size=4, device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep data sets out of the user's cache."""
-    import datasets.config
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture

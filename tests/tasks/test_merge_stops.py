@@ -59,7 +59,9 @@ def stop(child: "subprocess.Popen[str]", number: signal.Signals, *when: str) -> 
     return rest
 
 
-on_both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+on_both_signals = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 
 
 @on_both_signals
@@ -90,6 +92,7 @@ def test_stopped_in_a_decomposition_that_goes_on_it_ends_all_the_same(
     assert len((kept / ".journal").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_stopped_merge_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
     inputs = write_inputs(tmp_path / "run", a=(9, 6), b=(8, 7), c=(70, 60))
     out, apart = tmp_path / "out", tmp_path / "undisturbed"

@@ -26,16 +26,9 @@ from tasks.select_checkpoints import select_checkpoints
 from tests.support.killing import kill, spawn
 from tests.support.tiny_world import TASKS, write_model, write_task, write_world
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 LORE = MergeParams(device="cpu")
-
-
-@pytest.fixture(autouse=True)
-def offline(tmp_path: Path, own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep data sets out of the user's cache."""
-    import datasets.config
-
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "datasets"))
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
 @pytest.fixture
@@ -70,7 +63,7 @@ def search(artifacts: Path, params: EvaluateParams, merge: MergeParams = LORE, *
     return search_merge(SearchParams(**given), merge, params, artifacts)
 
 
-@pytest.mark.parametrize("sampler", ["surface", "greedy", "cmaes"])
+@pytest.mark.parametrize("sampler", ["surface", "greedy", pytest.param("cmaes", marks=pytest.mark.slow)])
 def test_the_merge_is_what_the_search_found(sampler: str, artifacts: Path, params: EvaluateParams) -> None:
     found = search(artifacts, params, sampler=sampler, budget=8)
     assert found.metric == "choosing/nll"
@@ -101,6 +94,7 @@ def test_without_a_budget_everything_is_as_before(artifacts: Path, params: Evalu
     assert merge_checkpoints(LORE, artifacts).digest == before
 
 
+@pytest.mark.slow
 def test_stopped_anywhere_it_asks_nothing_twice_and_finds_the_same(
     artifacts: Path, params: EvaluateParams, loaded: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +141,7 @@ def test_killed_it_goes_on_and_finds_the_same(after: float, artifacts: Path, par
     assert sorted(path.name for path in artifacts.iterdir()) == ["checkpoints", "run", "search", "selection"]
 
 
+@pytest.mark.slow
 def test_a_merge_of_some_is_judged_beside_the_average_of_all(
     artifacts: Path, params: EvaluateParams, store: RegisterParams
 ) -> None:

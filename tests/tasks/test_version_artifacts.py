@@ -91,6 +91,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_three_runs_are_three_tags_that_give_three_models_back(
     root: Path, merge: Merge, tmp_path: Path
 ) -> None:

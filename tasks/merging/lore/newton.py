@@ -3,14 +3,15 @@
 At the minimum ΣClip_μ(B_i − z) = 0. A pass finds the leading singular triplets of every A_i = B_i − z, and
 solves (1 − ΣK_i/N + τ) x = s for the step by conjugate gradients within their span, s = −z − S/N being the
 step of plain descent; then z ← −S/N + ΣK_i(x)/N. τ damps the step where the objective rose: with a large one
-plain descent is left.
+plain descent is left. And a step that raised the objective is taken back in part: far from the minimum, where
+all singular values lead, the curvature vanishes and steps are far too long.
 """
 
 from collections.abc import Callable, Generator, Sequence
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy
+from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
 from tasks.merging.lore.curvature import Curvature, joint, shrunk
 from tasks.merging.lore.problem import Iterate, Start
 from tasks.merging.lore.triplets import DIRECT, triplets_above
@@ -25,8 +26,8 @@ telling noise from noise."""
 REST = 0.7
 """Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
-DAMPED, FORGOTTEN = 8, 2
-"""Factors by which damping rises and falls, and by which the lowest allowed falls."""
+UNDAMPED, BOLDER = 8, 2
+"""Factors by which damping falls, and by which the lowest allowed rises and falls."""
 CG_STEPS = 12
 SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
@@ -45,7 +46,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
-    thorough = True
+    thorough, slope, last = True, 0.0, z
     while True:
         passes += 1
         on_pass(passes)
@@ -70,15 +71,22 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         objective = (total + N * energy(z)) / 2 - sum(
             float(d.sigma.double().square().sum()) for d in deltas
         ) / 2
-        rose = level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total
-        if rose:  # too bold: for a while the damping does not get that low again
-            lowest = min(DAMPED * max(damping, LEAST_DAMPING), MOST_DAMPING)
-            damping = min(DAMPED * lowest, MOST_DAMPING)
-        else:
-            damping, lowest = max(damping / DAMPED, lowest), lowest / FORGOTTEN
+        if level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total:
+            # Too bold: part of the way back, and for a while the damping does not get that low again.
+            share = _share(slope, -row_dot(z - last, step))
+            z, slope = torch.lerp(last, z, share), slope * share
+            damping = lowest = min(BOLDER * max(damping, LEAST_DAMPING), MOST_DAMPING)
+            continue
+        damping, lowest = max(damping / UNDAMPED, lowest), lowest / BOLDER
         before = objective if level == mu else float("inf")
-        z = _next(z, step, found, previous, (following, level), damping, remaining)
+        last, z = z, _next(z, step, found, previous, (following, level), damping, remaining)
+        slope = -row_dot(z - last, step)
         level = following
+
+
+def _share(slope: float, there: float) -> float:
+    """Return at which share of a move its slope vanishes, by those at both ends: from a tenth to a half."""
+    return min(max(slope / (slope - there), 0.1), 0.5) if slope < min(there, 0.0) else 0.5
 
 
 def cut_below(start: Start, columns: int) -> float:

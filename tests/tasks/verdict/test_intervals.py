@@ -57,6 +57,13 @@ def test_shares_have_wilsons_interval():
         assert (found.low, found.high) == pytest.approx((share.low, share.high), abs=1e-12)
 
 
+@pytest.mark.parametrize("items", range(2, 60))
+def test_a_share_s_interval_holds_shares(items: int) -> None:
+    none, all_ = score_interval([0] * items), score_interval([1] * items)
+    assert none.low == 0
+    assert all_.high == 1
+
+
 def test_without_skewness_the_interval_is_students():
     half = np.random.default_rng(0).normal(0, 2, size=100)
     values = 3 + np.concatenate([half, -half])

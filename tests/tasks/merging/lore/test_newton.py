@@ -12,7 +12,6 @@ from tasks.merging.lore import newton, triplets
 from tasks.merging.lore import spectrum as spectra
 from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.solve import solve
 from tests.support.lore_checks import DTYPES, ignore, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_factors import factors
@@ -62,6 +61,8 @@ def test_task_vectors_and_step_are_those_of_thresholding_at_z(
     assert np.linalg.norm(step) < 1e-3 * size  # of the last
 
 
+@example(kind="strong", N=5, m=2, n=4, seed=78, place=0.25)  # steps far too long, where all lead
+@example(kind="strong", N=5, m=8, n=7, seed=19, place=0.6348371709214301)
 @given(
     kind=st.sampled_from([kind for kind in TRAJECTORIES if kind != "drift"]),
     N=st.sampled_from([3, 5]),
@@ -70,8 +71,7 @@ def test_task_vectors_and_step_are_those_of_thresholding_at_z(
     seed=st.integers(0, 99),
     place=st.floats(0.2, 0.95),
 )
-# The same examples each time: not quite all do. "strong" of 5 × 4 × 2, seed 78 and place 0.25, goes round in circles.
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 def test_they_come_within_a_thousandth_of_the_minimum_in_thirty_passes(
     kind: str, N: int, m: int, n: int, seed: int, place: float
 ) -> None:
@@ -85,32 +85,6 @@ def test_they_come_within_a_thousandth_of_the_minimum_in_thirty_passes(
     if best.curvature > 0.3:
         here = iterates(B, mu, 30)[-1]
         assert np.linalg.norm(double(here.z) - best.z) < 1e-3 * mu + best.off
-
-
-@example(kind="strong", N=5, m=2, n=4, seed=78, place=0.25)
-@given(
-    kind=st.sampled_from([kind for kind in TRAJECTORIES if kind != "drift"]),
-    N=st.sampled_from([3, 5]),
-    m=st.integers(1, 8),
-    n=st.integers(1, 8),
-    seed=st.integers(0, 99),
-    place=st.floats(0.2, 0.95),
-)
-@settings(max_examples=40, deadline=None)
-def test_where_they_go_round_in_circles_another_solver_comes_to_the_minimum(
-    kind: str, N: int, m: int, n: int, seed: int, place: float
-) -> None:
-    B = trajectory(kind, N, max(m, n), min(m, n), seed)
-    sigma = np.sort(np.linalg.svd(B, compute_uv=False).ravel())
-    mu = float(sigma[int(place * (len(sigma) - 1))])
-    if mu < max(1e-3 * sigma[-1], 1e-9):
-        return
-    best = exact(B, mu)
-    if best.curvature > 0.3:
-        scale = Scale(mu, "absolute", "nuclear", B.shape[1:])  # type: ignore[arg-type]
-        found = solve(torch.from_numpy(B), scale, tolerance=1e-10)
-        z = -np.sum([double(delta.matrix()) for delta in found.deltas], axis=0) / N
-        assert np.linalg.norm(z - best.z) < 1e-2 * mu + best.off
 
 
 def test_near_the_minimum_every_pass_takes_most_of_what_is_left() -> None:
