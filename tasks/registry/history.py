@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PAGE = 500
+LATEST = 2.5e11
+"""Seconds since 1970 to a year that dates can have: others may have written into the store."""
 
 
 class MergedRun(Record):
@@ -95,7 +97,7 @@ def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) ->
     tags = version.tags
     primary, against = tags.get("loreline.primary"), tags.get("loreline.against")
     return MergedRun(
-        when=version.creation_timestamp / 1000,
+        when=min(max(version.creation_timestamp / 1000, 0), LATEST),
         model=f"models:/{version.name}/{version.version}",
         aliases=tuple(named),
         run=tags.get("loreline.run"),

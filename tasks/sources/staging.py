@@ -27,8 +27,10 @@ OWN_NAME = re.compile(r".+-[0-9a-f]{16}")
 def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBase | None) -> Checkpoint:
     """Link what a merge needs of a checkpoint beside the artifacts, and return its record.
 
-    Links are made before they are digested, because the Trainer may remove the originals at any time.
+    Links are made before they are digested, because the Trainer may remove the originals at any time. Raises
+    BadInput where that would write into the training directory.
     """
+    _keep_apart(found.directory, artifacts / STAGED)
     (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=artifacts / STAGED))
     try:
@@ -50,6 +52,16 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
     finally:
         shutil.rmtree(scratch)
     return checkpoint
+
+
+def _keep_apart(checkpoint: Path, stage: Path) -> None:
+    source, target = checkpoint.resolve(), stage.resolve()
+    if source.is_relative_to(target) or target.is_relative_to(source):
+        raise BadInput(
+            stage,
+            f"is a link into the training directory ({target}), which is only read",
+            "link it elsewhere, or remove the link",
+        )
 
 
 def rates_of(found: Sequence[FetchedCheckpoint]) -> tuple[tuple[int, float], ...]:

@@ -1,6 +1,8 @@
 """The history is what the registry says about every merged run, newest first, in a handful of queries."""
 
 import json
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tasks.register_model import register_model
 from tasks.registry import history as module
 from tasks.registry.history import merged_runs
 from tasks.registry.store import connect
+from tasks.reporting.history_table import history_table
 
 
 @pytest.fixture
@@ -44,6 +47,16 @@ def test_every_merged_run_with_what_was_found_out_about_it(
     assert [run.aliases for run in (newest, middle, oldest)] == [("challenger",), (), ("champion",)]
     assert [run.merge for run in (newest, middle, oldest)] == [0.2, 0.1, 0.0]
     assert newest.when > middle.when > oldest.when
+
+
+@pytest.mark.parametrize("milliseconds", [-1, 10**15, 9 * 10**18])
+def test_an_impossible_time_in_the_store_is_shown_as_a_date(
+    milliseconds: int, store: RegisterParams, three: list[Registration]
+) -> None:
+    path = connect(store).tracking_uri.removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("update model_versions set creation_time = ? where version = 2", [milliseconds])
+    assert "models:/demo/2" in history_table(merged_runs(store))
 
 
 def test_the_primary_metric_is_that_of_the_evaluation_whatever_its_characters(

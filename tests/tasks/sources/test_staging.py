@@ -105,3 +105,13 @@ def test_what_a_user_put_into_a_staged_checkpoint_is_named_and_stays(
         with pytest.raises(BadInput, match="is not what was staged"):
             act()
     assert (staged_here / mine).read_text() == "x"
+
+
+@pytest.mark.parametrize("where", ["", "checkpoint-20"])
+def test_nothing_is_staged_in_the_training_directory(training: Path, artifacts: Path, where: str) -> None:
+    artifacts.mkdir()
+    (artifacts / "checkpoints").symlink_to(training / where)
+    before = sorted(training.rglob("*"))
+    with pytest.raises(BadInput, match="is a link into the training directory"):
+        fetch_run(params(training), artifacts)
+    assert sorted(training.rglob("*")) == before
