@@ -26,7 +26,11 @@ def endpoint() -> str:
     from huggingface_hub import constants
 
     address = (os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
-    if "@" in urlsplit(address).netloc:  # huggingface_hub logs every URL that fails
+    try:
+        place = urlsplit(address).netloc
+    except ValueError as error:  # brackets that hold no IPv6 address
+        raise BadInput("HF_ENDPOINT", "is not a usable address", "correct it, or unset it") from error
+    if "@" in place:  # huggingface_hub logs every URL that fails
         raise BadInput(
             "HF_ENDPOINT", "holds a user name or password", "leave it out and set HF_TOKEN instead"
         )

@@ -52,7 +52,10 @@ def clock_of(server: str, answer: Answer) -> list[Finding]:
 def unguarded(area: Area, server: str, path: str) -> list[Finding]:
     """Warn of a server that others can reach, and that answers a request at `path` without credentials."""
     place = without_secrets(server).rstrip("/")
-    host = urlsplit(place).hostname or ""
+    try:
+        host = urlsplit(place).hostname or ""
+    except ValueError:  # brackets that hold no IPv6 address; whoever connects says so
+        return []
     if host in ("localhost", "::1") or host.startswith("127."):
         return []
     try:  # an auth of its own keeps requests from looking into ~/.netrc

@@ -20,7 +20,11 @@ class RegisterParams(Section):
     @classmethod
     def _no_password(cls, uri: str | None) -> str | None:
         """Keep secrets out of what is logged, hashed and committed."""
-        if uri and "@" in urlsplit(uri).netloc:
+        try:
+            place = urlsplit(uri or "").netloc
+        except ValueError as error:  # brackets that hold no IPv6 address
+            raise ValueError("is not a usable address", "correct it") from error
+        if "@" in place:
             raise ValueError(
                 "holds a user or password",
                 "leave it null and set MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and "

@@ -83,7 +83,10 @@ def download_model(client: "MlflowClient", uri: str, target: Path, recorded: str
 
 def local_directory(uri: str) -> Path | None:
     """Return the directory of an artifact location on this machine; None for a remote one."""
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:  # brackets that hold no IPv6 address
+        return None
     if parts.scheme not in ("", "file"):
         return None
     return Path(url2pathname(parts.path)).absolute()

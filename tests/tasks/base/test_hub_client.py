@@ -106,3 +106,9 @@ def test_no_signature_is_logged_by_a_new_process(server: Hub, tmp_path: Path) ->
     done = subprocess.run([sys.executable, "-c", script], env=fresh, capture_output=True, text=True)
     assert "resume" in done.stderr
     assert "s3cr3t" not in done.stderr
+
+
+def test_an_endpoint_that_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://[hub")
+    with pytest.raises(BadInput, match="HF_ENDPOINT: is not a usable address"):
+        hub_client.endpoint()

@@ -81,3 +81,4 @@ def test_a_server_that_asks_for_no_password_is_warned_of(
 def test_a_server_that_only_this_machine_reaches_needs_no_password(server: str) -> None:
     assert unguarded("Registry", server, "x") == []
     assert unguarded("Registry", "http://nobody.invalid", "x") == []
+    assert unguarded("Registry", "http://[nobody", "x") == []

@@ -68,6 +68,12 @@ def test_a_mistake_is_one_sentence_that_names_the_key(
     assert "\n" not in str(caught.value)
 
 
+def test_what_is_no_address_is_refused_and_not_repeated(params_file: Path) -> None:
+    with pytest.raises(BadInput, match="register.tracking_uri: is not a usable address") as caught:
+        read_params(params_file, ["register.tracking_uri=http://me:secret[@host"])
+    assert "secret" not in str(caught.value)
+
+
 def test_a_password_is_refused_and_not_repeated(params_file: Path) -> None:
     with pytest.raises(BadInput, match="register.tracking_uri: holds a user or password") as caught:
         read_params(params_file, ["register.tracking_uri=postgresql://me:secret@host/db"])

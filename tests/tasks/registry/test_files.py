@@ -111,3 +111,4 @@ def test_only_locations_on_this_machine_are_local() -> None:
     assert local_directory("/a/b") == Path("/a/b")
     assert local_directory("mlflow-artifacts:/1/models") is None
     assert local_directory("s3://bucket/x") is None
+    assert local_directory("file://[x/y") is None
