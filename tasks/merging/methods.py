@@ -108,6 +108,14 @@ METHODS = {
         averages_weights=True,
         check_span=low_rank.check_any_span,
     ),
+    "planned": Method(
+        "average by what the learning rate has left to do: `trend`, and the last checkpoint after a decay",
+        "Loreline, docs/trajectory.md",
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, step_weights.planned, combine.mean)),
+        notes=step_weights.planned_notes,
+        averages_weights=True,
+        check_span=low_rank.check_any_span,
+    ),
     "wsm": Method(
         "average that does what is left of a decay of the learning rate",
         "Tian et al. 2025, arXiv 2507.17634",

@@ -1,4 +1,4 @@
-"""Weights by training step: ema with a half-life, power_ema, wsm, trend."""
+"""Weights by training step: ema with a half-life, power_ema, wsm, trend, planned."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ from tasks.base.measures import WeightsUsed
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Rates, Settings
-from tasks.parameters.merge import MergeParams
+from tasks.parameters.merge import MergeParams, TrendParams
 
 Profile = Literal["linear", "cosine", "1-sqrt"]
 PROFILES: dict[Profile, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
@@ -42,6 +42,12 @@ def wsm(settings: Settings) -> Weighing:
     return (yield from _by_step(settings, lambda params, steps: found))
 
 
+def planned(settings: Settings) -> Weighing:
+    """Weigh as `trend` does, less what the learning rate has already decayed; equally without steps."""
+    found = planned_weights(settings.steps, settings.rates)
+    return (yield from _by_step(settings, lambda params, steps: found))
+
+
 def _by_step(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], Sequence[float]]) -> Weighing:
 
     def weigh(block: Block) -> Weighed:
@@ -54,7 +60,7 @@ def _by_step(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], Se
 
 def check_steps(settings: Settings) -> None:
     """Raise BadInput where the steps do not rise from one checkpoint to the next."""
-    if any(later <= earlier for earlier, later in pairwise(settings.steps)):
+    if not _rise(settings.steps):
         raise BadInput(
             "merge.method",
             f"{settings.params.method} weighs by training step, and steps {list(settings.steps)} do not rise",
@@ -62,11 +68,25 @@ def check_steps(settings: Settings) -> None:
         )
 
 
+def _rise(steps: Sequence[int]) -> bool:
+    return all(earlier < later for earlier, later in pairwise(steps))
+
+
 def wsm_notes(settings: Settings) -> list[str]:
     """Say whether the learning rate was known, and whether anything was left of its decay."""
+    return _rate_notes(settings, decay_weights(settings.steps, settings.rates, settings.params.wsm.profile))
+
+
+def planned_notes(settings: Settings) -> list[str]:
+    """Say the same of the planned weights, or that the steps are not known."""
+    if not _rise(settings.steps):
+        return ["the checkpoints' names hold no rising steps: all weigh the same"]
+    return _rate_notes(settings, planned_weights(settings.steps, settings.rates))
+
+
+def _rate_notes(settings: Settings, weights: Sequence[float]) -> list[str]:
     if not settings.rates:
         return ["the log holds no learning rate: it counts as constant"]
-    weights = decay_weights(settings.steps, settings.rates, settings.params.wsm.profile)
     if weights[-1] > 0.99:
         return ["equal to the last checkpoint: its learning rate has decayed, and nothing is left to do"]
     return []
@@ -111,23 +131,41 @@ def trend_weights(steps: Sequence[int], kappa: float) -> list[float]:
 
 
 def decay_weights(steps: Sequence[int], rates: Rates, profile: Profile = "linear") -> list[float]:
-    """Return weights of checkpoints at these steps that leave each increment the share a decay would.
+    """Return weights that leave each increment between checkpoints the share that a decay to 0 would.
 
-    The increment of segment i keeps w_i = Σ min(η*, η)/Σ η, with η* the decay from η(t_0) to 0 at t_k, and
-    c_0 = 1 − w_1, c_j = w_j − w_{j+1}, c_k = w_k (after Tian et al. 2025). At a constant rate a linear decay
-    gives nearly the plain average; after a decay all weight is on the last. Without rates the rate counts as
-    constant.
+    At a constant rate a linear decay gives nearly the plain average; after a decay all weight is on the last.
+    Without rates the rate counts as constant (after Tian et al. 2025).
+    """
+    return _less_decayed(steps, rates, lambda at: PROFILES[profile]((at - steps[0]) / (steps[-1] - steps[0])))
+
+
+def planned_weights(steps: Sequence[int], rates: Rates) -> list[float]:
+    """Return the weights of `trend` by its default κ, less what the learning rate has already decayed.
+
+    At a constant or unknown rate they are those of `trend`, but none is negative; after a decay all weight is
+    on the last. Where the steps do not rise, all are equal.
+    """
+    if len(steps) == 1 or not _rise(steps):
+        return [1 / len(steps)] * len(steps)
+    kept = 1 - np.cumsum(trend_weights(steps, TrendParams().kappa))  # of the increment after each checkpoint
+    return _less_decayed(steps, rates, lambda at: kept[np.searchsorted(steps, at, side="right") - 1])
+
+
+def _less_decayed(
+    steps: Sequence[int], rates: Rates, profile: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> list[float]:
+    """Return c_0 = 1 − w_1, c_j = w_j − w_{j+1}, c_k = w_k, where segment i's increment keeps w_i.
+
+    w_i = Σ min(η*, η)/Σ η over the segment, η* the wanted rate: η(t_0) times the profile at a step.
     """
     if len(steps) == 1:
         return [1.0]
-    first, last = steps[0], steps[-1]
-    kept = []
+    kept, first = [], _rate_at(np.array([steps[0]]), rates)[0]
     for begin, end in pairwise(steps):
         at = begin + (end - begin) * (np.arange(POINTS) + 0.5) / POINTS
         actual = _rate_at(at, rates)
-        wanted = _rate_at(np.array([first]), rates)[0] * PROFILES[profile]((at - first) / (last - first))
         total = actual.sum()
-        kept.append(float(np.minimum(wanted, actual).sum() / total) if total > 0 else 0.0)
+        kept.append(float(np.minimum(first * profile(at), actual).sum() / total) if total > 0 else 0.0)
     # rounding, and rates that rise again, must not make a weight negative
     shares = np.minimum.accumulate(np.array(kept))
     return [float(1 - shares[0]), *(float(a - b) for a, b in zip(shares, [*shares[1:], 0.0], strict=True))]

@@ -205,6 +205,7 @@ class MergeParams(Section):
         "wma",
         "lawa",
         "power_ema",
+        "planned",
         "wsm",
         "trend",
         "median",

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tasks.base.records import FarCheckpoint, RunPlan
-from tasks.merging.step_weights import decay_weights
+from tasks.merging.step_weights import planned_weights
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.learning_rate import Rate, RateSchedule, schedule_of
 
@@ -33,7 +33,7 @@ def plan_run(
         since=schedule.since,
         until=schedule.until,
         window=tuple(window),
-        weights=tuple(round(weight, 4) for weight in decay_weights(window, rates)),
+        weights=tuple(round(weight, 4) for weight in planned_weights(window, rates)),
         before_decay=before if len(before) >= LONG_ENOUGH else (),
         far=tuple(far),
         rates=tuple((rate.step, rate.value) for rate in rates),

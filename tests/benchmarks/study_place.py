@@ -33,10 +33,9 @@ REFERENCE = "average of 5"
 
 
 def ema_weights(count: int, decay: float) -> Matrix:
-    """Return the weights of an exponential moving average that begins with the oldest."""
+    """Return weights ∝ decay^age, as Loreline's ema has them."""
     weights = decay ** np.arange(count - 1, -1, -1.0)
-    weights[1:] *= 1 - decay
-    return weights
+    return weights / weights.sum()
 
 
 def weighted(thetas: Matrix, weights: Matrix) -> Matrix:

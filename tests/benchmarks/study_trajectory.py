@@ -22,9 +22,7 @@ from flows.demo.demo import demo_directory
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
-from tasks.parameters.selection import SelectParams
 from tasks.trajectory.far import find_far
-from tasks.trajectory.plan_directory import plan_directory
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.study_models import Batches, diverge, loss, test_batches
 
@@ -34,6 +32,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "average": {"method": "average"},
     "ema, half_life 150": {"method": "ema", "ema": {"half_life": 150}},
     "power_ema, width 0.05": {"method": "power_ema", "power_ema": {"width": 0.05}},
+    "planned": {"method": "planned"},
     "wsm, linear": {"method": "wsm"},
     "wsm, cosine": {"method": "wsm", "wsm": {"profile": "cosine"}},
     "wsm, 1-sqrt": {"method": "wsm", "wsm": {"profile": "1-sqrt"}},
@@ -47,17 +46,11 @@ Tensors = dict[str, np.ndarray]
 
 
 def merges(seed: int, schedule: training.Schedule, scratch: Path) -> Losses:
-    """Return the test loss of the last checkpoint, of merges of the last five, and of the planned merge."""
+    """Return the test loss of the last checkpoint, and of merges of the last five."""
     run = trained(seed, schedule)
     batches, last = test_batches(run), last_of(run)
-    window = plan_directory(run, SelectParams()).window
-    planned = [run / f"checkpoint-{step}" for step in window]
     found = {"last": loss(last[-1], batches)}
-    found |= {name: merged_loss(last, tree, scratch / name, batches) for name, tree in METHODS.items()}
-    plan = METHODS["wsm, linear"]
-    alone = len(planned) < 2
-    planned_loss = loss(planned[0], batches) if alone else merged_loss(planned, plan, scratch / "p", batches)
-    return {"planned": planned_loss} | found
+    return found | {name: merged_loss(last, tree, scratch / name, batches) for name, tree in METHODS.items()}
 
 
 def diverged(seed: int, other: int, schedule: training.Schedule, scratch: Path) -> dict[str, Losses]:

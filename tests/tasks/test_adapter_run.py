@@ -233,7 +233,7 @@ def test_lore_of_adapters_is_evaluated_and_registered(
     artifacts: Path, params: EvaluateParams, store: RegisterParams
 ) -> None:
     """Its factors have measures of their own, and no deviation to be drawn."""
-    merge_checkpoints(MergeParams(), artifacts)
+    merge_checkpoints(MergeParams(method="lore"), artifacts)
     evaluation = evaluate_merge(params, store, artifacts)
     assert evaluation.models[3].label == "lore merge"
     assert register_model(store, artifacts).version == 1

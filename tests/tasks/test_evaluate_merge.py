@@ -47,7 +47,7 @@ def artifacts(tmp_path: Path) -> Path:
     root = tmp_path / "artifacts"
     fetch_run(FetchParams(source=str(tmp_path / "training"), settle=0), root)
     select_checkpoints(SelectParams(), root)
-    merge_checkpoints(MergeParams(), root)
+    merge_checkpoints(MergeParams(method="lore"), root)
     return root
 
 

@@ -38,7 +38,7 @@ def run_stages(root: Path, store: RegisterParams) -> None:
     )  # fmt: skip
     fetch_run(FetchParams(source=str(root / "training"), settle=0), artifacts)
     select_checkpoints(SelectParams(), artifacts)
-    merge_checkpoints(MergeParams(), artifacts)
+    merge_checkpoints(MergeParams(method="lore"), artifacts)
     evaluate_merge(asked, store, artifacts)
     register_model(store, artifacts)
 

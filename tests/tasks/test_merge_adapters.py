@@ -47,6 +47,7 @@ METHODS: dict[str, tuple[MergeParams, list[float]]] = {
     "lawa": (MergeParams(method="lawa", lawa=LawaParams(k=2, spacing=2)), [0.5, 0, 0.5]),
     "half-life": (MergeParams(method="ema", ema=EmaParams(half_life=1)), [1 / 7, 2 / 7, 4 / 7]),
     "trend": (MergeParams(method="trend", trend=TrendParams(kappa=1)), [-1 / 6, 1 / 3, 5 / 6]),
+    "planned": (MergeParams(method="planned"), [1 / 12, 1 / 3, 7 / 12]),
     "wsm": (MergeParams(method="wsm"), [1 / 4, 1 / 2, 1 / 4]),
     "task_arithmetic": (MergeParams(method="task_arithmetic", lam=0.7), [0.7] * 3),
     "unequal": (MergeParams(method="task_arithmetic", lam=-2.0, weights=(0, -1, 0.5)), [0, 2, -1]),
@@ -252,7 +253,7 @@ def test_an_adapter_with_nan_is_named_or_left_out(
 def test_the_same_adapters_give_the_same_bytes_and_a_finished_merge_is_not_done_again(
     adapter_family: tuple[Path, list[Path]], tmp_path: Path
 ) -> None:
-    params, count = MergeParams(lore=SIGMA1), len(changes(adapter_family[1][0]))
+    params, count = MergeParams(method="lore", lore=SIGMA1), len(changes(adapter_family[1][0]))
     for out, merged in (("one", count), ("one", 0), ("two", count)):
         heard: list[Headway] = []
         merge_directories(params, adapter_family[1], tmp_path / out, heard.append)
@@ -286,8 +287,10 @@ def test_lore_by_default_gives_on_a_base_what_it_gives_alone(tmp_path: Path) -> 
         for i in (1, 2, 3)
     ]
     adapters = double(adapters, tmp_path / "double")
-    alone = merge_directories(MergeParams(lam=1.0), adapters, tmp_path / "alone")
-    on_base = merge_directories(MergeParams(lam=1.0, base=str(base)), adapters, tmp_path / "full")
+    alone = merge_directories(MergeParams(method="lore", lam=1.0), adapters, tmp_path / "alone")
+    on_base = merge_directories(
+        MergeParams(method="lore", lam=1.0, base=str(base)), adapters, tmp_path / "full"
+    )
     merged, full, before = (
         changes(tmp_path / "alone"),
         *(load_file(place / "model.safetensors") for place in (tmp_path / "full", base)),

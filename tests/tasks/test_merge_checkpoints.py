@@ -54,7 +54,7 @@ def test_the_average_is_the_float64_mean_rounded_once(artifacts: Path) -> None:
 
 
 def test_merge_json_says_what_was_done(artifacts: Path) -> None:
-    report = merge_checkpoints(MergeParams(lam=0.5), artifacts)
+    report = merge_checkpoints(MergeParams(method="lore", lam=0.5), artifacts)
     assert MergeReport.read(artifacts / "merged" / "merge.json") == report
     assert report.method == "lore"
     assert report.parameters["lam"] == 0.5
@@ -73,10 +73,10 @@ def test_merge_json_says_what_was_done(artifacts: Path) -> None:
 
 
 def test_the_same_inputs_give_the_same_bytes(artifacts: Path) -> None:
-    merge_checkpoints(MergeParams(), artifacts)
+    merge_checkpoints(MergeParams(method="lore"), artifacts)
     first = contents(artifacts / "merged")
     shutil.rmtree(artifacts / "merged")
-    merge_checkpoints(MergeParams(), artifacts)
+    merge_checkpoints(MergeParams(method="lore"), artifacts)
     assert contents(artifacts / "merged") == first
 
 
@@ -123,7 +123,7 @@ def test_a_tensor_that_does_not_converge_is_named(artifacts: Path, monkeypatch: 
     monkeypatch.setattr(converge, "GRAM_ROUNDING", 0.0)  # Newton's method gives up
     monkeypatch.setattr(dense, "DENSE_PASSES", 1)
     with pytest.raises(NotConverged, match=r"tensor \w+: LoRE: relative duality gap .* after 1 passes"):
-        merge_checkpoints(MergeParams(), artifacts)
+        merge_checkpoints(MergeParams(method="lore"), artifacts)
     assert not (artifacts / "merged").exists()
 
 
@@ -251,7 +251,7 @@ def test_what_does_not_belong_together_is_refused_and_nothing_is_written(
     [
         (AVERAGE, 1, "nothing to merge: 1 checkpoint"),
         (
-            MergeParams(lore=LoreParams(anchor=7)),
+            MergeParams(method="lore", lore=LoreParams(anchor=7)),
             2,
             r"merge.lore.anchor: step 7 is not merged; the steps are \[1, 2\]",
         ),
@@ -290,14 +290,14 @@ def test_killed_in_the_middle_the_next_run_gives_the_same_model(artifacts: Path)
         "def stop(headway):\n"
         "    seen.add(headway.last)\n"
         "    if len(seen) > 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "merge_checkpoints(MergeParams(), Path(sys.argv[1]), stop)\n"
+        "merge_checkpoints(MergeParams(method='lore'), Path(sys.argv[1]), stop)\n"
     )
     root = Path(__file__).parents[2]
     killed = subprocess.run([sys.executable, "-c", code, str(artifacts)], cwd=root, check=False)
     assert killed.returncode == -9
     assert not (artifacts / "merged").exists()
-    report = merge_checkpoints(MergeParams(), artifacts)
+    report = merge_checkpoints(MergeParams(method="lore"), artifacts)
     assert not list(artifacts.glob(".merged*"))
     shutil.rmtree(artifacts / "merged")
-    assert merge_checkpoints(MergeParams(), artifacts).outputs == report.outputs
+    assert merge_checkpoints(MergeParams(method="lore"), artifacts).outputs == report.outputs
     assert (artifacts / "merged" / MANIFEST).exists()

@@ -21,7 +21,7 @@ from tests.support.tiny_adapters import write_adapter, write_llama
 
 KINDS = {
     "lore": "lore", "average": None, "ema": "weights", "wma": "weights", "lawa": "weights",
-    "power_ema": "weights", "wsm": "weights", "trend": "weights", "median": None, "trimmed_mean": None,
+    "power_ema": "weights", "planned": "weights", "wsm": "weights", "trend": "weights", "median": None, "trimmed_mean": None,
     "geometric_median": "weights", "task_arithmetic": None, "ties": None, "dare": None, "dare_ties": None, "breadcrumbs": None,
     "metagpt": "weights", "slerp": "slerp", "model_stock": "model_stock", "widen": "weights", "tsv_m": "tsv_m",
     "iso_c": "iso_c",
@@ -76,8 +76,8 @@ def test_a_stack_has_the_largest_of_what_its_decomposed_matrices_have() -> None:
     for model in experts:
         model[1] = experts[0][1]
         model[3] *= 5
-    stacked = merge(MergeParams(), [{"experts": model} for model in experts])[1]["experts"]
-    alone = merge(MergeParams(), [{str(i): model[i] for i in range(4)} for model in experts])[1]
+    stacked = merge(MergeParams(method="lore"), [{"experts": model} for model in experts])[1]["experts"]
+    alone = merge(MergeParams(method="lore"), [{str(i): model[i] for i in range(4)} for model in experts])[1]
     assert alone.pop("1") == Averaged(identical=True)
     assert isinstance(stacked, LoreMeasures)
     assert (stacked.shape, stacked.mu) == ((12, 8), MergeParams().lore.mu)

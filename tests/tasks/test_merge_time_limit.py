@@ -67,7 +67,7 @@ def test_a_limit_that_is_kept_changes_nothing_but_the_parameter(tmp_path: Path) 
     limited, free = tmp_path / "limited", tmp_path / "free"
     report = merge_directories(params(60.0), found, limited)
     unlimited = params(60.0).lore.model_copy(update={"time_limit": None})
-    other = merge_directories(MergeParams(device="cpu", lore=unlimited), found, free)
+    other = merge_directories(MergeParams(method="lore", device="cpu", lore=unlimited), found, free)
     assert report.tensors == other.tensors
     assert report.notes == other.notes
     assert contents(limited)["model.safetensors"] == contents(free)["model.safetensors"]

@@ -28,7 +28,7 @@ from tests.support.tiny_world import TASKS, write_model, write_task, write_world
 
 pytestmark = pytest.mark.usefixtures("offline")
 
-LORE = MergeParams(device="cpu")
+LORE = MergeParams(method="lore", device="cpu")
 
 
 @pytest.fixture

@@ -133,7 +133,8 @@ def test_a_solver_that_fails_names_the_tensor(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(converge, "GRAM_ROUNDING", 0.0)  # Newton's method gives up
     monkeypatch.setattr(dense, "DENSE_PASSES", 1)
     plan = plan_for(
-        MergeParams(lore=LoreParams(mu=0.2, mu_scale="sigma1")), write_models(tmp_path / "training")
+        MergeParams(method="lore", lore=LoreParams(mu=0.2, mu_scale="sigma1")),
+        write_models(tmp_path / "training"),
     )
     with pytest.raises(NotConverged, match=r"tensor conv: LoRE: relative duality gap"):
         run(plan, tmp_path / "out")

@@ -123,7 +123,7 @@ def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path:
         (params_for("lore", ties={"density": (0.1, 0.2)}), "merge.ties.density: 2 values for 3 checkpoints; give one for each"),
         (params_for("average", weights=(1.0, 2.0)), "merge.weights: 2 weights for 3 checkpoints; give one for each"),
         (params_for("average", weights=(1.0, -2.0, 1.0)), "merge.weights: .* add up to 0"),
-        (MergeParams(lore=LoreParams(anchor=7)), r"merge.lore.anchor: step 7 is not merged; the steps are \[1, 2, 3\]"),
+        (MergeParams(method="lore", lore=LoreParams(anchor=7)), r"merge.lore.anchor: step 7 is not merged; the steps are \[1, 2, 3\]"),
         (params_for("task_arithmetic", base="/nowhere"), "/nowhere: no such directory"),
     ],
 )  # fmt: skip
@@ -225,6 +225,6 @@ def test_variants_share_the_files_and_only_their_writing_adds_up(tmp_path: Path)
 
 
 def test_every_variant_is_checked(tmp_path: Path) -> None:
-    params = [MergeParams(), MergeParams(lore=LoreParams(anchor=7))]
+    params = [MergeParams(method="lore"), MergeParams(method="lore", lore=LoreParams(anchor=7))]
     with pytest.raises(BadInput, match="merge.lore.anchor: step 7 is not merged"):
         plan_directories({tmp_path / f"{i}": own for i, own in enumerate(params)}, write_models(tmp_path)[1:])

@@ -85,7 +85,7 @@ def test_variants_share_a_read_and_are_the_merges_alone(adapter_family: Family, 
         MergeParams(method="ties"),
         MergeParams(method="iso_c"),
         MergeParams(method="average"),
-        MergeParams(lore=LoreParams(combine="ties"), ties=TiesParams(density=0.5)),
+        MergeParams(method="lore", lore=LoreParams(combine="ties"), ties=TiesParams(density=0.5)),
     ],
     ids=lambda params: params.method,
 )

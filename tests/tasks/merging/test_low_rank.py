@@ -86,7 +86,7 @@ def test_a_repeated_matrix_costs_no_rank_and_none_at_all_leaves_rank_one() -> No
     ],
 )
 def test_lore_on_the_cores_is_lore_on_the_full_matrices(shape: tuple[int, int], lore: LoreParams) -> None:
-    params = MergeParams(lam=0.8, lore=lore.model_copy(update={"tolerance": 1e-12}))
+    params = MergeParams(method="lore", lam=0.8, lore=lore.model_copy(update={"tolerance": 1e-12}))
     found = products(*shape, [2, 3, 2])
     joint = span(found)
     full, measures = merged(params, dense(found), shape)
@@ -98,7 +98,9 @@ def test_lore_on_the_cores_is_lore_on_the_full_matrices(shape: tuple[int, int], 
 
 
 def test_lore_on_the_cores_is_the_reference_on_the_full_matrices() -> None:
-    params = MergeParams(lam=1.0, lore=LoreParams(mu=2.0, mu_scale="absolute", tolerance=1e-12))
+    params = MergeParams(
+        method="lore", lam=1.0, lore=LoreParams(mu=2.0, mu_scale="absolute", tolerance=1e-12)
+    )
     found = products(14, 11, [2, 1, 2])
     joint = span(found)
     core, _ = merged(params, joint.cores, (14, 11))
@@ -110,7 +112,7 @@ def test_two_adapters_anchored_are_the_closed_form() -> None:
     lore = LoreParams(mu=0.7, mu_scale="absolute", anchor=2)
     found = products(9, 8, [2, 2])
     joint = span(found)
-    core, _ = merged(MergeParams(lam=1.0, lore=lore), joint.cores, (9, 8))
+    core, _ = merged(MergeParams(method="lore", lam=1.0, lore=lore), joint.cores, (9, 8))
     one, two = dense(found)
     U, s, Vt = np.linalg.svd(one - two, full_matrices=False)
     expected = (one + two) / 2 + 0.5 * (U * np.maximum(s - 1.4, 0)) @ Vt
@@ -127,7 +129,7 @@ def test_the_noise_edge_is_that_of_the_whole_energy_over_the_full_matrix(ranks: 
     found = products(m, n, ranks)
     deviations = np.stack(dense(found)) - np.mean(dense(found), axis=0)
     lore = LoreParams(mu=2.0, mu_scale="noise_edge")
-    _, measures = merged(MergeParams(lore=lore), span(found).cores, (m, n))
+    _, measures = merged(MergeParams(method="lore", lore=lore), span(found).cores, (m, n))
     assert measures.edge == pytest.approx(
         deviations.std() * (m**0.5 + n**0.5), rel=1e-3 if ranks[0] == 4 else 0.06
     )
@@ -142,7 +144,7 @@ def test_the_noise_edge_is_that_of_the_whole_energy_over_the_full_matrix(ranks: 
     [
         (MergeParams(method="ties"), "merge.method: ties"),
         (MergeParams(method="iso_c"), "merge.method: iso_c"),
-        (MergeParams(lore=LoreParams(combine="ties")), "merge.lore.combine"),
+        (MergeParams(method="lore", lore=LoreParams(combine="ties")), "merge.lore.combine"),
         (MergeParams(method="average", weights="nan"), "merge.nan.of"),
     ],
 )

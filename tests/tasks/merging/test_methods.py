@@ -186,7 +186,9 @@ def test_lore_of_two_is_the_mean_whatever_lambda(name: str) -> None:
 @pytest.mark.parametrize("lam", [0.0, 0.5, 1.0])
 def test_lore_equals_the_paper_s_formula_matrix_by_matrix(name: str, lam: float) -> None:
     """θ* = θ_0 + λ Σδ_i from an independent solver, with the tensor seen as its matrices."""
-    params = MergeParams(lam=lam, lore=LoreParams(mu=0.2, mu_scale="absolute", tolerance=1e-10))
+    params = MergeParams(
+        method="lore", lam=lam, lore=LoreParams(mu=0.2, mu_scale="absolute", tolerance=1e-10)
+    )
     shape = SHAPES[name]
     tensors = [model[name] for model in MODELS]
     stacks = [t if t.ndim == 3 else t.reshape(1, shape[0], -1) for t in tensors]
@@ -219,5 +221,5 @@ def test_the_order_of_checkpoints_matters_only_along_a_trajectory() -> None:
 
 
 def test_an_empty_matrix_is_left_empty() -> None:
-    merged, _ = merge(MergeParams(), [{"w": np.empty((0, 3))}] * 3)
+    merged, _ = merge(MergeParams(method="lore"), [{"w": np.empty((0, 3))}] * 3)
     assert merged["w"].shape == (0, 3)

@@ -19,6 +19,8 @@ from tasks.merging.step_weights import (
     decay_weights,
     gamma_of,
     half_life_weights,
+    planned_notes,
+    planned_weights,
     power_weights,
     trend_weights,
     wsm_notes,
@@ -72,6 +74,47 @@ def test_they_are_weights_of_an_average(steps: list[int], logged: list[tuple[int
     assert len(weights) == len(steps)
     assert sum(weights) == pytest.approx(1)
     assert min(weights) >= -1e-12
+
+
+def test_planned_is_the_trend_as_long_as_the_rate_is_constant() -> None:
+    for rates in ([], [Rate(0, 3e-4), Rate(900, 3e-4)]):
+        assert planned_weights(FIVE, rates) == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+
+def test_planned_is_the_last_checkpoint_after_a_decay() -> None:
+    assert planned_weights(FIVE, decayed(500)) == pytest.approx([0, 0, 0, 0, 1], abs=1e-9)
+    step = [Rate(0, 1.0), Rate(150, 1.0), Rate(151, 0.01), Rate(600, 0.01)]
+    assert planned_weights(FIVE, step) == pytest.approx([0, 0, 0, 0, 1], abs=0.01)
+
+
+def test_planned_leaves_increments_the_lower_of_both_rates() -> None:
+    """Half a decay, whose segments had 0.85, 0.75, 0.65 and 0.55 of the peak; the trend keeps less of the last ones."""
+    rates = [Rate(step, 1 - step / 1000) for step in range(0, 501, 10)]
+    kept = 1 - np.cumsum(trend_weights(FIVE, 0.5))[:-1]
+    at = np.linspace(100, 500, 40_001)
+    actual = 1 - at / 1000
+    expected = [
+        np.minimum(actual, 0.9 * share)[(at >= a) & (at < a + 100)].sum()
+        / actual[(at >= a) & (at < a + 100)].sum()
+        for a, share in zip(FIVE, kept, strict=False)
+    ]
+    assert shares_kept(planned_weights(FIVE, rates)) == pytest.approx(expected, abs=1e-3)
+
+
+@given(STEPS, st.lists(st.tuples(st.integers(0, 10_000), st.floats(0, 1)), max_size=8))
+def test_planned_weights_are_those_of_an_average(steps: list[int], logged: list[tuple[int, float]]) -> None:
+    rates = [Rate(*rate) for rate in sorted(dict(logged).items())]
+    weights = planned_weights(steps, rates)
+    assert sum(weights) == pytest.approx(1)
+    assert min(weights) >= -1e-12
+
+
+@pytest.mark.parametrize("steps", [[0, 0, 0], [300, 100, 200], [100, 200, 200]])
+def test_planned_weighs_equally_where_steps_are_unknown_or_go_back(steps: list[int]) -> None:
+    assert planned_weights(steps, decayed(500)) == pytest.approx([1 / 3] * 3)
+    params = MergeParams(method="planned")
+    settings = Settings(params, lambda name: params, steps, {}, rates=decayed(500))
+    assert planned_notes(settings) == ["the checkpoints' names hold no rising steps: all weigh the same"]
 
 
 def test_uneven_steps_count_by_their_length() -> None:
@@ -155,6 +198,7 @@ def test_a_profile_at_a_constant_rate_is_its_mean_between_two_checkpoints(
         ({"method": "power_ema", "power_ema": {"width": 0.2}}, power_weights([100, 150, 400], 0.2)),
         ({"method": "trend", "trend": {"kappa": 1.0}}, trend_weights([100, 150, 400], 1.0)),
         ({"method": "wsm"}, decay_weights([100, 150, 400], [])),
+        ({"method": "planned"}, planned_weights([100, 150, 400], [])),
     ],
 )
 def test_a_method_merges_by_its_weights_and_records_them(tree: dict[str, Any], weights: list[float]) -> None:

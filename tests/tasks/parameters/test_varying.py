@@ -105,7 +105,7 @@ def test_what_was_read_is_written_back_and_read_again_the_same(one: Any, other: 
     assert MergeParams.model_validate(plain) == params
     assert MergeParams.model_validate(params.model_dump()) == params
     assert MergeParams.model_validate_json(params.model_dump_json()) == params
-    assert MergeParams(lam=params.lam, weights=params.weights, ties=params.ties) == params
+    assert MergeParams(method="lore", lam=params.lam, weights=params.weights, ties=params.ties) == params
     assert hash(MergeParams.model_validate(plain)) == hash(params)
 
 

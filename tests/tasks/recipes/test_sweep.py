@@ -12,7 +12,7 @@ from tasks.recipes.recipe import read_merge_params
 from tasks.recipes.sweep import LIMIT, grid
 
 OUT = Path("out")
-LORE = MergeParams()
+LORE = MergeParams(method="lore")
 TIES = MergeParams(method="ties", base="base")
 
 numbers = st.lists(st.floats(-2, 2, allow_nan=False), min_size=1, max_size=6, unique=True)
@@ -113,4 +113,4 @@ def test_a_merge_is_no_place_for_a_sweep(tmp_path: Path) -> None:
 def test_odd_values_are_one_sentence(value: str) -> None:
     for sweep in (f"merge.lam={value}", "merge.lam" + ".a" * 5000 + "=1"):
         with pytest.raises(BadInput, match="--sweep"):
-            grid(MergeParams(), [sweep], Path("out"))
+            grid(MergeParams(method="lore"), [sweep], Path("out"))
