@@ -98,7 +98,8 @@ class Blocks:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
         base = self._read_from(self._plan.base, piece) if self._plan.base else None
         arrays = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
-        return Block(piece.tensor, piece.matrix, piece.start, arrays, base)
+        importance = [self._read_from(source, piece) for source in self._plan.importance]
+        return Block(piece.tensor, piece.matrix, piece.start, arrays, base, importance)
 
     def _read_from(self, source: WeightReader, piece: Piece) -> Numbers:
         dtype = self._plan.dtype(piece.tensor)

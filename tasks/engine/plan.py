@@ -36,6 +36,10 @@ class Plan:
     """Tensor → the inputs, where adapters on the base add factors to it or leave it alone."""
     notes: Sequence[str] = field(default=(), kw_only=True)
     """Differences between the inputs that do no harm."""
+    texts: Sequence[str] = field(default=(), kw_only=True)
+    """What a calibrated method measures the checkpoints on."""
+    importance: Sequence[WeightReader] = field(default=(), kw_only=True)
+    """What was measured on them, one for each checkpoint: float32, by the tensors' names."""
 
     @property
     def params(self) -> MergeParams:
@@ -108,7 +112,8 @@ class Plan:
         if self.method.whole:
             return rows * columns * (20 * len(self.sources) + 48)  # bytes of the decompositions in float64
         elements = min(rows * columns, max(BLOCK, columns))
-        return elements * self.dtype(name)().itemsize * ARRAYS * len(self.sources)
+        read = len(self.sources) + len(self.importance)
+        return elements * self.dtype(name)().itemsize * ARRAYS * read
 
     def _held_factors(self, name: str) -> int:
         """Return bytes of bases, the factors they come from, cores with the method's work, and a block."""

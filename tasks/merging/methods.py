@@ -8,6 +8,7 @@ from tasks.merging import (
     anchor,
     combine,
     deltas,
+    fisher,
     lore_method,
     lore_notes,
     low_rank,
@@ -144,6 +145,15 @@ METHODS = {
         _row(Row(anchor.no_anchor, deltas.weights_themselves, robust.geometric_median, combine.mean)),
         spans_model=lambda params: True,
         check_span=low_rank.check_any_span,
+    ),
+    "fisher": Method(
+        "average weighted element by element by the diagonal Fisher information on text; for several runs of "
+        "one base, with little evidence for one run",
+        "Matena and Raffel 2022, arXiv 2111.09832",
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, fisher.by_information, combine.mean)),
+        sections=("calibration",),
+        calibrated=True,
+        check_span=fisher.check_no_adapters,
     ),
     "task_arithmetic": Method(
         "base plus the sum of task vectors",

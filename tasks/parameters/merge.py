@@ -195,6 +195,16 @@ class WidenParams(Section):
     """The score of what changed much."""
 
 
+class CalibrationParams(Section):
+    """The text on which methods measure every checkpoint that weigh by more than the weights themselves."""
+
+    file: str | None = None
+    """A text file, one document a line, or JSON lines with the key text; unset: the items of
+    `evaluate.select_tasks`, each with its right answer."""
+    items: Annotated[int, Field(ge=1)] = 128
+    """How many of them are used, spread evenly."""
+
+
 class MergeParams(Section):
     """How the selected checkpoints become one model."""
 
@@ -210,6 +220,7 @@ class MergeParams(Section):
         "median",
         "trimmed_mean",
         "geometric_median",
+        "fisher",
         "task_arithmetic",
         "ties",
         "dare",
@@ -257,6 +268,7 @@ class MergeParams(Section):
     metagpt: MetagptParams = MetagptParams()
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
+    calibration: CalibrationParams = CalibrationParams()
 
     @property
     def for_each(self) -> dict[str, int]:

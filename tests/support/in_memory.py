@@ -47,7 +47,8 @@ def merge(
         own = Settings(params, at, steps, {n: shapes[n] for n in names})
         blocks = {
             name: cut(name, [c[name] for c in checkpoints], base and base[name],
-                      None if method.whole else rows, dtype)
+                      None if method.whole else rows, dtype,
+                      importance(name, shapes[name], len(checkpoints)) if method.calibrated else [])
             for name in names
         }  # fmt: skip
         program = method.run([own])
@@ -65,17 +66,30 @@ def merge(
     return merged, measures
 
 
+def importance(name: str, shape: tuple[int, ...], count: int) -> list[np.ndarray]:
+    """Make up what was measured of a tensor: positive, and much more for some elements than for others."""
+    rng = np.random.default_rng([len(name), *shape])
+    return [rng.exponential(size=shape) ** 3 for _ in range(count)]
+
+
 def cut(
-    name: str, thetas: Sequence[np.ndarray], base: np.ndarray | None, rows: int | None, dtype: type
+    name: str,
+    thetas: Sequence[np.ndarray],
+    base: np.ndarray | None,
+    rows: int | None,
+    dtype: type,
+    measured: Sequence[np.ndarray] = (),
 ) -> list[Block]:
     """Cut one tensor into blocks of `rows` rows, as the engine does."""
-    stacks = [as_stack(theta).astype(dtype) for theta in [*thetas, *([base] if base is not None else [])]]
+    known = [*thetas, *([base] if base is not None else []), *measured]
+    stacks = [as_stack(own).astype(dtype) for own in known]
     count, height, width = stacks[0].shape
     step = rows or max(height, 1)
     return [
         Block(name, matrix, (matrix * height + row) * width,
               [stack[matrix, row : row + step] for stack in stacks[: len(thetas)]],
-              stacks[-1][matrix, row : row + step] if base is not None else None)
+              stacks[len(thetas)][matrix, row : row + step] if base is not None else None,
+              [stack[matrix, row : row + step] for stack in stacks[len(known) - len(measured) :]])
         for matrix in range(count)
         for row in range(0, max(height, 1), step)
     ]  # fmt: skip

@@ -98,7 +98,8 @@ def assert_close(found: Any, expected: Any, rel: float) -> None:
 def in_torch(block: Block) -> Block:
     thetas = [torch.from_numpy(theta.copy()) for theta in block.thetas]
     base = None if block.base is None else torch.from_numpy(block.base.copy())
-    return Block(block.tensor, block.matrix, block.start, thetas, base)
+    importance = [torch.from_numpy(own.copy()) for own in block.importance]
+    return Block(block.tensor, block.matrix, block.start, thetas, base, importance)
 
 
 @EVERY
