@@ -71,8 +71,8 @@ def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
     selection = _selection(artifacts)
     params, chosen, _ = _searched(params, selection, artifacts)
-    read_texts(params, artifacts / "search" / CALIBRATION)
-    return _plan(params, chosen, selection, artifacts)
+    texts = read_texts(params, artifacts / "search" / CALIBRATION)
+    return replace(_plan(params, chosen, selection, artifacts), texts=texts)
 
 
 def merge_directories(

@@ -15,7 +15,7 @@ CALIBRATION = "calibration.jsonl"
 
 def wants_items(params: MergeParams) -> bool:
     """Tell whether the method measures the checkpoints on the select items, no file being named."""
-    return METHODS[params.method].calibrated and params.calibration.file is None
+    return METHODS[params.method].measures is not None and params.calibration.file is None
 
 
 def read_texts(params: MergeParams, items: Path | None = None) -> tuple[str, ...]:
@@ -23,7 +23,7 @@ def read_texts(params: MergeParams, items: Path | None = None) -> tuple[str, ...
 
     `items`: where the select items' text lies. Raises BadInput where there is no text.
     """
-    if not METHODS[params.method].calibrated:
+    if METHODS[params.method].measures is None:
         return ()
     named = params.calibration.file
     path = Path(named) if named else items

@@ -78,7 +78,7 @@ def make_plan(
         raise BadInput(
             "merge.base", f"{params.method} needs the model the checkpoints started from", "name it"
         )
-    if method.calibrated and not all(isinstance(source, SafetensorsModel) for source in inputs):
+    if method.measures and not all(isinstance(source, SafetensorsModel) for source in inputs):
         method.check_span(params)
     inputs, base, names, notes = agree(inputs, base)
     spec = {

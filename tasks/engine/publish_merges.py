@@ -17,7 +17,6 @@ from tasks.checkpoints.duplicates import find_duplicates
 from tasks.checkpoints.unchanged import check_unchanged, file_states
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.adapters import truncation_notes
-from tasks.engine.importance import bytes_measured
 from tasks.engine.plan import Plan
 from tasks.engine.progress import OnProgress
 from tasks.parameters.merge import MergeParams
@@ -93,7 +92,7 @@ def _publish(
     try:
         with ExitStack() as stack:
             scratches = _open(stack, job.targets, kept)
-            _check_space(scratches, plan.bytes_written + bytes_measured(plan))
+            _check_space(scratches, plan.bytes_written + plan.bytes_measured)
             read = file_states(path for source in plan.sources for path in source.essential_files)
             found = job.write(plan, scratches, on_progress)
             check_unchanged(read)

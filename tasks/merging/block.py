@@ -14,6 +14,10 @@ Weight: TypeAlias = float | Array
 for each column)."""
 
 
+OF_ROWS = ":rows"
+"""Ends the name of what is measured of a layer whose weights are inputs × outputs."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Some rows of one tensor, rows × columns, float32 or float64; a vector has one column.
@@ -32,6 +36,11 @@ class Block:
     """The model they started from, where the merge has one."""
     importance: Sequence[Array] = ()
     """How much each element matters to each checkpoint, where the method has that measured."""
+    grams: Sequence[Array] = ()
+    """Σ x xᵀ of a linear layer's inputs x for each checkpoint, where the method has that measured; of whole
+    matrices only."""
+    grams_of_rows: bool = False
+    """Whether the inputs are the matrix's rows; else its columns."""
 
     def to(self, device: str) -> "Block":
         """Return the same block as torch tensors on a device."""
@@ -44,7 +53,8 @@ class Block:
         )
         base = None if self.base is None else torch.from_numpy(self.base).to(device)
         importance = [torch.from_numpy(own).to(device) for own in self.importance]
-        return replace(self, thetas=moved, base=base, importance=importance)
+        grams = [torch.from_numpy(own).to(device) for own in self.grams]
+        return replace(self, thetas=moved, base=base, importance=importance, grams=grams)
 
     def double(self) -> "Block":
         """Return the same block in float64."""

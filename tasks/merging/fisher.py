@@ -11,8 +11,12 @@ element it is averaged (Matena and Raffel's, who take it before they divide by t
 
 
 def by_information(settings: Settings) -> Weighing:
-    """F_i of each element, at least LEAST_INFORMATION (Matena and Raffel 2022, arXiv 2111.09832)."""
-    return lambda block: Weighed([own.clip(min=LEAST_INFORMATION) for own in block.importance])
+    """F_i of each element, at least LEAST_INFORMATION (Matena and Raffel 2022, arXiv 2111.09832).
+
+    1 where nothing was measured, of tensors that the model does not compute with.
+    """
+    unmeasured = [1.0] * settings.count
+    return lambda block: Weighed([own.clip(min=LEAST_INFORMATION) for own in block.importance] or unmeasured)
     yield  # makes this a generator
 
 

@@ -195,6 +195,13 @@ class WidenParams(Section):
     """The score of what changed much."""
 
 
+class RegmeanParams(Section):
+    """Regression on the inputs of linear layers (Jin et al. 2023, arXiv 2212.09849)."""
+
+    alpha: Annotated[float, Field(ge=0, le=1), VARYING] = 0.9
+    """α: multiplies the products of different inputs; at 0 each input counts by its square alone."""
+
+
 class CalibrationParams(Section):
     """The text on which methods measure every checkpoint that weigh by more than the weights themselves."""
 
@@ -221,6 +228,7 @@ class MergeParams(Section):
         "trimmed_mean",
         "geometric_median",
         "fisher",
+        "regmean",
         "task_arithmetic",
         "ties",
         "dare",
@@ -268,6 +276,7 @@ class MergeParams(Section):
     metagpt: MetagptParams = MetagptParams()
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
+    regmean: RegmeanParams = RegmeanParams()
     calibration: CalibrationParams = CalibrationParams()
 
     @property

@@ -27,7 +27,7 @@ def merge_params(merge: MergeParams, settings: Sequence[tuple[str, Value]]) -> M
     for key, value in settings:
         tree = placed(tree, key.split("."), list(value) if isinstance(value, tuple) else value)
     params = parse(MergeParams, tree, where="search", prefix="merge.")
-    if METHODS[params.method].calibrated:
+    if METHODS[params.method].measures:
         raise BadInput(
             "search",
             f"{params.method} cannot be tried, because it would measure checkpoints on the items that choose",

@@ -11,12 +11,13 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.base.records import MergeReport
+from tasks.engine import measuring
 from tasks.engine.calibration import CALIBRATION
 from tasks.fetch_run import fetch_run
-from tasks.merge_checkpoints import merge_checkpoints, merge_directories, plan_selection
+from tasks.merge_checkpoints import merge_checkpoints, merge_directories, plan_selection, sweep_directories
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
-from tasks.parameters.merge import CalibrationParams, MergeParams
+from tasks.parameters.merge import CalibrationParams, MergeParams, RegmeanParams
 from tasks.parameters.search import SearchParams
 from tasks.parameters.selection import SelectParams
 from tasks.recipes.sweep import grid
@@ -106,23 +107,90 @@ def test_a_merge_by_hand_is_the_formula_s(run: list[Path], tmp_path: Path) -> No
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "texts", "training"]
 
 
-def test_identical_checkpoints_are_one(run: list[Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", ["fisher", "regmean"])
+def test_identical_checkpoints_are_one(method: str, run: list[Path], tmp_path: Path) -> None:
     """The same weights under another name, in a file of other bytes."""
     tensors = load_file(run[0] / "model.safetensors")
     for directory, note in zip(run[1:], "ab", strict=True):
         save_file(tensors, directory / "model.safetensors", metadata={"format": "pt", "note": note})
-    merge_directories(on(tmp_path / "texts"), run, tmp_path / "out")
+    params = on(tmp_path / "texts").model_copy(update={"method": method})
+    merge_directories(params, run, tmp_path / "out")
     for name, merged in load_file(tmp_path / "out" / "model.safetensors").items():
         assert torch.allclose(merged, tensors[name], rtol=3e-7, atol=0)
+
+
+def by_regression(directories: list[Path], texts: list[str], alpha: float) -> dict[str, np.ndarray]:
+    """Merge linear layers by the normal equations on recorded inputs, and average the rest, in float64."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    thetas, grams = [], []
+    for directory in directories:
+        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+        tokenizer = AutoTokenizer.from_pretrained(directory)
+        own: dict[str, np.ndarray] = {}
+        for name, layer in model.named_modules():
+            if type(layer).__name__ == "Linear" and name != "lm_head":
+
+                def add(
+                    layer: object, x: tuple[torch.Tensor], y: object,
+                    key: str = f"{name}.weight", own: dict[str, np.ndarray] = own,
+                ) -> None:  # fmt: skip
+                    inputs = x[0][0].detach().numpy()
+                    own[key] = own.get(key, 0) + inputs.T @ inputs
+
+                layer.register_forward_hook(add)
+        for text in texts:
+            model(input_ids=torch.tensor([tokenizer(text)["input_ids"]]))
+        grams.append({n: alpha * G + (1 - alpha) * np.diag(np.diag(G)) for n, G in own.items()})
+        thetas.append({name: parameter.detach().numpy() for name, parameter in model.named_parameters()})
+    return {
+        name: np.linalg.solve(
+            sum(G[name] for G in grams),
+            sum(G[name] @ theta[name].T for G, theta in zip(grams, thetas, strict=True)),
+        ).T
+        if name in grams[0]
+        else np.mean([theta[name] for theta in thetas], axis=0)
+        for name in thetas[0]
+    }
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.9])
+def test_linear_layers_are_regressed_on_their_inputs(alpha: float, run: list[Path], tmp_path: Path) -> None:
+    params = on(tmp_path / "texts").model_copy(
+        update={"method": "regmean", "regmean": RegmeanParams(alpha=alpha)}
+    )
+    report = merge_directories(params, run, tmp_path / "out")
+    merged, expected = load_file(tmp_path / "out" / "model.safetensors"), by_regression(run, TEXTS, alpha)
+    assert merged.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(merged[name].numpy(), values, rtol=1e-3, atol=1e-4, err_msg=name)
+    assert report.calibration
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "texts", "training"]
+
+
+def test_a_sweep_over_alpha_measures_once(
+    run: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = on(tmp_path / "texts").model_copy(update={"method": "regmean"})
+    loaded: list[Path] = []
+    load = measuring.load_causal_model
+    monkeypatch.setattr(
+        measuring, "load_causal_model", lambda place, dtype: loaded.append(place) or load(place, dtype)
+    )
+    variants = grid(params, ["merge.regmean.alpha=0,0.9"], tmp_path / "swept")
+    swept = sweep_directories(variants, run)
+    assert loaded == run
+    for directory, own in variants.items():
+        assert merge_directories(own, run, tmp_path / directory.name).digest == swept[directory].digest
 
 
 def test_another_text_is_another_merge_and_the_same_text_is_done_already(
     run: list[Path], tmp_path: Path
 ) -> None:
     first = merge_directories(on(tmp_path / "texts"), run, tmp_path / "out")
-    before = (tmp_path / "out" / "merge.json").stat()
+    before = (tmp_path / "out" / "merge.json").stat().st_mtime_ns
     assert merge_directories(on(tmp_path / "texts"), run, tmp_path / "out") == first
-    assert (tmp_path / "out" / "merge.json").stat() == before
+    assert (tmp_path / "out" / "merge.json").stat().st_mtime_ns == before
     other = merge_directories(on(tmp_path / "texts", [*TEXTS, "quite another"]), run, tmp_path / "out")
     fewer = merge_directories(on(tmp_path / "texts", items=1), run, tmp_path / "fewer")
     assert len({first.digest, other.digest, fewer.digest}) == 3
@@ -136,9 +204,13 @@ def test_all_merges_of_a_sweep_are_measured_on_the_same_text(tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("after", [0.3, 0.8, 1.2, 1.6, 2.0])
-def test_killed_and_run_again_it_ends_the_same(after: float, run: list[Path], tmp_path: Path) -> None:
-    params = on(tmp_path / "texts", TEXTS * 40)
+@pytest.mark.parametrize(
+    ("method", "after"), [*(("fisher", after) for after in (0.3, 0.8, 1.2, 1.6, 2.0)), ("regmean", 0.5)]
+)
+def test_killed_and_run_again_it_ends_the_same(
+    method: str, after: float, run: list[Path], tmp_path: Path
+) -> None:
+    params = on(tmp_path / "texts", TEXTS * 40).model_copy(update={"method": method})
     whole = merge_directories(params, run, tmp_path / "whole")
     child = spawn(merge_directories, params, run, tmp_path / "out")
     child.join(after)
@@ -160,10 +232,10 @@ def test_the_pipeline_measures_on_the_select_items(artifacts: Path, evaluate: Ev
     assert report.calibration
     assert report.calibration.items == 9
     # run again, every stage returns what is there; without the method the text goes
-    before = (artifacts / "merged" / "manifest.json").stat()
+    before = (artifacts / "merged" / "manifest.json").stat().st_mtime_ns
     search_merge(SearchParams(), FISHER, evaluate, artifacts)
     assert merge_checkpoints(FISHER, artifacts) == report
-    assert (artifacts / "merged" / "manifest.json").stat() == before
+    assert (artifacts / "merged" / "manifest.json").stat().st_mtime_ns == before
     search_merge(SearchParams(), MergeParams(method="average"), evaluate, artifacts)
     assert not (artifacts / "search" / CALIBRATION).exists()
     assert merge_checkpoints(MergeParams(method="average"), artifacts).calibration is None

@@ -91,7 +91,7 @@ def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path:
     row, models = METHODS[method], write_models(tmp_path / "training")
     base = str(models[0]) if row.base == "required" else None
     (tmp_path / "texts.txt").write_text("one\n")
-    text = {"calibration": CalibrationParams(file=str(tmp_path / "texts.txt"))} if row.calibrated else {}
+    text = {"calibration": CalibrationParams(file=str(tmp_path / "texts.txt"))} if row.measures else {}
     params = params_for(method, base=base, **text)
     plan = plan_merge(params, models[1 : 1 + (row.at_most or 3)], tmp_path / "out")
     assert plan.method is row

@@ -1,7 +1,8 @@
-"""What is measured of a checkpoint equals one loop over the texts in float64, with torch.autograd alone."""
+"""What is measured of a checkpoint equals a plain loop over the texts in float64."""
 
 import json
 import shutil
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.weights import NotFinite, open_weights
-from tasks.engine import importance
-from tasks.engine.importance import bytes_measured, with_importance
+from tasks.engine import measuring
+from tasks.engine.measuring import with_measured
+from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import Headway, untold
@@ -52,9 +54,9 @@ def write(directory: Path, family: str, seed: int) -> Path:
     return directory
 
 
-def plan_of(directories: Sequence[Path], texts: Sequence[str] = TEXTS) -> Plan:
+def plan_of(directories: Sequence[Path], texts: Sequence[str] = TEXTS, method: str = "fisher") -> Plan:
     inputs = [open_weights(directory, directory.name) for directory in directories]
-    params = MergeParams(method="fisher", device="cpu")
+    params = MergeParams(method=method, device="cpu")
     return replace(make_plan([params], inputs, None, range(1, len(inputs) + 1)), texts=texts)
 
 
@@ -82,8 +84,8 @@ def by_a_plain_loop(directory: Path, texts: Sequence[str] = TEXTS) -> dict[str, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_it_is_the_mean_of_squared_gradients(family: str, tmp_path: Path) -> None:
     directories = [write(tmp_path / f"checkpoint-{step}", family, step) for step in (1, 2)]
-    plan = with_importance(plan_of(directories), tmp_path / "scratch", untold)
-    for directory, found in zip(directories, plan.importance, strict=True):
+    plan = with_measured(plan_of(directories), tmp_path / "scratch", untold)
+    for directory, found in zip(directories, plan.measured, strict=True):
         expected = by_a_plain_loop(directory)
         assert found.tensors.keys() == expected.keys() == plan.shapes.keys()
         for name, values in expected.items():
@@ -92,11 +94,81 @@ def test_it_is_the_mean_of_squared_gradients(family: str, tmp_path: Path) -> Non
             np.testing.assert_allclose(measured, values, rtol=2e-3, atol=1e-5, err_msg=name)
 
 
+def by_recorded_inputs(directory: Path, texts: Sequence[str] = TEXTS) -> dict[str, np.ndarray]:
+    """Return Σ x xᵀ by the layer's weight, from what the layers are called with; no head that is an embedding."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    heard: dict[str, list[np.ndarray]] = {}
+    tied = model.config.tie_word_embeddings
+    for name, layer in model.named_modules():
+        if type(layer).__name__ in ("Linear", "Conv1D") and not (tied and name == "lm_head"):
+            own = heard.setdefault(f"{name}.weight", [])
+            layer.register_forward_hook(lambda layer, x, y, own=own: own.append(x[0][0].detach().numpy()))
+    for text in texts:
+        ids = torch.tensor([tokenizer(text)["input_ids"][:24]])
+        if ids.shape[1] > 1:
+            model(input_ids=ids)
+    return {name: sum(x.T @ x for x in own) for name, own in heard.items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_inputs_are_those_of_every_linear_layer(family: str, tmp_path: Path) -> None:
+    directories = [write(tmp_path / f"checkpoint-{step}", family, step) for step in (1, 2)]
+    plan = with_measured(plan_of(directories, method="regmean"), tmp_path / "scratch", untold)
+    ending = ":rows" if "gpt2" in family else ""
+    for directory, found in zip(directories, plan.measured, strict=True):
+        expected = by_recorded_inputs(directory)
+        head = {"lm_head.weight"} & expected.keys()  # a torch.nn.Linear in GPT-2 too
+        assert bool(head) == ("untied" in family)
+        assert found.tensors.keys() == head | {name + ending for name in expected.keys() - head}
+        for name, gram in expected.items():
+            key = name if name in head else name + ending
+            assert found.tensors[key].shape == gram.shape
+            measured = found.read(key, 0, gram.size, np.float64).reshape(gram.shape)
+            np.testing.assert_allclose(measured, gram, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_tensor_that_the_model_does_not_compute_with_is_averaged(tmp_path: Path) -> None:
+    """Such as the value head of another training."""
+    directories = [write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)]
+    for number, directory in enumerate(directories):
+        tensors = load_file(directory / "model.safetensors") | {"v_head.weight": torch.full((3, 16), number)}
+        own = {name: tensor.float() for name, tensor in tensors.items()}
+        save_file(own, directory / "model.safetensors", metadata={"format": "pt"})
+    for method in ("fisher", "regmean"):
+        (tmp_path / method).mkdir()
+        write_models(plan_of(directories, method=method), [tmp_path / method])
+        merged = load_file(tmp_path / method / "model.safetensors")
+        assert torch.equal(merged["v_head.weight"], torch.full((3, 16), 0.5))
+
+
+@pytest.mark.parametrize("method", ["fisher", "regmean"])
+def test_one_model_is_in_memory_at_a_time(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directories = [write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2, 3)]
+    loaded: list[weakref.ref[Any]] = []
+    load = measuring.load_causal_model
+
+    def load_alone(directory: Path, dtype: str) -> Any:
+        assert not [weight for weight in loaded if weight()]
+        model = load(directory, dtype)
+        loaded.extend(weakref.ref(parameter) for parameter in model.parameters())
+        return model
+
+    monkeypatch.setattr(measuring, "load_causal_model", load_alone)
+    with_measured(plan_of(directories, method=method), tmp_path / "scratch", untold)
+    assert loaded
+    assert not [weight for weight in loaded if weight()]
+
+
 def test_the_unit_is_that_of_the_model_not_of_the_text(tmp_path: Path) -> None:
     """A text that is there twice changes nothing: only proportions count."""
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)])
-    once = with_importance(plan, tmp_path / "once", untold).importance
-    twice = with_importance(replace(plan, texts=TEXTS * 2), tmp_path / "twice", untold).importance
+    once = with_measured(plan, tmp_path / "once", untold).measured
+    twice = with_measured(replace(plan, texts=TEXTS * 2), tmp_path / "twice", untold).measured
     for one, other in zip(once, twice, strict=True):
         for name, info in one.tensors.items():
             size = int(np.prod(info.shape))
@@ -110,7 +182,7 @@ def test_the_unit_is_that_of_the_model_not_of_the_text(tmp_path: Path) -> None:
         float(np.square(once[0].read(name, 0, int(np.prod(info.shape)), np.float64)).sum())
         for name, info in once[0].tensors.items()
     ]
-    assert sum(squares) == pytest.approx(bytes_measured(plan) / 4 / 2, rel=1e-5)
+    assert sum(squares) == pytest.approx(plan.bytes_measured / 4 / 2, rel=1e-5)
 
 
 def test_names_that_lack_the_wrapping_class_are_the_same_tensors(tmp_path: Path) -> None:
@@ -120,9 +192,9 @@ def test_names_that_lack_the_wrapping_class_are_the_same_tensors(tmp_path: Path)
         tensors = load_file(directory / "model.safetensors")
         bare = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
         save_file(bare, directory / "model.safetensors", metadata={"format": "pt"})
-    plan = with_importance(plan_of(directories), tmp_path / "scratch", untold)
+    plan = with_measured(plan_of(directories), tmp_path / "scratch", untold)
     expected = by_a_plain_loop(directories[0])
-    found = plan.importance[0]
+    found = plan.measured[0]
     values = expected["transformer.h.1.mlp.c_fc.weight"]
     measured = found.read("h.1.mlp.c_fc.weight", 0, values.size, np.float64).reshape(values.shape)
     np.testing.assert_allclose(measured, values, rtol=2e-3, atol=1e-5)
@@ -132,7 +204,7 @@ def test_what_is_finished_is_not_measured_again_and_what_is_not_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2, 3)])
-    whole = with_importance(plan, tmp_path / "whole", untold).importance
+    whole = with_measured(plan, tmp_path / "whole", untold).measured
 
     class Stopped(BaseException):
         pass
@@ -141,11 +213,11 @@ def test_what_is_finished_is_not_measured_again_and_what_is_not_is(
         if "checkpoint-2" in headway.measuring:
             raise Stopped
 
-    monkeypatch.setattr(importance, "TELL_EVERY_S", 0)
+    monkeypatch.setattr(measuring, "TELL_EVERY_S", 0)
     with pytest.raises(Stopped):
-        with_importance(plan, tmp_path / "parts", stop)
+        with_measured(plan, tmp_path / "parts", stop)
     heard: list[str] = []
-    found = with_importance(plan, tmp_path / "parts", lambda own: heard.append(own.measuring)).importance
+    found = with_measured(plan, tmp_path / "parts", lambda own: heard.append(own.measuring)).measured
     assert heard[0] == "measuring checkpoint-2 (2 of 3): 0 of 4 texts"
     assert not any("checkpoint-1" in told for told in heard)
     for step in range(3):
@@ -157,8 +229,8 @@ def test_what_is_finished_is_not_measured_again_and_what_is_not_is(
 def test_methods_that_need_no_text_measure_nothing(tmp_path: Path) -> None:
     inputs = [open_weights(write(tmp_path / f"c-{step}", "llama", step), "c") for step in (1, 2)]
     plan = make_plan([MergeParams(method="average")], inputs, None, [1, 2])
-    assert with_importance(plan, tmp_path / "scratch", untold) is plan
-    assert bytes_measured(plan) == 0
+    assert with_measured(plan, tmp_path / "scratch", untold) is plan
+    assert plan.bytes_measured == 0
     assert not (tmp_path / "scratch").exists()
 
 
@@ -200,11 +272,11 @@ def test_what_cannot_be_measured_is_one_sentence(
     for directory in directories:
         damage(directory)
     with pytest.raises(kind, match=sentence):
-        with_importance(plan_of(directories), tmp_path / "scratch", untold)
+        with_measured(plan_of(directories), tmp_path / "scratch", untold)
 
 
 def test_texts_of_one_token_are_no_text(tmp_path: Path) -> None:
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)], ("a", "b"))
     with pytest.raises(BadInput, match="merge.calibration: no text has two tokens; take longer texts"):
-        with_importance(plan, tmp_path / "scratch", untold)
+        with_measured(plan, tmp_path / "scratch", untold)
     shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
