@@ -168,6 +168,7 @@ def test_linear_layers_are_regressed_on_their_inputs(alpha: float, run: list[Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "texts", "training"]
 
 
+@pytest.mark.slow
 def test_a_sweep_over_alpha_measures_once(
     run: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
