@@ -21,6 +21,7 @@ from tasks.parameters.merge import CalibrationParams, MergeParams, RegmeanParams
 from tasks.parameters.search import SearchParams
 from tasks.parameters.selection import SelectParams
 from tasks.recipes.sweep import grid
+from tasks.reporting.merge_plan import merge_plan
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.killing import kill, spawn
@@ -225,7 +226,8 @@ def test_the_pipeline_measures_on_the_select_items(artifacts: Path, evaluate: Ev
     texts = [f"{a} + 7: {a + 7}\n" for a in range(9)]
     written = (artifacts / "search" / CALIBRATION).read_text().splitlines()
     assert [json.loads(line)["text"] for line in written] == texts
-    plan_selection(FISHER, artifacts)
+    told = merge_plan(plan_selection(FISHER, artifacts), artifacts / "merged")
+    assert "9 texts, on which every checkpoint is measured first" in told
     report = merge_checkpoints(FISHER, artifacts)
     expected = by_hand([artifacts.parent / "training" / f"checkpoint-{step}" for step in (1, 2, 3)], texts)
     for name, merged in load_file(artifacts / "merged" / "model.safetensors").items():
