@@ -42,7 +42,8 @@ def tensor_progress(what: str = "merge") -> Iterator[OnProgress]:
 
         def show(headway: Headway) -> None:
             nonlocal told
-            description = "; ".join(filter(None, [headway.left, headway.solved or headway.last]))
+            parts = [headway.measuring, headway.left, headway.solved or headway.last]
+            description = "; ".join(filter(None, parts))
             bar.update(task, completed=headway.done, total=headway.total, description=description)
             if bar.disable and time.monotonic() - told > PLAIN_EVERY_S:
                 told = time.monotonic()

@@ -13,7 +13,15 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import is_published, tidy
-from tasks.base.records import Checkpoint, FileDigest, MergeReport, SearchReport, Selection, model_digest
+from tasks.base.records import (
+    CalibrationText,
+    Checkpoint,
+    FileDigest,
+    MergeReport,
+    SearchReport,
+    Selection,
+    model_digest,
+)
 from tasks.checkpoints.layout import is_adapter, side_files
 from tasks.checkpoints.models import open_models, own_base
 from tasks.checkpoints.names import labels_of, step_of
@@ -21,6 +29,7 @@ from tasks.checkpoints.peft.adapter import read_adapter
 from tasks.checkpoints.weights import WeightReader
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
+from tasks.engine.calibration import CALIBRATION, read_texts
 from tasks.engine.chosen import merge_key, resolved
 from tasks.engine.leaving import leave
 from tasks.engine.model import write_models
@@ -41,16 +50,20 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     """
     selection = _selection(artifacts)
     params, chosen, searched = _searched(params, selection, artifacts)
+    texts = read_texts(params, artifacts / "search" / CALIBRATION)
     base = open_base(params)
     of_base = _digest(base) if base else None
-    made_from = fingerprint(__name__, _decisive(params), chosen, of_base, _rates(selection), searched)
+    made_from = fingerprint(
+        __name__, _decisive(params), chosen, of_base, _rates(selection), searched, CalibrationText.of(texts)
+    )
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
         own = None if base else chosen[-1].base
         job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
         plan = _plan(params, chosen, selection, artifacts)
-        return publish_merges(replace(plan, notes=[*searched, *plan.notes]), job, on_progress)[0]
+        plan = replace(plan, notes=[*searched, *plan.notes], texts=texts)
+        return publish_merges(plan, job, on_progress)[0]
     return _report(target)
 
 
@@ -58,7 +71,8 @@ def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
     selection = _selection(artifacts)
     params, chosen, _ = _searched(params, selection, artifacts)
-    return _plan(params, chosen, selection, artifacts)
+    texts = read_texts(params, artifacts / "search" / CALIBRATION)
+    return replace(_plan(params, chosen, selection, artifacts), texts=texts)
 
 
 def merge_directories(
@@ -111,7 +125,8 @@ def plan_directories(variants: Mapping[Path, MergeParams], directories: Sequence
     base = open_base(params)
     steps = [step_of(directory) for directory in directories]
     inputs = open_models(directories, labels, base)
-    return plan_merges(resolved, inputs, base, steps, rates_in(directories[-1]) if directories else ())
+    plan = plan_merges(resolved, inputs, base, steps, rates_in(directories[-1]) if directories else ())
+    return replace(plan, texts=read_texts(params))
 
 
 def _write(
@@ -129,8 +144,17 @@ def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Future[str]])
     beside = [file_digests(source.directory, side_files(source.directory)) for source in plan.inputs]
     return Target(
         out,
-        partial(_made_from, decisive, (settings.steps, settings.rates), beside, digests),
-        fingerprint(__name__, decisive, [_identity(source) for source in plan.sources]),
+        partial(
+            _made_from,
+            decisive,
+            (settings.steps, settings.rates),
+            beside,
+            CalibrationText.of(plan.texts),
+            digests,
+        ),
+        fingerprint(
+            __name__, decisive, [_identity(source) for source in plan.sources], CalibrationText.of(plan.texts)
+        ),
     )
 
 
@@ -138,9 +162,11 @@ def _made_from(
     decisive: MergeParams,
     trajectory: tuple[Sequence[int], Sequence[tuple[int, float]]],
     beside: Sequence[tuple[FileDigest, ...]],
+    texts: CalibrationText | None,
     digests: Sequence[Future[str]],
 ) -> str:
-    return fingerprint(__name__, decisive, trajectory, [digest.result() for digest in digests], beside)
+    found = [digest.result() for digest in digests]
+    return fingerprint(__name__, decisive, trajectory, found, beside, texts)
 
 
 def _is_done(target: Target) -> bool:

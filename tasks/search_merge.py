@@ -16,13 +16,15 @@ from tasks.base.publish import is_published, publishing
 from tasks.base.records import SearchReport, Selection, TriedMerge, digest_of
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
+from tasks.engine.calibration import CALIBRATION, wants_items, write_texts
 from tasks.engine.chosen import merge_key, resolved
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_chosen
+from tasks.evaluation.item_texts import item_texts
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.progress import ItemsAnswered, OnAnswers, ignore_answers
 from tasks.evaluation.results import full_name
-from tasks.evaluation.splits import searching_split
+from tasks.evaluation.splits import calibrating_split, searching_split
 from tasks.evaluation.task_spec import Split
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.merge import MergeParams
@@ -54,13 +56,18 @@ def search_merge(
 ) -> SearchReport:
     """Publish artifacts/search: the merge section that does best on the select items, and all that was tried.
 
-    Without a budget it says that nothing was searched. Killed and run again, it evaluates nothing twice and
-    finds the same. Raises BadInput where there is nothing to choose on, and for parameters that do not fit.
+    Without a budget it says that nothing was searched. The items' text lies there too where the
+    method of `merge` measures checkpoints on it. Killed and run again, it evaluates nothing
+    twice and finds the same. Raises BadInput where there is nothing to choose or measure on, and for
+    parameters that do not fit.
     """
     selection = Selection.read(artifacts / "selection" / "selection.json")
     split = _checked(params, merge, evaluate, selection) if params.budget else None
+    texts = item_texts(calibrating_split(evaluate, merge.method)) if wants_items(merge) else None
     published, key = artifacts / "search", merge_key(merge, selection.chosen)
-    made_from = fingerprint(__name__, params, key, split and split.items, split and split.params.primary)
+    made_from = fingerprint(
+        __name__, params, key, split and split.items, split and split.params.primary, texts
+    )
     if is_published(published, made_from):
         return SearchReport.read(published / "search.json")
     with publishing(published, made_from) as out:
@@ -71,6 +78,8 @@ def search_merge(
             log = state_dir() / "searches" / f"{digest_of([str(published.resolve()), made_from])[:16]}.log"
             report = _report(params, merge, key, *_search(params, merge, selection, measure, log, on_answers))
             draw_search(out / "search.png", report)
+        if texts is not None:
+            write_texts(texts, out / CALIBRATION)
         report.write(out / "search.json")
     return report
 

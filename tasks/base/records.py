@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -287,6 +288,18 @@ class MergeInput(Record):
     digest: str
 
 
+class CalibrationText(Record):
+    """The texts that a merge measured its checkpoints on."""
+
+    items: int
+    sha256: str
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Self | None:
+        """Describe texts; None where there are none."""
+        return cls(items=len(texts), sha256=digest_of(list(texts))) if texts else None
+
+
 class MergeReport(Record):
     """What a merge did: written into the model directory as merge.json."""
 
@@ -299,6 +312,8 @@ class MergeReport(Record):
     """What was measured on each tensor."""
     base: AdapterBase | None = Field(default=None, exclude_if=_absent)
     """The model that the merge is an adapter of, where that is known; None for a whole model."""
+    calibration: CalibrationText | None = Field(default=None, exclude_if=_absent)
+    """None where the method needs no text."""
 
     @property
     def deviations(self) -> dict[str, DeviationSummary]:

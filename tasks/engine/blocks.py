@@ -5,6 +5,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -19,7 +20,7 @@ from tasks.engine.cut import Piece, cut
 from tasks.engine.devices import CPU, compute_threads
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
-from tasks.merging.block import Block
+from tasks.merging.block import OF_ROWS, Block
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
@@ -98,7 +99,28 @@ class Blocks:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
         base = self._read_from(self._plan.base, piece) if self._plan.base else None
         arrays = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
-        return Block(piece.tensor, piece.matrix, piece.start, arrays, base)
+        block = Block(piece.tensor, piece.matrix, piece.start, arrays, base)
+        match self._plan.method.measures:
+            case "gradients":
+                known = piece.tensor in self._plan.measured[0].tensors
+                sources = self._plan.measured if known else ()
+                return replace(block, importance=[self._read_from(source, piece) for source in sources])
+            case "inputs":
+                return self._with_grams(block)
+            case None:
+                return block
+
+    def _with_grams(self, block: Block) -> Block:
+        """Add what the layer of a matrix was fed, where it is a linear layer's."""
+        [key] = {block.tensor, block.tensor + OF_ROWS} & self._plan.measured[0].tensors.keys() or {""}
+        if not key:
+            return block
+        rows, columns = self._plan.measured[0].tensors[key].shape
+        grams = [
+            source.read(key, 0, rows * columns, np.float32).reshape(rows, columns)
+            for source in self._plan.measured
+        ]
+        return replace(block, grams=grams, grams_of_rows=key != block.tensor)
 
     def _read_from(self, source: WeightReader, piece: Piece) -> Numbers:
         dtype = self._plan.dtype(piece.tensor)

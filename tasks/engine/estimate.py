@@ -53,11 +53,11 @@ class TimeEstimate(NamedTuple):
 
 
 def nominal(plan: Plan) -> TimeEstimate | None:
-    """Estimate by the shapes alone; None where the method streams, and reading takes the time."""
+    """Estimate by the shapes alone; None where reading, or measuring on text, takes the time."""
     # what adapters change is not in the spec of an adapter, and the cores of what they change are small
     whole = [name for name in plan.shapes if name in plan.spec and name not in plan.spanned]
     names = [name for name in whole if len(plan.spec[name].shape) > 1]
-    if not plan.method.whole or not names:
+    if not plan.method.whole or plan.method.measures or not names:
         return None
     seconds = {name: NOMINAL_S * len(plan.inputs) * work_of(plan.spec[name].shape) for name in names}
     return TimeEstimate(seconds, compute_threads(plan.bytes_held))

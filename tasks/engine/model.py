@@ -12,11 +12,14 @@ from tasks.checkpoints.layout import side_files
 from tasks.engine.devices import choose_devices
 from tasks.engine.execute import execute
 from tasks.engine.journal import JOURNAL
+from tasks.engine.measuring import with_measured
 from tasks.engine.plan import DTYPES, Plan
 from tasks.engine.progress import OnProgress, untold
 from tasks.engine.sample import foretell
 from tasks.engine.shards import parse_size, plan_shards
 
+MEASURED = ".measured"
+"""Where what is measured on text lies until the merge is written."""
 DTYPE_NAMES = {stored: name for name, stored in DTYPES.items()}
 
 
@@ -31,7 +34,12 @@ def write_models(
     devices, shard_bytes = choose_devices(params.device, plan.method.whole), parse_size(params.max_shard_size)
     for directory in directories:
         _prepare(plan, directory, plan_shards(plan.spec, shard_bytes))
-    written = execute(plan, directories, shard_bytes, devices, on_progress, foretell(plan, devices))
+    scratch = directories[0] / MEASURED
+    measured = with_measured(plan, scratch, on_progress)
+    written = execute(measured, directories, shard_bytes, devices, on_progress, foretell(plan, devices))
+    del measured  # closes its files, which NFS would keep under other names
+    if scratch.exists():
+        shutil.rmtree(scratch)
     for found in written:
         for path, sha256 in found.digests.items():
             remember(path, sha256)
@@ -40,7 +48,7 @@ def write_models(
 
 def _prepare(plan: Plan, directory: Path, weight_files: Iterable[str]) -> None:
     """Write everything but the weights."""
-    _clear(directory, keep={JOURNAL, *weight_files})
+    _clear(directory, keep={JOURNAL, MEASURED, *weight_files})
     for path in side_files(plan.inputs[-1].directory):
         shutil.copyfile(path, directory / path.name)  # not linked: a later edit must not reach the checkpoint
     _set_dtype(directory / "config.json", plan)

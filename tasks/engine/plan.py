@@ -1,5 +1,6 @@
 """The plan of a merge: inputs, outputs, method, and estimates of bytes and memory."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,6 +16,7 @@ from tasks.engine.cut import BLOCK, as_stack
 from tasks.engine.shards import Spec
 from tasks.merging.method import Method
 from tasks.merging.program import Settings
+from tasks.merging.roles import is_embedding
 from tasks.parameters.merge import MergeParams
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
@@ -36,6 +38,10 @@ class Plan:
     """Tensor → the inputs, where adapters on the base add factors to it or leave it alone."""
     notes: Sequence[str] = field(default=(), kw_only=True)
     """Differences between the inputs that do no harm."""
+    texts: Sequence[str] = field(default=(), kw_only=True)
+    """What the checkpoints are measured on, where the method wants that."""
+    measured: Sequence[WeightReader] = field(default=(), kw_only=True)
+    """What was measured on them, one for each checkpoint: float32, by the tensors' names."""
 
     @property
     def params(self) -> MergeParams:
@@ -82,6 +88,19 @@ class Plan:
         """Estimate of the largest memory in bytes that one thread's arrays take."""
         return max(self._held(name) for group in self.groups for name in group) if self.groups else 0
 
+    @property
+    def bytes_measured(self) -> int:
+        """Bytes of what is measured of all checkpoints; of inputs an estimate, by the matrices' widths."""
+        shapes = self.shapes.items()
+        match self.method.measures:
+            case "gradients":
+                return 4 * len(self.inputs) * sum(math.prod(shape) for _, shape in shapes)
+            case "inputs":
+                layers = [own for name, own in shapes if len(own) == 2 and not is_embedding(name, own)]
+                return 4 * len(self.inputs) * sum(columns**2 for _, columns in layers)
+            case None:
+                return 0
+
     def dtype(self, name: str) -> type[np.floating[Any]]:
         """Return the dtype that a floating tensor is read in, so that it is rounded once, when it is written.
 
@@ -106,9 +125,11 @@ class Plan:
             return self._held_factors(name)
         _, rows, columns = as_stack(self.spec[name].shape)
         if self.method.whole:
-            return rows * columns * (20 * len(self.sources) + 48)  # bytes of the decompositions in float64
+            taken = rows * columns * (20 * len(self.sources) + 48)  # bytes of the decompositions in float64
+            return taken + 8 * columns**2 * (len(self.inputs) + 4) * (self.method.measures == "inputs")
         elements = min(rows * columns, max(BLOCK, columns))
-        return elements * self.dtype(name)().itemsize * ARRAYS * len(self.sources)
+        read = len(self.sources) + len(self.inputs) * (self.method.measures == "gradients")
+        return elements * self.dtype(name)().itemsize * ARRAYS * read
 
     def _held_factors(self, name: str) -> int:
         """Return bytes of bases, the factors they come from, cores with the method's work, and a block."""

@@ -47,7 +47,7 @@ def narrowed(plan: Plan, kept: Sequence[int]) -> Plan:
     """Plan the merge of some of a plan's checkpoints, by their positions."""
     variants, first = [settings.params for settings in plan.variants], plan.variants[0]
     inputs, steps = [plan.inputs[i] for i in kept], [first.steps[i] for i in kept]
-    return plan_merges(variants, inputs, plan.base, steps, first.rates)
+    return replace(plan_merges(variants, inputs, plan.base, steps, first.rates), texts=plan.texts)
 
 
 def with_variants(plan: Plan, kept: Sequence[int]) -> Plan:
@@ -78,6 +78,8 @@ def make_plan(
         raise BadInput(
             "merge.base", f"{params.method} needs the model the checkpoints started from", "name it"
         )
+    if method.measures and not all(isinstance(source, SafetensorsModel) for source in inputs):
+        method.check_span(params)
     inputs, base, names, notes = agree(inputs, base)
     spec = {
         name: Stored(

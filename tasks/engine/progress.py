@@ -26,8 +26,12 @@ class Headway(NamedTuple):
     left: str = ""
     """How long the rest takes, in words; empty where reading and writing take the time."""
 
+    measuring: str = ""
+    """The checkpoint that is being measured before the merge, in words; empty once that is done."""
+
     def __str__(self) -> str:
-        return "; ".join(filter(None, [f"{self.tensors} of {self.of} tensors", self.left, self.solved]))
+        done = f"{self.tensors} of {self.of} tensors"
+        return "; ".join(filter(None, [done, self.measuring, self.left, self.solved]))
 
     @property
     def solved(self) -> str:

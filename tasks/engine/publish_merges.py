@@ -12,7 +12,7 @@ from tasks.base.errors import BadInput, LorelineError, of_system
 from tasks.base.fingerprint import fingerprint
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import publishing
-from tasks.base.records import AdapterBase, MergeInput, MergeReport
+from tasks.base.records import AdapterBase, CalibrationText, MergeInput, MergeReport
 from tasks.checkpoints.duplicates import find_duplicates
 from tasks.checkpoints.unchanged import check_unchanged, file_states
 from tasks.checkpoints.weights import NotFinite
@@ -92,7 +92,7 @@ def _publish(
     try:
         with ExitStack() as stack:
             scratches = _open(stack, job.targets, kept)
-            _check_space(scratches, plan.bytes_written)
+            _check_space(scratches, plan.bytes_written + plan.bytes_measured)
             read = file_states(path for source in plan.sources for path in source.essential_files)
             found = job.write(plan, scratches, on_progress)
             check_unchanged(read)
@@ -114,6 +114,7 @@ def _publish(
                     ),
                     tensors=tensors,
                     base=job.base,
+                    calibration=CalibrationText.of(plan.texts),
                 )
                 report.write(scratch / "merge.json")
                 (scratch / "README.md").write_text(job.card(report), encoding="utf-8")

@@ -61,9 +61,25 @@ def searching_split(params: EvaluateParams) -> Split:
 
     Raises BadInput without such tasks, and where the test tasks have some of their documents.
     """
-    split = choosing_split(params)
-    if split is None:
+    if not params.select_tasks:
         raise BadInput("search.budget", "there is nothing to choose on", "set evaluate.select_tasks")
+    return _apart(params)
+
+
+def calibrating_split(params: EvaluateParams, method: str) -> Split:
+    """Return what a merge method measures checkpoints on; raises BadInput as searching_split does."""
+    if not params.select_tasks:
+        raise BadInput(
+            "merge.method",
+            f"{method} measures every checkpoint on text, and there is none",
+            "set evaluate.select_tasks or merge.calibration.file",
+        )
+    return _apart(params)
+
+
+def _apart(params: EvaluateParams) -> Split:
+    """Return the select tasks, none of whose documents the test tasks have."""
+    split = _of(params, params.select_tasks)
     if shared := _shared_documents(split.tasks, judging_split(params).tasks, params):
         listed = ", ".join(f"{count} of {name}" for name, count in shared.items())
         raise BadInput(

@@ -64,6 +64,15 @@ def double(array: Array) -> Array:
     return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
 
 
+def solution(matrix: Array, right: Array) -> Array:
+    """Return X of matrix · X = right."""
+    if isinstance(matrix, np.ndarray):
+        return np.linalg.solve(matrix, right)
+    import torch
+
+    return torch.linalg.solve(matrix, right)
+
+
 def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
     """Bring an array to the CPU."""
     return array if isinstance(array, np.ndarray) else array.cpu().numpy()

@@ -14,6 +14,10 @@ Weight: TypeAlias = float | Array
 for each column)."""
 
 
+OF_ROWS = ":rows"
+"""Ends the name of what is measured of a layer whose weights are inputs × outputs."""
+
+
 @dataclass(frozen=True)
 class Block:
     """Some rows of one tensor, rows × columns, float32 or float64; a vector has one column.
@@ -30,6 +34,13 @@ class Block:
     """One array for each checkpoint, oldest first; of a whole matrix one array N × rows × columns."""
     base: Array | None
     """The model they started from, where the merge has one."""
+    importance: Sequence[Array] = ()
+    """How much each element matters to each checkpoint, where the method has that measured."""
+    grams: Sequence[Array] = ()
+    """Σ x xᵀ of a linear layer's inputs x for each checkpoint, where the method has that measured; of whole
+    matrices only."""
+    grams_of_rows: bool = False
+    """Whether the inputs are the matrix's rows; else its columns."""
 
     def to(self, device: str) -> "Block":
         """Return the same block as torch tensors on a device."""
@@ -41,19 +52,26 @@ class Block:
             else [torch.from_numpy(theta).to(device) for theta in self.thetas]
         )
         base = None if self.base is None else torch.from_numpy(self.base).to(device)
-        return replace(self, thetas=moved, base=base)
+        importance = [torch.from_numpy(own).to(device) for own in self.importance]
+        grams = [torch.from_numpy(own).to(device) for own in self.grams]
+        return replace(self, thetas=moved, base=base, importance=importance, grams=grams)
 
     def double(self) -> "Block":
         """Return the same block in float64."""
         base = None if self.base is None else double(self.base)
-        return replace(self, thetas=[double(theta) for theta in self.thetas], base=base)
+        importance = [double(own) for own in self.importance]
+        return replace(
+            self, thetas=[double(theta) for theta in self.thetas], base=base, importance=importance
+        )
 
     def part(self, first: int, last: int) -> "Block":
         """Return the rows from `first` up to `last`, without copying."""
         columns = self.thetas[0].shape[1]
         thetas = [theta[first:last] for theta in self.thetas]
         base = None if self.base is None else self.base[first:last]
-        return replace(self, start=self.start + first * columns, thetas=thetas, base=base)
+        importance = [own[first:last] for own in self.importance]
+        start = self.start + first * columns
+        return replace(self, start=start, thetas=thetas, base=base, importance=importance)
 
     @cached_property
     def mean(self) -> Array:

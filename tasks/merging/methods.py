@@ -8,6 +8,7 @@ from tasks.merging import (
     anchor,
     combine,
     deltas,
+    fisher,
     lore_method,
     lore_notes,
     low_rank,
@@ -22,6 +23,7 @@ from tasks.merging.compose import Row, compose
 from tasks.merging.method import Method
 from tasks.merging.model_stock import model_stock, model_stock_findings
 from tasks.merging.program import Program, Settings, check_counts
+from tasks.merging.regmean import regmean
 from tasks.merging.slerp import slerp
 from tasks.merging.widen import widen
 from tasks.parameters.merge import MergeParams
@@ -152,6 +154,25 @@ METHODS = {
         _row(Row(anchor.no_anchor, deltas.weights_themselves, robust.geometric_median, combine.mean)),
         spans_model=lambda params: True,
         check_span=low_rank.check_any_span,
+    ),
+    "fisher": Method(
+        "average weighted element by element by the diagonal Fisher information on text; for several runs of "
+        "one base, with little evidence for one run",
+        "Matena and Raffel 2022, arXiv 2111.09832",
+        _row(Row(anchor.no_anchor, deltas.weights_themselves, fisher.by_information, combine.mean)),
+        sections=("calibration",),
+        measures="gradients",
+        check_span=fisher.check_no_adapters,
+    ),
+    "regmean": Method(
+        "linear layers by regression on what text feeds them, the rest averaged; for several runs of one "
+        "base, with little evidence for one run",
+        "Jin et al. 2023, arXiv 2212.09849",
+        regmean,
+        sections=("regmean", "calibration"),
+        whole=True,
+        measures="inputs",
+        check_span=fisher.check_no_adapters,
     ),
     "task_arithmetic": Method(
         "base plus the sum of task vectors",

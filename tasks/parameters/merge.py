@@ -195,6 +195,23 @@ class WidenParams(Section):
     """The score of what changed much."""
 
 
+class RegmeanParams(Section):
+    """Regression on the inputs of linear layers (Jin et al. 2023, arXiv 2212.09849)."""
+
+    alpha: Annotated[float, Field(ge=0, le=1), VARYING] = 0.9
+    """α: multiplies the products of different inputs; at 0 each input counts by its square alone."""
+
+
+class CalibrationParams(Section):
+    """The text on which methods measure every checkpoint that weigh by more than the weights themselves."""
+
+    file: str | None = None
+    """A text file, one document a line, or JSON lines with the key text; unset: the items of
+    `evaluate.select_tasks`, each with its right answer."""
+    items: Annotated[int, Field(ge=1)] = 128
+    """How many of them are used, spread evenly."""
+
+
 class MergeParams(Section):
     """How the selected checkpoints become one model."""
 
@@ -211,6 +228,8 @@ class MergeParams(Section):
         "median",
         "trimmed_mean",
         "geometric_median",
+        "fisher",
+        "regmean",
         "task_arithmetic",
         "ties",
         "dare",
@@ -258,6 +277,8 @@ class MergeParams(Section):
     metagpt: MetagptParams = MetagptParams()
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
+    regmean: RegmeanParams = RegmeanParams()
+    calibration: CalibrationParams = CalibrationParams()
 
     @property
     def for_each(self) -> dict[str, int]:

@@ -33,6 +33,9 @@ def merge_plan(plan: Plan, out: Path) -> str:
         else ", ".join(devices),
         "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread",
     }
+    if plan.texts:
+        measured = f"{plan.bytes_measured / 1e9:.2f} GB on the disk until the merge is written"
+        rows["text"] = f"{len(plan.texts)} texts, on which every checkpoint is measured first: {measured}"
     if (expected := sampled(plan, devices)) is not None:
         rows["time"] = (
             f"{expected}, from {expected.sampled} of {len(expected.seconds)} matrices, solved as a sample"

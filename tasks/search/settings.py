@@ -26,7 +26,14 @@ def merge_params(merge: MergeParams, settings: Sequence[tuple[str, Value]]) -> M
                 tree.pop(key, None)
     for key, value in settings:
         tree = placed(tree, key.split("."), list(value) if isinstance(value, tuple) else value)
-    return parse(MergeParams, tree, where="search", prefix="merge.")
+    params = parse(MergeParams, tree, where="search", prefix="merge.")
+    if METHODS[params.method].measures:
+        raise BadInput(
+            "search",
+            f"{params.method} cannot be tried, because it would measure checkpoints on the items that choose",
+            "leave it out of search.over, or out of merge.method with a budget",
+        )
+    return params
 
 
 def is_read(merge: MergeParams, key: str, settings: Mapping[str, Value]) -> bool:

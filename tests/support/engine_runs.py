@@ -1,6 +1,7 @@
 """Carry out merges of tiny checkpoints, and compare what was written."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.base.measures import TensorMeasures
-from tasks.checkpoints.weights import open_weights
+from tasks.checkpoints.weights import SafetensorsModel, open_weights
 from tasks.engine.execute import execute
 from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import OnProgress, untold
+from tasks.merging.block import OF_ROWS
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tests.support.tiny import random_tensors, write_checkpoint
@@ -67,12 +69,34 @@ def plan_for(params: MergeParams, models: Sequence[Path]) -> Plan:
     method = METHODS[params.method]
     base, *checkpoints = models
     checkpoints = checkpoints[: method.at_most or len(checkpoints)]
-    return make_plan(
+    plan = make_plan(
         [params],
         [open_weights(directory, directory.name) for directory in checkpoints],
         open_weights(base, "base") if method.base == "required" else None,
         list(range(1, len(checkpoints) + 1)),
     )
+    return replace(plan, measured=made_up(plan, base.parent)) if method.measures else plan
+
+
+def made_up(plan: Plan, place: Path) -> list[SafetensorsModel]:
+    """Write what could have been measured of each checkpoint: numbers of all sizes; of `wide` by its rows."""
+    found = []
+    for step, _ in enumerate(plan.inputs, 1):
+        noise = torch.Generator().manual_seed(100 + step)
+        if plan.method.measures == "gradients":
+            tensors = {
+                name: torch.randn(shape, generator=noise).abs() ** 3 for name, shape in plan.shapes.items()
+            }
+        else:
+            sides = {"tall": 5, "wide" + OF_ROWS: 4}
+            inputs = {name: torch.randn(20, side, generator=noise) for name, side in sides.items()}
+            tensors = {name: own.T @ own for name, own in inputs.items()}
+        found.append(open_weights(write_checkpoint(place / plan.method.measures, step, tensors), f"{step}"))
+    return found
+
+
+ON_WEIGHTS_ALONE = [name for name, method in METHODS.items() if not method.measures]
+"""Methods that merge any tensors: the others measure models that compute something on text."""
 
 
 def run(

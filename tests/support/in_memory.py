@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -47,7 +48,7 @@ def merge(
         own = Settings(params, at, steps, {n: shapes[n] for n in names})
         blocks = {
             name: cut(name, [c[name] for c in checkpoints], base and base[name],
-                      None if method.whole else rows, dtype)
+                      None if method.whole else rows, dtype, method.measures)
             for name in names
         }  # fmt: skip
         program = method.run([own])
@@ -66,19 +67,43 @@ def merge(
 
 
 def cut(
-    name: str, thetas: Sequence[np.ndarray], base: np.ndarray | None, rows: int | None, dtype: type
+    name: str,
+    thetas: Sequence[np.ndarray],
+    base: np.ndarray | None,
+    rows: int | None,
+    dtype: type,
+    measures: str | None = None,
 ) -> list[Block]:
-    """Cut one tensor into blocks of `rows` rows, as the engine does."""
-    stacks = [as_stack(theta).astype(dtype) for theta in [*thetas, *([base] if base is not None else [])]]
+    """Cut one tensor into blocks of `rows` rows, as the engine does; make up what is measured of it on text."""
+    important = made_up(name, thetas) if measures == "gradients" else []
+    stacks = [as_stack(own).astype(dtype) for own in (*thetas, *important, *([] if base is None else [base]))]
     count, height, width = stacks[0].shape
-    step = rows or max(height, 1)
-    return [
+    step, N = rows or max(height, 1), len(thetas)
+    blocks = [
         Block(name, matrix, (matrix * height + row) * width,
-              [stack[matrix, row : row + step] for stack in stacks[: len(thetas)]],
-              stacks[-1][matrix, row : row + step] if base is not None else None)
+              [stack[matrix, row : row + step] for stack in stacks[:N]],
+              stacks[-1][matrix, row : row + step] if base is not None else None,
+              [stack[matrix, row : row + step] for stack in stacks[N : N + len(important)]])
         for matrix in range(count)
         for row in range(0, max(height, 1), step)
     ]  # fmt: skip
+    return [with_grams(block) for block in blocks] if measures == "inputs" else blocks
+
+
+def made_up(name: str, thetas: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return an importance of every element: positive, and much more for some than for others."""
+    rng = np.random.default_rng([len(name), *thetas[0].shape])
+    return [rng.exponential(size=theta.shape) ** 3 for theta in thetas]
+
+
+def with_grams(block: Block) -> Block:
+    """Make up what the layer of a matrix was fed: of a wide one its rows, of others their columns."""
+    rows, columns = block.thetas[0].shape
+    if 1 in (rows, columns):
+        return block
+    rng = np.random.default_rng([rows, columns])
+    inputs = [rng.standard_normal((30, min(rows, columns))) for _ in block.thetas]
+    return replace(block, grams=[x.T @ x for x in inputs], grams_of_rows=rows < columns)
 
 
 def as_stack(tensor: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from tasks.merge_checkpoints import merge_directories
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
-from tests.support.engine_runs import read
+from tests.support.engine_runs import ON_WEIGHTS_ALONE, read
 
 SHARDED = "5KB"
 METHOD_OF = {"average": False, "lore": False, "ties": True}
@@ -134,7 +134,7 @@ def test_tied_weights_stay_tied_and_untied_ones_apart(tied: bool, tmp_path: Path
     assert torch.equal(loaded.lm_head.weight, loaded.transformer.wte.weight) == tied
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_WEIGHTS_ALONE)
 def test_every_method_merges_an_encoder(method: str, tmp_path: Path) -> None:
     base, *checkpoints = write_models(tmp_path, bert, True, torch.bfloat16, sharded=False)
     row = METHODS[method]

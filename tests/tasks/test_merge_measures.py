@@ -14,7 +14,7 @@ from tasks.engine.shards import Stored, open_shards
 from tasks.merge_checkpoints import merge_directories
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
-from tests.support.engine_runs import write_all
+from tests.support.engine_runs import ON_WEIGHTS_ALONE, write_all
 from tests.support.in_memory import merge
 from tests.support.tiny import random_tensors
 from tests.support.tiny_adapters import write_adapter, write_llama
@@ -40,7 +40,7 @@ def believed(measures: dict[str, TensorMeasures], directory: Path) -> dict[str, 
         return Journal(directory, shards, spec).finished
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_WEIGHTS_ALONE)
 def test_measures_survive_merge_json_and_the_journal(method: str, tmp_path: Path) -> None:
     models = [{**random_tensors(step), "ids": torch.arange(3)} for step in range(4)]
     base, *checkpoints = write_all(tmp_path / "training", models)

@@ -19,6 +19,7 @@ from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.params import Params
 from tasks.versioning.commit import IDENTITY, MODEL, Message, commit_files
+from tests.support.engine_runs import ON_WEIGHTS_ALONE
 from tests.support.tiny import write_checkpoint
 
 SHAPES = {
@@ -175,7 +176,7 @@ def write_run(root: Path, kind: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("kind", RUNS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ON_WEIGHTS_ALONE)
 def test_a_merge_has_the_bytes_that_it_always_had(method: str, kind: str, tmp_path: Path) -> None:
     base, *checkpoints = write_run(tmp_path, kind)
     params = {"method": method, "dtype": "bfloat16"}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.base.errors import BadInput, LorelineError, brief
+from tasks.base.loading import SAFE, load_causal_model, load_tokenizer, not_loaded
 from tasks.base.model_files import ModelFiles
 from tasks.base.threads import torch_threads_for
 from tasks.evaluation.backends import Backend, Samples
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SAFE: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 SOFTMAX_DTYPE = "float32"
 """Of log-softmax and the sum over a target's tokens: in bfloat16 that sum comes in steps of 0.25 nats."""
 AUTO_BATCH_CPU, AUTO_BATCH_GPU = 16, 256
@@ -157,51 +157,23 @@ def _check_template(model_dir: Path, tokenizer: Any, params: EvaluateParams) -> 
 
 def _configuration(files: ModelFiles) -> tuple[Any, Any]:
     """Return configuration and tokenizer, without running code; an adapter's own tokenizer comes first."""
-    from transformers import AutoConfig, AutoTokenizer
+    from transformers import AutoConfig
 
     whole = files.base or files.directory
     own = any((files.directory / name).is_file() for name in TOKENIZERS)
-    tokenizer_dir = files.directory if own else whole
     try:
         config = AutoConfig.from_pretrained(whole, **SAFE)
     except Exception as error:
-        raise _not_loaded(whole, error) from error
-    try:
-        return config, AutoTokenizer.from_pretrained(tokenizer_dir, **SAFE)
-    except Exception as error:
-        raise BadInput(
-            tokenizer_dir,
-            f"has no tokenizer that can be loaded ({brief(error)})",
-            "save it beside the weights, as the Trainer does with processing_class=tokenizer",
-        ) from error
-
-
-def _not_loaded(model_dir: Path, error: Exception) -> BadInput:
-    problem = f"cannot be loaded as a causal language model ({brief(error)})"
-    return BadInput(model_dir, problem, "mend it, or leave it out")
+        raise not_loaded(whole, error) from error
+    return config, load_tokenizer(files.directory if own else whole)
 
 
 def _load(files: ModelFiles, device: str) -> tuple[Any, Any]:
     """Return model and tokenizer, without running code, reading pickles or initialising missing weights."""
     _, tokenizer = _configuration(files)
-    model = _adapted(_whole(files.base), files.directory) if files.base else _whole(files.directory)
+    whole = load_causal_model(files.base or files.directory)
+    model = _adapted(whole, files.directory) if files.base else whole
     return model.to(device).eval(), tokenizer
-
-
-def _whole(model_dir: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype="auto", use_safetensors=True, output_loading_info=True, **SAFE
-        )
-    except Exception as error:
-        raise _not_loaded(model_dir, error) from error
-    model, info = loaded
-    if info["missing_keys"]:
-        names = ", ".join(sorted(info["missing_keys"])[:3])
-        raise BadInput(model_dir, f"weights are missing, among them {names}", "save or merge the model again")
-    return model
 
 
 def _adapted(base: Any, directory: Path) -> Any:

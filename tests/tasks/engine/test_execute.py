@@ -178,7 +178,7 @@ def test_progress_names_every_tensor_in_order_and_ends_at_the_whole(tmp_path: Pa
     assert [name for name in dict.fromkeys(own.last for own in heard) if name] == sorted(plan.spec)
     for column in ("done", "tensors"):
         assert [getattr(own, column) for own in heard] == sorted(getattr(own, column) for own in heard)
-    assert heard[-1] == ("wide", plan.bytes_written, plan.bytes_written, 5, 5, {}, "")
+    assert heard[-1] == Headway("wide", plan.bytes_written, plan.bytes_written, 5, 5, {})
 
 
 def test_integers_are_copied_when_equal_and_refused_when_not(tmp_path: Path) -> None:

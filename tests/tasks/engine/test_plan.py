@@ -16,7 +16,7 @@ from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine.plan import Plan
 from tasks.merge_checkpoints import plan_directories
 from tasks.merging.methods import METHODS
-from tasks.parameters.merge import EmaParams, LoreParams, MergeParams
+from tasks.parameters.merge import CalibrationParams, EmaParams, LoreParams, MergeParams
 from tests.support.engine_runs import params_for, plan_for, write_all, write_models
 from tests.support.tiny import CONFIG, random_tensors
 
@@ -90,7 +90,10 @@ def test_the_base_has_to_fit_too(tmp_path: Path) -> None:
 def test_every_method_plans_and_refuses_what_it_cannot_do(method: str, tmp_path: Path) -> None:
     row, models = METHODS[method], write_models(tmp_path / "training")
     base = str(models[0]) if row.base == "required" else None
-    plan = plan_merge(params_for(method, base=base), models[1 : 1 + (row.at_most or 3)], tmp_path / "out")
+    (tmp_path / "texts.txt").write_text("one\n")
+    text = {"calibration": CalibrationParams(file=str(tmp_path / "texts.txt"))} if row.measures else {}
+    params = params_for(method, base=base, **text)
+    plan = plan_merge(params, models[1 : 1 + (row.at_most or 3)], tmp_path / "out")
     assert plan.method is row
     assert sorted(name for group in plan.groups for name in group) == sorted(random_tensors(0))
     assert plan.bytes_held > 0

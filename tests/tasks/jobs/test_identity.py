@@ -52,6 +52,8 @@ DECIDE: dict[str, Any] = {
     "merge.metagpt": {"per": "tensor"},
     "merge.nan": {"scale": 2.0},
     "merge.widen": {"t": 2.0},
+    "merge.regmean": {"alpha": 0.5},
+    "merge.calibration": {"items": 64},
     "evaluate.tasks": ["t", "u"],
     "evaluate.include_path": "tasks",
     "evaluate.primary": "t/acc",

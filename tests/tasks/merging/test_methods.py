@@ -1,6 +1,7 @@
 """The methods as users know them: what holds for every row of the table, and averages and LoRE on whole tensors."""
 
 import itertools
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -98,7 +99,9 @@ def assert_close(found: Any, expected: Any, rel: float) -> None:
 def in_torch(block: Block) -> Block:
     thetas = [torch.from_numpy(theta.copy()) for theta in block.thetas]
     base = None if block.base is None else torch.from_numpy(block.base.copy())
-    return Block(block.tensor, block.matrix, block.start, thetas, base)
+    importance = [torch.from_numpy(own.copy()) for own in block.importance]
+    grams = [torch.from_numpy(own.copy()) for own in block.grams]
+    return replace(block, thetas=thetas, base=base, importance=importance, grams=grams)
 
 
 @EVERY

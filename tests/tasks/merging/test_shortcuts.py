@@ -12,6 +12,7 @@ from tasks.merging.program import Settings
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.section import Section
 from tasks.parameters.varying import resolve
+from tests.support.engine_runs import ON_WEIGHTS_ALONE
 from tests.support.in_memory import merge
 from tests.support.trajectory_models import SHAPES, trajectory
 
@@ -70,7 +71,7 @@ def params_with(method: str, key: str, value: Any) -> MergeParams:
 
 CASES = [
     pytest.param(method, params_with(method, key, value), id=f"{method}-{key}-{value}")
-    for method in METHODS
+    for method in ON_WEIGHTS_ALONE
     for key in keys_of(method)
     for value in OTHERS[key]
 ]

@@ -1,0 +1,75 @@
+"""What methods that measure on text do to the demo's runs, beside the plain average of the same checkpoints.
+
+study_calibrated.py [--seeds 0 1] [--schedules constant linear cosine]
+
+Prints the table of docs/how-to/calibrated-methods.md. The text is that of the run's select items.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from transformers.utils import logging
+
+from flows.demo import training
+from tasks.merge_checkpoints import merge_directories
+from tasks.parameters.merge import MergeParams
+from tests.benchmarks.measure import say, table
+from tests.benchmarks.study_models import item_losses, loss, test_batches
+from tests.benchmarks.study_trajectory import last_of, trained
+
+METHODS: Mapping[str, dict[str, Any]] = {
+    "fisher": {"method": "fisher"},
+    "regmean": {"method": "regmean"},
+    "regmean, alpha 0.1": {"method": "regmean", "regmean": {"alpha": 0.1}},
+}
+
+
+def row(seed: int, schedule: training.Schedule, scratch: Path) -> list[str]:
+    """Return losses of the last checkpoint and the average, and each method's difference from the latter."""
+    run = trained(seed, schedule)
+    last, batches, texts = last_of(run), test_batches(run), scratch / "texts.jsonl"
+    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in select_texts(run)))
+    merge_directories(MergeParams(method="average"), last, scratch / "average")
+    average = item_losses(scratch / "average", batches)
+    cells = [f"{schedule}, seed {seed}", f"{loss(last[-1], batches):.4f}", f"{average.mean():.4f}"]
+    for name, tree in METHODS.items():
+        params = MergeParams.model_validate({**tree, "calibration": {"file": str(texts)}})
+        merge_directories(params, last, scratch / name)
+        gained = item_losses(scratch / name, batches) - average
+        cells.append(f"{gained.mean():+.4f} ± {gained.std() / len(gained) ** 0.5:.4f}")
+    return cells
+
+
+def select_texts(run: Path) -> list[str]:
+    """Return the select items as the task word_problems_select puts them."""
+    items = map(json.loads, (run / "data" / "select.jsonl").read_text().splitlines())
+    return [f"{item['question']} {item['answer']}\n" for item in items]
+
+
+def main() -> None:
+    """Print the table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
+    options.add_argument(
+        "--schedules",
+        nargs="+",
+        choices=["constant", "linear", "cosine"],
+        default=["constant", "linear", "cosine"],
+    )
+    given = options.parse_args()
+    logging.disable_progress_bar()
+    rows = []
+    for schedule in given.schedules:
+        for seed in given.seeds:
+            with tempfile.TemporaryDirectory() as scratch:
+                rows.append(row(seed, schedule, Path(scratch)))
+                say(" ".join(rows[-1]))
+    print(table(["run", "last", "average of 5", *METHODS], rows))
+
+
+if __name__ == "__main__":
+    main()
