@@ -46,7 +46,7 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     made_from = fingerprint(__name__, _decisive(params), chosen, of_base, _rates(selection), searched)
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
-        inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
+        inputs = [(checkpoint.source, checkpoint.step, checkpoint.run) for checkpoint in chosen]
         own = None if base else chosen[-1].base
         job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
         plan = _plan(params, chosen, selection, artifacts)
@@ -93,7 +93,7 @@ def sweep_directories(
         todo = [i for i, target in enumerate(targets) if not _is_done(target)]
         found = {target.published: _report(target) for i, target in enumerate(targets) if i not in todo}
         if todo:
-            inputs = [(str(directory), step_of(directory)) for directory in directories]
+            inputs = [(str(directory), step_of(directory), "") for directory in directories]
             wanted = [targets[i] for i in todo]
             job = Job(inputs, lambda i: digests[i].result(), wanted, narrowed, _write, model_card)
             made = publish_merges(with_variants(plan, todo), job, on_progress)

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -10,13 +10,14 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.base.directories import state_dir
+from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.model_files import ModelFiles, base_directory
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import SearchReport, Selection, TriedMerge, digest_of
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
-from tasks.engine.chosen import merge_key, resolved
+from tasks.engine.chosen import merge_key, resolved, shares_of_runs
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_chosen
 from tasks.evaluation.measure import evaluate_model
@@ -84,6 +85,13 @@ def _checked(
     check_space(params, merge, count)
     if params.sampler == "surface":
         fitting(count, params.budget)
+    runs = len(shares_of_runs(selection.chosen))
+    if runs > 1 and params.sampler != "greedy":
+        raise BadInput(
+            "search.sampler",
+            f"{params.sampler} searches within one run, and there are {runs}",
+            "take greedy, which chooses among runs",
+        )
     return split
 
 
@@ -112,16 +120,21 @@ def _search(
     def enough() -> bool:
         return params.minutes is not None and time.monotonic() - begun > 60 * params.minutes
 
-    proposals = _proposals(params, merge, count, log)
+    shares = shares_of_runs(selection.chosen)
+    parts = shares if len(shares) > 1 else [(1.0,)] * count
+    proposals = _proposals(params, merge, parts, log)
     return run_trials(proposals, count, params.budget, losses_of, enough), known[0]
 
 
-def _proposals(params: SearchParams, merge: MergeParams, count: int, log: Path) -> Proposals:
+def _proposals(
+    params: SearchParams, merge: MergeParams, parts: Sequence[Sequence[float]], log: Path
+) -> Proposals:
+    count = sum(map(len, parts))
     match params.sampler:
         case "surface":
             return surface(count, params.budget)
         case "greedy":
-            return greedy(count)
+            return greedy(parts)
         case _:
             return draw_candidates(params, partial(is_read, merge), count, log)
 

@@ -40,9 +40,10 @@ def local_runs(params: Params, root: Path) -> dict[str, Path]:
         found = set(sources_in(filter(_directory_of, params.watch.roots), root, params.register_))
     except BadInput:  # reported with the parameters
         found = set()
-    place = _directory_of(params.fetch.source)
-    if place and (root / place).is_dir() and numbered_checkpoints(root / place):
-        found.add(normal_address(params.fetch.source, root))
+    for source in params.fetch.runs:
+        place = _directory_of(source)
+        if place and (root / place).is_dir() and numbered_checkpoints(root / place):
+            found.add(normal_address(source, root))
     return {address: root / place for address in sorted(found) if (place := _directory_of(address))}
 
 

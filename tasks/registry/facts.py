@@ -1,12 +1,13 @@
 """A merge's metrics, parameters, tags and description in MLflow, made from the records."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from tasks.base.markdown import in_markdown
 from tasks.base.publish import Manifest
-from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
+from tasks.base.records import Checkpoint, Evaluation, MergeReport, Selection, TrainingRun
 from tasks.registry.files import FILES, digest_of_files
 from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.versions import VERDICT
@@ -62,6 +63,8 @@ def version_tags(merged: MergeRecords) -> dict[str, str]:
         "loreline.method": report.method,
         "loreline.parameters": json.dumps(report.parameters, sort_keys=True),
     }
+    if several := merged.run.several:
+        tags["loreline.runs"] = json.dumps({own.name: own.source for own in several})
     if report.base:
         tags |= {"loreline.base": report.base.address, "loreline.base_digest": report.base.digest}
     return {key: _fit(value, TAG_LIMIT) for key, value in tags.items()}
@@ -79,14 +82,21 @@ def title(merged: MergeRecords) -> str:
 
 def description(merged: MergeRecords) -> str:
     """Return the verdict, then what was merged."""
-    steps = [checkpoint.step for checkpoint in merged.selection.chosen]
-    span = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else f"{steps[0]}"
+    chosen = merged.selection.chosen
+    spans = "; ".join(_span(list(own)) for _, own in groupby(chosen, lambda checkpoint: checkpoint.run))
     what = (
-        f"Merged by {merged.report.method} from {len(steps)} checkpoints "
-        f"of {merged.run.name} (steps {span}, chosen by {merged.selection.rule})."
+        f"Merged by {merged.report.method} from {len(chosen)} checkpoints "
+        f"of {merged.run.name} ({spans}, chosen by {merged.selection.rule})."
     )
     sentences = [merged.evaluation.verdict.sentence, what, *_needs(merged.report), *merged.report.notes]
     return _fit(in_markdown(" ".join(sentences), DESCRIPTION_LIMIT), DESCRIPTION_LIMIT)
+
+
+def _span(chosen: Sequence[Checkpoint]) -> str:
+    """Return from which step to which checkpoints of one run are."""
+    first, last = chosen[0], chosen[-1]
+    steps = f"{first.step} to {last.step}" if len(chosen) > 1 else f"{first.step}"
+    return f"{first.run} steps {steps}".strip()
 
 
 def _needs(report: MergeReport) -> list[str]:
