@@ -1,7 +1,6 @@
 """Addresses of runs: they are logged, hashed, committed and kept by servers, so they hold no secret."""
 
 import re
-from typing import TypeVar
 
 from pydantic import AfterValidator
 
@@ -9,18 +8,16 @@ from tasks.base.errors import without_secrets
 
 PASSWORD_IN_PATH = re.compile(r"\w+:/(?!/).*:.*@")
 """mlflow:/ has no place for a user, so that one is written into its path."""
-Addresses = TypeVar("Addresses", str, tuple[str, ...], str | tuple[str, ...])
 
 
-def _no_secret(given: Addresses) -> Addresses:
-    for address in (given,) if isinstance(given, str) else given:
-        if without_secrets(address) != address or PASSWORD_IN_PATH.match(address):
-            raise ValueError(
-                "holds a user, a password or a query",
-                "leave them out: credentials belong in the environment",
-            )
-    return given
+def _no_secret(address: str) -> str:
+    if without_secrets(address) != address or PASSWORD_IN_PATH.match(address):
+        raise ValueError(
+            "holds a user, a password or a query",
+            "leave them out: credentials belong in the environment",
+        )
+    return address
 
 
 no_secret = AfterValidator(_no_secret)
-"""Annotation of an address, or of several: without user, password or query, which may be a signature."""
+"""Annotation of an address: without user, password or query, which may be a signature."""

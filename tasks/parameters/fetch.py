@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag
 
 from tasks.parameters.address import no_secret
 from tasks.parameters.section import Section
@@ -13,23 +13,32 @@ SEVERAL = " + "
 
 def _one_alone(given: Any) -> Any:
     """Return a list of one run as that run: nothing about it is another than by its address alone."""
-    return given[0] if isinstance(given, list | tuple) and len(given) == 1 else given
+    match given:
+        case [str(run)]:
+            return run
+    return given
 
 
-def _each_once(source: str | tuple[str, ...]) -> str | tuple[str, ...]:
+def _each_once(source: tuple[str, ...]) -> tuple[str, ...]:
     if not source:
         raise ValueError("names no run", "name one")
-    if not isinstance(source, str) and (twice := [own for own in source if source.count(own) > 1]):
+    if twice := [own for own in source if source.count(own) > 1]:
         raise ValueError(f"names {twice[0]} twice", "name every run once")
     return source
+
+
+def _kind(given: Any) -> str:
+    return "<runs>" if isinstance(given, list | tuple) else "<run>"
+
+
+OneRun = Annotated[str, no_secret, Tag("<run>")]
+SeveralRuns = Annotated[tuple[Annotated[str, no_secret], ...], AfterValidator(_each_once), Tag("<runs>")]
 
 
 class FetchParams(Section):
     """Which training run, and when it counts as finished."""
 
-    source: Annotated[
-        str | tuple[str, ...], BeforeValidator(_one_alone), AfterValidator(_each_once), no_secret
-    ]
+    source: Annotated[OneRun | SeveralRuns, Discriminator(_kind), BeforeValidator(_one_alone)]
     """A Trainer output directory, hf://org/name (checkpoint-* folders), hf://org/name@step* (revisions),
     mlflow:/runs/RUN_ID/PATH (checkpoint-* folders among a run's artifacts), or a folder in an object store,
     s3://bucket/run (checkpoint-* folders; every protocol that fsspec knows). Or a list of such runs, trained
