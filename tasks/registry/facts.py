@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from tasks.base.markdown import in_markdown
 from tasks.base.publish import Manifest
-from tasks.base.records import Checkpoint, Evaluation, MergeReport, Selection, TrainingRun
+from tasks.base.records import Evaluation, MergeInput, MergeReport, Selection, TrainingRun
 from tasks.registry.files import FILES, digest_of_files
 from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.versions import VERDICT
@@ -49,7 +49,7 @@ def params(report: MergeReport) -> dict[str, str]:
 
 def version_tags(merged: MergeRecords) -> dict[str, str]:
     """Return a version's tags: its origin, its method and its verdict."""
-    chosen, report = merged.selection.chosen, merged.report
+    report = merged.report
     tags = {
         MERGE_TAG: report.digest,
         FILES: digest_of_files(merged.manifest),
@@ -58,8 +58,8 @@ def version_tags(merged: MergeRecords) -> dict[str, str]:
         "loreline.against": merged.evaluation.verdict.against,
         "loreline.run": merged.run.name,
         "loreline.run_digest": merged.run.digest,
-        "loreline.steps": json.dumps([checkpoint.step for checkpoint in chosen]),
-        "loreline.checkpoints": json.dumps([checkpoint.digest for checkpoint in chosen]),
+        "loreline.steps": json.dumps([source.step for source in report.inputs]),
+        "loreline.checkpoints": json.dumps([source.digest for source in report.inputs]),
         "loreline.method": report.method,
         "loreline.parameters": json.dumps(report.parameters, sort_keys=True),
     }
@@ -77,25 +77,25 @@ def run_tags(merged: MergeRecords) -> dict[str, str]:
 
 def title(merged: MergeRecords) -> str:
     """Return the name of the MLflow run."""
-    return _fit(f"{merged.run.name}: {merged.report.method} of {len(merged.selection.chosen)}", 250)
+    return _fit(f"{merged.run.name}: {merged.report.method} of {len(merged.report.inputs)}", 250)
 
 
 def description(merged: MergeRecords) -> str:
     """Return the verdict, then what was merged."""
-    chosen = merged.selection.chosen
-    spans = "; ".join(_span(list(own)) for _, own in groupby(chosen, lambda checkpoint: checkpoint.run))
+    sources = merged.report.inputs
+    spans = "; ".join(_span(list(own)) for _, own in groupby(sources, lambda source: source.run))
     what = (
-        f"Merged by {merged.report.method} from {len(chosen)} checkpoints "
+        f"Merged by {merged.report.method} from {len(sources)} checkpoints "
         f"of {merged.run.name} ({spans}, chosen by {merged.selection.rule})."
     )
     sentences = [merged.evaluation.verdict.sentence, what, *_needs(merged.report), *merged.report.notes]
     return _fit(in_markdown(" ".join(sentences), DESCRIPTION_LIMIT), DESCRIPTION_LIMIT)
 
 
-def _span(chosen: Sequence[Checkpoint]) -> str:
+def _span(sources: Sequence[MergeInput]) -> str:
     """Return from which step to which checkpoints of one run are."""
-    first, last = chosen[0], chosen[-1]
-    steps = f"{first.step} to {last.step}" if len(chosen) > 1 else f"{first.step}"
+    first, last = sources[0], sources[-1]
+    steps = f"{first.step} to {last.step}" if len(sources) > 1 else f"{first.step}"
     return f"{first.run} steps {steps}".strip()
 
 
