@@ -40,7 +40,8 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     Raises BadInput for checkpoints that cannot be merged, naming checkpoint and tensor.
     """
     selection = _selection(artifacts)
-    params, chosen, searched = _searched(params, selection, artifacts)
+    given, chosen, searched = _searched(params, selection, artifacts)
+    params = resolved(given, chosen)
     base = open_base(params)
     of_base = _digest(base) if base else None
     made_from = fingerprint(__name__, _decisive(params), chosen, of_base, _rates(selection), searched)
@@ -48,7 +49,8 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     if not _is_done(target):
         inputs = [(checkpoint.source, checkpoint.step, checkpoint.run) for checkpoint in chosen]
         own = None if base else chosen[-1].base
-        job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
+        fewer = partial(_fewer, given, chosen)
+        job = Job(inputs, lambda i: chosen[i].digest, [target], fewer, _write, model_card, own)
         plan = _plan(params, chosen, selection, artifacts)
         return publish_merges(replace(plan, notes=[*searched, *plan.notes]), job, on_progress)[0]
     return _report(target)
@@ -58,7 +60,7 @@ def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
     selection = _selection(artifacts)
     params, chosen, _ = _searched(params, selection, artifacts)
-    return _plan(params, chosen, selection, artifacts)
+    return _plan(resolved(params, chosen), chosen, selection, artifacts)
 
 
 def merge_directories(
@@ -171,12 +173,18 @@ def _searched(
     """
     place, chosen = artifacts / "search" / "search.json", selection.chosen
     if not place.exists() or not (found := SearchReport.read(place)).merge:
-        return resolved(params, chosen), chosen, []
+        return params, chosen, []
     if found.made_for != merge_key(params, chosen):
         raise BadInput(place, "is of other checkpoints or parameters", "run loreline search again")
     chosen = chosen[-found.newest :]
     params = parse(MergeParams, found.merge | {"device": params.device}, where=str(place), prefix="merge.")
-    return resolved(params, chosen), chosen, [found.sentence]
+    return params, chosen, [found.sentence]
+
+
+def _fewer(params: MergeParams, chosen: Sequence[Checkpoint], plan: Plan, kept: Sequence[int]) -> Plan:
+    """Plan the merge of some of those chosen, by their positions, as if the others had not been."""
+    of_kept = replace(plan.variants[0], params=resolved(params, [chosen[i] for i in kept]))
+    return narrowed(replace(plan, variants=[of_kept]), kept)
 
 
 def _selection(artifacts: Path) -> Selection:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.base.records import MergeReport, Selection, TrainingRun
@@ -140,6 +140,19 @@ def test_one_checkpoint_of_each_run_is_the_soup_of_wortsman(tmp_path: Path) -> N
     merge_checkpoints(AVERAGE, root)
     ends = [[tmp_path / c.run / f"checkpoint-{c.step}"] for c in selection.chosen]
     assert is_soup(root / "merged", ends)
+
+
+def test_a_checkpoint_that_is_dropped_takes_no_weight_from_its_run(artifacts: Path) -> None:
+    source = artifacts.parent / "seed0" / "checkpoint-20"
+    tensors = load_file(source / "model.safetensors")
+    spoilt = {name: torch.full_like(tensor, torch.nan) for name, tensor in tensors.items()}
+    save_file(spoilt, source / "model.safetensors", {"format": "pt"})
+    fetch_run(FetchParams(source=tuple(str(artifacts.parent / n) for n in UNEVEN), settle=0), artifacts, True)
+    select_checkpoints(SelectParams(far="keep"), artifacts)
+    report = merge_checkpoints(AVERAGE.model_copy(update={"on_nan": "drop"}), artifacts)
+    assert report.notes[0].startswith("seed0/checkpoint-20 is left out: ")
+    runs = [[artifacts.parent / n / f"checkpoint-{step}" for step in steps] for n, steps in UNEVEN.items()]
+    assert is_soup(artifacts / "merged", [[place for place in own if place != source] for own in runs])
 
 
 @pytest.mark.parametrize("artifacts", [EVEN], indirect=True)
