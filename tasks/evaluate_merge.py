@@ -163,19 +163,30 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
         )
         for role, label, checkpoint in found
     ]
+    searched = _searched(artifacts)
+    chosen = _mergeable(selection.chosen, merge, searched)
     averaged = partial(_averaged, artifacts, scratch, last.base)
-    contenders += _of_runs(selection.chosen, {c.digest for c in (last, best) if c}, artifacts, averaged)
-    if not _is_plain_average(merge, _searched(artifacts), selection.chosen):
-        label = f"average of {len(selection.chosen)}"
+    contenders += _of_runs(chosen, {c.digest for c in (last, best) if c}, artifacts, averaged)
+    if not _is_plain_average(merge, searched, chosen):
+        label = f"average of {len(chosen)}"
         if runs := len(selection.plans):
             label += f" over {runs} runs"
-        contenders.append(_average("average", label, selection.chosen, averaged))
+        contenders.append(_average("average", label, chosen, averaged))
     merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)
     contenders.append(Contender(merged, lambda: published_model(artifacts / "merged")))
     if base := last.base:
         shown = EvaluatedModel(role="base", label=f"base ({base.address})", digest=base.digest)
         contenders.append(Contender(shown, lambda: ModelFiles(base_directory(base))))
     return contenders
+
+
+def _mergeable(
+    chosen: Sequence[Checkpoint], merge: MergeReport, searched: SearchReport | None
+) -> Sequence[Checkpoint]:
+    """Return the selection without what merge.on_nan has left out: nothing can be made of that."""
+    taken = chosen[-searched.newest :] if searched and searched.newest else chosen
+    dropped = {own.digest for own in taken} - {source.digest for source in merge.inputs}
+    return [own for own in chosen if own.digest not in dropped]
 
 
 def _of_runs(
