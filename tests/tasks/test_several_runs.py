@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -131,6 +132,20 @@ def test_runs_of_a_real_trainer(seeds: Sequence[int], tmp_path: Path) -> None:
     selected(FetchParams(source=tuple(str(tmp_path / f"seed{s}") for s in seeds), settle=0), root)
     merge_checkpoints(AVERAGE, root)
     assert is_soup(root / "merged", [sorted((tmp_path / f"seed{s}").glob("checkpoint-*")) for s in seeds])
+
+
+def test_runs_of_different_kinds_of_source(tmp_path: Path) -> None:
+    fetch, root = write_runs(tmp_path, UNEVEN), tmp_path / "artifacts"
+    store = fsspec.filesystem("memory")
+    store.put(f"{fetch.runs[1]}/", "/mixture", recursive=True)
+    selected(FetchParams(source=(fetch.runs[0], "memory://mixture"), settle=0), root)
+    before = merge_checkpoints(AVERAGE, root)
+    assert before.inputs[-1].path == "memory://mixture/checkpoint-30"
+    runs = [[tmp_path / n / f"checkpoint-{step}" for step in steps] for n, steps in UNEVEN.items()]
+    assert is_soup(root / "merged", runs)
+    shutil.rmtree(root / "checkpoints")  # brought again, each from where it was
+    shutil.rmtree(root / "merged")
+    assert merge_checkpoints(AVERAGE, root) == before
 
 
 def test_one_checkpoint_of_each_run_is_the_soup_of_wortsman(tmp_path: Path) -> None:
