@@ -14,7 +14,7 @@ from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.model_files import ModelFiles, base_directory
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import SearchReport, Selection, TriedMerge, digest_of
+from tasks.base.records import Checkpoint, SearchReport, Selection, TriedMerge, digest_of
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.chosen import merge_key, resolved, shares_of_runs
@@ -70,7 +70,9 @@ def search_merge(
             measure = partial(_measure, merge, split, selection, artifacts, out / "candidate")
             # named by the place too, which has one writer: two projects may search the same run
             log = state_dir() / "searches" / f"{digest_of([str(published.resolve()), made_from])[:16]}.log"
-            report = _report(params, merge, key, *_search(params, merge, selection, measure, log, on_answers))
+            tell = partial(_told, selection.chosen)
+            found = _search(params, merge, selection, measure, log, on_answers)
+            report = _report(params, merge, key, *found, tell)
             draw_search(out / "search.png", report)
         report.write(out / "search.json")
     return report
@@ -110,7 +112,7 @@ def _search(
     known: list[Measured] = []
 
     def losses_of(candidate: Candidate) -> Losses:
-        turn = ItemsAnswered(str(candidate), len(known) + 1, params.budget)
+        turn = ItemsAnswered(_told(selection.chosen, candidate), len(known) + 1, params.budget)
         on_answers(turn)
         known.append(
             measure(candidate, lambda done, total: on_answers(turn._replace(done=done, total=total)))
@@ -180,8 +182,22 @@ def _measure(
     return Measured(name, higher, losses)
 
 
+def _told(chosen: Sequence[Checkpoint], candidate: Candidate) -> str:
+    """Return a candidate in words; of several runs which ones it averages."""
+    weights = dict(candidate.settings).get("weights")
+    if not chosen[0].run or not isinstance(weights, tuple):
+        return str(candidate)
+    runs = dict.fromkeys(own.run for own, weight in zip(chosen, weights, strict=True) if weight)
+    return f"average of {' + '.join(runs)}"
+
+
 def _report(
-    params: SearchParams, merge: MergeParams, key: str, tried: Tried, first: Measured
+    params: SearchParams,
+    merge: MergeParams,
+    key: str,
+    tried: Tried,
+    first: Measured,
+    tell: Callable[[Candidate], str],
 ) -> SearchReport:
     accepted, plain = tried.accepted, tried.losses[tried.plain]
     sign = -1 if first.higher_is_better else 1
@@ -189,7 +205,7 @@ def _report(
     for candidate, losses in tried.losses.items():
         gain = plain.estimate(plain.items - losses.items)
         rows.append(
-            TriedMerge(candidate=str(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
+            TriedMerge(candidate=tell(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
         )
     return SearchReport(
         made_for=key,
@@ -203,11 +219,11 @@ def _report(
         sampler=params.sampler,
         tried=tuple(rows),
         accepted=accepted != tried.plain,
-        sentence=_sentence(tried, first),
+        sentence=_sentence(tried, first, tell),
     )
 
 
-def _sentence(tried: Tried, first: Measured) -> str:
+def _sentence(tried: Tried, first: Measured, tell: Callable[[Candidate], str]) -> str:
     count, gain = len(tried.losses), tried.gain
     asked = f"{tried.losses[tried.plain].items.size} select items, {first.metric}"
     if tried.best == tried.plain:
@@ -219,7 +235,7 @@ def _sentence(tried: Tried, first: Measured) -> str:
             else "is not merged, for the plain average is within a standard error"
         )
         told = (
-            f"Of {count} merges that a search tried, {tried.best} {verdict}: it gains {gain.mean:.4g} ± "
-            f"{gain.error:.4g} over the plain average ({asked})."
+            f"Of {count} merges that a search tried, {tell(tried.best)} {verdict}: it gains "
+            f"{gain.mean:.4g} ± {gain.error:.4g} over the plain average ({asked})."
         )
     return f"{told} {tried.said[0].upper()}{tried.said[1:]}." if tried.said else told

@@ -126,16 +126,12 @@ def _absent(value: Record | None) -> bool:
     return value is None
 
 
-def _is_empty(several: Collection[Any]) -> bool:
-    return not several
+def _is_empty(given: Collection[Any]) -> bool:
+    return not given
 
 
 def _is_one(count: int) -> bool:
     return count == 1
-
-
-def _is_unnamed(name: str) -> bool:
-    return not name
 
 
 class Conversion(Record):
@@ -165,7 +161,7 @@ class Checkpoint(Record):
     """Steps whose weights' mean it is; 1 for the weights of its own step."""
     conversion: Conversion | None = Field(default=None, exclude_if=_absent)
     """Set where its weights were pickled, and `files` are those that were made of them."""
-    run: str = Field(default="", exclude_if=_is_unnamed)
+    run: str = Field(default="", exclude_if=_is_empty)
     """Name of its run, where several are merged."""
 
     @property
@@ -332,7 +328,7 @@ class MergeInput(Record):
     path: str
     step: int
     digest: str
-    run: str = Field(default="", exclude_if=_is_unnamed)
+    run: str = Field(default="", exclude_if=_is_empty)
     """Name of its run, where several are merged."""
 
     @property
