@@ -97,9 +97,12 @@ def plan_command(
     from tasks.select_checkpoints import plan_of_run
 
     given = read_params(params, set_)
-    plan = plan_of_run(given.select, ARTIFACTS, run)
-    tell(plan.sentence)
-    if (place := run or Path(given.fetch.source)).is_dir():
+    plans = plan_of_run(given.select, ARTIFACTS, run)
+    if picture and len(plans) > 1:
+        raise BadInput("--picture", f"is of one run, and {len(plans)} were fetched", "name the run")
+    for name, plan in plans.items():
+        tell(f"{name}: {plan.sentence}" if len(plans) > 1 else plan.sentence)
+    if (place := run or Path(given.fetch.address)).is_dir():
         tell("\n".join(told_space(given, Path.cwd(), place)))
     if picture:
         draw_plan(picture, plan)

@@ -29,7 +29,7 @@ def device_lock(params: Params) -> Iterator[None]:
     names = [f"loreline-{socket.gethostname()}-{device.replace(':', '-')}" for device in _devices(params)]
     with ExitStack() as held:
         for name in names:
-            held.enter_context(_locked(name, f"the merge of run {params.fetch.source}"))
+            held.enter_context(_locked(name, f"the merge of run {params.fetch.address}"))
             _prepare_limit(name)
         slots = concurrency(
             names, strict=True, lease_duration=SLOT_LEASE_S, raise_on_lease_renewal_failure=False

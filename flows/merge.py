@@ -32,13 +32,14 @@ from tasks.reporting.history_page import record_history
 from tasks.reporting.table import markdown_tables
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
-from tasks.sources.addresses import normal_address, observe
+from tasks.sources.addresses import normal_address
+from tasks.sources.several import observe_runs
 from tasks.version_artifacts import Versioned, check_version, version_artifacts
 from tasks.versioning.worktree import close_workspace, open_workspace
 
-_look = stage(observe, "look at {address}", network=True)
+_look = stage(observe_runs, "look at {fetch.address}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
-_fetch = stage(fetch_run, "fetch {params.source}", network=True)
+_fetch = stage(fetch_run, "fetch {params.address}", network=True)
 _select = stage(select_checkpoints, "select {params.rule}")
 _search = stage(search_merge, "search by {params.sampler}")
 _suits = stage(check_selection, "check the checkpoints for the evaluation")
@@ -66,7 +67,7 @@ Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry]
 
 def _run_name() -> str:
     given = flow_run.parameters
-    return _chosen(given.get("run"), given.get("params")).fetch.source
+    return _chosen(given.get("run"), given.get("params")).fetch.address
 
 
 @flow(name="merge", flow_run_name=_run_name, persist_result=False)
@@ -81,8 +82,8 @@ def merge(run: str | None = None, params: Params | None = None, refresh: bool = 
         refresh: Look at the run anew, and do again what was done.
     """
     params = _chosen(run, params)
-    key = key_of(_look(params.fetch.source, params.watch.quiet_for, params.register_).digest, params)
-    claimed = Ledger().claim(key, params.fetch.source, str(flow_run.id), again=refresh)
+    key = key_of(_look(params.fetch, params.watch.quiet_for, params.register_).digest, params)
+    claimed = Ledger().claim(key, params.fetch.address, str(flow_run.id), again=refresh)
     if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
     root, place = Path.cwd(), state_dir() / "runs" / claimed.workspace
@@ -108,7 +109,7 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
         refresh: Look at the run anew.
     """
     identity = _fetched(params, ARTIFACTS, refresh)
-    claimed = Ledger().claim(identity, params.fetch.source, str(flow_run.id), again=True)
+    claimed = Ledger().claim(identity, params.fetch.address, str(flow_run.id), again=True)
     if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
     with claimed as claim:
@@ -137,8 +138,8 @@ def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
     """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`."""
     selection = _select(params.select, artifacts)
-    if selection.plan:
-        say(f"select: {selection.plan.sentence}")
+    for planned in selection.planned:
+        say(f"select: {planned}")
     _suits(params.evaluate, artifacts)
     with device_lock(params):
         before = None if again else Ledger().merged_as(identity)

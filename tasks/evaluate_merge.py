@@ -4,8 +4,9 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
@@ -13,6 +14,7 @@ from tasks.base.model_files import ModelFiles, base_directory, published_model
 from tasks.base.publish import is_intact, is_published, publishing
 from tasks.base.records import (
     AdapterBase,
+    Checkpoint,
     EvaluatedModel,
     Evaluation,
     MergeReport,
@@ -23,6 +25,7 @@ from tasks.base.records import (
 )
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
+from tasks.engine.chosen import shares_of_runs
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_average
 from tasks.evaluation.measure import check_model, evaluate_model
@@ -43,7 +46,7 @@ from tasks.reporting.html_report import html_report
 from tasks.reporting.lore_figure import draw_lore
 from tasks.reporting.lore_summary import summarise
 from tasks.sources.staging import staged, staged_model
-from tasks.verdict.comparison import ResultsByRole
+from tasks.verdict.comparison import OF_RUN, ResultsByRole
 from tasks.verdict.looking import LookLedger, judge_counted
 from tasks.verdict.sentence import with_sentence
 
@@ -58,6 +61,10 @@ class Contender(NamedTuple):
     files: Callable[[], ModelFiles]
 
 
+MakeAverage: TypeAlias = Callable[[Sequence[Checkpoint], Sequence[float] | None], ModelFiles]
+"""Writes the average of checkpoints, by their weights."""
+
+
 def evaluate_merge(
     params: EvaluateParams,
     registry: RegisterParams,
@@ -66,8 +73,9 @@ def evaluate_merge(
 ) -> Evaluation:
     """Publish artifacts/evaluation: scores, paired differences, per-item results, figures, the verdict.
 
-    The merge meets the last checkpoint, the best single one by the selection metric, the plain average
-    (unless it is that) and the registry's champion. Raises BadInput for unknown tasks before any model loads.
+    The merge meets the last checkpoint, the best single one by the selection metric, of several runs each
+    run's own average, the plain average (unless it is that) and the registry's champion. Raises BadInput for
+    unknown tasks before any model loads.
     """
     splits = splits_of(params)
     selection = Selection.read(artifacts / "selection" / "selection.json")
@@ -155,13 +163,15 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
         )
         for role, label, checkpoint in found
     ]
-    if not _is_plain_average(merge, _searched(artifacts), len(selection.chosen)):
-        average = EvaluatedModel(
-            role="average",
-            label=f"average of {len(selection.chosen)}",
-            digest=digest_of(["average", *(checkpoint.digest for checkpoint in selection.chosen)]),
-        )
-        contenders.append(Contender(average, lambda: _average(selection, artifacts, scratch)))
+    searched = _searched(artifacts)
+    chosen = _mergeable(selection.chosen, merge, searched)
+    averaged = partial(_averaged, artifacts, scratch, last.base)
+    contenders += _of_runs(chosen, {c.digest for c in (last, best) if c}, artifacts, averaged)
+    if not _is_plain_average(merge, searched, chosen):
+        label = f"average of {len(chosen)}"
+        if runs := len(selection.plans):
+            label += f" over {runs} runs"
+        contenders.append(_average("average", label, chosen, averaged))
     merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)
     contenders.append(Contender(merged, lambda: published_model(artifacts / "merged")))
     if base := last.base:
@@ -170,14 +180,51 @@ def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scrat
     return contenders
 
 
-def _is_plain_average(merge: MergeReport, searched: SearchReport | None, count: int) -> bool:
+def _mergeable(
+    chosen: Sequence[Checkpoint], merge: MergeReport, searched: SearchReport | None
+) -> Sequence[Checkpoint]:
+    """Return the selection without what merge.on_nan has left out: nothing can be made of that."""
+    taken = chosen[-searched.newest :] if searched and searched.newest else chosen
+    dropped = {own.digest for own in taken} - {source.digest for source in merge.inputs}
+    return [own for own in chosen if own.digest not in dropped]
+
+
+def _of_runs(
+    chosen: Sequence[Checkpoint], known: Collection[str], artifacts: Path, averaged: MakeAverage
+) -> list[Contender]:
+    """Return what could be had of each of several runs alone, but for what is `known` to take part."""
+    runs = [(run, list(own)) for run, own in groupby(chosen, lambda checkpoint: checkpoint.run)]
+    if len(runs) < 2:
+        return []
+    found = []
+    for number, (run, own) in enumerate(runs, 1):
+        role = f"{OF_RUN}{number}"
+        if len(own) > 1:
+            found.append(_average(role, f"average of {len(own)} ({run})", own, averaged))
+        elif own[0].digest not in known:
+            record = EvaluatedModel(role=role, label=own[0].name, digest=own[0].digest)
+            found.append(Contender(record, partial(staged_model, own[0], artifacts)))
+    return found
+
+
+def _is_plain_average(
+    merge: MergeReport, searched: SearchReport | None, chosen: Sequence[Checkpoint]
+) -> bool:
     """Tell whether the merge is the plain average itself, which is not measured twice nor judged against."""
-    if searched and searched.newest not in (0, count):
+    if searched and searched.newest not in (0, len(chosen)):
         return False  # of some of the checkpoints only
-    changed = {"weights", "adapter_rank"} & {
-        key for key, value in merge.parameters.items() if value not in (None, "uniform")
+    changed = {
+        key
+        for key, value in merge.parameters.items()
+        if value not in (None, "uniform", _weights_of_runs(chosen))
     }
-    return merge.method == "average" and not changed
+    return merge.method == "average" and not {"weights", "adapter_rank"} & changed
+
+
+def _weights_of_runs(chosen: Sequence[Checkpoint]) -> list[float] | None:
+    """Return the weights of a plain average that weighs several runs alike; None for one run."""
+    shares = shares_of_runs(chosen)
+    return [weight for run in shares for weight in run] if len(shares) > 1 else None
 
 
 def _searched(artifacts: Path) -> SearchReport | None:
@@ -185,10 +232,25 @@ def _searched(artifacts: Path) -> SearchReport | None:
     return SearchReport.read(place) if place.exists() else None
 
 
-def _average(selection: Selection, artifacts: Path, scratch: Path) -> ModelFiles:
-    directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in selection.chosen}
-    base = base_directory(selection.last.base) if selection.last.base else None
-    plan = plan_average(directories, [checkpoint.step for checkpoint in selection.chosen], base)
+def _average(role: str, label: str, chosen: Sequence[Checkpoint], averaged: MakeAverage) -> Contender:
+    weights = _weights_of_runs(chosen)
+    identity = ["average", *(checkpoint.digest for checkpoint in chosen), *([weights] if weights else [])]
+    record = EvaluatedModel(role=role, label=label, digest=digest_of(identity))
+    return Contender(record, partial(averaged, chosen, weights))
+
+
+def _averaged(
+    artifacts: Path,
+    scratch: Path,
+    on: AdapterBase | None,
+    chosen: Sequence[Checkpoint],
+    weights: Sequence[float] | None,
+) -> ModelFiles:
+    """Write an average in place of the one before, which has been measured."""
+    directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in chosen}
+    base = base_directory(on) if on else None
+    plan = plan_average(directories, [checkpoint.step for checkpoint in chosen], base, weights)
+    shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     if isinstance(plan, AdapterPlan):
         merge_adapters(plan, [scratch])
@@ -243,7 +305,7 @@ def _write(
     figures = sorted((out / "figures").iterdir())
     deviation = out / "figures" / "deviation.png" if merge.deviations else None
     if deviation:
-        labels, has_base = [f"step {source.step}" for source in merge.inputs], "base" in merge.parameters
+        labels, has_base = [source.label for source in merge.inputs], "base" in merge.parameters
         draw_deviation(deviation, labels, merge.deviations, has_base)
     found = summarise(merge)
     lore = out / "figures" / "lore.png" if found and found.matrices else None

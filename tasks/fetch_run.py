@@ -10,9 +10,10 @@ from tasks.base.records import MergeReport, Registration, TrainingRun
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams
-from tasks.sources.addresses import new_checkpoints, source_of
+from tasks.sources.addresses import new_checkpoints, observe, source_of
 from tasks.sources.base_model import find_base
 from tasks.sources.conversion import convert_pickled, prune_converted
+from tasks.sources.several import joined, named_after, names_of
 from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
 
 log = logging.getLogger(__name__)
@@ -30,8 +31,9 @@ def fetch_run(
     A published run is returned as it is unless `refresh`, or unless it grew and its merge is not registered.
     `registry` says in which MLflow a run of MLflow is. A run that still trains, having changed within
     `quiet_for` seconds, is fetched with a warning.
-    Raises BadInput for a source without usable checkpoints or with a damaged one, and for adapters whose base
-    is not on this machine; Unavailable for a network that does not answer.
+    Raises BadInput for a source without usable checkpoints or with a damaged one, for adapters whose base
+    is not on this machine, and for several runs that are one or not of one base; Unavailable for a network
+    that does not answer.
     """
     published = artifacts / "run"
     made_from = fingerprint(__name__, params)
@@ -44,41 +46,52 @@ def fetch_run(
         log.warning("%s: %s and later were not there when it was fetched; %s", run.source, new[0], then)
         if stays:
             return run
-    source = source_of(params.source)
-    found = source.fetch(params, registry)
-    if not found.checkpoints:
-        reasons = "; ".join(f"{left.name} {left.reason}" for left in found.left_out)
-        raise BadInput(
-            "fetch.source",
-            f"{params.source}: no usable checkpoint ({reasons})",
-            "wait until one is whole, or raise fetch.wait",
-        )
-    if params.means and not found.means:
-        raise BadInput(
-            "fetch.means",
-            f"{params.source}: no means over its steps were kept",
-            "train with MergeAfterTraining(keep=5, mean=True), or unset it",
-        )
-    if params.convert:
-        converted = [convert_pickled(checkpoint, params, artifacts) for checkpoint in found.checkpoints]
-        found = found._replace(checkpoints=converted)
-    base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
-    run = TrainingRun(
-        name=source.run_name(params.source),
-        source=params.source,
-        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints),
-        left_out=tuple(found.left_out),
-        rates=rates_of(found.checkpoints),
-        means=tuple(stage_checkpoint(mean, artifacts, None) for mean in found.means),
-    )
-    status = source.observe(params.source, quiet_for, registry)
-    if not status.ended:
-        log.warning("%s: %s; the merge is of the checkpoints so far", params.source, status.reason)
+    named = zip(params.runs, names_of(params.runs), strict=True)
+    run = joined([_fetched(params, address, name, artifacts, registry) for address, name in named])
+    for address in params.runs:
+        status = observe(address, quiet_for, registry)
+        if not status.ended:
+            log.warning("%s: %s; the merge is of the checkpoints so far", address, status.reason)
     with publishing(published, made_from) as scratch:
         run.write(scratch / "run.json")
     prune_staged(artifacts, [*run.checkpoints, *run.means])
     prune_converted(artifacts, [checkpoint.name for checkpoint in run.checkpoints if checkpoint.conversion])
     return run
+
+
+def _fetched(
+    params: FetchParams, address: str, name: str, artifacts: Path, registry: RegisterParams
+) -> TrainingRun:
+    """Bring a run's checkpoints and stage them; they are named after it too where it is one of several."""
+    alone = params.of(address)
+    found = source_of(address).fetch(alone, registry)
+    if not found.checkpoints:
+        reasons = "; ".join(f"{left.name} {left.reason}" for left in found.left_out)
+        raise BadInput(
+            "fetch.source",
+            f"{address}: no usable checkpoint ({reasons})",
+            "wait until one is whole, or raise fetch.wait",
+        )
+    if params.means and not found.means:
+        raise BadInput(
+            "fetch.means",
+            f"{address}: no means over its steps were kept",
+            "train with MergeAfterTraining(keep=5, mean=True), or unset it",
+        )
+    if len(params.runs) > 1:
+        found = named_after(name, found)
+    if params.convert:
+        converted = [convert_pickled(checkpoint, alone, artifacts) for checkpoint in found.checkpoints]
+        found = found._replace(checkpoints=converted)
+    base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
+    return TrainingRun(
+        name=name,
+        source=address,
+        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints),
+        left_out=tuple(found.left_out),
+        rates=rates_of(found.checkpoints),
+        means=tuple(stage_checkpoint(mean, artifacts, None) for mean in found.means),
+    )
 
 
 def _is_registered(run: TrainingRun, artifacts: Path) -> bool:

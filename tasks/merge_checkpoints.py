@@ -49,7 +49,8 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     Raises BadInput for checkpoints that cannot be merged, naming checkpoint and tensor.
     """
     selection = _selection(artifacts)
-    params, chosen, searched = _searched(params, selection, artifacts)
+    given, chosen, searched = _searched(params, selection, artifacts)
+    params = resolved(given, chosen)
     texts = read_texts(params, artifacts / "search" / CALIBRATION)
     base = open_base(params)
     of_base = _digest(base) if base else None
@@ -58,9 +59,10 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     )
     target = Target(artifacts / "merged", lambda: made_from, made_from)
     if not _is_done(target):
-        inputs = [(checkpoint.source, checkpoint.step) for checkpoint in chosen]
+        inputs = [(checkpoint.source, checkpoint.step, checkpoint.run) for checkpoint in chosen]
         own = None if base else chosen[-1].base
-        job = Job(inputs, lambda i: chosen[i].digest, [target], narrowed, _write, model_card, own)
+        fewer = partial(_fewer, given, chosen)
+        job = Job(inputs, lambda i: chosen[i].digest, [target], fewer, _write, model_card, own)
         plan = _plan(params, chosen, selection, artifacts)
         plan = replace(plan, notes=[*searched, *plan.notes], texts=texts)
         return publish_merges(plan, job, on_progress)[0]
@@ -71,6 +73,7 @@ def plan_selection(params: MergeParams, artifacts: Path) -> Plan:
     """Check everything about a merge of the selection that can be checked before any arithmetic."""
     selection = _selection(artifacts)
     params, chosen, _ = _searched(params, selection, artifacts)
+    params = resolved(params, chosen)
     texts = read_texts(params, artifacts / "search" / CALIBRATION)
     return replace(_plan(params, chosen, selection, artifacts), texts=texts)
 
@@ -107,7 +110,7 @@ def sweep_directories(
         todo = [i for i, target in enumerate(targets) if not _is_done(target)]
         found = {target.published: _report(target) for i, target in enumerate(targets) if i not in todo}
         if todo:
-            inputs = [(str(directory), step_of(directory)) for directory in directories]
+            inputs = [(str(directory), step_of(directory), "") for directory in directories]
             wanted = [targets[i] for i in todo]
             job = Job(inputs, lambda i: digests[i].result(), wanted, narrowed, _write, model_card)
             made = publish_merges(with_variants(plan, todo), job, on_progress)
@@ -197,12 +200,18 @@ def _searched(
     """
     place, chosen = artifacts / "search" / "search.json", selection.chosen
     if not place.exists() or not (found := SearchReport.read(place)).merge:
-        return resolved(params, chosen), chosen, []
+        return params, chosen, []
     if found.made_for != merge_key(params, chosen):
         raise BadInput(place, "is of other checkpoints or parameters", "run loreline search again")
     chosen = chosen[-found.newest :]
     params = parse(MergeParams, found.merge | {"device": params.device}, where=str(place), prefix="merge.")
-    return resolved(params, chosen), chosen, [found.sentence]
+    return params, chosen, [found.sentence]
+
+
+def _fewer(params: MergeParams, chosen: Sequence[Checkpoint], plan: Plan, kept: Sequence[int]) -> Plan:
+    """Plan the merge of some of those chosen, by their positions, as if the others had not been."""
+    of_kept = replace(plan.variants[0], params=resolved(params, [chosen[i] for i in kept]))
+    return narrowed(replace(plan, variants=[of_kept]), kept)
 
 
 def _selection(artifacts: Path) -> Selection:

@@ -54,8 +54,9 @@ def _read(artifacts: Path) -> MergeRecords:
         evaluation=Evaluation.read(artifacts / "evaluation" / "evaluation.json"),
         manifest=verify_directory(artifacts / "merged", remedy="run loreline merge again"),
     )
-    chosen = [(checkpoint.step, checkpoint.digest) for checkpoint in merged.selection.chosen]
-    if [(source.step, source.digest) for source in merged.report.inputs] != chosen:
+    chosen = {(checkpoint.step, checkpoint.digest) for checkpoint in merged.selection.chosen}
+    # a search may take the newest few, and merge.on_nan leaves checkpoints out
+    if not {(source.step, source.digest) for source in merged.report.inputs} <= chosen:
         raise BadInput(artifacts / "merged", "not made from this selection", "run loreline merge again")
     if merged.report.digest not in [m.digest for m in merged.evaluation.models if m.role == "merge"]:
         raise BadInput(artifacts / "evaluation", "judges another merge", "run loreline evaluate again")

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -10,14 +10,15 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.base.directories import state_dir
+from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.model_files import ModelFiles, base_directory
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import SearchReport, Selection, TriedMerge, digest_of
+from tasks.base.records import Checkpoint, SearchReport, Selection, TriedMerge, digest_of
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.calibration import CALIBRATION, wants_items, write_texts
-from tasks.engine.chosen import merge_key, resolved
+from tasks.engine.chosen import merge_key, resolved, shares_of_runs
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_chosen
 from tasks.evaluation.item_texts import item_texts
@@ -76,7 +77,9 @@ def search_merge(
             measure = partial(_measure, merge, split, selection, artifacts, out / "candidate")
             # named by the place too, which has one writer: two projects may search the same run
             log = state_dir() / "searches" / f"{digest_of([str(published.resolve()), made_from])[:16]}.log"
-            report = _report(params, merge, key, *_search(params, merge, selection, measure, log, on_answers))
+            tell = partial(_told, selection.chosen)
+            found = _search(params, merge, selection, measure, log, on_answers)
+            report = _report(params, merge, key, *found, tell)
             draw_search(out / "search.png", report)
         if texts is not None:
             write_texts(texts, out / CALIBRATION)
@@ -93,6 +96,13 @@ def _checked(
     check_space(params, merge, count)
     if params.sampler == "surface":
         fitting(count, params.budget)
+    runs = len(shares_of_runs(selection.chosen))
+    if runs > 1 and params.sampler != "greedy":
+        raise BadInput(
+            "search.sampler",
+            f"{params.sampler} searches within one run, and there are {runs}",
+            "take greedy, which chooses among runs",
+        )
     return split
 
 
@@ -111,7 +121,7 @@ def _search(
     known: list[Measured] = []
 
     def losses_of(candidate: Candidate) -> Losses:
-        turn = ItemsAnswered(str(candidate), len(known) + 1, params.budget)
+        turn = ItemsAnswered(_told(selection.chosen, candidate), len(known) + 1, params.budget)
         on_answers(turn)
         known.append(
             measure(candidate, lambda done, total: on_answers(turn._replace(done=done, total=total)))
@@ -121,16 +131,21 @@ def _search(
     def enough() -> bool:
         return params.minutes is not None and time.monotonic() - begun > 60 * params.minutes
 
-    proposals = _proposals(params, merge, count, log)
+    shares = shares_of_runs(selection.chosen)
+    parts = shares if len(shares) > 1 else [(1.0,)] * count
+    proposals = _proposals(params, merge, parts, log)
     return run_trials(proposals, count, params.budget, losses_of, enough), known[0]
 
 
-def _proposals(params: SearchParams, merge: MergeParams, count: int, log: Path) -> Proposals:
+def _proposals(
+    params: SearchParams, merge: MergeParams, parts: Sequence[Sequence[float]], log: Path
+) -> Proposals:
+    count = sum(map(len, parts))
     match params.sampler:
         case "surface":
             return surface(count, params.budget)
         case "greedy":
-            return greedy(count)
+            return greedy(parts)
         case _:
             return draw_candidates(params, partial(is_read, merge), count, log)
 
@@ -176,8 +191,22 @@ def _measure(
     return Measured(name, higher, losses)
 
 
+def _told(chosen: Sequence[Checkpoint], candidate: Candidate) -> str:
+    """Return a candidate in words; of several runs which ones it averages."""
+    weights = dict(candidate.settings).get("weights")
+    if not chosen[0].run or not isinstance(weights, tuple):
+        return str(candidate)
+    runs = dict.fromkeys(own.run for own, weight in zip(chosen, weights, strict=True) if weight)
+    return f"average of {' + '.join(runs)}"
+
+
 def _report(
-    params: SearchParams, merge: MergeParams, key: str, tried: Tried, first: Measured
+    params: SearchParams,
+    merge: MergeParams,
+    key: str,
+    tried: Tried,
+    first: Measured,
+    tell: Callable[[Candidate], str],
 ) -> SearchReport:
     accepted, plain = tried.accepted, tried.losses[tried.plain]
     sign = -1 if first.higher_is_better else 1
@@ -185,7 +214,7 @@ def _report(
     for candidate, losses in tried.losses.items():
         gain = plain.estimate(plain.items - losses.items)
         rows.append(
-            TriedMerge(candidate=str(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
+            TriedMerge(candidate=tell(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
         )
     return SearchReport(
         made_for=key,
@@ -199,11 +228,11 @@ def _report(
         sampler=params.sampler,
         tried=tuple(rows),
         accepted=accepted != tried.plain,
-        sentence=_sentence(tried, first),
+        sentence=_sentence(tried, first, tell),
     )
 
 
-def _sentence(tried: Tried, first: Measured) -> str:
+def _sentence(tried: Tried, first: Measured, tell: Callable[[Candidate], str]) -> str:
     count, gain = len(tried.losses), tried.gain
     asked = f"{tried.losses[tried.plain].items.size} select items, {first.metric}"
     if tried.best == tried.plain:
@@ -215,7 +244,7 @@ def _sentence(tried: Tried, first: Measured) -> str:
             else "is not merged, for the plain average is within a standard error"
         )
         told = (
-            f"Of {count} merges that a search tried, {tried.best} {verdict}: it gains {gain.mean:.4g} ± "
-            f"{gain.error:.4g} over the plain average ({asked})."
+            f"Of {count} merges that a search tried, {tell(tried.best)} {verdict}: it gains "
+            f"{gain.mean:.4g} ± {gain.error:.4g} over the plain average ({asked})."
         )
     return f"{told} {tried.said[0].upper()}{tried.said[1:]}." if tried.said else told

@@ -34,14 +34,19 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
     return selection
 
 
-def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -> RunPlan:
-    """Plan a merge of a run's directory, else of the run that was fetched; nothing is evaluated or merged.
+def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -> dict[str, RunPlan]:
+    """Plan a merge of a run's directory, else of what was fetched; nothing is evaluated or merged.
 
-    Raises BadInput for a directory without checkpoints, and where nothing was fetched.
+    Returns a plan for each run, by its name. Raises BadInput for a directory without checkpoints, and where
+    nothing was fetched.
     """
     if directory is not None:
-        return plan_directory(directory, params)
-    run = TrainingRun.read(artifacts / "run" / "run.json")
+        return {directory.name: plan_directory(directory, params)}
+    fetched = TrainingRun.read(artifacts / "run" / "run.json")
+    return {run.name: _plan(params, artifacts, run) for run in fetched.runs}
+
+
+def _plan(params: SelectParams, artifacts: Path, run: TrainingRun) -> RunPlan:
     far = _far(artifacts, run.checkpoints[-params.k :])
     return plan_run([c.step for c in run.checkpoints], [Rate(*rate) for rate in run.rates], params, far)
 
@@ -53,10 +58,11 @@ def _far(artifacts: Path, chosen: Sequence[Checkpoint]) -> list[FarCheckpoint]:
 
 
 def _write_trajectory(path: Path, run: TrainingRun, selection: Selection) -> None:
-    """Write one row per checkpoint: step, the selection metric, whether it is merged."""
-    taken = {checkpoint.step for checkpoint in selection.chosen}
+    """Write one row per checkpoint: step, the selection metric, whether it is merged; of several, the run."""
+    taken = {(checkpoint.run, checkpoint.step) for checkpoint in selection.chosen}
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["step", selection.metric, "selected"])
+        rows.writerow(["step", selection.metric, "selected", *(["run"] if run.several else [])])
         for c in run.checkpoints:
-            rows.writerow([c.step, c.metrics.get(selection.metric, ""), int(c.step in taken)])
+            metric, selected = c.metrics.get(selection.metric, ""), int((c.run, c.step) in taken)
+            rows.writerow([c.step, metric, selected, *([c.run] if c.run else [])])

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal, Self
@@ -126,8 +126,8 @@ def _absent(value: Record | None) -> bool:
     return value is None
 
 
-def _is_empty(several: tuple[Any, ...]) -> bool:
-    return not several
+def _is_empty(given: Collection[Any]) -> bool:
+    return not given
 
 
 def _is_one(count: int) -> bool:
@@ -147,6 +147,7 @@ class Checkpoint(Record):
     """One saved state of a training run, as it was when it was fetched."""
 
     name: str
+    """checkpoint-N, or whatever its kind of source calls it; of one of several runs RUN/checkpoint-N."""
     step: int
     source: str
     """Its address: a directory, hf://org/name@commit[/folder], mlflow:/runs/RUN_ID/PATH/folder, or
@@ -160,6 +161,8 @@ class Checkpoint(Record):
     """Steps whose weights' mean it is; 1 for the weights of its own step."""
     conversion: Conversion | None = Field(default=None, exclude_if=_absent)
     """Set where its weights were pickled, and `files` are those that were made of them."""
+    run: str = Field(default="", exclude_if=_is_empty)
+    """Name of its run, where several are merged."""
 
     @property
     def digest(self) -> str:
@@ -174,8 +177,17 @@ class LeftOut(Record):
     reason: str
 
 
+class OneOfRuns(Record):
+    """A training run that is merged with others."""
+
+    name: str
+    """Unlike that of every other."""
+    source: str
+    rates: tuple[tuple[int, float], ...] = ()
+
+
 class TrainingRun(Record):
-    """A training run: its usable checkpoints in step order."""
+    """A training run, or several of one base: the usable checkpoints in step order, run by run."""
 
     name: str
     source: str
@@ -185,10 +197,31 @@ class TrainingRun(Record):
     """The learning rates that its newest checkpoint's log has, by step; none where they were not logged."""
     means: tuple[Checkpoint, ...] = Field(default=(), exclude_if=_is_empty)
     """Means over the steps up to each checkpoint, merged in its place; empty unless asked for."""
+    several: tuple[OneOfRuns, ...] = Field(default=(), exclude_if=_is_empty)
+    """The runs, where it is more than one."""
+
+    @property
+    def runs(self) -> tuple["TrainingRun", ...]:
+        """Each run alone."""
+        if not self.several:
+            return (self,)
+        return tuple(
+            TrainingRun(
+                name=own.name,
+                source=own.source,
+                checkpoints=tuple(one for one in self.checkpoints if one.run == own.name),
+                left_out=tuple(one for one in self.left_out if one.name.partition("/")[0] == own.name),
+                rates=own.rates,
+                means=tuple(one for one in self.means if one.run == own.name),
+            )
+            for own in self.several
+        )
 
     @property
     def digest(self) -> str:
         """Identity of the run: that of its checkpoints, and of the means that are merged."""
+        if self.several:
+            return digest_of([own.digest for own in self.runs])
         return digest_of([(one.step, one.digest) for one in (*self.checkpoints, *self.means)])
 
 
@@ -244,7 +277,16 @@ class Selection(Record):
     last: Checkpoint
     metric: str
     plan: RunPlan | None = None
-    """What the run's learning rate says of a merge; None in records of 0.1.0."""
+    """What the run's learning rate says of a merge; None of several runs, and in records of 0.1.0."""
+    plans: dict[str, RunPlan] = Field(default_factory=dict, exclude_if=_is_empty)
+    """Of several runs: run → what its learning rate says."""
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """What the plan says, a sentence for each run."""
+        if self.plan:
+            return (self.plan.sentence,)
+        return tuple(f"{run}: {plan.sentence}" for run, plan in self.plans.items())
 
 
 class TriedMerge(Record):
@@ -286,6 +328,13 @@ class MergeInput(Record):
     path: str
     step: int
     digest: str
+    run: str = Field(default="", exclude_if=_is_empty)
+    """Name of its run, where several are merged."""
+
+    @property
+    def label(self) -> str:
+        """Its name among the inputs."""
+        return f"{self.run} step {self.step}".strip()
 
 
 class CalibrationText(Record):
@@ -363,8 +412,8 @@ class EvaluatedModel(Record):
     """A model that took part in an evaluation."""
 
     role: str
-    """merge, last, best, average, champion, base: what adapters were made for, which nothing is held to, or
-    reference: a fixed model that other metrics are held to"""
+    """merge, last, best, average, champion, base: what adapters were made for, which nothing is held to,
+    reference: a fixed model that other metrics are held to, or run-N: the average of one of several runs"""
     label: str
     digest: str
 

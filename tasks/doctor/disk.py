@@ -51,7 +51,7 @@ def told_space(params: Params, root: Path, run: Path) -> list[str]:
 
 def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, int]) -> list[Need]:
     """List what a merge of a run writes; `sizes`: bytes read from each checkpoint, oldest first."""
-    by_hand = source is None or source == (root / params.fetch.source).resolve()
+    by_hand = source is None or source in [(root / own).resolve() for own in params.fetch.runs]
     artifacts = root / "artifacts" if by_hand else state_dir() / "runs"
     model = _merged_size(params, source, sizes)
     found = [Need(artifacts, 2 * model, "the merge, and the average it is compared with")]

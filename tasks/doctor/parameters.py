@@ -12,21 +12,24 @@ from tasks.sources.addresses import source_of
 
 
 def check_source(params: Params) -> list[Finding]:
-    """Check that fetch.source is a training run; one on a server is left to fetch."""
-    source = params.fetch.source
+    """Check that fetch.source names training runs; those on a server are left to fetch."""
+    return [_source(own) for own in params.fetch.runs]
+
+
+def _source(source: str) -> Finding:
     directory = source_of(source).directory_of(source)
     if directory is None:
-        return [Finding("Parameters", "fetch.source", f"{source} (not asked)")]
+        return Finding("Parameters", "fetch.source", f"{source} (not asked)")
     try:
         if count := len(numbered_checkpoints(directory)):
-            return [Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")]
+            return Finding("Parameters", "fetch.source", f"{source}, checkpoints: {count}")
         text = "holds no checkpoint-N directory"
     except (FileNotFoundError, NotADirectoryError):
         text = "no such directory"
     except OSError as error:
         text = f"cannot be read ({error.strerror})"
     remedy = "set it to a Trainer's output_dir, or make that run: make demo makes runs/demo"
-    return [Finding("Parameters", "fetch.source", f"{source}: {text}", "warning", remedy)]
+    return Finding("Parameters", "fetch.source", f"{source}: {text}", "warning", remedy)
 
 
 def check_evaluation(params: Params) -> list[Finding]:
@@ -34,8 +37,9 @@ def check_evaluation(params: Params) -> list[Finding]:
     from tasks.evaluation.task_files import check_tasks
 
     asked, place = params.evaluate, params.evaluate.include_path
-    if place and not Path(place).is_dir() and _comes_with(Path(place), params.fetch.source):
-        text = f"{place} comes with {params.fetch.source}, which is not there"
+    runs = [own for own in params.fetch.runs if place and _comes_with(Path(place), own)]
+    if place and not Path(place).is_dir() and runs:
+        text = f"{place} comes with {runs[0]}, which is not there"
         return [Finding("Parameters", "evaluate.tasks", text, "warning", "make that run first")]
     try:
         check_tasks(asked)
@@ -50,7 +54,7 @@ def check_evaluation(params: Params) -> list[Finding]:
 
 def check_chat_template(params: Params) -> list[Finding]:
     """Check that a chat model is asked as one: the newest checkpoint of fetch.source says what it is."""
-    source = params.fetch.source
+    source = params.fetch.runs[-1]
     directory = source_of(source).directory_of(source)
     checkpoints = numbered_checkpoints(directory) if directory and directory.is_dir() else []
     if params.evaluate.chat_template or not checkpoints or not _has_chat_template(checkpoints[-1][1]):

@@ -20,10 +20,13 @@ RUNS_SHOWN = 8
 def check_training_runs(params: Params, root: Path) -> list[Finding]:
     """Check every local training run that the parameters name."""
     found, enough = [], 0
+    runs = params.fetch.runs
+    soup = {normal_address(own, root) for own in runs} if len(runs) > 1 else set()
     for source, directory in local_runs(params, root).items():
         there = numbered_checkpoints(directory)
         state = read_state(there[-1][1]) or {}
-        if judged := judge_run(source, [step for step, _ in there], state, params.select):
+        alone = source not in soup
+        if judged := judge_run(source, [step for step, _ in there], state, params.select, alone):
             found.append(judged)
         else:
             enough += 1
@@ -40,33 +43,36 @@ def local_runs(params: Params, root: Path) -> dict[str, Path]:
         found = set(sources_in(filter(_directory_of, params.watch.roots), root, params.register_))
     except BadInput:  # reported with the parameters
         found = set()
-    place = _directory_of(params.fetch.source)
-    if place and (root / place).is_dir() and numbered_checkpoints(root / place):
-        found.add(normal_address(params.fetch.source, root))
+    for source in params.fetch.runs:
+        place = _directory_of(source)
+        if place and (root / place).is_dir() and numbered_checkpoints(root / place):
+            found.add(normal_address(source, root))
     return {address: root / place for address in sorted(found) if (place := _directory_of(address))}
 
 
 def judge_run(
-    source: str, steps: Sequence[int], state: Mapping[str, Any], select: SelectParams
+    source: str, steps: Sequence[int], state: Mapping[str, Any], select: SelectParams, alone: bool = True
 ) -> Finding | None:
     """Return a finding where a run kept too few checkpoints; None where there are, or may be, enough.
 
-    `steps`: those of the checkpoints that are left, in order; `state`: the newest one's trainer_state.json.
+    `steps`: those of the checkpoints that are left, in order; `state`: the newest one's trainer_state.json;
+    `alone`: whether it is merged without other runs, and so needs two.
     """
     wanted = len(select.steps) if select.rule == "steps" else select.k
     saved = saved_steps(steps, state)
-    if len(steps) >= max(wanted, 2) or steps[-1] != state.get("max_steps"):
+    least = 2 if alone else 1
+    if len(steps) >= max(wanted, least) or steps[-1] != state.get("max_steps"):
         return None
     if len(saved) > len(steps):
         are = "checkpoint is" if len(steps) == 1 else "checkpoints are"
         text = f"{len(steps)} {are} left of about {len(saved)} that were saved; {select.rule} merges {wanted}"
-        enough = max(wanted, 2)
+        enough = max(wanted, least)
         remedy = (
             f"in TrainingArguments set save_total_limit={enough} or more, or leave it out, or keep them with "
             f"MergeAfterTraining(keep={enough})"
         )
-        return Finding("Training runs", source, text, "problem" if len(steps) < 2 else "warning", remedy)
-    if len(steps) == 1:
+        return Finding("Training runs", source, text, "problem" if len(steps) < least else "warning", remedy)
+    if len(steps) < least:
         text = "1 checkpoint is left, and a merge needs two"
         remedy = "in TrainingArguments set a smaller save_steps, and no save_total_limit below 2"
         return Finding("Training runs", source, text, "problem", remedy)

@@ -1,21 +1,56 @@
 """What a merge of selected checkpoints is made by: parameters that they decide, and its identity."""
 
 from collections.abc import Sequence
+from itertools import groupby
 
+from tasks.base.errors import BadInput
 from tasks.base.model_files import base_directory
 from tasks.base.records import Checkpoint, digest_of
+from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 
 
 def resolved(params: MergeParams, chosen: Sequence[Checkpoint]) -> MergeParams:
-    """Name the adapters' own base where they become a full model, and weigh means by their steps."""
+    """Weigh several runs alike and means by their steps; name the base of adapters that become a full model.
+
+    Raises BadInput for a method that cannot weigh runs alike.
+    """
     counts = tuple(float(checkpoint.averaged) for checkpoint in chosen)
-    if params.method == "average" and params.weights == "uniform" and len(set(counts)) > 1:
+    if len(shares := shares_of_runs(chosen)) > 1:
+        params = _soup(params, shares)
+    elif params.method == "average" and params.weights == "uniform" and len(set(counts)) > 1:
         return params.model_copy(update={"weights": counts})
     base = chosen[-1].base
     if not params.full or params.base or base is None:
         return params
     return params.model_copy(update={"base": str(base_directory(base))})
+
+
+def shares_of_runs(chosen: Sequence[Checkpoint]) -> list[tuple[float, ...]]:
+    """Return run by run the weights of its checkpoints in its own average, which add up to 1."""
+    runs = [[own.averaged for own in group] for _, group in groupby(chosen, lambda own: own.run)]
+    return [tuple(count / sum(counts) for count in counts) for counts in runs]
+
+
+def _soup(params: MergeParams, shares: Sequence[tuple[float, ...]]) -> MergeParams:
+    """Weigh every run alike, however many checkpoints it has."""
+    method, weights = METHODS[params.method], tuple(weight for run in shares for weight in run)
+    if "weights" in method.sections:
+        return params.model_copy(update={"weights": weights}) if params.weights == "uniform" else params
+    if method.by_age:
+        raise BadInput(
+            "merge.method",
+            f"{params.method} weighs the checkpoints of one run by age, and there are {len(shares)} runs",
+            "take average, or one run",
+        )
+    if len(set(weights)) > 1:
+        sizes = ", ".join(str(len(run)) for run in shares)
+        raise BadInput(
+            "merge.method",
+            f"{params.method} gives every checkpoint the same weight, and the runs have {sizes} of them",
+            "take average, or select as many of each run",
+        )
+    return params
 
 
 def merge_key(params: MergeParams, chosen: Sequence[Checkpoint]) -> str:

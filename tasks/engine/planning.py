@@ -114,8 +114,13 @@ def open_base(params: MergeParams) -> SafetensorsModel | None:
     return open_weights(Path(params.base), f"base {params.base}") if params.base else None
 
 
-def plan_average(directories: Mapping[str, Path], steps: Sequence[int], base: Path | None) -> Plan:
-    """Plan the plain average of models, or of adapters of one base, by their labels.
+def plan_average(
+    directories: Mapping[str, Path],
+    steps: Sequence[int],
+    base: Path | None,
+    weights: Sequence[float] | None = None,
+) -> Plan:
+    """Plan the plain average of models, or of adapters of one base, by their labels; `weights` unset: equal.
 
     It is an adapter of the base, too, but for DoRA: that averages on it.
     """
@@ -123,7 +128,8 @@ def plan_average(directories: Mapping[str, Path], steps: Sequence[int], base: Pa
     inputs = open_models(places, labels, None, one_base=True)
     if base and any(isinstance(source, Adapter) and source.is_dora for source in inputs):
         inputs = open_models(places, labels, open_weights(base, f"base {base}"))
-    return plan_merges([MergeParams(method="average")], inputs, None, steps)
+    weighed = MergeParams(method="average", weights=tuple(weights) if weights else "uniform")
+    return plan_merges([weighed], inputs, None, steps)
 
 
 def plan_inspection(directories: Sequence[Path], base: Path | None) -> Plan:

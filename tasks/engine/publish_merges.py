@@ -34,8 +34,8 @@ class Target(NamedTuple):
 class Job(NamedTuple):
     """How a plan is carried out and published."""
 
-    inputs: Sequence[tuple[str, int]]
-    """Where the checkpoints came from, and their steps."""
+    inputs: Sequence[tuple[str, int, str]]
+    """Where the checkpoints came from, their steps, and their runs' names, where there are several."""
     digest: Callable[[int], str]
     """Position of a checkpoint → its digest; waits where it is still being computed."""
     targets: Sequence[Target]
@@ -97,7 +97,9 @@ def _publish(
             found = job.write(plan, scratches, on_progress)
             check_unchanged(read)
             inputs = tuple(
-                MergeInput(path=job.inputs[i][0], step=job.inputs[i][1], digest=job.digest(i)) for i in kept
+                MergeInput(path=path, step=step, digest=job.digest(i), run=run)
+                for i in kept
+                for path, step, run in [job.inputs[i]]
             )
             for settings, tensors, scratch in zip(plan.variants, found, scratches, strict=True):
                 report = MergeReport(

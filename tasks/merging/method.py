@@ -37,6 +37,8 @@ class Method(NamedTuple):
     """Notes for the report on what was measured, which come before all others."""
     averages: Callable[[Settings], bool] = lambda settings: False
     """Whether these settings make it a plain average, which needs no decomposition."""
+    by_age: bool = False
+    """Whether it weighs checkpoints by their order or steps, which have no meaning over several runs."""
     averages_weights: bool = False
     """Whether it averages the weights themselves: whole tensors beside the factors of adapters, too."""
     check_span: Callable[[MergeParams], None] = check_no_span

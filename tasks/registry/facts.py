@@ -1,12 +1,13 @@
 """A merge's metrics, parameters, tags and description in MLflow, made from the records."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, NamedTuple
 
 from tasks.base.markdown import in_markdown
 from tasks.base.publish import Manifest
-from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
+from tasks.base.records import Evaluation, MergeInput, MergeReport, Selection, TrainingRun
 from tasks.registry.files import FILES, digest_of_files
 from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.versions import VERDICT
@@ -48,7 +49,7 @@ def params(report: MergeReport) -> dict[str, str]:
 
 def version_tags(merged: MergeRecords) -> dict[str, str]:
     """Return a version's tags: its origin, its method and its verdict."""
-    chosen, report = merged.selection.chosen, merged.report
+    report = merged.report
     tags = {
         MERGE_TAG: report.digest,
         FILES: digest_of_files(merged.manifest),
@@ -57,11 +58,13 @@ def version_tags(merged: MergeRecords) -> dict[str, str]:
         "loreline.against": merged.evaluation.verdict.against,
         "loreline.run": merged.run.name,
         "loreline.run_digest": merged.run.digest,
-        "loreline.steps": json.dumps([checkpoint.step for checkpoint in chosen]),
-        "loreline.checkpoints": json.dumps([checkpoint.digest for checkpoint in chosen]),
+        "loreline.steps": json.dumps([source.step for source in report.inputs]),
+        "loreline.checkpoints": json.dumps([source.digest for source in report.inputs]),
         "loreline.method": report.method,
         "loreline.parameters": json.dumps(report.parameters, sort_keys=True),
     }
+    if several := merged.run.several:
+        tags["loreline.runs"] = json.dumps({own.name: own.source for own in several})
     if report.base:
         tags |= {"loreline.base": report.base.address, "loreline.base_digest": report.base.digest}
     return {key: _fit(value, TAG_LIMIT) for key, value in tags.items()}
@@ -74,19 +77,26 @@ def run_tags(merged: MergeRecords) -> dict[str, str]:
 
 def title(merged: MergeRecords) -> str:
     """Return the name of the MLflow run."""
-    return _fit(f"{merged.run.name}: {merged.report.method} of {len(merged.selection.chosen)}", 250)
+    return _fit(f"{merged.run.name}: {merged.report.method} of {len(merged.report.inputs)}", 250)
 
 
 def description(merged: MergeRecords) -> str:
     """Return the verdict, then what was merged."""
-    steps = [checkpoint.step for checkpoint in merged.selection.chosen]
-    span = f"{steps[0]} to {steps[-1]}" if len(steps) > 1 else f"{steps[0]}"
+    sources = merged.report.inputs
+    spans = "; ".join(_span(list(own)) for _, own in groupby(sources, lambda source: source.run))
     what = (
-        f"Merged by {merged.report.method} from {len(steps)} checkpoints "
-        f"of {merged.run.name} (steps {span}, chosen by {merged.selection.rule})."
+        f"Merged by {merged.report.method} from {len(sources)} checkpoints "
+        f"of {merged.run.name} ({spans}, chosen by {merged.selection.rule})."
     )
     sentences = [merged.evaluation.verdict.sentence, what, *_needs(merged.report), *merged.report.notes]
     return _fit(in_markdown(" ".join(sentences), DESCRIPTION_LIMIT), DESCRIPTION_LIMIT)
+
+
+def _span(sources: Sequence[MergeInput]) -> str:
+    """Return from which step to which checkpoints of one run are."""
+    first, last = sources[0], sources[-1]
+    steps = f"{first.step} to {last.step}" if len(sources) > 1 else f"{first.step}"
+    return f"{first.run} steps {steps}".strip()
 
 
 def _needs(report: MergeReport) -> list[str]:

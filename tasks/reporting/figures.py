@@ -23,11 +23,14 @@ def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Se
     from matplotlib.figure import Figure
 
     logged = [c for c in checkpoints if selection.metric in c.metrics]
-    merged = {c.step for c in selection.chosen}
+    merged = {(c.run, c.step) for c in selection.chosen}
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.plot(*_points(logged, selection.metric), color="0.6", linewidth=1, marker=".", label="checkpoints")
-    chosen = [c for c in logged if c.step in merged]
+    for run in dict.fromkeys(c.run for c in logged) or [""]:
+        own = _points([c for c in logged if c.run == run], selection.metric)
+        colour, label = (None, in_figure(run)) if run else ("0.6", "checkpoints")
+        axes.plot(*own, color=colour, linewidth=1, marker=".", label=label)
+    chosen = [c for c in logged if (c.run, c.step) in merged]
     axes.plot(*_points(chosen, selection.metric), "o", color="tab:blue", label="merged")
     if selection.best is not None:
         best = _points([selection.best], selection.metric)

@@ -36,7 +36,7 @@ better; p is that of the exact test of no gain, where there is one.</p>
 {% endfor %}
 <h2>What was merged</h2>
 <p>{{ merge.method }}, {{ selection.rule }}: {% for c in selection.chosen %}{{ c.name }} {% endfor %}</p>
-{% if selection.plan %}<p>{{ selection.plan.sentence }}</p>{% endif %}
+{% for sentence in selection.planned %}<p>{{ sentence }}</p>{% endfor %}
 {% if merge.notes %}<ul>{% for note in merge.notes %}<li>{{ note }}</li>{% endfor %}</ul>{% endif %}
 {% if selection.left_out %}<details><summary>Left out</summary><ul>
 {% for left in selection.left_out %}<li>{{ left.name }}: {{ left.reason }}</li>

@@ -38,7 +38,7 @@ def draw_lore(path: Path, report: MergeReport) -> None:
     spectra, ranks = figure.subplots(1, 2, width_ratios=(5, 6))
     shrinks = report.parameters.get("lore", {}).get("penalty", "nuclear") == "nuclear"
     shown = max(found, key=lambda name: (found[name].from_mean, found[name].explained))
-    labels = [f"step {source.step}" for source in report.inputs]
+    labels = [source.label for source in report.inputs]
     _draw_spectra(spectra, labels, found[shown], shrinks)
     spectra.set_title(f"Singular values of the task vectors\n{in_figure(shown)}")
     _draw_legend(figure, spectra, shrinks)

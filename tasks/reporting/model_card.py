@@ -11,7 +11,9 @@ from tasks.reporting.table import markdown_table
 
 def model_card(report: MergeReport) -> str:
     """Say what the model is made of and how, for whoever finds the directory alone."""
-    sources = "\n".join(f"- step {source.step}: {in_markdown(source.path)}" for source in report.inputs)
+    sources = "\n".join(
+        f"- {in_markdown(source.label)}: {in_markdown(source.path)}" for source in report.inputs
+    )
     notes = "\n".join(f"- {in_markdown(note)}" for note in report.notes)
     parameters = json.dumps(report.parameters, indent=2, sort_keys=True)
     return (

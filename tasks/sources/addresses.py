@@ -41,9 +41,13 @@ def observe(address: str, quiet_for: float, registry: RegisterParams) -> RunStat
 def new_checkpoints(run: TrainingRun) -> list[str]:
     """List the checkpoints that its directory holds, by step, and that were not there when it was fetched."""
     known = {left.name for left in run.left_out} | {checkpoint.name for checkpoint in run.checkpoints}
-    directory = source_of(run.source).directory_of(run.source)
-    there = numbered_checkpoints(directory) if directory and directory.is_dir() else []
-    return [path.name for _, path in there if path.name not in known]
+    new = []
+    for own in run.runs:
+        before = f"{own.name}/" if run.several else ""
+        directory = source_of(own.source).directory_of(own.source)
+        there = numbered_checkpoints(directory) if directory and directory.is_dir() else []
+        new += [name for _, path in there if (name := f"{before}{path.name}") not in known]
+    return new
 
 
 def sources_in(roots: Iterable[str], project: Path, registry: RegisterParams) -> list[str]:

@@ -54,7 +54,7 @@ def reconvert(source: Path, name: str, artifacts: Path, beside: str | None) -> t
     before = file_states(_inside(source, path) for path in state.files)
     conversion = Conversion(files=file_digests(source, state.files), beside=beside)
     made_from = fingerprint(CHILD, conversion, [_digested(path) for path in sides])
-    target = artifacts / CONVERTED / name
+    target = artifacts / CONVERTED / directory_name(name)
     if not is_published(target, made_from):
         with publishing(target, made_from, owned=True) as scratch:
             _fill(scratch, state, sides, source)
@@ -64,10 +64,15 @@ def reconvert(source: Path, name: str, artifacts: Path, beside: str | None) -> t
 
 def prune_converted(artifacts: Path, keep: Iterable[str]) -> None:
     """Remove conversions of other checkpoints than those named; what is staged of them are links."""
-    kept = set(keep)
+    kept = {directory_name(name) for name in keep}
     for directory in (artifacts / CONVERTED).glob("*"):
         if directory.name not in kept and (directory / MANIFEST).is_file():
             shutil.rmtree(directory)
+
+
+def directory_name(checkpoint: str) -> str:
+    """Return a checkpoint's name as that of a directory: a Hub revision may be called runs/step10."""
+    return checkpoint.replace("/", "--")
 
 
 def _fill(scratch: Path, state: PickledState, sides: list[Path], source: Path) -> None:
@@ -92,8 +97,8 @@ def _configured(directory: Path, params: FetchParams) -> str | None:
         return None
     if params.base:
         return named_address(params.base, Path())
-    if (Path(params.source) / CONFIG).is_file():
-        return params.source
+    if (Path(params.address) / CONFIG).is_file():
+        return params.address
     raise BadInput(
         directory,
         "has no config.json, nor has its run",

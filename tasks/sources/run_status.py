@@ -1,10 +1,12 @@
 """The status of a training run: a digest of what fetch would take, and whether the run has ended."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from tasks.base.records import digest_of
 
 
 class RunStatus(NamedTuple):
@@ -27,6 +29,18 @@ def status_of(digest: str, says_ended: bool, place: str, age: float, quiet_for: 
     if age >= quiet_for:
         return RunStatus(digest, True, f"unchanged for {_duration(age)} ({place})")
     return RunStatus(digest, False, f"still training: {place}, last change {_duration(age)} ago")
+
+
+def joint_status(seen: Mapping[str, RunStatus]) -> RunStatus:
+    """Return the status of several runs, by their addresses: ended when all have; of one its own."""
+    if len(seen) == 1:
+        return next(iter(seen.values()))
+    waited_for = {address: status for address, status in seen.items() if not status.ended} or seen
+    return RunStatus(
+        digest_of(["runs", *(status.digest for status in seen.values())]),
+        waited_for is seen,
+        "; ".join(f"{address}: {status.reason}" for address, status in waited_for.items()),
+    )
 
 
 def newest_change(directory: Path) -> float:

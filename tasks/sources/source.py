@@ -25,6 +25,8 @@ class FetchedCheckpoint(NamedTuple):
     """Steps whose weights' mean it is; 1 for the weights of its own step."""
     conversion: Conversion | None = None
     """Set where `directory` holds what was made of its pickled state."""
+    run: str = ""
+    """Name of its run, where several are merged."""
 
 
 class FetchedRun(NamedTuple):
@@ -77,7 +79,7 @@ class RunSource(ABC):
 
     @abstractmethod
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
-        """Bring every checkpoint of `params.source` to this machine.
+        """Bring every checkpoint of the run `params.address` to this machine.
 
         Only what `checkpoints.layout.is_readable` names is taken: no pickle, no code. Raises BadInput for a
         damaged checkpoint.

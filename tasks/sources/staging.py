@@ -13,7 +13,7 @@ from tasks.base.publish import link_or_copy
 from tasks.base.records import AdapterBase, Checkpoint
 from tasks.checkpoints.layout import is_readable, wanted_files
 from tasks.sources.addresses import source_of
-from tasks.sources.conversion import reconvert
+from tasks.sources.conversion import directory_name, reconvert
 from tasks.sources.source import FetchedCheckpoint
 from tasks.trajectory.learning_rate import logged_rates
 from tasks.trajectory.trainer_state import logged_metrics, read_state
@@ -45,6 +45,7 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
             base=base,
             averaged=found.averaged,
             conversion=found.conversion,
+            run=found.run,
         )
         directory = _place(checkpoint, artifacts)
         _remove(directory)
@@ -112,8 +113,7 @@ def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
 
 
 def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
-    name = checkpoint.name.replace("/", "--")  # a Hub revision may be called runs/step10
-    return artifacts / STAGED / f"{name}-{checkpoint.digest[:16]}"
+    return artifacts / STAGED / f"{directory_name(checkpoint.name)}-{checkpoint.digest[:16]}"
 
 
 def _restage(checkpoint: Checkpoint, directory: Path, artifacts: Path) -> None:

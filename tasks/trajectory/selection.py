@@ -1,10 +1,10 @@
 """Selection rules: which checkpoints of a run are chosen, and why the others are left out."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, FarCheckpoint, LeftOut, Selection, TrainingRun
+from tasks.base.records import Checkpoint, FarCheckpoint, LeftOut, RunPlan, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.learning_rate import Rate
 from tasks.trajectory.plan import plan_run
@@ -12,8 +12,52 @@ from tasks.trajectory.plan import plan_run
 FindFar: TypeAlias = Callable[[Sequence[Checkpoint]], Sequence[FarCheckpoint]]
 
 
+class Window(NamedTuple):
+    """What the rule takes of one run."""
+
+    chosen: list[Checkpoint]
+    left_out: list[LeftOut]
+    distinct: list[Checkpoint]
+    """All usable checkpoints of the run, each model once."""
+    plan: RunPlan
+
+
 def choose(params: SelectParams, run: TrainingRun, find_far: FindFar = lambda chosen: ()) -> Selection:
-    """Apply the rule to a run; `find_far` tells which of those chosen lie far from the others."""
+    """Apply the rule to each run; `find_far` tells which of those chosen lie far from the others.
+
+    Raises BadInput where fewer than two checkpoints are chosen, or none of one of several runs.
+    """
+    windows = [_window(params, own, find_far) for own in run.runs]
+    chosen = [checkpoint for window in windows for checkpoint in window.chosen]
+    idle = [own.source for own, window in zip(run.runs, windows, strict=True) if not window.chosen]
+    if run.several and idle:
+        raise BadInput("fetch.source", f"no checkpoint of {idle[0]} can be chosen", "leave that run out")
+    left_out = [*run.left_out, *(left for window in windows for left in window.left_out)]
+    if len(chosen) < 2:
+        others = "; ".join(f"{left.name}: {left.reason}" for left in left_out)
+        raise BadInput(
+            "nothing to merge",
+            f"select.rule={params.rule} takes {len(chosen)} checkpoint of {run.source}, "
+            "and a merge needs two",
+            "choose more, or look at the run again with --refresh" + (f" ({others})" if others else ""),
+        )
+    distinct = [checkpoint for window in windows for checkpoint in window.distinct]
+    newest = [window.distinct[-1] for window in windows]
+    plans = {own.name: window.plan for own, window in zip(run.several, windows, strict=False)}
+    return Selection(
+        run=run.name,
+        rule=f"{params.rule}: {_rule_text(params)}" + (" of each run" if run.several else ""),
+        chosen=tuple(chosen),
+        left_out=tuple(left_out),
+        best=best_by(params, distinct),
+        last=best_by(params, newest) or newest[-1],
+        metric=params.metric,
+        plan=None if run.several else windows[0].plan,
+        plans=plans,
+    )
+
+
+def _window(params: SelectParams, run: TrainingRun, find_far: FindFar) -> Window:
     distinct, left_out = _distinct(run.checkpoints)
     means = {mean.step: mean for mean in run.means}
     if means:
@@ -27,24 +71,8 @@ def choose(params: SelectParams, run: TrainingRun, find_far: FindFar = lambda ch
     left_out += [
         LeftOut(name=c.name, reason=reasons.get(c.step, reason)) for c in able if c.name not in taken
     ]
-    if len(chosen) < 2:
-        others = "; ".join(f"{left.name}: {left.reason}" for left in [*run.left_out, *left_out])
-        raise BadInput(
-            "nothing to merge",
-            f"select.rule={params.rule} takes {len(chosen)} checkpoint of {run.source}, "
-            "and a merge needs two",
-            "choose more, or look at the run again with --refresh" + (f" ({others})" if others else ""),
-        )
-    return Selection(
-        run=run.name,
-        rule=f"{params.rule}: {_rule_text(params)}",
-        chosen=tuple(means.get(c.step, c) for c in chosen),
-        left_out=(*run.left_out, *left_out),
-        best=best_by(params, distinct),
-        last=distinct[-1],
-        metric=params.metric,
-        plan=plan_run([c.step for c in distinct], [Rate(*rate) for rate in run.rates], params, far),
-    )
+    plan = plan_run([c.step for c in distinct], [Rate(*rate) for rate in run.rates], params, far)
+    return Window([means.get(c.step, c) for c in chosen], left_out, distinct, plan)
 
 
 def _chosen(
@@ -116,7 +144,8 @@ def _steps(params: SelectParams, checkpoints: list[Checkpoint]) -> list[Checkpoi
     there = {checkpoint.step for checkpoint in checkpoints}
     if missing := sorted(set(params.steps) - there):
         known = ", ".join(map(str, sorted(there)))
-        raise BadInput("select.steps", f"no usable checkpoint at step {missing[0]}", f"there are {known}")
+        of = f" of {run}" if (run := checkpoints[0].run) else ""
+        raise BadInput("select.steps", f"no usable checkpoint{of} at step {missing[0]}", f"there are {known}")
     return [checkpoint for checkpoint in checkpoints if checkpoint.step in params.steps]
 
 

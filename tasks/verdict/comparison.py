@@ -19,6 +19,10 @@ OPPONENTS = ("champion", "best", "last")
 """The first of these that there is, is what the merge would replace; the first of two equals decides."""
 
 
+OF_RUN = "run-"
+"""Begins the role of each of several runs, run-1 and so on: the plain average of its own checkpoints."""
+
+
 class Pairs(NamedTuple):
     """The merge against another model on one metric, item by item; a positive gain: the merge is better."""
 

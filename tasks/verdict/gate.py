@@ -1,7 +1,7 @@
 """The gate: whether the merge beats every opponent by enough, without harm to other metrics.
 
-Models are named by role. `champion`, `best` and `last` are opponents, and so is the plain `average`, unless
-`evaluate.beat_average` is false: then it is only shown.
+Models are named by role. `champion`, `best` and `last` are opponents, of several runs each run's own average,
+and so is the plain `average`, unless `evaluate.beat_average` is false: then it is only shown.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from tasks.base.records import (
 )
 from tasks.evaluation.results import full_name
 from tasks.parameters.evaluation import EvaluateParams
-from tasks.verdict.comparison import MERGE_ROLE, OPPONENTS, ResultsByRole, compare, pairs_of
+from tasks.verdict.comparison import MERGE_ROLE, OF_RUN, OPPONENTS, ResultsByRole, compare, pairs_of
 from tasks.verdict.guards import guards_of, worsened
 from tasks.verdict.intervals import LEVEL, found_with
 from tasks.verdict.sentence import with_sentence
@@ -90,6 +90,7 @@ def _opponents(models: Sequence[EvaluatedModel], params: EvaluateParams) -> list
             "there is nothing to compare the merge with",
             "evaluate at least the last checkpoint too",
         )
+    opponents += [model.role for model in models if model.role.startswith(OF_RUN)]
     return [*opponents, AVERAGE] if AVERAGE in roles and params.beat_average else opponents
 
 

@@ -61,7 +61,7 @@ def samplers(scratch: Path) -> dict[str, Callable[[], Proposals]]:
 
     return {
         "surface": lambda: surface(N, BUDGET),
-        "greedy": lambda: greedy(N),
+        "greedy": lambda: greedy([(1.0,)] * N),
         "tpe, weights": lambda: drawn("tpe"),
         "tpe, methods and newest": lambda: drawn("tpe", **SPACE),
         "cmaes, weights": lambda: drawn("cmaes"),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
@@ -73,6 +73,22 @@ def test_last_best_average_and_merge_are_measured_once(
     shutil.rmtree(artifacts / "evaluation")
     assert evaluate_merge(params, store, artifacts) == evaluation  # from the cache, item by item
     assert len(loaded) == 4
+
+
+def test_the_average_is_of_what_could_be_merged(
+    artifacts: Path, params: EvaluateParams, store: RegisterParams
+) -> None:
+    training = artifacts.parent / "training"
+    write_model(training / "checkpoint-4", seed=4)
+    (training / "checkpoint-4" / "trainer_state.json").write_text('{"global_step": 4, "log_history": []}')
+    weights = training / "checkpoint-1" / "model.safetensors"
+    spoilt = {name: torch.full_like(tensor, torch.nan) for name, tensor in load_file(weights).items()}
+    save_file(spoilt, weights, {"format": "pt"})
+    fetch_run(FetchParams(source=str(training), settle=0), artifacts, refresh=True)
+    select_checkpoints(SelectParams(far="keep"), artifacts)
+    merge_checkpoints(MergeParams(on_nan="drop"), artifacts)
+    evaluation = evaluate_merge(params, store, artifacts)
+    assert ("average", "average of 3") in [(m.role, m.label) for m in evaluation.models]
 
 
 def test_the_plain_average_is_measured_once_and_not_judged_against_itself(

@@ -21,6 +21,8 @@ from tasks.parameters.merge import MergeParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.search import SearchParams
 from tasks.parameters.selection import SelectParams
+from tasks.register_model import register_model
+from tasks.registry.store import connect
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.killing import kill, spawn
@@ -153,6 +155,9 @@ def test_a_merge_of_some_is_judged_beside_the_average_of_all(
     assert [source.step for source in merged.inputs] == [2, 3]
     roles = {model.role for model in evaluate_merge(params, store, artifacts).models}
     assert {"average", "merge", "last"} <= roles
+    registration = register_model(store, artifacts)
+    tags = connect(store).get_model_version(registration.name, str(registration.version)).tags
+    assert json.loads(tags["loreline.steps"]) == [2, 3]
     assert len(found.tried) == 2
 
 

@@ -56,7 +56,7 @@ class DirectorySource(RunSource):
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
         """Repeat until every checkpoint is complete and unchanging, or `params.wait` seconds have passed."""
         run = fetch_patiently(partial(_look_twice, params), params.wait)
-        return run._replace(means=_means(params.source)) if params.means else run
+        return run._replace(means=_means(params.address)) if params.means else run
 
     def restore(self, address: str) -> Path:
         """Return the directory, or where the callback kept it, whether it exists or not."""
@@ -102,8 +102,8 @@ def _holds_checkpoints(directory: Path) -> bool:
 def _look_twice(params: FetchParams) -> FetchedRun:
     """Return the checkpoints that are complete and do not change for `params.settle` seconds."""
     found = [
-        FetchedCheckpoint(step, path.name, path, f"{params.source.rstrip('/')}/{path.name}")
-        for step, path in _checkpoints_in(params.source)
+        FetchedCheckpoint(step, path.name, path, f"{params.address.rstrip('/')}/{path.name}")
+        for step, path in _checkpoints_in(params.address)
     ]
     before = [file_snapshot(checkpoint.directory) for checkpoint in found]
     time.sleep(params.settle)

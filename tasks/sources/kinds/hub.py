@@ -63,7 +63,7 @@ class HubSource(RunSource):
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
         """Download every checkpoint that the cache lacks; offline, the cache must have them all."""
-        repo, revision = _parts_of(params.source)
+        repo, revision = _parts_of(params.address)
         with hub_errors(f"{HUB}{repo}@{revision}"):
             found = _revisions(repo, revision) if _is_pattern(revision) else _folders(repo, revision)
         return complete_upload(found)

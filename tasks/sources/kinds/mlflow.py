@@ -62,7 +62,7 @@ class MlflowSource(RunSource):
 
         Files of a store on this machine are linked.
         """
-        place, client = address_of(params.source), connect(registry)
+        place, client = address_of(params.address), connect(registry)
         with mlflow_errors(client.tracking_uri):
             run = _run_at(client, place)
             found = [

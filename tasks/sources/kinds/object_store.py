@@ -78,7 +78,7 @@ class ObjectStoreSource(RunSource):
 
     def fetch(self, params: FetchParams, registry: RegisterParams) -> FetchedRun:
         """Download what the cache lacks; for what is incomplete wait up to `params.wait` seconds."""
-        run = _open_run(params.source)
+        run = _open_run(params.address)
         with run.locked():
             return fetch_patiently(partial(_look_twice, run, params.settle), params.wait)
 

@@ -10,7 +10,7 @@ from tasks.parameters.params import Params
 from tests.support.tiny_world import write_world
 
 
-def params(source: str, task: str = "likely", include: Path | None = None) -> Params:
+def params(source: str | tuple[str, ...], task: str = "likely", include: Path | None = None) -> Params:
     evaluate = EvaluateParams(tasks=(task,), primary=f"{task}/acc", include_path=include and str(include))
     return Params(fetch=FetchParams(source=source), evaluate=evaluate)
 
@@ -20,6 +20,16 @@ def test_the_run_that_is_named_is_looked_for(tmp_path: Path, make_checkpoint: Ca
     assert check_source(params(run))[0].found == f"{run}, checkpoints: 1"
     (finding,) = check_source(params(str(tmp_path / "none")))
     assert (finding.level, finding.found) == ("warning", f"{tmp_path / 'none'}: no such directory")
+
+
+def test_every_run_of_a_list_is_looked_for(tmp_path: Path, make_checkpoint: Callable[..., Path]) -> None:
+    run = str(make_checkpoint(10).parent)
+    found = check_source(params((run, "hf://org/name", str(tmp_path / "none"))))
+    assert [(each.level, each.found) for each in found] == [
+        ("ok", f"{run}, checkpoints: 1"),
+        ("ok", "hf://org/name (not asked)"),
+        ("warning", f"{tmp_path / 'none'}: no such directory"),
+    ]
 
 
 def test_unknown_tasks_are_a_problem(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Whether a run kept enough checkpoints is told from what the Trainer left, and nothing is opened that could run."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -102,3 +103,17 @@ def test_runs_of_every_local_root_are_looked_at_once(
         "in TrainingArguments set save_total_limit=5 or more, or leave it out, or keep them with "
         "MergeAfterTraining(keep=5)"
     )
+
+
+def test_one_checkpoint_is_enough_of_each_of_several_runs(
+    tmp_path: Path, make_checkpoint: Callable[..., Path]
+) -> None:
+    state = {"global_step": 900, "max_steps": 900, "save_steps": 300}
+    (make_checkpoint(900) / "trainer_state.json").write_text(json.dumps(state))
+    shutil.copytree(tmp_path / "training", tmp_path / "other")
+    params = Params(
+        fetch=FetchParams(source=("training", "other")), evaluate=EvaluateParams(tasks=("t",), primary="t/nll"),
+        select=SelectParams(k=1),
+    )  # fmt: skip
+    (summary,) = check_training_runs(params, tmp_path)
+    assert summary.found == "2 with enough checkpoints to merge"

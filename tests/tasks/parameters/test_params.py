@@ -216,3 +216,38 @@ def test_a_mistake_without_a_section_has_no_empty_key(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text('checkpoints: ["a\\0b"]\nmethod: average\n')
     with pytest.raises(BadInput, match=r"recipe\.yaml: checkpoints holds a NUL"):
         read_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "runs"),
+    [
+        ("runs/a", ("runs/a",)),
+        ("[runs/a]", ("runs/a",)),
+        ("[runs/a, 'hf://org/b@c*']", ("runs/a", "hf://org/b@c*")),
+    ],
+)
+def test_fetch_source_is_a_run_or_a_list_of_runs(
+    given: str, runs: tuple[str, ...], params_file: Path
+) -> None:
+    fetch = read_params(params_file, [f"fetch.source={given}"]).fetch
+    assert fetch.runs == runs
+    assert fetch.address == " + ".join(runs)
+    assert fetch.of("other") == fetch.model_copy(update={"source": "other"})
+    if len(runs) == 1:
+        assert fetch.source == runs[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("[]", "fetch.source: names no run; name one"),
+        ("[a, b, a]", "fetch.source: names a twice; name every run once"),
+        ("[a, [b]]", "fetch.source.1: input should be a valid string, but it is a list"),
+        ("[[a]]", "fetch.source.0: input should be a valid string, but it is a list"),
+        ("[a, 's3://me:hunter2@bucket/run']", "fetch.source.1: holds a user, a password or a query"),
+    ],
+)
+def test_a_list_of_runs_that_is_none_is_refused(given: str, sentence: str, params_file: Path) -> None:
+    with pytest.raises(BadInput, match=sentence) as refused:
+        read_params(params_file, [f"fetch.source={given}"])
+    assert "hunter2" not in str(refused.value)

@@ -28,7 +28,7 @@ def noisy(seed: int, spread: float = 1.0) -> Callable[[Candidate], Losses]:
 
 @given(st.integers(0, 5000))
 def test_what_is_accepted_is_the_plain_average_or_beats_it_by_more_than_an_error(seed: int) -> None:
-    tried = run_trials(greedy(5), 5, 10, noisy(seed))
+    tried = run_trials(greedy([(1.0,)] * 5), 5, 10, noisy(seed))
     plain, best = tried.losses[tried.plain].items, tried.losses[tried.best].items
     gains = plain - best
     error = gains.std(ddof=1) / math.sqrt(len(gains))
@@ -60,14 +60,14 @@ def test_who_proposes_only_what_is_known_comes_to_an_end() -> None:
 
 
 def test_no_further_one_begins_when_there_was_enough() -> None:
-    tried = run_trials(greedy(5), 5, 10, noisy(0), enough=lambda: True)
+    tried = run_trials(greedy([(1.0,)] * 5), 5, 10, noisy(0), enough=lambda: True)
     assert list(tried.losses) == [plain_average(5)]
 
 
 @given(st.integers(0, 5000), st.integers(2, 6))
 def test_a_greedy_soup_never_loses_more_than_the_best_checkpoint(seed: int, count: int) -> None:
     alone = [weighted([float(i == j) for i in range(count)]) for j in range(count)]
-    tried = run_trials(greedy(count), count, 2 * count, noisy(seed, spread=0.1))
+    tried = run_trials(greedy([(1.0,)] * count), count, 2 * count, noisy(seed, spread=0.1))
     assert len(tried.losses) <= 2 * count
     assert tried.losses[tried.best].mean <= min(tried.losses[one].mean for one in alone)
 
