@@ -180,6 +180,7 @@ def test_methods_that_treat_checkpoints_alike_merge_windows_of_one_size(artifact
     [
         ("ema", "ema weighs the checkpoints of one run by age, and there are 2 runs"),
         ("wsm", "wsm weighs the checkpoints of one run by age"),
+        ("planned", "planned weighs the checkpoints of one run by age"),
         ("median", "median gives every checkpoint the same weight, and the runs have 3, 2 of them"),
         ("lore", "lore gives every checkpoint the same weight"),
     ],
