@@ -2,7 +2,7 @@
 
 study_place.py [--seeds 0 1 2 3 4] [--schedules constant linear cosine]
 
-Prints the table of docs/study.md. Each merge is of the newest five or twelve checkpoints; runs that are not there are
+Prints what the table of docs/study.md is made from. Each merge is of the newest five or twelve checkpoints; runs that are not there are
 trained first, as by study_trajectory.py. The variants are written here, in float64, and are no methods of Loreline's.
 """
 
