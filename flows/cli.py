@@ -85,7 +85,7 @@ def search_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
 @app.command("plan")
 def plan_command(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A Trainer's output_dir; none: what was fetched.")
+        str | None, typer.Argument(metavar="[RUN]", help="A Trainer's output_dir; none: what was fetched.")
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw learning rate, window and weights here.")] = None,
     set_: Set = [],
@@ -95,14 +95,18 @@ def plan_command(
     from tasks.doctor.disk import told_space
     from tasks.reporting.plan_figure import draw_plan
     from tasks.select_checkpoints import plan_of_run
+    from tasks.sources.addresses import source_of
 
     given = read_params(params, set_)
-    plans = plan_of_run(given.select, ARTIFACTS, run)
+    directory = source_of(run).directory_of(run) if run else None
+    if run and directory is None:
+        raise BadInput("RUN", "is no directory", "fetch that run, and name none")
+    plans = plan_of_run(given.select, ARTIFACTS, directory)
     if picture and len(plans) > 1:
         raise BadInput("--picture", f"is of one run, and {len(plans)} were fetched", "name the run")
     for name, plan in plans.items():
         tell(f"{name}: {plan.sentence}" if len(plans) > 1 else plan.sentence)
-    if (place := run or Path(given.fetch.address)).is_dir():
+    if (place := directory or Path(given.fetch.address)).is_dir():
         tell("\n".join(told_space(given, Path.cwd(), place)))
     if picture:
         draw_plan(picture, plan)

@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from tasks.base.errors import without_secrets
 from tasks.parameters.section import Section
 
 
@@ -21,12 +22,12 @@ class RegisterParams(Section):
     def _no_password(cls, uri: str | None) -> str | None:
         """Keep secrets out of what is logged, hashed and committed."""
         try:
-            place = urlsplit(uri or "").netloc
+            urlsplit(uri or "")
         except ValueError as error:  # brackets that hold no IPv6 address
             raise ValueError("is not a usable address", "correct it") from error
-        if "@" in place:
+        if uri and without_secrets(uri) != uri:
             raise ValueError(
-                "holds a user or password",
+                "holds a user, a password or a query",
                 "leave it null and set MLFLOW_TRACKING_URI, or MLFLOW_TRACKING_USERNAME and "
                 "MLFLOW_TRACKING_PASSWORD, in the environment",
             )

@@ -74,10 +74,16 @@ def test_what_is_no_address_is_refused_and_not_repeated(params_file: Path) -> No
     assert "secret" not in str(caught.value)
 
 
-def test_a_password_is_refused_and_not_repeated(params_file: Path) -> None:
-    with pytest.raises(BadInput, match="register.tracking_uri: holds a user or password") as caught:
-        read_params(params_file, ["register.tracking_uri=postgresql://me:secret@host/db"])
+@pytest.mark.parametrize(
+    "password", ["secret", "sec/secret", "sec?secret", "sec#secret", "x@host/db?sslpassword=secret"]
+)
+def test_a_password_is_refused_and_not_repeated(params_file: Path, password: str) -> None:
+    with pytest.raises(
+        BadInput, match="register.tracking_uri: holds a user, a password or a query"
+    ) as caught:
+        read_params(params_file, [f"register.tracking_uri='postgresql://me:{password}@host/db'"])
     assert "secret" not in str(caught.value)
+    read_params(params_file, ["register.tracking_uri=sqlite:////home/me@work/mlflow.db"])
 
 
 @pytest.mark.parametrize(
