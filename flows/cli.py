@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,14 @@ from tasks.base.errors import (
 )
 from tasks.parameters.params import PARAMS_FILE, read_params
 
+
+def local_path(text: str | Path) -> Path:
+    """Return a path; raises BadInput for an address, and does not quote it: it may hold a password."""
+    if "://" in str(text):  # a default is a path
+        raise BadInput("the command line", "names an address where a path belongs", "name a local one")
+    return Path(text)
+
+
 app = typer.Typer(
     help="Merge the checkpoints of every fine-tuning run, and say honestly whether the merge is better.",
     no_args_is_help=True,
@@ -34,7 +42,8 @@ Set = Annotated[
     list[str], typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a parameter; repeatable.")
 ]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Fetch the run again although it was fetched.")]
-ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.")]
+LOCAL: dict[str, Any] = {"parser": local_path, "metavar": "PATH"}
+ParamsFile = Annotated[Path, typer.Option("--params", help="The parameter file.", **LOCAL)]
 DEBUG = "--debug"
 GRACE_S = 4.5
 """Seconds between SIGTERM and the end of a process that is still computing."""
@@ -87,7 +96,9 @@ def plan_command(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="A Trainer's output_dir; none: what was fetched.")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw learning rate, window and weights here.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw learning rate, window and weights here.", **LOCAL)
+    ] = None,
     set_: Set = [],
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
@@ -118,12 +129,17 @@ def merge_command(
     checkpoints: Annotated[
         list[Path] | None,
         typer.Argument(
+            parser=local_path,
             metavar="[CHECKPOINT]...",
             help="Model directories, oldest first; or a recipe.yaml, ours or mergekit's; none: selection.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where a merge of named checkpoints goes.")] = None,
-    base: Annotated[Path | None, typer.Option(help="The model they started from: merge.base.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where a merge of named checkpoints goes.", **LOCAL)
+    ] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model they started from: merge.base.", **LOCAL)
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:i: merge.device.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check everything, show the plan, stop.")
@@ -157,10 +173,15 @@ def merge_command(
 @app.command("inspect")
 def inspect_command(
     checkpoints: Annotated[
-        list[Path], typer.Argument(metavar="CHECKPOINT...", help="Model directories, oldest first.")
+        list[Path],
+        typer.Argument(parser=local_path, metavar="CHECKPOINT...", help="Model directories, oldest first."),
     ],
-    base: Annotated[Path | None, typer.Option(help="The model they started from; none: their mean.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where inspect.json and deviation.png go.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="The model they started from; none: their mean.", **LOCAL)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where inspect.json and deviation.png go.", **LOCAL)
+    ] = None,
     tensors: Annotated[bool, typer.Option("--tensors", help="Print every tensor.")] = False,
 ) -> None:
     """Measure how checkpoints differ (norms, cosines, sign conflict), without merging them."""
@@ -287,7 +308,7 @@ def rollback_command(
 @app.command("history")
 def history_command(
     limit: Annotated[int | None, typer.Option(min=1, help="The newest so many.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the page over time to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the page over time to this file.", **LOCAL)] = None,
     set_: Set = [],
     params: ParamsFile = PARAMS_FILE,
 ) -> None:

@@ -214,3 +214,20 @@ def test_what_is_not_utf_8_is_refused_before_any_work(here: Path) -> None:
         "error: the command line: names what is not UTF-8; rename that file or directory\n"
     )
     assert result.returncode == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["merge", "training/checkpoint-100", "--out", "out", "--base", "s3://bob:hunter2/x?y@bucket/base"],
+        ["merge", "https://bob:hunter2@host/run"],
+        ["inspect", "training/checkpoint-100", "s3://bob:hunter2@bucket/run"],
+        ["fetch", "--params", "https://bob:hunter2@host/params.yaml"],
+        ["plan", "s3://bob:hunter2/x@bucket/run"],
+    ],
+)
+def test_an_address_where_a_path_belongs_is_not_quoted(here: Path, arguments: list[str]) -> None:
+    result = loreline(here, *arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ")
+    assert "hunter2" not in result.stdout + result.stderr
