@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from tasks.parameters.evaluation import EvaluateParams
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 +:?\n"
 
 HEAD = """\
@@ -105,3 +107,18 @@ def write_model(directory: Path, seed: int = 0) -> Path:
         directory
     )
     return directory
+
+
+def choosing_params(directory: Path) -> EvaluateParams:
+    """Write a world with a task to judge by, and one to choose by with items of its own; return how to ask them."""
+    world = write_world(directory)
+    items = [
+        {"question": f"{a} + 7", "answer": str(a + 7), "choices": ["a", "b"], "gold": 1} for a in range(9)
+    ]
+    (world.parent / "data" / "chosen.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
+    path = write_task(world, "choosing", TASKS["likely"])
+    path.write_text(path.read_text().replace("items.jsonl", "chosen.jsonl"))
+    return EvaluateParams(
+        tasks=("likely",), select_tasks=("choosing",), primary="likely/nll", include_path=str(world),
+        batch_size=4, device="cpu",
+    )  # fmt: skip

@@ -26,7 +26,7 @@ from tasks.registry.store import connect
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.killing import kill, spawn
-from tests.support.tiny_world import TASKS, write_model, write_task, write_world
+from tests.support.tiny_world import TASKS, choosing_params, write_model, write_task
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -48,17 +48,7 @@ def artifacts(tmp_path: Path) -> Path:
 @pytest.fixture
 def params(tmp_path: Path) -> EvaluateParams:
     """Return tasks of one kind on two sets of items."""
-    world = write_world(tmp_path / "world")
-    items = [
-        {"question": f"{a} + 7", "answer": str(a + 7), "choices": ["a", "b"], "gold": 1} for a in range(9)
-    ]
-    (world.parent / "data" / "chosen.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    path = write_task(world, "choosing", TASKS["likely"])
-    path.write_text(path.read_text().replace("items.jsonl", "chosen.jsonl"))
-    return EvaluateParams(
-        tasks=("likely",), select_tasks=("choosing",), primary="likely/nll", include_path=str(world),
-        batch_size=4, device="cpu",
-    )  # fmt: skip
+    return choosing_params(tmp_path / "world")
 
 
 def search(artifacts: Path, params: EvaluateParams, merge: MergeParams = LORE, **given: Any) -> SearchReport:

@@ -30,7 +30,7 @@ from tasks.select_checkpoints import plan_of_run, select_checkpoints
 from tests.support.adapter_runs import write_adapter_run
 from tests.support.short_training import tiny_llama, train
 from tests.support.tiny_adapters import changes, write_llama
-from tests.support.tiny_world import TASKS, write_model, write_task, write_world
+from tests.support.tiny_world import choosing_params, write_model
 
 pytestmark = pytest.mark.usefixtures("offline")
 
@@ -66,17 +66,7 @@ def artifacts(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 @pytest.fixture
 def params(tmp_path: Path) -> EvaluateParams:
     """Return a task to judge by, and one to choose by with items of its own."""
-    world = write_world(tmp_path / "world")
-    items = [
-        {"question": f"{a} + 7", "answer": str(a + 7), "choices": ["a", "b"], "gold": 1} for a in range(9)
-    ]
-    (world.parent / "data" / "chosen.jsonl").write_text("".join(json.dumps(item) + "\n" for item in items))
-    path = write_task(world, "choosing", TASKS["likely"])
-    path.write_text(path.read_text().replace("items.jsonl", "chosen.jsonl"))
-    return EvaluateParams(
-        tasks=("likely",), select_tasks=("choosing",), primary="likely/nll", include_path=str(world),
-        batch_size=4, device="cpu",
-    )  # fmt: skip
+    return choosing_params(tmp_path / "world")
 
 
 def mean(directories: Sequence[Path]) -> dict[str, torch.Tensor]:
