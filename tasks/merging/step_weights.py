@@ -60,7 +60,7 @@ def _by_step(settings: Settings, rule: Callable[[MergeParams, Sequence[int]], Se
 
 def check_steps(settings: Settings) -> None:
     """Raise BadInput where the steps do not rise from one checkpoint to the next."""
-    if not _rise(settings.steps):
+    if not rising(settings.steps):
         raise BadInput(
             "merge.method",
             f"{settings.params.method} weighs by training step, and steps {list(settings.steps)} do not rise",
@@ -68,7 +68,8 @@ def check_steps(settings: Settings) -> None:
         )
 
 
-def _rise(steps: Sequence[int]) -> bool:
+def rising(steps: Sequence[int]) -> bool:
+    """Tell whether each checkpoint's step is later than the one's before."""
     return all(earlier < later for earlier, later in pairwise(steps))
 
 
@@ -79,7 +80,7 @@ def wsm_notes(settings: Settings) -> list[str]:
 
 def planned_notes(settings: Settings) -> list[str]:
     """Say the same of the planned weights, or that the steps are not known."""
-    if not _rise(settings.steps):
+    if not rising(settings.steps):
         return ["the checkpoints' names hold no rising steps: all weigh the same"]
     return _rate_notes(settings, planned_weights(settings.steps, settings.rates))
 
@@ -145,7 +146,7 @@ def planned_weights(steps: Sequence[int], rates: Rates) -> list[float]:
     At a constant or unknown rate they are those of `trend`, but none is negative; after a decay all weight is
     on the last. Where the steps do not rise, all are equal.
     """
-    if len(steps) == 1 or not _rise(steps):
+    if len(steps) == 1 or not rising(steps):
         return [1 / len(steps)] * len(steps)
     kept = 1 - np.cumsum(trend_weights(steps, TrendParams().kappa))  # of the increment after each checkpoint
     return _less_decayed(steps, rates, lambda at: kept[np.searchsorted(steps, at, side="right") - 1])

@@ -225,6 +225,7 @@ class MergeParams(Section):
         "planned",
         "wsm",
         "trend",
+        "drift",
         "median",
         "trimmed_mean",
         "geometric_median",

@@ -2,8 +2,8 @@
 
 study_place.py [--seeds 0 1 2 3 4] [--schedules constant linear cosine]
 
-Prints what the table of docs/study.md is made from. Each merge is of the newest five or twelve checkpoints; runs that are not there are
-trained first, as by study_trajectory.py. The variants are written here, in float64, and are no methods of Loreline's.
+Prints what the table of docs/study.md is made from. Each merge is of the newest five, eight or twelve checkpoints; runs that are
+not there are trained first, as by study_trajectory.py. The variants that are no methods of Loreline's are written here, in float64.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +31,8 @@ Matrix = NDArray[np.float64]
 Combine = Callable[[Matrix], Matrix]
 """From N × m × n checkpoints of one tensor, oldest first and evenly spaced, to a merged one; vectors are N × 1 × n."""
 REFERENCE = "average of 5"
+METHODS: Sequence[Literal["average", "lore", "planned", "drift"]] = ("average", "lore", "planned", "drift")
+COUNTS = (5, 8, 12)
 
 
 def ema_weights(count: int, decay: float) -> Matrix:
@@ -104,11 +107,6 @@ def drift_of_low_rank(thetas: Matrix) -> Matrix:
     return thetas.mean(0) + (james_stein(drift, noise) if drift.shape[0] == 1 else optimal(drift, noise))
 
 
-def drift_shrunk(thetas: Matrix) -> Matrix:
-    """Return the mean and the fitted drift, shrunk by one number for each tensor (James and Stein 1961)."""
-    return thetas.mean(0) + james_stein(*line(thetas))
-
-
 def james_stein(drift: Matrix, noise: float) -> Matrix:
     """Shrink by the share of the energy that noise explains."""
     energy = float((drift**2).sum())
@@ -128,24 +126,23 @@ OURS: Mapping[str, Combine] = {
     "the same, λ = 0.75/N": partial(base_of_shrunk, centre=average, lam=0.15),
     "the same about EMA 0.8, λ = 0": partial(base_of_shrunk, centre=partial(ema, decay=0.8), lam=0.0),
     "drift of low rank": drift_of_low_rank,
-    "drift shrunk by a number": drift_shrunk,
 }
 
 
 def losses(seed: int, schedule: training.Schedule, scratch: Path) -> dict[str, Matrix]:
-    """Return the loss on every test item of the last checkpoint and of each merge, of five and of twelve."""
+    """Return the loss on every test item of the last checkpoint and of each merge, of five to twelve."""
     run = trained(seed, schedule)
-    batches, newest = test_batches(run), [path for _, path in numbered_checkpoints(run)][-12:]
-    five = newest[-5:]
-    found = {REFERENCE: combined(five, average, scratch, batches), "last": item_losses(five[-1], batches)}
-    lore = scratch / "lore"
-    merge_directories(MergeParams(method="lore", device="cpu"), five, lore)
-    found["LoRE of 5 (default)"] = item_losses(lore, batches)
-    found |= {f"{name}, of 5": combined(five, combine, scratch, batches) for name, combine in OURS.items()}
-    twelve = {"average": average, **OURS}
-    found |= {
-        f"{name}, of 12": combined(newest, combine, scratch, batches) for name, combine in twelve.items()
-    }
+    batches, all_of_them = test_batches(run), [path for _, path in numbered_checkpoints(run)]
+    found = {REFERENCE: combined(all_of_them[-5:], average, scratch, batches)}
+    found["last"] = item_losses(all_of_them[-1], batches)
+    for count in COUNTS:
+        newest = all_of_them[-count:]
+        for method in METHODS:
+            out = scratch / f"{method}-{count}"
+            merge_directories(MergeParams(method=method, device="cpu"), newest, out)
+            found[f"{method}, of {count}"] = item_losses(out, batches)
+        for name, combine in OURS.items():
+            found[f"{name}, of {count}"] = combined(newest, combine, scratch, batches)
     return found
 
 

@@ -79,6 +79,7 @@ def test_a_linear_method_gives_the_weighted_sum_of_the_changes(
         MergeParams(method="metagpt", metagpt=MetagptParams(per="tensor")),
         MergeParams(method="task_arithmetic", weights="nan", nan=NanParams(of="task_vectors", per="model")),
         MergeParams(method="model_stock"),
+        MergeParams(method="drift"),
         MergeParams(method="lore", lore=SIGMA1),
         MergeParams(method="lore", lam=1.0, lore=SIGMA1.model_copy(update={"rank_ratio": 0.1})),
     ],

@@ -21,7 +21,7 @@ from tests.support.tiny_adapters import write_adapter, write_llama
 
 KINDS = {
     "lore": "lore", "average": None, "ema": "weights", "wma": "weights", "lawa": "weights",
-    "power_ema": "weights", "planned": "weights", "wsm": "weights", "trend": "weights", "median": None, "trimmed_mean": None,
+    "power_ema": "weights", "planned": "weights", "wsm": "weights", "trend": "weights", "drift": "weights", "median": None, "trimmed_mean": None,
     "geometric_median": "weights", "task_arithmetic": None, "ties": None, "dare": None, "dare_ties": None, "breadcrumbs": None,
     "metagpt": "weights", "slerp": "slerp", "model_stock": "model_stock", "widen": "weights", "tsv_m": "tsv_m",
     "iso_c": "iso_c",

@@ -41,6 +41,7 @@ RECORDED = {
         "wsm": "8f386445fb1562e54d58d8ab581b9ca826af4afa71313a744bce2590ca2fef1f",
         "planned": "528ca2ef0579d6249c5e0b13fc039b5917a5960edf5b1e130d6ec638e4f754e8",  # no rates: trend
         "trend": "528ca2ef0579d6249c5e0b13fc039b5917a5960edf5b1e130d6ec638e4f754e8",
+        "drift": "419e9948b7f1aec97c09f3cb66beaf0cf5671a70ef42f9f49f38d80b1e5a743c",
         "median": "632b46ea5372ee348fb15839a9f5c47b27634dc3cb071b86f6dabfc7f7ee9875",
         "trimmed_mean": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
         "geometric_median": "1b62c78d9e2c8794fa02596a204554b9af3e77bc352f405293a22310e574ee8e",
@@ -66,6 +67,7 @@ RECORDED = {
         "wsm": "116af785a0f61d90587406b9fd8eeefa06c5b63b274c030352a937beca853032",
         "planned": "30f12179dc76719ab22acd61ad118024745e9a0fcb3d8c698169b6d50efdf510",  # no rates: trend
         "trend": "30f12179dc76719ab22acd61ad118024745e9a0fcb3d8c698169b6d50efdf510",
+        "drift": "a2d5f1662f1499adbe4d567e2cec67623f3114bdc846febf4172cab049f92293",
         "median": "6af29ba25c60521598009eab7f3ed7d661b899751cc5de4d727b4e4ed9d159bb",
         "trimmed_mean": "024b846e944140640c03e6cd942818d361cbc28aef03ac48c335c726c69a8389",
         "geometric_median": "df055dafec404300107052ea15e24fd060c8a75c9475c5113732dc4d1155ee1b",
@@ -91,6 +93,7 @@ RECORDED = {
         "wsm": "f44a98687ba9fa87e2c5cfd21a057f06500790dea48977fe32106a231bd9e06c",
         "planned": "0a83d7be4482d6c9d771e9d45c3c4e1e1ca0d218959b89fed5bf132279f65331",  # no rates: trend
         "trend": "0a83d7be4482d6c9d771e9d45c3c4e1e1ca0d218959b89fed5bf132279f65331",
+        "drift": "c278445e32eb84af844ac55d4fbc11630cc4a3cc6d0fc66c3467991e934343bf",
         "median": "4212e3163a3686cf2f8333e577ac955611a83c48fbc72193955f00033a9ee3ed",
         "trimmed_mean": "615404015bd29e8bb12717e7070f31901c1e2a8b9584a7c64b32715825a077ee",
         "geometric_median": "51fad8ec0bcc4499e5242f68a052eaac5f37feb5eb654de86ab20496b478fae5",
