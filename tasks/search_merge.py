@@ -66,8 +66,9 @@ def search_merge(
     split = _checked(params, merge, evaluate, selection) if params.budget else None
     texts = item_texts(calibrating_split(evaluate, merge.method)) if wants_items(merge) else None
     published, key = artifacts / "search", merge_key(merge, selection.chosen)
+    asked = params.model_copy(update={"storage": None})  # where trials are kept changes nothing
     made_from = fingerprint(
-        __name__, params, key, split and split.items, split and split.params.primary, texts
+        __name__, asked, key, split and split.items, split and split.params.primary, texts
     )
     if is_published(published, made_from):
         return SearchReport.read(published / "search.json")

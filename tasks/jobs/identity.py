@@ -12,8 +12,9 @@ def that_matter(params: Params) -> dict[str, Any]:
 
     Left out are: fetch but for base and means, because a run counts by what it holds, not by where it lies or
     how long it was waited for; devices and the batch size, which change the last places of a result at most;
-    the registry's address, which differs between hosts and moves; register.promote, register.push_to, version
-    and watch, which say when a merge is made and what happens after its verdict.
+    the addresses of the registry and of search.storage, which differ between hosts and move;
+    register.promote, register.push_to, version and watch, which say when a merge is made and what happens
+    after its verdict.
 
     fetch.base, merge.base and evaluate.include_path are paths and count as they are written: another path may
     hold another base, or other tasks of the same names. Taking two for one would give a wrong verdict, taking
@@ -25,7 +26,7 @@ def that_matter(params: Params) -> dict[str, Any]:
     """
     fetch = params.fetch.model_dump(mode="json", include={"base", "means"}, exclude_defaults=True)
     # sections that were added later are named only where they say something
-    added = {"fetch": fetch, "search": _given(params.search)}
+    added = {"fetch": fetch, "search": _given(params.search, but={"storage"})}
     return {key: given for key, given in added.items() if given} | {
         "select": _given(params.select),
         "merge": _given(params.merge, but={"device"}),

@@ -1,10 +1,11 @@
 """Drift: the mean, moved along the line that fits the checkpoints, as far as their scatter about it allows.
 
-The line through the checkpoints over their steps runs from the mean to the newest step by d = (t_N − t̄)·slope.
-Of its energy ‖d‖² chance alone gives E = R/(N − 2) · (t_N − t̄)²/Σ(t_i − t̄)², R the sum of squares that the line
-leaves. What is left of d is shrunk by one number for each tensor, κ = max(0, 1 − E/‖d‖²) (James and Stein 1961):
-θ* = mean + κ·d. That is κ = 1 − 1/F, F the statistic by which a regression is tested: a constant rate's noise
-about a point gives 0, the mean; a run that still moves, or has come to rest, gives nearly 1, the line's end.
+Over their steps the fitted line runs from the mean to the newest step by d = (t_N − t̄)·slope.
+Of its energy ‖d‖² chance alone gives E = R/(N − 2) · (t_N − t̄)²/Σ(t_i − t̄)², R the sum of squares that the
+line leaves. What is left of d is shrunk by one number for each tensor, κ = max(0, 1 − E/‖d‖²) (James and
+Stein 1961): θ* = mean + κ·d. That is κ = 1 − 1/F, F the statistic by which a regression is tested: the noise
+of a constant rate about a point gives 0, the mean; a run that still moves, or comes to rest, nearly 1, the
+end of the line.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +20,7 @@ from tasks.merging.distances import PairMatrix
 from tasks.merging.program import Settings
 from tasks.merging.step_weights import rising, trend_weights
 
-FEWEST = 3
+LEAST_FOR_A_LINE = 3
 """Checkpoints from which on there is scatter about a line."""
 
 
@@ -45,7 +46,7 @@ def drift(settings: Settings) -> Weighing:
 
 def fits_line(steps: Sequence[int]) -> bool:
     """Tell whether a line can be fitted, and the scatter about it known."""
-    return len(steps) >= FEWEST and rising(steps)
+    return len(steps) >= LEAST_FOR_A_LINE and rising(steps)
 
 
 def shrinkage(steps: Sequence[int], products: PairMatrix) -> float:
@@ -61,7 +62,7 @@ def drift_notes(settings: Settings) -> list[str]:
     """Say where no line is fitted."""
     if fits_line(settings.steps):
         return []
-    if settings.count < FEWEST:
+    if settings.count < LEAST_FOR_A_LINE:
         return ["two checkpoints show no scatter about a line: both weigh the same"]
     return ["the checkpoints' names hold no rising steps: all weigh the same"]
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from tasks.parameters.address import no_secret
 from tasks.parameters.section import Section
 
 NEWEST = "newest"
@@ -27,6 +28,11 @@ class SearchParams(Section):
     2 or more, for cmaes and gp the weights of an average."""
     between: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """For Optuna's samplers, ends of ranges, by key of merge: {ema.decay: [0.3, 0.95]}."""
+    by_layer_kind: bool = False
+    """Draw each number of `between` for embeddings and heads, attention, MLPs and the rest by itself."""
+    storage: Annotated[str, no_secret] | None = None
+    """Where Optuna keeps the trials, as sqlite:///FILE or postgresql://HOST/DATABASE, for its dashboard;
+    null: a journal in the state directory."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of Optuna's samplers."""
 

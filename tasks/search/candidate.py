@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-Value: TypeAlias = "str | int | float | bool | tuple[float, ...]"
+from tasks.parameters.varying import Gradient, Rules
+
+Value: TypeAlias = "str | int | float | bool | tuple[float, ...] | Rules"
 WEIGHT_DIGITS = 4
 """Of a weight: no merge depends on more."""
 
@@ -33,7 +35,9 @@ def weighted(weights: Sequence[float]) -> Candidate:
     return Candidate(len(weights), (("method", "average"), ("weights", tuple(float(w) for w in weights))))
 
 
-def _text(value: Value) -> str:
+def _text(value: "Value | Gradient") -> str:
+    if isinstance(value, Rules):
+        return " / ".join(_text(rule.value) for rule in value.rules)
     if isinstance(value, tuple):
         return f"[{', '.join(f'{weight:.3g}' for weight in value)}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 from tasks.parameters.search import NEWEST, SearchParams
+from tasks.parameters.varying import Rules
 from tasks.search.candidate import WEIGHT_DIGITS, Candidate, Value, weighted
+from tasks.search.layer_kinds import LAYER_KINDS, for_layer_kinds
+from tasks.search.storage import answering, new_storage
 from tasks.search.trials import Proposals
 
 if TYPE_CHECKING:
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 Choices: TypeAlias = Mapping[str, Sequence[str | int | float | bool]]
 Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 IsRead: TypeAlias = Callable[[str, Mapping[str, Value]], bool]
-
+DrawNumber: TypeAlias = "Callable[[Trial, str, tuple[float, float]], Value]"
 
 METHODS_TRIED = ("average", "ema", "trend")
 RANGES_TRIED = {"ema.decay": (0.3, 0.95), "trend.kappa": (0.0, 1.0)}
@@ -24,34 +27,31 @@ RANGES_TRIED = {"ema.decay": (0.3, 0.95), "trend.kappa": (0.0, 1.0)}
 
 
 def draw_candidates(params: SearchParams, is_read: IsRead, count: int, log: Path) -> Proposals:
-    """Draw candidates for ever; `log` is Optuna's journal, which its dashboard opens.
+    """Draw candidates for ever; Optuna's dashboard opens `log`, its journal, or the database of `storage`.
 
-    `is_read` tells whether the method that is set reads a key. The journal is begun anew: the same seed and
-    the same losses draw the same candidates again.
+    `is_read` tells whether the method that is set reads a key. The study is begun anew: the same seed and
+    the same losses draw the same candidates again. Raises Unavailable where the database does not answer.
     """
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    log.parent.mkdir(parents=True, exist_ok=True)
-    for left in (log, log.with_name(f"{log.name}.lock")):  # a killed search may have held Optuna's lock
-        left.unlink(missing_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(log))),
-            sampler=_sampler(params),
-            study_name=log.stem,
-        )
+        storage, sampler = new_storage(params.storage, log), _sampler(params)
+        with answering(params.storage):
+            study = optuna.create_study(storage=storage, sampler=sampler, study_name=log.stem)
     over, between = _space(params, count)
+    number = _number_by_layer_kind if params.by_layer_kind else _number
     while True:
-        trial = study.ask()
-        if over or between:
-            losses = yield _drawn(trial, over, between, is_read, count)
-        else:
-            losses = yield _drawn_weights(trial, count)
-        study.tell(trial, losses.mean)
+        with answering(params.storage):
+            trial = study.ask()
+            if over or between:
+                candidate = _drawn(trial, over, between, is_read, count, number)
+            else:
+                candidate = _drawn_weights(trial, count)
+        losses = yield candidate
+        with answering(params.storage):
+            study.tell(trial, losses.mean)
 
 
 def _sampler(params: SearchParams) -> "BaseSampler":
@@ -77,7 +77,9 @@ def _drawn_weights(trial: "Trial", count: int) -> Candidate:
     return weighted([round(share / total, WEIGHT_DIGITS) for share in shares])
 
 
-def _drawn(trial: "Trial", over: Choices, between: Ranges, is_read: IsRead, count: int) -> Candidate:
+def _drawn(
+    trial: "Trial", over: Choices, between: Ranges, is_read: IsRead, count: int, number: DrawNumber
+) -> Candidate:
     settings: dict[str, Value] = {}
     # the method first: it says which other keys are read
     for key in sorted([*over, *between], key=lambda key: (key != "method", key)):
@@ -86,6 +88,14 @@ def _drawn(trial: "Trial", over: Choices, between: Ranges, is_read: IsRead, coun
         if key in over:
             settings[key] = cast("Value", trial.suggest_categorical(key, over[key]))
         else:
-            settings[key] = float(f"{trial.suggest_float(key, *between[key]):.{WEIGHT_DIGITS}g}")
+            settings[key] = number(trial, key, between[key])
     newest = settings.pop(NEWEST, count)
     return Candidate(int(str(newest)), tuple(sorted(settings.items())))
+
+
+def _number(trial: "Trial", key: str, ends: tuple[float, float]) -> float:
+    return float(f"{trial.suggest_float(key, *ends):.{WEIGHT_DIGITS}g}")
+
+
+def _number_by_layer_kind(trial: "Trial", key: str, ends: tuple[float, float]) -> Rules:
+    return for_layer_kinds({kind: _number(trial, f"{key} {kind}", ends) for kind in LAYER_KINDS})

@@ -8,6 +8,7 @@ from tasks.parameters.merge import MergeParams
 from tasks.parameters.reading import parse, placed
 from tasks.parameters.search import NEWEST, SearchParams
 from tasks.search.candidate import Value
+from tasks.search.layer_kinds import LAYER_KINDS, for_layer_kinds
 
 SHARED_BY_FEW = ("lam", "weights")
 """Keys of the merge section that a method refuses if it does not read them."""
@@ -44,12 +45,15 @@ def is_read(merge: MergeParams, key: str, settings: Mapping[str, Value]) -> bool
 
 def check_space(params: SearchParams, merge: MergeParams, count: int) -> None:
     """Raise BadInput for keys and values that merge does not take, before anything is evaluated."""
-    if (params.over or params.between) and params.sampler in ("surface", "greedy"):
+    named = params.over or params.between or params.by_layer_kind
+    if named and params.sampler in ("surface", "greedy"):
         raise BadInput(
             "search.sampler",
             f"{params.sampler} searches weights alone",
-            "take tpe, or leave out over and between",
+            "take tpe, or leave out over, between and by_layer_kind",
         )
+    if params.by_layer_kind and params.sampler != "tpe" and not params.between:
+        raise BadInput("search.by_layer_kind", "there is no number to draw", "name ranges in search.between")
     if NEWEST in params.between:
         raise BadInput(
             f"search.between.{NEWEST}", "is a number of checkpoints", "list numbers in search.over"
@@ -65,3 +69,5 @@ def check_space(params: SearchParams, merge: MergeParams, count: int) -> None:
                     )
             else:
                 merge_params(merge, [(key, value)])
+                if params.by_layer_kind and key in params.between and isinstance(value, float):
+                    merge_params(merge, [(key, for_layer_kinds(dict.fromkeys(LAYER_KINDS, value)))])

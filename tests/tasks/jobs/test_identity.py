@@ -28,6 +28,7 @@ DECIDE: dict[str, Any] = {
     "search.sampler": "greedy",
     "search.over": {"newest": (2, 3)},
     "search.between": {"ema.decay": (0.3, 0.9)},
+    "search.by_layer_kind": True,
     "search.seed": 1,
     "merge.method": "ties",
     "merge.base": "models/base",
@@ -84,6 +85,7 @@ DO_NOT: dict[str, Any] = {
     "fetch.convert": True,  # what it does not convert is refused: no merge without it is another one with it
     "fetch.wait": 60.0,
     "fetch.settle": 0.0,
+    "search.storage": "sqlite:///trials.db",
     "merge.device": "cpu",
     "evaluate.batch_size": 8,
     "evaluate.device": "cpu",

@@ -22,18 +22,18 @@ STEPS = st.lists(st.integers(0, 10_000), min_size=3, max_size=12, unique=True).m
 
 
 def noise_about_a_point(rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """A constant rate that has found its optimum, and jumps about it."""
+    """Jump about the optimum that a constant rate has found."""
     return [rng.standard_normal((40, 30)) for _ in range(count)]
 
 
 def coming_to_rest(rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """A rate that decays to 0."""
+    """Decay the rate to 0."""
     steps = [rng.standard_normal((40, 30)) * (1 - i / count) for i in range(count)]
     return list(np.cumsum(steps, axis=0) + 3 * np.arange(count)[:, None, None])
 
 
 def random_walk(rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """A run that still learns and knows no way."""
+    """Still learn, and know no way."""
     return list(np.cumsum([rng.standard_normal((40, 30)) for _ in range(count)], axis=0))
 
 

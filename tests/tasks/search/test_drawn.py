@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.base.errors import BadInput
+from tasks.base.errors import BadInput, Unavailable
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.search import SearchParams
+from tasks.parameters.varying import Rules, resolve
 from tasks.search.candidate import Candidate
 from tasks.search.drawn import draw_candidates
+from tasks.search.layer_kinds import LAYER_KINDS
 from tasks.search.settings import check_space, is_read, merge_params
 from tasks.search.trials import Losses, Tried, run_trials
+from tests.support.postgresql_cluster import shared_cluster
+from tests.support.servers import ON_POSTGRESQL
 
 LORE = MergeParams.model_validate({"method": "lore", "lam": 0.2, "dtype": "float32", "lore": {"mu": 2}})
 SPACE: dict[str, Any] = {
@@ -86,6 +90,62 @@ def test_the_journal_is_one_that_optuna_opens(tmp_path: Path) -> None:
     assert study.best_value == pytest.approx(min(own.mean for own in tried.losses.values()))
 
 
+def test_a_number_for_each_kind_of_layer_is_drawn_by_itself(tmp_path: Path) -> None:
+    space = {
+        "over": {"method": ["trend", "average"]},
+        "between": {"trend.kappa": [0, 1]},
+        "by_layer_kind": True,
+    }
+    tried = drawn(SearchParams.model_validate({"budget": 12, **space}), tmp_path / "x.log")
+    found = [own for candidate in tried.losses if (own := dict(candidate.settings).get("trend.kappa"))]
+    for kappa in found:
+        assert isinstance(kappa, Rules)
+        values = [rule.value for rule in kappa.rules]
+        assert len(set(values)) == len(LAYER_KINDS)
+        merged = merge_params(LORE, [("method", "trend"), ("trend.kappa", kappa)])
+        assert resolve(merged, "model.layers.0.mlp.up_proj.weight", 0.5).trend.kappa == values[2]
+    assert len(found) > 4
+    assert len({str(candidate) for candidate in tried.losses}) == 12
+
+
+def test_a_database_keeps_the_trials_for_the_dashboard_and_draws_the_same(tmp_path: Path) -> None:
+    import optuna
+
+    address = f"sqlite:///{tmp_path / 'trials.db'}"
+    kept = SearchParams(budget=6, storage=address)
+    first, again = drawn(kept, tmp_path / "x.log"), drawn(kept, tmp_path / "x.log")
+    assert list(first.losses) == list(again.losses)
+    assert list(first.losses) == list(drawn(SearchParams(budget=6), tmp_path / "y.log").losses)
+    assert not (tmp_path / "x.log").exists()
+    study = optuna.load_study(study_name="x", storage=address)
+    told = {trial.value for trial in study.trials if trial.value is not None}
+    assert told <= {own.mean for own in first.losses.values()}
+    assert len(told) > 1
+
+
+@pytest.mark.servers
+@pytest.mark.skipif(not ON_POSTGRESQL, reason="make test-postgres runs it")
+def test_postgresql_keeps_them_too_and_its_user_stays_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import optuna
+
+    role, _, place = shared_cluster().new_database().partition("@")
+    monkeypatch.setenv("PGUSER", role)
+    params = SearchParams(budget=5, storage=f"postgresql://{place}")
+    first, again = (drawn(params, tmp_path / "x.log") for _ in range(2))
+    assert list(first.losses) == list(again.losses)
+    assert optuna.get_all_study_names(params.storage) == ["x"]
+
+
+@pytest.mark.parametrize(
+    "address", ["sqlite:////proc/nowhere/trials.db", "postgresql://127.0.0.1:1/optuna", "mongo://host/x"]
+)
+def test_a_database_that_does_not_answer_is_said_in_a_sentence(address: str, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match=r"search.storage: .* does not serve trials"):
+        drawn(SearchParams(budget=3, storage=address), tmp_path / "x.log")
+
+
 @pytest.mark.parametrize(
     ("space", "problem"),
     [
@@ -95,9 +155,12 @@ def test_the_journal_is_one_that_optuna_opens(tmp_path: Path) -> None:
         ({"between": {"newest": [2, 4]}}, "list numbers in search.over"),
         ({"between": {"ema.decay": [0.5, 7]}}, "ema.decay"),
         ({"between": {"ema": [0.5, 0.7]}}, "ema"),
+        ({"between": {"trimmed_mean.share": [0.1, 0.3]}, "by_layer_kind": True}, "trimmed_mean.share"),
+        ({"by_layer_kind": True, "sampler": "cmaes"}, "search.by_layer_kind: there is no number to draw"),
+        ({"by_layer_kind": True, "sampler": "greedy"}, "greedy searches weights alone"),
     ],
 )
 def test_what_merge_does_not_take_is_refused(space: dict[str, Any], problem: str) -> None:
-    params = SearchParams.model_validate({"budget": 5, "sampler": "tpe", **space})
+    params = SearchParams.model_validate({"budget": 5, **space})
     with pytest.raises(BadInput, match=problem):
         check_space(params, LORE, 5)
