@@ -80,6 +80,46 @@ def test_what_cannot_be_compared_is_left_to_the_merge(tmp_path: Path) -> None:
     assert found(run) == []
 
 
+FALLING: dict[str, Callable[[float], float]] = {
+    "linear": lambda left: left,
+    "cosine": lambda left: (1 - np.cos(np.pi * left)) / 2,
+    "1-sqrt": lambda left: 1 - (1 - left) ** 0.5,
+}
+
+
+def falling(rate: Callable[[float], float], straight: float) -> list[Tensors]:
+    """Return the newest eight of twenty checkpoints, whose steps are as long as the rate that is left."""
+    rng = np.random.default_rng(1)
+    way, place, found = rng.standard_normal((60, 50)), 10 * rng.standard_normal((60, 50)), []
+    for i in range(1, 21):
+        place = place + rate(1 - i / 20) * (straight * way + (1 - straight) * rng.standard_normal((60, 50)))
+        found.append({"w": place})
+    return found[-8:]
+
+
+@pytest.mark.parametrize("straight", [0.0, 0.7])
+@pytest.mark.parametrize("rate", FALLING.values(), ids=FALLING)
+def test_the_oldest_of_a_falling_rate_are_on_the_way_and_one_that_left_it_is_not(
+    tmp_path: Path, rate: Callable[[float], float], straight: float
+) -> None:
+    healthy = falling(rate, straight)
+    assert named(tmp_path / "healthy", healthy) == []
+    rng = np.random.default_rng(2)
+    size = np.linalg.norm(healthy[0]["w"] - healthy[-1]["w"])
+    for bad in (0, 3, 7):
+        off = rng.standard_normal((60, 50))
+        moved = {"w": healthy[bad]["w"] + 4 * size * off / np.linalg.norm(off)}
+        case = [*healthy[:bad], moved, *healthy[bad + 1 :]]
+        assert bad in named(tmp_path / f"{bad}", case)
+
+
+def named(place: Path, models: list[Tensors]) -> list[int]:
+    for i, own in enumerate(models):
+        (place / str(i)).mkdir(parents=True)
+        save_file(own, place / str(i) / "model.safetensors")
+    return [far.step for far in find_far([(i, place / str(i)) for i in range(len(models))])]
+
+
 def test_adapters_are_compared_by_their_factors(tmp_path: Path) -> None:
     base = write_llama(tmp_path / "base")
     places = [write_adapter(tmp_path / f"checkpoint-{step}", base, 1, r=2) for step in STEPS[:3]]
