@@ -31,7 +31,7 @@ from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.search import SearchParams
 from tasks.reporting.search_figure import draw_search
-from tasks.search.candidate import Candidate, plain_average
+from tasks.search.candidate import Candidate, as_it_stands, plain_average
 from tasks.search.drawn import draw_candidates
 from tasks.search.greedy import greedy
 from tasks.search.settings import check_space, is_read, merge_params
@@ -93,7 +93,7 @@ def _checked(
 ) -> Split:
     """Check what the search will ask for, before anything is evaluated."""
     split, count = searching_split(evaluate), len(selection.chosen)
-    merge_params(merge, plain_average(count).settings)
+    merge_params(merge, ())
     check_space(params, merge, count)
     if params.sampler == "surface":
         fitting(count, params.budget)
@@ -135,7 +135,18 @@ def _search(
     shares = shares_of_runs(selection.chosen)
     parts = shares if len(shares) > 1 else [(1.0,)] * count
     proposals = _proposals(params, merge, parts, log)
-    return run_trials(proposals, count, params.budget, losses_of, enough), known[0]
+    return run_trials(proposals, _first(merge, selection), params.budget, losses_of, enough), known[0]
+
+
+def _first(merge: MergeParams, selection: Selection) -> Candidate:
+    """Return what merge says of all that are selected, as the plain average where it is one."""
+    count, said = len(selection.chosen), resolved(merge, selection.chosen)
+    plain = resolved(MergeParams(method="average"), selection.chosen)
+    return (
+        plain_average(count)
+        if (said.method, said.weights) == (plain.method, plain.weights)
+        else as_it_stands(count)
+    )
 
 
 def _proposals(
@@ -209,11 +220,11 @@ def _report(
     first: Measured,
     tell: Callable[[Candidate], str],
 ) -> SearchReport:
-    accepted, plain = tried.accepted, tried.losses[tried.plain]
+    accepted, first_losses = tried.accepted, tried.losses[tried.first]
     sign = -1 if first.higher_is_better else 1
     rows = []
     for candidate, losses in tried.losses.items():
-        gain = plain.estimate(plain.items - losses.items)
+        gain = first_losses.estimate(first_losses.items - losses.items)
         rows.append(
             TriedMerge(candidate=tell(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
         )
@@ -225,27 +236,27 @@ def _report(
         newest=accepted.newest,
         metric=first.metric,
         higher_is_better=first.higher_is_better,
-        items=plain.items.size,
+        items=first_losses.items.size,
         sampler=params.sampler,
         tried=tuple(rows),
-        accepted=accepted != tried.plain,
+        accepted=accepted != tried.first,
         sentence=_sentence(tried, first, tell),
     )
 
 
 def _sentence(tried: Tried, first: Measured, tell: Callable[[Candidate], str]) -> str:
     count, gain = len(tried.losses), tried.gain
-    asked = f"{tried.losses[tried.plain].items.size} select items, {first.metric}"
-    if tried.best == tried.plain:
-        told = f"The plain average is the best of {count} merges that a search tried ({asked})."
+    asked = f"{tried.losses[tried.first].items.size} select items, {first.metric}"
+    if tried.best == tried.first:
+        told = f"What merge says is the best of {count} merges that a search tried ({asked})."
     else:
         verdict = (
             "is merged, by more than a standard error"
             if tried.accepted == tried.best
-            else "is not merged, for the plain average is within a standard error"
+            else "is not merged, for what merge says is within a standard error"
         )
         told = (
             f"Of {count} merges that a search tried, {tell(tried.best)} {verdict}: it gains "
-            f"{gain.mean:.4g} ± {gain.error:.4g} over the plain average ({asked})."
+            f"{gain.mean:.4g} ± {gain.error:.4g} over what merge says ({asked})."
         )
     return f"{told} {tried.said[0].upper()}{tried.said[1:]}." if tried.said else told

@@ -296,7 +296,7 @@ class TriedMerge(Record):
     mean: float
     """Of the metric; its direction is the report's."""
     gain: float
-    """Over the plain average, item by item; positive: better."""
+    """Over what the merge section says, item by item; positive: better."""
     error: float
     """Standard error of the gain."""
 
@@ -316,9 +316,9 @@ class SearchReport(Record):
     items: int = 0
     sampler: str = ""
     tried: tuple[TriedMerge, ...] = ()
-    """In their order, the plain average first."""
+    """In their order, what the merge section says first."""
     accepted: bool = False
-    """Whether the best one beats the plain average by more than a standard error."""
+    """Whether the best one beats what the merge section says by more than a standard error."""
     sentence: str = ""
 
 

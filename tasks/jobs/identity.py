@@ -29,7 +29,7 @@ def that_matter(params: Params) -> dict[str, Any]:
     added = {"fetch": fetch, "search": _given(params.search, but={"storage"})}
     return {key: given for key, given in added.items() if given} | {
         "select": _given(params.select),
-        "merge": _given(params.merge, but={"device"}),
+        "merge": _method(params.merge.method) | _given(params.merge, but={"device", "method"}),
         "evaluate": _given(params.evaluate, but={"batch_size", "device"}),
         "register": _given(params.register_, but={"tracking_uri", "promote", "push_to"}),
     }
@@ -43,6 +43,11 @@ def key_of(status_digest: str, params: Params) -> str:
 def identity_of(run: TrainingRun, params: Params) -> str:
     """Return the identity of a merged run: the same wherever its checkpoints lie."""
     return digest_of(["merged run", run.digest, that_matter(params)])
+
+
+def _method(name: str) -> dict[str, str]:
+    """Name the method but for lore, the default of 0.1.0: what it merged keeps its identity."""
+    return {} if name == "lore" else {"method": name}
 
 
 def _given(section: Section, but: set[str] | None = None) -> dict[str, Any]:

@@ -18,14 +18,14 @@ from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.distances import PairMatrix
 from tasks.merging.program import Settings
-from tasks.merging.step_weights import rising, trend_weights
+from tasks.merging.step_weights import trend_weights
 
 LEAST_FOR_A_LINE = 3
 """Checkpoints from which on there is scatter about a line."""
 
 
 def drift(settings: Settings) -> Weighing:
-    """Weigh as `trend` does, κ measured on each tensor; equally without rising steps, or for two."""
+    """Weigh as `trend` does, κ measured on each tensor; equally where no line can be fitted."""
     found: dict[str, float] = {}
     if fits_line(settings.steps):
         results = yield lambda block: gram([theta - block.mean for theta in block.thetas])
@@ -45,8 +45,8 @@ def drift(settings: Settings) -> Weighing:
 
 
 def fits_line(steps: Sequence[int]) -> bool:
-    """Tell whether a line can be fitted, and the scatter about it known."""
-    return len(steps) >= LEAST_FOR_A_LINE and rising(steps)
+    """Tell whether a line can be fitted, and the scatter about it known; their order does not matter."""
+    return len(set(steps)) == len(steps) >= LEAST_FOR_A_LINE
 
 
 def shrinkage(steps: Sequence[int], products: PairMatrix) -> float:
@@ -64,18 +64,19 @@ def drift_notes(settings: Settings) -> list[str]:
         return []
     if settings.count < LEAST_FOR_A_LINE:
         return ["two checkpoints show no scatter about a line: both weigh the same"]
-    return ["the checkpoints' names hold no rising steps: all weigh the same"]
+    return ["the checkpoints' names hold no steps of one run: all weigh the same"]
 
 
 def drift_findings(settings: Settings, tensors: Mapping[str, TensorMeasures]) -> list[str]:
     """Say how far the tensors were moved, as κ."""
     if not fits_line(settings.steps):
         return []
-    end = trend_weights(settings.steps, 1.0)[-1] - 1 / settings.count
-    used = [own.method.weights[-1] for own in tensors.values() if isinstance(own.method, WeightsUsed)]
+    newest, even = int(np.argmax(settings.steps)), 1 / settings.count
+    used = [own.method.weights[newest] for own in tensors.values() if isinstance(own.method, WeightsUsed)]
     if not used:
         return []
-    low, middle, high = (np.quantile(used, [0, 0.5, 1]) - 1 / settings.count) / end
+    end = trend_weights(settings.steps, 1.0)[newest] - even
+    low, middle, high = (np.quantile(used, [0, 0.5, 1]) - even) / end
     return [
         f"the mean was moved along the fitted line by {low:.0%} to {high:.0%} of the way to its end, half of "
         f"the tensors by more than {middle:.0%}: the rest of the drift is what scatter alone would give"

@@ -128,7 +128,8 @@ def trend_weights(steps: Sequence[int], kappa: float) -> list[float]:
     """Return c_i = 1/N + κ(t_N − t̄)(t_i − t̄)/Σ(t_j − t̄)²: κ = 0 is the mean, 1 the end of the fitted line."""
     mean = sum(steps) / len(steps)
     squares = sum((step - mean) ** 2 for step in steps)
-    return [1 / len(steps) + kappa * (steps[-1] - mean) * (step - mean) / squares for step in steps]
+    end = max(steps) - mean
+    return [1 / len(steps) + kappa * end * (step - mean) / squares for step in steps]
 
 
 def decay_weights(steps: Sequence[int], rates: Rates, profile: Profile = "linear") -> list[float]:

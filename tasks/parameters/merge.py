@@ -1,7 +1,7 @@
 """The merge section of params.yaml: one model per method, the only home of defaults."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -242,7 +242,7 @@ class MergeParams(Section):
         "widen",
         "tsv_m",
         "iso_c",
-    ] = "lore"
+    ] = "drift"
     """The merge method."""
     base: str | None = None
     """The model the checkpoints started from: a directory. Task vectors are differences from it. Adapters are
@@ -280,6 +280,13 @@ class MergeParams(Section):
     widen: WidenParams = WidenParams()
     regmean: RegmeanParams = RegmeanParams()
     calibration: CalibrationParams = CalibrationParams()
+
+    @model_validator(mode="after")
+    def _names_lore(self) -> Self:
+        """Refuse settings of what was the default method until 0.1.0, which would be passed over."""
+        if "lore" in self.model_fields_set and "method" not in self.model_fields_set:
+            raise ValueError("lore is set and method is not, whose default is drift", "set method: lore")
+        return self
 
     @property
     def for_each(self) -> dict[str, int]:

@@ -15,17 +15,17 @@ class SearchParams(Section):
     """Trying merges on evaluate.select_tasks before one is made; the test items are not touched."""
 
     budget: Annotated[int, Field(ge=0)] = 0
-    """Merges that are tried, the plain average among them; 0: none, what merge says is made."""
+    """Merges that are tried, what merge says among them; 0: none, what merge says is made."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Begin to try no further one after so many minutes."""
     sampler: Literal["surface", "greedy", "tpe", "cmaes", "gp"] = "tpe"
     """tpe, cmaes, gp: Optuna's; surface: the weights that are best by a quadratic model, of as many of the
-    newest checkpoints as the budget is enough for: 17 for five; greedy: the best checkpoint, and every other
+    newest checkpoints as the budget is enough for: 18 for five; greedy: the best checkpoint, and every other
     that does no harm, 10 for five."""
     over: dict[str, tuple[str | int | float | bool, ...]] = Field(default_factory=dict)
     """For Optuna's samplers, values to choose from, by key of merge: {method: [ema, trend]}; `newest` is how
-    many of the selected checkpoints are merged. Neither this nor `between`: for tpe average, ema and trend of
-    2 or more, for cmaes and gp the weights of an average."""
+    many of the selected checkpoints are merged. Neither this nor `between`: for tpe average, ema, trend and
+    drift of 2 or more, for cmaes and gp the weights of an average."""
     between: dict[str, tuple[float, float]] = Field(default_factory=dict)
     """For Optuna's samplers, ends of ranges, by key of merge: {ema.decay: [0.3, 0.95]}."""
     by_layer_kind: bool = False
@@ -39,7 +39,7 @@ class SearchParams(Section):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.budget in (1, 2):
-            raise ValueError("budget: two of them are the plain average and one more", "take 3 or more, or 0")
+            raise ValueError("budget: two of them are what merge says and one more", "take 3 or more, or 0")
         if twice := self.over.keys() & self.between.keys():
             raise ValueError(f"{min(twice)} is in over and in between", "leave out one of them")
         for key, values in self.over.items():

@@ -12,7 +12,7 @@ class SelectParams(Section):
 
     rule: Literal["last_k", "top_k", "spaced", "steps"] = "last_k"
     """last_k: the newest; top_k: the best by `metric`; spaced: over the last `fraction`; steps: those."""
-    k: Annotated[int, Field(ge=1)] = 5
+    k: Annotated[int, Field(ge=1)] = 8
     """How many checkpoints last_k, top_k and spaced take."""
     metric: str = "eval_loss"
     """A metric the Trainer logged; it also names the best single checkpoint the merge is compared with."""

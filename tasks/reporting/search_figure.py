@@ -1,4 +1,4 @@
-"""What a search tried, as a picture: each merge's gain over the plain average on the select items."""
+"""What a search tried, as a picture: each merge's gain over what merge says on the select items."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ def draw_search(path: Path, report: SearchReport) -> None:
     told = "merged" if report.accepted or best == 1 else "best, within a standard error"
     axes.plot(best, gains[best - 1], "*", color="tab:orange", markersize=13, label=told)
     axes.set(
-        xlabel="merge tried (1: the plain average)", ylabel=f"gain in {report.metric}",
+        xlabel="merge tried (1: what merge says)", ylabel=f"gain in {report.metric}",
         title=f"{len(report.tried)} merges on {report.items} select items",
     )  # fmt: skip
     axes.legend(frameon=False)

@@ -19,13 +19,18 @@ class Candidate(NamedTuple):
     """Values by key of the merge section, such as ("ema.decay", 0.7)."""
 
     def __str__(self) -> str:
-        told = ", ".join(f"{key} {_text(value)}" for key, value in self.settings)
+        told = ", ".join(f"{key} {_text(value)}" for key, value in self.settings) or "as merge says"
         return f"{told} of {self.newest}"
 
 
 def plain_average(count: int) -> Candidate:
-    """Return the plain average of all selected checkpoints, which every other has to beat."""
+    """Return the plain average of all selected checkpoints."""
     return Candidate(count, (("method", "average"),))
+
+
+def as_it_stands(count: int) -> Candidate:
+    """Return what the merge section says, which every other has to beat."""
+    return Candidate(count, ())
 
 
 def weighted(weights: Sequence[float]) -> Candidate:

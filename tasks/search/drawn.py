@@ -21,7 +21,7 @@ Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 IsRead: TypeAlias = Callable[[str, Mapping[str, Value]], bool]
 DrawNumber: TypeAlias = "Callable[[Trial, str, tuple[float, float]], Value]"
 
-METHODS_TRIED = ("average", "ema", "trend")
+METHODS_TRIED = ("average", "ema", "trend", "drift")
 RANGES_TRIED = {"ema.decay": (0.3, 0.95), "trend.kappa": (0.0, 1.0)}
 """What tpe draws from where nothing is named: what did best on the runs of docs/trajectory.md."""
 

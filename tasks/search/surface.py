@@ -23,14 +23,12 @@ ERRORS = 2.0
 Coefficients = NDArray[np.float64]
 
 
-def needed(size: int, count: int) -> int:
-    """Return how many models a surface over the newest `size` of `count` checkpoints takes.
+def needed(size: int) -> int:
+    """Return how many models a surface over the newest `size` checkpoints takes.
 
-    Each of them, the midpoint of every pair, the best average and the plain one, of these and of all.
+    Each of them, the midpoint of every pair, the best average, the plain one, and what has to be beaten.
     """
-    if size == count:
-        return size * (size + 1) // 2 + 1 + (size > 2)  # of two, the midpoint is the plain average
-    return size * (size + 1) // 2 + 2 + (size > 2)
+    return size * (size + 1) // 2 + 2 + (size > 2)  # of two, the midpoint is the plain average
 
 
 def fitting(count: int, budget: int) -> int:
@@ -38,11 +36,11 @@ def fitting(count: int, budget: int) -> int:
 
     Raises BadInput where it is not enough for two.
     """
-    able = [size for size in range(2, count + 1) if needed(size, count) <= budget]
+    able = [size for size in range(2, count + 1) if needed(size) <= budget]
     if not able:
         raise BadInput(
             "search.budget",
-            f"the surface of two checkpoints needs {needed(2, count)}",
+            f"the surface of two checkpoints needs {needed(2)}",
             "raise it, or take greedy",
         )
     return max(able)

@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.search.candidate import Candidate, plain_average
+from tasks.search.candidate import Candidate
 from tasks.verdict.intervals import Estimate, estimate_mean
 
 ANSWERS_EACH = 20
@@ -35,14 +35,14 @@ Proposals: TypeAlias = Generator[Candidate, Losses, str | None]
 
 
 class Tried(NamedTuple):
-    """All candidates that were tried, in their order, the plain average first."""
+    """All candidates that were tried, in their order, the one that the others have to beat first."""
 
     losses: dict[Candidate, Losses]
     said: str | None
 
     @property
-    def plain(self) -> Candidate:
-        """Return the plain average."""
+    def first(self) -> Candidate:
+        """Return the one that the others have to beat."""
         return next(iter(self.losses))
 
     @property
@@ -52,29 +52,28 @@ class Tried(NamedTuple):
 
     @property
     def gain(self) -> Estimate:
-        """Return what the best one gains over the plain average, item by item, with its standard error."""
-        plain = self.losses[self.plain]
-        return plain.estimate(plain.items - self.losses[self.best].items)
+        """Return what the best one gains over the first, item by item, with its standard error."""
+        first = self.losses[self.first]
+        return first.estimate(first.items - self.losses[self.best].items)
 
     @property
     def accepted(self) -> Candidate:
-        """Return the best one if it beats the plain average by more than a standard error, else that."""
-        return self.best if self.gain.mean > self.gain.error else self.plain
+        """Return the best one if it beats the first by more than a standard error, else the first."""
+        return self.best if self.gain.mean > self.gain.error else self.first
 
 
 def run_trials(
     proposals: Proposals,
-    count: int,
+    first: Candidate,
     budget: int,
     measure: Callable[[Candidate], Losses],
     enough: Callable[[], bool] = lambda: False,
 ) -> Tried:
-    """Measure the plain average of `count` checkpoints and what is proposed, each once.
+    """Measure the first candidate, which the others have to beat, and what is proposed, each once.
 
     `enough` tells whether no further one should begin.
     """
-    plain = plain_average(count)
-    losses = {plain: measure(plain)}
+    losses = {first: measure(first)}
     try:
         candidate = next(proposals)
         for _ in range(ANSWERS_EACH * budget):

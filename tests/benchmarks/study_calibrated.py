@@ -31,7 +31,7 @@ METHODS: Mapping[str, dict[str, Any]] = {
 def row(seed: int, schedule: training.Schedule, scratch: Path) -> list[str]:
     """Return losses of the last checkpoint and the average, and each method's difference from the latter."""
     run = trained(seed, schedule)
-    last, batches, texts = last_of(run), test_batches(run), scratch / "texts.jsonl"
+    last, batches, texts = last_of(run, 5), test_batches(run), scratch / "texts.jsonl"
     texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in select_texts(run)))
     merge_directories(MergeParams(method="average"), last, scratch / "average")
     average = item_losses(scratch / "average", batches)

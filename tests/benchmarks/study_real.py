@@ -29,12 +29,17 @@ from tests.benchmarks.real_runs import KINDS, Kind, make_base, make_data, train
 Losses = NDArray[np.float64]
 """Negative log-likelihood in nats of every answer of the test split."""
 
-METHODS: Mapping[str, Sequence[str]] = {
-    "average": ("merge.method=average",),
-    "EMA (decay 0.6)": ("merge.method=ema",),
-    "LoRE, λ = 0": ("merge.lam=0",),
-    "LoRE (default)": (),
+METHODS: Mapping[str, tuple[int, Sequence[str]]] = {
+    "average of 5": (5, ("merge.method=average",)),
+    "average of 8": (8, ("merge.method=average",)),
+    "EMA (decay 0.6) of 5": (5, ("merge.method=ema",)),
+    "LoRE of 5": (5, ("merge.method=lore",)),
+    "LoRE of 5, λ = 0": (5, ("merge.method=lore", "merge.lam=0")),
+    "planned of 8": (8, ("merge.method=planned",)),
+    "drift of 5": (5, ()),
+    "drift of 8 (default)": (8, ()),
 }
+"""Label → how many of the checkpoints chosen are merged, the newest, and what is set."""
 MARK = "<!-- What follows is written by make study-real. -->"
 STAGES = ("fetch", "select", "merge", "evaluate", "register", "version")
 FINISHED = re.compile(r"^([\d:.]+) .*Task run '(\w+).*Finished in state Completed")
@@ -61,8 +66,8 @@ def study(name: str, kind: Kind, root: Path, base: Path) -> Studied:
     chosen = [run / checkpoint.name for checkpoint in selection.chosen]
     best = selection.best or selection.last
     models = {"last": run / selection.last.name, "best by eval_loss": run / best.name}
-    for label, given in METHODS.items():
-        models[label] = merge(project, chosen, root / "merges" / name / label, given)
+    for label, (count, given) in METHODS.items():
+        models[label] = merge(project, chosen[-count:], root / "merges" / name / label, given)
     return Studied(
         selection.plan.sentence if selection.plan else "",
         Evaluation.read(artifacts / "evaluation" / "evaluation.json").verdict.sentence,

@@ -20,7 +20,7 @@ from transformers.utils import logging
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.search import SearchParams
-from tasks.search.candidate import Candidate
+from tasks.search.candidate import Candidate, plain_average
 from tasks.search.drawn import draw_candidates
 from tasks.search.greedy import greedy
 from tasks.search.settings import is_read, merge_params
@@ -28,9 +28,9 @@ from tasks.search.surface import surface
 from tasks.search.trials import Losses, Proposals, run_trials
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.study_models import batches_of, item_losses
-from tests.benchmarks.study_trajectory import N, last_of, trained
+from tests.benchmarks.study_trajectory import last_of, trained
 
-BUDGET = 20
+N, BUDGET = 5, 20
 SECTION = MergeParams(method="average", device="cpu")
 SPACE: dict[str, Any] = {
     "over": {"method": ["average", "ema", "trend"], "newest": [2, 3, 5]},
@@ -71,7 +71,7 @@ def samplers(scratch: Path) -> dict[str, Callable[[], Proposals]]:
 
 def search(run: Path, scratch: Path) -> dict[str, Found]:
     """Search a run by every sampler."""
-    last, select, test = last_of(run), batches_of(run, "select"), batches_of(run, "test")
+    last, select, test = last_of(run, N), batches_of(run, "select"), batches_of(run, "test")
     known: dict[tuple[Candidate, str], NDArray[np.float64]] = {}
 
     def on(split: str, candidate: Candidate) -> NDArray[np.float64]:
@@ -83,9 +83,11 @@ def search(run: Path, scratch: Path) -> dict[str, Found]:
 
     found = {}
     for name, proposals in samplers(scratch).items():
-        tried = run_trials(proposals(), N, BUDGET, lambda candidate: Losses(on("select", candidate)))
-        plain, accepted, best = (on("test", own) for own in (tried.plain, tried.accepted, tried.best))
-        found[name] = Found(plain, accepted, best, tried.accepted == tried.plain, tried.said or "")
+        tried = run_trials(
+            proposals(), plain_average(N), BUDGET, lambda candidate: Losses(on("select", candidate))
+        )
+        plain, accepted, best = (on("test", own) for own in (tried.first, tried.accepted, tried.best))
+        found[name] = Found(plain, accepted, best, tried.accepted == tried.first, tried.said or "")
     return found
 
 

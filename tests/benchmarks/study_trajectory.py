@@ -1,6 +1,6 @@
 """What plan, weights by step and robust middles do to the demo's runs, and which damage is named beforehand.
 
-study_trajectory.py merges | diverged [--seeds 0 1 2 3 4] [--schedules constant linear]
+study_trajectory.py merges | diverged [--seeds 0 1 2 3 4] [--schedules constant linear cosine]
 
 Prints the tables of docs/trajectory.md. Training takes about two minutes a run; the runs are those of
 `loreline demo --seed K --schedule S`, below runs/, and stay there.
@@ -26,38 +26,51 @@ from tasks.trajectory.far import find_far
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.study_models import Batches, diverge, loss, test_batches
 
-N, BAD = 5, 2
-METHODS: dict[str, dict[str, Any]] = {
-    "LoRE (default)": {"method": "lore"},
-    "average": {"method": "average"},
-    "ema, half_life 150": {"method": "ema", "ema": {"half_life": 150}},
-    "power_ema, width 0.05": {"method": "power_ema", "power_ema": {"width": 0.05}},
-    "planned": {"method": "planned"},
-    "wsm, linear": {"method": "wsm"},
-    "wsm, cosine": {"method": "wsm", "wsm": {"profile": "cosine"}},
-    "wsm, 1-sqrt": {"method": "wsm", "wsm": {"profile": "1-sqrt"}},
-    "trend, kappa 0.5": {"method": "trend"},
-    "median": {"method": "median"},
-    "trimmed_mean": {"method": "trimmed_mean"},
-    "geometric_median": {"method": "geometric_median"},
+N, BAD = 8, 2
+REFERENCE = "lore of 5"
+METHODS: dict[str, tuple[int, dict[str, Any]]] = {
+    REFERENCE: (5, {"method": "lore"}),
+    "lore": (N, {"method": "lore"}),
+    "average of 5": (5, {"method": "average"}),
+    "average": (N, {"method": "average"}),
+    "planned of 5": (5, {"method": "planned"}),
+    "planned": (N, {"method": "planned"}),
+    "drift of 5": (5, {"method": "drift"}),
+    "drift (default)": (N, {"method": "drift"}),
+    "drift of 12": (12, {"method": "drift"}),
+    "ema, decay 0.6": (N, {"method": "ema"}),
+    "ema, half_life 150": (N, {"method": "ema", "ema": {"half_life": 150}}),
+    "power_ema, width 0.05": (N, {"method": "power_ema", "power_ema": {"width": 0.05}}),
+    "wsm, linear": (N, {"method": "wsm"}),
+    "wsm, cosine": (N, {"method": "wsm", "wsm": {"profile": "cosine"}}),
+    "wsm, 1-sqrt": (N, {"method": "wsm", "wsm": {"profile": "1-sqrt"}}),
+    "trend, kappa 0.5": (N, {"method": "trend"}),
+    "median": (N, {"method": "median"}),
+    "trimmed_mean": (N, {"method": "trimmed_mean"}),
+    "geometric_median": (N, {"method": "geometric_median"}),
 }
+"""Label → how many of the newest checkpoints are merged, by which settings."""
+AVERAGE = {"method": "average"}
 Losses = Mapping[str, float]
 Tensors = dict[str, np.ndarray]
 
 
 def merges(seed: int, schedule: training.Schedule, scratch: Path) -> Losses:
-    """Return the test loss of the last checkpoint, and of merges of the last five."""
+    """Return the test loss of the last checkpoint, and of merges of the newest."""
     run = trained(seed, schedule)
-    batches, last = test_batches(run), last_of(run)
-    found = {"last": loss(last[-1], batches)}
-    return found | {name: merged_loss(last, tree, scratch / name, batches) for name, tree in METHODS.items()}
+    batches = test_batches(run)
+    found = {"last": loss(last_of(run, 1)[0], batches)}
+    return found | {
+        name: merged_loss(last_of(run, count), tree, scratch / name, batches)
+        for name, (count, tree) in METHODS.items()
+    }
 
 
 def diverged(seed: int, other: int, schedule: training.Schedule, scratch: Path) -> dict[str, Losses]:
     """Return by way of diverging whether it was named, whether others were, and test losses of averages."""
     run, stranger = trained(seed, schedule), last_of(trained(other, schedule))[BAD]
     batches, last = test_batches(run), last_of(run)
-    clean = merged_loss(last, METHODS["average"], scratch / "clean", batches)
+    clean = merged_loss(last, AVERAGE, scratch / "clean", batches)
     rng = np.random.default_rng(seed)
     ways: dict[str, Callable[[Path], Path]] = {
         "ten steps at ten times the rate": lambda out: diverge(last[BAD], out, seed),
@@ -77,8 +90,8 @@ def diverged(seed: int, other: int, schedule: training.Schedule, scratch: Path) 
             "named": float(BAD in far),
             "others": float(len(far - {BAD})),
             "clean": clean,
-            "with": merged_loss(case, METHODS["average"], scratch / f"with-{i}", batches),
-            "without": merged_loss(kept, METHODS["average"], scratch / f"without-{i}", batches),
+            "with": merged_loss(case, AVERAGE, scratch / f"with-{i}", batches),
+            "without": merged_loss(kept, AVERAGE, scratch / f"without-{i}", batches),
         }
     return found
 
@@ -89,9 +102,9 @@ def trained(seed: int, schedule: training.Schedule) -> Path:
     return training.finished_run(run, seed=seed, steps=training.DEFAULT_STEPS, schedule=schedule)
 
 
-def last_of(run: Path) -> list[Path]:
-    """Return the last five checkpoints."""
-    return [path for _, path in numbered_checkpoints(run)][-N:]
+def last_of(run: Path, count: int = N) -> list[Path]:
+    """Return the newest checkpoints."""
+    return [path for _, path in numbered_checkpoints(run)][-count:]
 
 
 def merged_loss(checkpoints: Sequence[Path], tree: dict[str, Any], out: Path, batches: Batches) -> float:
@@ -129,15 +142,15 @@ def scale(own: Tensors, rng: np.random.Generator) -> None:
 
 
 def show_merges(schedule: str, found: Sequence[Losses]) -> None:
-    """Print mean losses, and their paired differences from today's default."""
+    """Print mean losses, and their paired differences from the former default."""
     rows = []
     for name in found[0]:
-        gains = np.array([own[name] - own["LoRE (default)"] for own in found])
+        gains = np.array([own[name] - own[REFERENCE] for own in found])
         error = gains.std(ddof=1) / len(gains) ** 0.5 if len(gains) > 1 else float("nan")
         each = " ".join(f"{own[name]:.3f}" for own in found)
         mean = f"{np.mean([own[name] for own in found]):.4f}"
         rows.append([name, each, mean, f"{gains.mean():+.4f} ± {error:.4f}", str(int((gains < 0).sum()))])
-    print(table([schedule, "test NLL by seed", "mean", "− LoRE", "lower in"], rows))
+    print(table([schedule, "test NLL by seed", "mean", f"− {REFERENCE}", "lower in"], rows))
 
 
 def show_diverged(schedule: str, found: Sequence[dict[str, Losses]]) -> None:
@@ -165,8 +178,8 @@ def main() -> None:
     """Print the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["merges", "diverged"])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3])
-    parser.add_argument("--schedules", nargs="+", default=["constant", "linear"])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--schedules", nargs="+", default=["constant", "linear", "cosine"])
     arguments = parser.parse_args()
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     seeds = arguments.seeds

@@ -36,7 +36,11 @@ def loreline(here: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_three_stages_one_after_the_other(here: Path) -> None:
-    for command, answer in (("fetch", "3 checkpoints"), ("select", "checkpoint-300"), ("merge", "lore of 3")):
+    for command, answer in (
+        ("fetch", "3 checkpoints"),
+        ("select", "checkpoint-300"),
+        ("merge", "drift of 3"),
+    ):
         result = loreline(here, command)
         assert result.returncode == 0, result.stderr
         assert answer in result.stdout

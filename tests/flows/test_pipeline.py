@@ -138,8 +138,8 @@ def test_dvc_repro_from_nothing_gives_the_same_weights(project: Project) -> None
 
 
 @pytest.mark.slow
-def test_another_mu_reruns_merge_and_what_follows_and_nothing_before(project: Project) -> None:
-    project.set("merge", lore__mu=2.0)
+def test_another_method_reruns_merge_and_what_follows_and_nothing_before(project: Project) -> None:
+    project.set("merge", method="ema")
     before = project.merge().digest
     said = project.run("dvc", "repro")
     assert "Running stage" in said
@@ -162,7 +162,7 @@ def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(proje
     assert tag in said
     assert "method: average" in project.run("git", "show", f"{tag}:params.yaml")
     assert not list((project.state / "runs").iterdir())
-    assert project.merge().method == "lore"
+    assert project.merge().method == "drift"
     assert "up to date" in project.run("dvc", "status")
 
 

@@ -30,7 +30,7 @@ lore = {"passes": 100_000, "mu": 0.01, "mu_scale": "absolute"}
 @flow
 def whole():
     with progress.tensor_progress() as on_progress:
-        params = MergeParams.model_validate({"device": "cpu", "lore": lore})
+        params = MergeParams.model_validate({"device": "cpu", "method": "lore", "lore": lore})
         stage(merge_directories, "merge by {params.method}")(params, inputs, out, on_progress)
 whole()
 """

@@ -100,7 +100,9 @@ def test_a_stopped_merge_ends_with_the_bytes_of_an_undisturbed_one(tmp_path: Pat
     child = start(inputs, out, 1000)
     _, said = child.communicate()
     assert child.returncode == 0, said
-    merge_directories(MergeParams.model_validate({"device": "cpu", "lore": LORE}), inputs, apart)
+    merge_directories(
+        MergeParams.model_validate({"device": "cpu", "method": "lore", "lore": LORE}), inputs, apart
+    )
     for path in apart.iterdir():
         assert (out / path.name).read_bytes() == path.read_bytes(), path.name
     assert not list(tmp_path.glob(".out.*"))

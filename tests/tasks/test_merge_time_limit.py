@@ -30,7 +30,7 @@ def inputs(tmp_path: Path) -> list[Path]:
 
 def params(minutes: float, passes: int | None = None) -> MergeParams:
     lore = {"passes": passes, "mu": 0.01, "mu_scale": "absolute", "time_limit": minutes}
-    return MergeParams.model_validate({"device": "cpu", "lore": lore})
+    return MergeParams.model_validate({"device": "cpu", "method": "lore", "lore": lore})
 
 
 def test_what_is_not_solved_in_time_is_the_mean(inputs: list[Path], tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def write_run(root: Path, name: str, *models: dict[str, torch.Tensor]) -> None:
 
 def test_a_run_is_planned_and_timed(tmp_path: Path) -> None:
     write_run(tmp_path, "a", *map(random_tensors, range(3)))
-    ((area, subject, found, level, _),) = look(tmp_path)
+    ((area, subject, found, level, _),) = look(tmp_path, method="lore")
     assert (area, subject, level) == ("Training runs", "merge", "ok")
     assert found.startswith("lore of runs/a's newest 3 checkpoints takes about ")
 
@@ -79,7 +79,7 @@ def test_a_run_of_adapters_is_planned_as_the_stages_would(tmp_path: Path) -> Non
     (tmp_path / "runs" / "a" / "run").rename(tmp_path / "runs" / "lora")
     (finding,) = look(tmp_path, method="average")
     assert finding.found.startswith("average of runs/lora's newest 3 checkpoints reads ")
-    (finding,) = look(tmp_path)  # LoRE solves their cores, whose time nobody needs to know
+    (finding,) = look(tmp_path, method="lore")  # LoRE solves their cores, whose time nobody needs to know
     assert finding.level == "ok"
     (refused,) = look(tmp_path, method="ties")
     assert (refused.level, refused.remedy) == (

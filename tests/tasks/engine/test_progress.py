@@ -32,7 +32,7 @@ def test_a_long_solve_is_told_pass_by_pass(tmp_path: Path, monkeypatch: pytest.M
     )
     lore = {"passes": 60, "mu": 0.1, "mu_scale": "absolute"}
     heard: list[Headway] = []
-    plan = plan_for(MergeParams.model_validate({"lore": lore}), models)
+    plan = plan_for(MergeParams.model_validate({"method": "lore", "lore": lore}), models)
     run(plan, tmp_path / "out", on_progress=heard.append)
     passes = [headway.solving["a"] for headway in heard if "a" in headway.solving]
     assert len(set(passes)) > 2

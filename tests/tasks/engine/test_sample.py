@@ -86,7 +86,9 @@ def test_what_does_not_end_in_time_is_at_least_that_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every pass of the printed algorithm decomposes whole matrices, a million times."""
-    params = MergeParams.model_validate({"lore": {"passes": 10**6, "mu": 0.1, "mu_scale": "absolute"}})
+    params = MergeParams.model_validate(
+        {"method": "lore", "lore": {"passes": 10**6, "mu": 0.1, "mu_scale": "absolute"}}
+    )
     plan = plan_for(params, write_noise(tmp_path, {"a": (60, 50), "b": (60, 50)}))
     monkeypatch.setattr(sample, "GIVES_UP_S", 0.3)
     monkeypatch.setattr(sample, "_solve", _skip_the_first(sample._solve))

@@ -21,7 +21,7 @@ Family = tuple[Path, list[Path]]
 
 
 def on(base: Path, lore: LoreParams = SIGMA1, **more: object) -> MergeParams:
-    return MergeParams.model_validate({"lore": lore, "base": str(base), **more})
+    return MergeParams.model_validate({"method": "lore", "lore": lore, "base": str(base), **more})
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from tasks.parameters.params import Params
 
 GOOD: dict[str, Any] = {
     "fetch": {"source": "runs/x"},
+    "merge": {"method": "lore"},
     "evaluate": {"tasks": ["t"], "primary": "t/nll"},
 }
 DECIDE: dict[str, Any] = {
@@ -160,10 +161,13 @@ def test_every_parameter_of_a_method_decides(name: str) -> None:
 
 def test_a_default_that_is_spelled_out_changes_nothing_nor_would_a_new_parameter_with_a_default() -> None:
     spelled = params(**{f"merge.{key}": value for key, value in MergeParams().model_dump().items()})
-    assert key_of("status", spelled) == key_of("status", params())
-    assert that_matter(params()) == {
+    unsaid = Params.model_validate({key: value for key, value in GOOD.items() if key != "merge"})
+    assert key_of("status", spelled) == key_of("status", unsaid)
+    sections: dict[str, Any] = {
         "select": {}, "merge": {}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}, "register": {},
     }  # fmt: skip
+    assert that_matter(unsaid) == sections | {"merge": {"method": "drift"}}
+    assert that_matter(params()) == sections  # as 0.1.0, whose default lore was, had it
 
 
 def test_the_status_decides_the_key_and_the_checkpoints_the_identity_wherever_they_lie() -> None:

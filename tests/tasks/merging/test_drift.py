@@ -62,6 +62,14 @@ def test_it_is_the_fitted_line_shrunk_by_its_scatter(kind: Any, steps: list[int]
         np.testing.assert_allclose(merged[name], expected, rtol=1e-9, atol=1e-9)
 
 
+def test_the_order_in_which_they_are_named_does_not_matter() -> None:
+    """As a shell lists checkpoint-100, checkpoint-1000, checkpoint-300."""
+    models = [{"matrix": theta} for theta in coming_to_rest(np.random.default_rng(0), 4)]
+    found = merge(DRIFT, models, steps=[100, 300, 500, 1000])[0]["matrix"]
+    listed = merge(DRIFT, [models[i] for i in (0, 3, 1, 2)], steps=[100, 1000, 300, 500])[0]["matrix"]
+    np.testing.assert_allclose(listed, found, rtol=1e-12)
+
+
 @given(STEPS, st.integers(0, 99))
 def test_of_one_element_it_is_what_the_test_of_a_regression_leaves(steps: list[int], seed: int) -> None:
     """κ = 1 − 1/F, F = r²(N − 2)/(1 − r²)."""
@@ -96,8 +104,8 @@ def test_what_does_not_move_is_averaged_to_the_last_bit(count: int) -> None:
     ("steps", "note"),
     [
         ([10, 20], "two checkpoints show no scatter"),
-        ([0, 0, 0], "no rising steps"),
-        ([30, 10, 20], "no rising"),
+        ([0, 0, 0], "no steps of one run"),
+        ([10, 20, 10, 20], "no steps of one run"),
     ],
 )
 def test_without_a_line_it_is_the_average_and_says_so(steps: list[int], note: str) -> None:

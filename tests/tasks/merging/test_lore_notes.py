@@ -11,7 +11,7 @@ from tasks.recipes.recipe import read_merge_params
 
 
 def params(lam: float | None = None, scope: str = "tensor", **lore: object) -> MergeParams:
-    return MergeParams.model_validate({"lam": lam, "ties": {"scope": scope}, "lore": lore})
+    return MergeParams.model_validate({"method": "lore", "lam": lam, "ties": {"scope": scope}, "lore": lore})
 
 
 def settings(given: MergeParams, steps: tuple[int, ...]) -> Settings:
@@ -52,7 +52,7 @@ def test_averaging_is_not_claimed_of_what_is_none(given: MergeParams, steps: tup
 
 
 def test_a_lambda_that_varies_is_not_read_as_one_number() -> None:
-    varying = MergeParams.model_validate({"lam": {"gradient": [0.2, 0.5]}})
+    varying = MergeParams.model_validate({"method": "lore", "lam": {"gradient": [0.2, 0.5]}})
     assert lore_notes(settings(varying, (1, 2, 3))) == []
 
 

@@ -257,3 +257,12 @@ def test_a_list_of_runs_that_is_none_is_refused(given: str, sentence: str, param
     with pytest.raises(BadInput, match=sentence) as refused:
         read_params(params_file, [f"fetch.source={given}"])
     assert "hunter2" not in str(refused.value)
+
+
+def test_settings_of_lore_without_the_method_are_refused() -> None:
+    """It was the default in 0.1.0: they would be passed over now."""
+    with pytest.raises(
+        BadInput, match="lore is set and method is not, whose default is drift; set method: lore"
+    ):
+        read_merge_params(["merge.lore.mu=2"])
+    assert read_merge_params(["merge.method=lore", "merge.lore.mu=2"]).lore.mu == 2

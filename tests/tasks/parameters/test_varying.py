@@ -80,9 +80,9 @@ FIELDS = [
 
 @pytest.mark.parametrize(("section", "key", "value"), FIELDS)
 def test_every_numeric_parameter_of_a_method_may_vary(section: str, key: str, value: float) -> None:
-    tree = {section: {key: [{"match": "attn", "value": value}]}}
+    tree = {"method": "lore", section: {key: [{"match": "attn", "value": value}]}}
     assert getattr(getattr(at("attn", tree), section), key) == value
-    assert at("mlp.w", tree) == MergeParams()
+    assert at("mlp.w", tree) == MergeParams(method="lore")
 
 
 number = st.floats(0.01, 0.99)
@@ -105,7 +105,7 @@ def test_what_was_read_is_written_back_and_read_again_the_same(one: Any, other: 
     assert MergeParams.model_validate(plain) == params
     assert MergeParams.model_validate(params.model_dump()) == params
     assert MergeParams.model_validate_json(params.model_dump_json()) == params
-    assert MergeParams(method="lore", lam=params.lam, weights=params.weights, ties=params.ties) == params
+    assert MergeParams(lam=params.lam, weights=params.weights, ties=params.ties) == params
     assert hash(MergeParams.model_validate(plain)) == hash(params)
 
 

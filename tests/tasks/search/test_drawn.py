@@ -12,7 +12,7 @@ from tasks.base.errors import BadInput, Unavailable
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.search import SearchParams
 from tasks.parameters.varying import Rules, resolve
-from tasks.search.candidate import Candidate
+from tasks.search.candidate import Candidate, plain_average
 from tasks.search.drawn import draw_candidates
 from tasks.search.layer_kinds import LAYER_KINDS
 from tasks.search.settings import check_space, is_read, merge_params
@@ -33,7 +33,7 @@ def drawn(params: SearchParams, log: Path) -> Tried:
         return Losses(np.array([1.0, 2.0]) * (1 + sum(numbers)) / candidate.newest)
 
     proposals = draw_candidates(params, partial(is_read, LORE), 5, log)
-    return run_trials(proposals, 5, params.budget, measure)
+    return run_trials(proposals, plain_average(5), params.budget, measure)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,12 @@ def test_a_candidate_has_only_what_its_method_reads(tmp_path: Path) -> None:
 
 def test_where_nothing_is_named_tpe_draws_methods_and_how_many(tmp_path: Path) -> None:
     tried = drawn(SearchParams(budget=30), tmp_path / "x.log")
-    assert {dict(candidate.settings)["method"] for candidate in tried.losses} == {"average", "ema", "trend"}
+    assert {dict(candidate.settings)["method"] for candidate in tried.losses} == {
+        "average",
+        "ema",
+        "trend",
+        "drift",
+    }
     assert {candidate.newest for candidate in tried.losses} == {2, 3, 4, 5}
 
 

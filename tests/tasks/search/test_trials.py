@@ -1,4 +1,4 @@
-"""The budget is kept, nothing is measured twice, and the plain average stays unless it is beaten."""
+"""The budget is kept, nothing is measured twice, and the first one stays unless it is beaten."""
 
 import math
 from collections.abc import Callable
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.search.candidate import Candidate, plain_average, weighted
+from tasks.search.candidate import Candidate, as_it_stands, plain_average, weighted
 from tasks.search.greedy import greedy
 from tasks.search.trials import Losses, Proposals, run_trials
 
@@ -27,13 +27,13 @@ def noisy(seed: int, spread: float = 1.0) -> Callable[[Candidate], Losses]:
 
 
 @given(st.integers(0, 5000))
-def test_what_is_accepted_is_the_plain_average_or_beats_it_by_more_than_an_error(seed: int) -> None:
-    tried = run_trials(greedy([(1.0,)] * 5), 5, 10, noisy(seed))
-    plain, best = tried.losses[tried.plain].items, tried.losses[tried.best].items
+def test_what_is_accepted_is_the_first_or_beats_it_by_more_than_an_error(seed: int) -> None:
+    tried = run_trials(greedy([(1.0,)] * 5), plain_average(5), 10, noisy(seed))
+    plain, best = tried.losses[tried.first].items, tried.losses[tried.best].items
     gains = plain - best
     error = gains.std(ddof=1) / math.sqrt(len(gains))
     beaten = bool(gains.mean() > error)
-    assert (tried.accepted == tried.best) if beaten else (tried.accepted == tried.plain)
+    assert (tried.accepted == tried.best) if beaten else (tried.accepted == tried.first)
 
 
 def test_the_budget_is_kept_and_nothing_is_measured_twice() -> None:
@@ -44,11 +44,11 @@ def test_the_budget_is_kept_and_nothing_is_measured_twice() -> None:
         return Losses(np.arange(3.0) + len(measured))
 
     ones = [weighted([float(i == j) for i in range(4)]) for j in range(4)]
-    tried = run_trials(proposing(ones[0], ones[0], plain_average(4), *ones), 4, 4, measure)
-    assert measured == [plain_average(4), *ones[:3]]
+    tried = run_trials(proposing(ones[0], ones[0], plain_average(4), *ones), as_it_stands(4), 5, measure)
+    assert measured == [as_it_stands(4), ones[0], plain_average(4), *ones[1:3]]
     assert list(tried.losses) == measured
     assert tried.said is None
-    assert run_trials(proposing(ones[0]), 4, 4, measure).said == "done"
+    assert run_trials(proposing(ones[0]), as_it_stands(4), 4, measure).said == "done"
 
 
 def test_who_proposes_only_what_is_known_comes_to_an_end() -> None:
@@ -56,18 +56,18 @@ def test_who_proposes_only_what_is_known_comes_to_an_end() -> None:
         while True:
             yield plain_average(3)
 
-    assert len(run_trials(stubborn(), 3, 5, noisy(0)).losses) == 1
+    assert len(run_trials(stubborn(), plain_average(3), 5, noisy(0)).losses) == 1
 
 
 def test_no_further_one_begins_when_there_was_enough() -> None:
-    tried = run_trials(greedy([(1.0,)] * 5), 5, 10, noisy(0), enough=lambda: True)
+    tried = run_trials(greedy([(1.0,)] * 5), plain_average(5), 10, noisy(0), enough=lambda: True)
     assert list(tried.losses) == [plain_average(5)]
 
 
 @given(st.integers(0, 5000), st.integers(2, 6))
 def test_a_greedy_soup_never_loses_more_than_the_best_checkpoint(seed: int, count: int) -> None:
     alone = [weighted([float(i == j) for i in range(count)]) for j in range(count)]
-    tried = run_trials(greedy([(1.0,)] * count), count, 2 * count, noisy(seed, spread=0.1))
+    tried = run_trials(greedy([(1.0,)] * count), plain_average(count), 2 * count, noisy(seed, spread=0.1))
     assert len(tried.losses) <= 2 * count
     assert tried.losses[tried.best].mean <= min(tried.losses[one].mean for one in alone)
 
@@ -80,8 +80,8 @@ def test_items_that_belong_together_count_as_one() -> None:
     def measure(candidate: Candidate) -> Losses:
         return Losses(np.zeros(200) if candidate == other else gains, clusters)
 
-    assert run_trials(proposing(other), 2, 3, measure).accepted == plain_average(2)
-    alone = run_trials(proposing(other), 2, 3, lambda c: measure(c)._replace(clusters=()))
+    assert run_trials(proposing(other), plain_average(2), 3, measure).accepted == plain_average(2)
+    alone = run_trials(proposing(other), plain_average(2), 3, lambda c: measure(c)._replace(clusters=()))
     assert alone.accepted == other
 
 
