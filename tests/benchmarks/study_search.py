@@ -1,8 +1,8 @@
-"""What a search on the select items gains on the test items, over the plain average, on the demo's runs.
+"""What a search on the select items gains on the test items, over what merge says, on the demo's runs.
 
 study_search.py [--seeds 0 1 2 3 4] [--schedules constant linear]
 
-Prints the table of docs/trajectory.md. Merges of the last five checkpoints, 20 tried by each sampler, the guard as in
+Prints the table of docs/trajectory.md. Merges of the last eight checkpoints, 20 tried by each sampler, the guard as in
 the stage; runs that are not there are trained first, as by study_trajectory.py.
 """
 
@@ -20,36 +20,43 @@ from transformers.utils import logging
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.search import SearchParams
-from tasks.search.candidate import Candidate, plain_average
+from tasks.search.candidate import Candidate, as_it_stands
 from tasks.search.drawn import draw_candidates
 from tasks.search.greedy import greedy
 from tasks.search.settings import is_read, merge_params
 from tasks.search.surface import surface
-from tasks.search.trials import Losses, Proposals, run_trials
+from tasks.search.trials import Losses, Proposals, Tried, run_trials
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.study_models import batches_of, item_losses
 from tests.benchmarks.study_trajectory import last_of, trained
 
-N, BUDGET = 5, 20
-SECTION = MergeParams(method="average", device="cpu")
-SPACE: dict[str, Any] = {
-    "over": {"method": ["average", "ema", "trend"], "newest": [2, 3, 5]},
-    "between": {"ema.decay": [0.3, 0.95], "trend.kappa": [0, 1]},
+N, BUDGET = 8, 20
+SECTION = MergeParams(device="cpu")
+BY_KIND: dict[str, Any] = {
+    "over": {"method": ["trend"], "newest": [5, 8]},
+    "between": {"trend.kappa": [0, 1]},
+    "by_layer_kind": True,
 }
+SHARE = 0.25
+"""Of the items, which a race asks first: candidates that lose there by a standard error would be dropped."""
 
 
 class Found(NamedTuple):
     """What one search found."""
 
-    plain: NDArray[np.float64]
-    """Losses of the plain average on the test items."""
+    first: NDArray[np.float64]
+    """Losses of what merge says on the test items."""
     accepted: NDArray[np.float64]
     """And of what the guard let through."""
     best: NDArray[np.float64]
     """And of the best on the select items, guard or no guard."""
     kept: bool
-    """Whether the guard kept the plain average."""
+    """Whether the guard kept what merge says."""
     said: str
+    dropped: float
+    """Share of the candidates that a race would have dropped after SHARE of the items."""
+    right: bool
+    """Whether the best one would not have been among them."""
 
 
 def samplers(scratch: Path) -> dict[str, Callable[[], Proposals]]:
@@ -62,10 +69,9 @@ def samplers(scratch: Path) -> dict[str, Callable[[], Proposals]]:
     return {
         "surface": lambda: surface(N, BUDGET),
         "greedy": lambda: greedy([(1.0,)] * N),
-        "tpe, weights": lambda: drawn("tpe"),
-        "tpe, methods and newest": lambda: drawn("tpe", **SPACE),
+        "tpe (default)": lambda: drawn("tpe"),
+        "tpe, trend by kind of layer": lambda: drawn("tpe", **BY_KIND),
         "cmaes, weights": lambda: drawn("cmaes"),
-        "gp, weights": lambda: drawn("gp"),
     }
 
 
@@ -84,30 +90,53 @@ def search(run: Path, scratch: Path) -> dict[str, Found]:
     found = {}
     for name, proposals in samplers(scratch).items():
         tried = run_trials(
-            proposals(), plain_average(N), BUDGET, lambda candidate: Losses(on("select", candidate))
+            proposals(), as_it_stands(N), BUDGET, lambda candidate: Losses(on("select", candidate))
         )
-        plain, accepted, best = (on("test", own) for own in (tried.first, tried.accepted, tried.best))
-        found[name] = Found(plain, accepted, best, tried.accepted == tried.first, tried.said or "")
+        first, accepted, best = (on("test", own) for own in (tried.first, tried.accepted, tried.best))
+        dropped = raced(tried)
+        found[name] = Found(
+            first,
+            accepted,
+            best,
+            tried.accepted == tried.first,
+            tried.said or "",
+            len(dropped) / len(tried.losses),
+            tried.best not in dropped,
+        )
     return found
 
 
+def raced(tried: Tried) -> list[Candidate]:
+    """Return whom a race would drop: worse than the best so far by a standard error on its first items."""
+    dropped, champion = [], tried.first
+    for candidate, losses in tried.losses.items():
+        part = np.random.default_rng(0).permutation(losses.items.size)[: int(SHARE * losses.items.size)]
+        ahead = Losses((losses.items - tried.losses[champion].items)[part])
+        if ahead.mean > ahead.estimate(ahead.items).error > 0:
+            dropped.append(candidate)
+        elif losses.mean < tried.losses[champion].mean:
+            champion = candidate
+    return dropped
+
+
 def show(schedule: str, found: list[dict[str, Found]]) -> None:
-    """Print test losses, and the paired differences from the plain average seed by seed."""
-    plain = [next(iter(own.values())).plain.mean() for own in found]
-    rows = [["plain average", " ".join(f"{loss:.3f}" for loss in plain), "", "", "", "", ""]]
+    """Print test losses, and the paired differences from what merge says seed by seed."""
+    first = [next(iter(own.values())).first.mean() for own in found]
+    rows = [["as merge says", " ".join(f"{loss:.3f}" for loss in first), "", "", "", "", "", ""]]
     for name in found[0]:
         own = [seed[name] for seed in found]
-        gains = [one.plain - one.accepted for one in own]
+        gains = [one.first - one.accepted for one in own]
         errors = [gain.std(ddof=1) / len(gain) ** 0.5 for gain in gains]
         means = np.array([gain.mean() for gain in gains])
         better = sum(mean >= error > 0 for mean, error in zip(means, errors, strict=True))
         worse = sum(-mean > error for mean, error in zip(means, errors, strict=True))
-        unguarded = np.mean([one.plain.mean() - one.best.mean() for one in own])
+        unguarded = np.mean([one.first.mean() - one.best.mean() for one in own])
         each = " ".join(f"{one.accepted.mean():.3f}" for one in own)
         spread = means.std(ddof=1) / len(means) ** 0.5
-        kept = sum(one.kept for one in own)
+        kept, right = sum(one.kept for one in own), sum(one.right for one in own)
+        race = f"{np.mean([one.dropped for one in own]):.0%}, {right} of {len(own)}"
         rows.append(
-            [name, each, f"{means.mean():+.4f} ± {spread:.4f}", str(better), str(worse), str(kept), f"{unguarded:+.4f}"]
+            [name, each, f"{means.mean():+.4f} ± {spread:.4f}", str(better), str(worse), str(kept), f"{unguarded:+.4f}", race]
         )  # fmt: skip
     head = [
         schedule,
@@ -117,6 +146,7 @@ def show(schedule: str, found: list[dict[str, Found]]) -> None:
         "worse by 1 SE",
         "kept",
         "gain without guard",
+        "a race drops; the best not among them",
     ]
     print(table(head, rows), flush=True)
     for number, own in enumerate(found):
