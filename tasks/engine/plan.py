@@ -98,7 +98,7 @@ class Plan:
             case "inputs":
                 layers = [own for name, own in shapes if len(own) == 2 and not is_embedding(name, own)]
                 return 4 * len(self.inputs) * sum(columns**2 for _, columns in layers)
-            case None:
+            case "coefficients" | None:
                 return 0
 
     def dtype(self, name: str) -> type[np.floating[Any]]:

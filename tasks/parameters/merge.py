@@ -202,6 +202,17 @@ class RegmeanParams(Section):
     """α: multiplies the products of different inputs; at 0 each input counts by its square alone."""
 
 
+class AdamergingParams(Section):
+    """Coefficients of task vectors, learned on text (Yang et al. 2024, arXiv 2310.02575)."""
+
+    per: Literal["tensor", "model"] = "model"
+    """Whether a task vector has one coefficient (the paper's task-wise) or one for each tensor (layer-wise)."""
+    steps: Annotated[int, Field(ge=1)] = 100
+    """Of Adam, each on 16 of the texts."""
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
+    """Of learning: about how far a coefficient moves in a step."""
+
+
 class CalibrationParams(Section):
     """The text on which methods measure every checkpoint that weigh by more than the weights themselves."""
 
@@ -231,6 +242,7 @@ class MergeParams(Section):
         "geometric_median",
         "fisher",
         "regmean",
+        "adamerging",
         "task_arithmetic",
         "ties",
         "dare",
@@ -279,6 +291,7 @@ class MergeParams(Section):
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
     regmean: RegmeanParams = RegmeanParams()
+    adamerging: AdamergingParams = AdamergingParams()
     calibration: CalibrationParams = CalibrationParams()
 
     @model_validator(mode="after")

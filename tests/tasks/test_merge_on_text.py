@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.base.records import MergeReport
-from tasks.engine import measuring
+from tasks.engine import on_text
 from tasks.engine.calibration import CALIBRATION
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories, plan_selection, sweep_directories
@@ -175,9 +175,9 @@ def test_a_sweep_over_alpha_measures_once(
 ) -> None:
     params = on(tmp_path / "texts").model_copy(update={"method": "regmean"})
     loaded: list[Path] = []
-    load = measuring.load_causal_model
+    load = on_text.load_causal_model
     monkeypatch.setattr(
-        measuring, "load_causal_model", lambda place, dtype: loaded.append(place) or load(place, dtype)
+        on_text, "load_causal_model", lambda place, dtype: loaded.append(place) or load(place, dtype)
     )
     variants = grid(params, ["merge.regmean.alpha=0,0.9"], tmp_path / "swept")
     swept = sweep_directories(variants, run)

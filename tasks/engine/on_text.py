@@ -1,0 +1,97 @@
+"""A checkpoint's model that computes on text: its parameters by their tensors' names, the texts as tokens."""
+
+import contextlib
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tasks.base.errors import BadInput, LorelineError, brief
+from tasks.base.loading import load_causal_model
+from tasks.checkpoints.prefixes import names_as_in
+from tasks.checkpoints.weights import WeightReader
+from tasks.engine.plan import Plan
+from tasks.engine.progress import TELL_EVERY_S, Headway, OnProgress
+
+MOST_TOKENS = 2048
+"""Of a text, or the model's context where that is less; the rest is left out."""
+
+
+def load_with_tensors(
+    source: WeightReader, shapes: Mapping[str, tuple[int, ...]]
+) -> tuple[Any, dict[Any, str]]:
+    """Load a checkpoint's model in float32; return it with parameter → the tensor of the merge that it is.
+
+    Raises BadInput for models that transformers cannot load, or whose tensors it joins as it loads them.
+    """
+    with _silent():
+        model = load_causal_model(source.directory, "float32").eval()
+    return model, _tensors_of(model, shapes, source.label)
+
+
+@contextlib.contextmanager
+def computing(label: str) -> Iterator[None]:
+    """Turn what fails while a model computes on text into one sentence that names it."""
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        problem = "does not fit in the GPU's memory with what it computes on one text"
+        raise LorelineError(label, problem, "set merge.device to cpu") from None
+    except (RuntimeError, IndexError, ValueError) as error:
+        problem = f"cannot be measured on the calibration text ({brief(error)})"
+        raise BadInput(label, problem, "take a merge.method that needs no text") from error
+
+
+def telling(plan: Plan, on_progress: OnProgress) -> Callable[[str], None]:
+    """Return what tells, now and then, what is computed before the merge."""
+    told = -math.inf
+
+    def tell(measuring: str) -> None:
+        nonlocal told
+        if time.monotonic() - told >= TELL_EVERY_S:
+            told = time.monotonic()
+            on_progress(Headway("", 0, plan.bytes_written, 0, len(plan.spec), {}, measuring=measuring))
+
+    return tell
+
+
+def _tensors_of(model: Any, shapes: Mapping[str, tuple[int, ...]], label: str) -> dict[Any, str]:
+    """Return parameter → the tensor that it is; a tied one has several names, and one of them is merged.
+
+    Raises BadInput for a parameter that is no tensor of the merge: transformers joins some as it loads.
+    """
+    named = list(model.named_parameters(remove_duplicate=False))
+    merged = names_as_in(shapes, [name for name, _ in named])
+    found: dict[Any, str] = {}
+    for name, parameter in named:
+        tensor = merged.get(name, name)
+        if shapes.get(tensor) == tuple(parameter.shape):
+            found[parameter] = tensor
+    if lost := [name for name, parameter in named if parameter not in found]:
+        raise BadInput(
+            label,
+            f"transformers computes with {lost[0]}, which is no tensor of the checkpoint",
+            "take a merge.method that needs no text",
+        )
+    return found
+
+
+def token_ids(tokenizer: Any, texts: Sequence[str], config: Any) -> list[list[int]]:
+    """Return the texts that have something to predict, as tokens."""
+    context = getattr(config.get_text_config(), "max_position_embeddings", None) or MOST_TOKENS
+    most = min(context, MOST_TOKENS)
+    ids = [tokenizer(text, truncation=True, max_length=most)["input_ids"] for text in texts]
+    if not (long_enough := [own for own in ids if len(own) > 1]):
+        raise BadInput("merge.calibration", "no text has two tokens", "take longer texts")
+    return long_enough
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the bars of transformers off the terminal: progress is told."""
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield
