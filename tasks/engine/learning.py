@@ -65,10 +65,7 @@ def _learn(plan: Plan, at: Descent, scratch: Path, on_progress: OnProgress) -> D
             _place(plan, tensors, at.values)
             entropy = _backward(model, texts[at.step % rounds :: rounds], newest.label)
             tell(f"learning coefficients: step {at.step + 1} of {params.steps}, entropy {entropy:.4f}")
-            slopes = _slopes(plan, tensors)
-            if params.per == "model":
-                slopes = np.broadcast_to(slopes.sum(axis=0), slopes.shape)
-            at = descended(at, slopes, params.rate)
+            at = descended(at, _slopes(plan, tensors), params.rate)
             _save(at, scratch)
     return at
 

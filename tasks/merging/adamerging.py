@@ -4,13 +4,14 @@ They start at 1/N, the plain average: what is learned is what the text says beyo
 task vectors of different tasks, whose sum it takes; those of one run nearly repeat each other.)
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.base.errors import BadInput
-from tasks.base.measures import WeightsUsed
+from tasks.base.measures import TensorMeasures, WeightsUsed
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
@@ -57,6 +58,19 @@ def learned(settings: Settings) -> Weighing:
 
     return weigh
     yield  # makes this a generator
+
+
+def adamerging_findings(settings: Settings, tensors: Mapping[str, TensorMeasures]) -> list[str]:
+    """Say how far the coefficients are from an average's, whose sum is 1: beyond it the merge extrapolates."""
+    used = [own.method.weights for own in tensors.values() if isinstance(own.method, WeightsUsed)]
+    if not used:
+        return []
+    sums = [sum(weights) for weights in used]
+    return [
+        f"the coefficients are {min(map(min, used)):.3g} to {max(map(max, used)):.3g}, and add up to "
+        f"{min(sums):.3g} to {max(sums):.3g} over the tensors; those of the plain average are "
+        f"{1 / settings.count:.3g} and add up to 1"
+    ]
 
 
 def check_no_factors(params: MergeParams) -> None:

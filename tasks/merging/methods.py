@@ -201,6 +201,7 @@ METHODS = {
         base="required",
         sections=("adamerging", "calibration"),
         measures="coefficients",
+        findings=adamerging.adamerging_findings,
         check_span=adamerging.check_no_factors,
     ),
     "task_arithmetic": Method(

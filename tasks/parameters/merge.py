@@ -205,10 +205,8 @@ class RegmeanParams(Section):
 class AdamergingParams(Section):
     """Coefficients of task vectors, learned on text (Yang et al. 2024, arXiv 2310.02575)."""
 
-    per: Literal["tensor", "model"] = "model"
-    """Whether a task vector has one coefficient (the paper's task-wise) or one for each tensor (layer-wise)."""
     steps: Annotated[int, Field(ge=1)] = 100
-    """Of Adam, each on 16 of the texts."""
+    """Of Adam, each on 16 of the texts. The paper takes 500; the more, the worse, on the runs tried here."""
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
     """Of learning: about how far a coefficient moves in a step."""
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput
-from tasks.base.measures import WeightsUsed
+from tasks.base.measures import TensorMeasures, WeightsUsed
 from tasks.merging.adamerging import descended, evenly
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS
@@ -55,6 +55,18 @@ def test_the_merge_is_base_and_weighted_task_vectors(c: tuple[float, ...]) -> No
     expected = base + sum(own * (theta - base) for own, theta in zip(c, thetas, strict=True))
     np.testing.assert_allclose(merged, expected, rtol=1e-13)
     assert measures == WeightsUsed(weights=c)
+
+
+def test_it_says_how_far_the_coefficients_are_from_the_average_s() -> None:
+    settings = Settings(PARAMS, lambda name: PARAMS, (1, 2, 3), {})
+    row = METHODS["adamerging"]
+    used = {"a": (0.2, 0.9, 0.0), "b": (0.3, 0.3, 0.3)}
+    tensors = {name: TensorMeasures(method=WeightsUsed(weights=c)) for name, c in used.items()}
+    assert row.findings(settings, {**tensors, "integers": TensorMeasures()}) == [
+        "the coefficients are 0 to 0.9, and add up to 0.9 to 1.1 over the tensors; those of the plain average are "
+        "0.333 and add up to 1"
+    ]
+    assert row.findings(settings, {"integers": TensorMeasures()}) == []
 
 
 def test_adapters_are_refused() -> None:
