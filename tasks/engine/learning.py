@@ -1,7 +1,8 @@
 """Learning on text how much of each task vector a merge takes, before any tensor is merged (AdaMerging).
 
 θ(λ) = θ_0 + Σ λ_i δ_i, with a λ_i of its own for every tensor. What is minimised is the mean entropy of the
-predictions that θ(λ) makes along the texts; its slope along λ_i is ⟨∂L/∂θ, δ_i⟩ over the tensor.
+predictions that θ(λ) makes along the texts, after their prompts; its slope along λ_i is ⟨∂L/∂θ, δ_i⟩ over
+the tensor.
 
 Memory: one model and its gradients in float32, and the activations of one text, however many checkpoints
 there are. Task vectors are read from the files, piece by piece, twice a step.
@@ -21,7 +22,7 @@ from tasks.base.errors import BadInput
 from tasks.base.loading import load_tokenizer
 from tasks.base.threads import torch_threads_for
 from tasks.engine.devices import choose_devices
-from tasks.engine.on_text import computing, load_with_tensors, telling, token_ids
+from tasks.engine.on_text import Tokens, computing, load_with_tensors, telling, tokens_of
 from tasks.engine.plan import Plan
 from tasks.engine.progress import OnProgress
 from tasks.engine.statistic import Tensors
@@ -57,7 +58,7 @@ def _learn(plan: Plan, at: Descent, scratch: Path, on_progress: OnProgress) -> D
     tokenizer = load_tokenizer(newest.directory)
     model, tensors = load_with_tensors(newest, plan.shapes)
     model.to(choose_devices(plan.params.device, decomposes=True)[0])
-    texts = token_ids(tokenizer, plan.texts, model.config)
+    texts = tokens_of(tokenizer, plan.texts, model.config)
     rounds = math.ceil(len(texts) / TEXTS_A_STEP)
     tell = telling(plan, on_progress)
     with torch_threads_for(model.num_parameters()):
@@ -110,14 +111,12 @@ def _pieces(plan: Plan, name: str, device: Any) -> Iterator[tuple[int, Any, Any]
         yield first, torch.from_numpy(base).to(device), torch.from_numpy(deltas).to(device)
 
 
-def _backward(model: Any, texts: Sequence[Sequence[int]], label: str) -> float:
+def _backward(model: Any, texts: Sequence[Tokens], label: str) -> float:
     """Return the mean entropy in nats of the predictions along some texts; its gradients are the model's."""
-    import torch
-
-    predictions, total = sum(len(ids) - 1 for ids in texts), 0.0
-    for ids in texts:
+    predictions, total = sum(len(own.ids) - own.first for own in texts), 0.0
+    for own in texts:
         with computing(label):
-            entropy = _entropy(model, torch.tensor([ids], device=model.device)) / predictions
+            entropy = _entropy(model, own) / predictions
             entropy.backward()
         total += entropy.item()
     if not math.isfinite(total):
@@ -125,10 +124,12 @@ def _backward(model: Any, texts: Sequence[Sequence[int]], label: str) -> float:
     return total
 
 
-def _entropy(model: Any, ids: Any) -> Any:
-    """Return the entropies of what is predicted for a text's tokens after the first, added up."""
-    logits = model(input_ids=ids, use_cache=False).logits[0, :-1].float()
-    log_p = logits.log_softmax(-1)
+def _entropy(model: Any, text: Tokens) -> Any:
+    """Return the entropies of what is predicted for a text's tokens, added up; the prompt's are left out."""
+    import torch
+
+    ids = torch.tensor([text.ids], device=model.device)
+    log_p = model(input_ids=ids, use_cache=False).logits[0, text.first - 1 : -1].float().log_softmax(-1)
     return -(log_p.exp() * log_p).sum()
 
 

@@ -23,7 +23,7 @@ from tasks.checkpoints.weights import NotFinite, WeightReader, open_weights
 from tasks.engine.devices import choose_devices
 from tasks.engine.importance import INFORMATION
 from tasks.engine.input_grams import GRAMS
-from tasks.engine.on_text import computing, load_with_tensors, telling, token_ids
+from tasks.engine.on_text import computing, load_with_tensors, telling, tokens_of
 from tasks.engine.plan import Plan
 from tasks.engine.progress import OnProgress
 from tasks.engine.shards import open_shards
@@ -73,7 +73,7 @@ def _measure(
 ) -> None:
     """Write a checkpoint's statistic into a directory, as one safetensors file that is synced."""
     model, tensors = load_with_tensors(source, plan.shapes)
-    texts = token_ids(tokenizer, plan.texts, model.config)
+    texts = [own.ids for own in tokens_of(tokenizer, plan.texts, model.config)]
     spec = statistic.spec(model, tensors)
     with open_shards(directory, spec, sys.maxsize) as [shard]:
         sums = {

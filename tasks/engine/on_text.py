@@ -5,11 +5,13 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput, LorelineError, brief
 from tasks.base.loading import load_causal_model
+from tasks.base.passage import Passage
 from tasks.checkpoints.prefixes import names_as_in
 from tasks.checkpoints.weights import WeightReader
 from tasks.engine.plan import Plan
@@ -80,14 +82,31 @@ def _tensors_of(model: Any, shapes: Mapping[str, tuple[int, ...]], label: str) -
     return found
 
 
-def token_ids(tokenizer: Any, texts: Sequence[str], config: Any) -> list[list[int]]:
+class Tokens(NamedTuple):
+    """A text as a model sees it."""
+
+    ids: list[int]
+    first: int
+    """The first that is predicted: those before it are the prompt's, or begin the text."""
+
+
+def tokens_of(tokenizer: Any, texts: Sequence[Passage], config: Any) -> list[Tokens]:
     """Return the texts that have something to predict, as tokens."""
     context = getattr(config.get_text_config(), "max_position_embeddings", None) or MOST_TOKENS
     most = min(context, MOST_TOKENS)
-    ids = [tokenizer(text, truncation=True, max_length=most)["input_ids"] for text in texts]
-    if not (long_enough := [own for own in ids if len(own) > 1]):
-        raise BadInput("merge.calibration", "no text has two tokens", "take longer texts")
+    every = [_tokens(tokenizer, own, most) for own in texts]
+    if not (long_enough := [own for own in every if len(own.ids) > own.first]):
+        raise BadInput("merge.calibration", "no text has a token to predict", "take longer texts")
     return long_enough
+
+
+def _tokens(tokenizer: Any, passage: Passage, most: int) -> Tokens:
+    """Return a text's tokens; a token in which prompt and text meet is the text's."""
+    cut: dict[str, Any] = {"truncation": True, "max_length": most}
+    ids = tokenizer(passage.whole, **cut)["input_ids"]
+    prompt = tokenizer(passage.prompt, **cut)["input_ids"] if passage.prompt else []
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(ids, prompt, strict=False))
+    return Tokens(ids, max(len(list(shared)), 1))
 
 
 @contextlib.contextmanager

@@ -16,7 +16,9 @@ from typing import Any
 from transformers.utils import logging
 
 from flows.demo import training
+from tasks.base.passage import Passage
 from tasks.checkpoints.run_directory import numbered_checkpoints
+from tasks.engine.calibration import write_texts
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.benchmarks.measure import say, table
@@ -27,8 +29,11 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "fisher": {"method": "fisher"},
     "regmean": {"method": "regmean"},
     "regmean, alpha 0.1": {"method": "regmean", "regmean": {"alpha": 0.1}},
-    "adamerging, 20 steps": {"method": "adamerging", "adamerging": {"steps": 20}},
     "adamerging": {"method": "adamerging"},
+    "adamerging, 20 steps": {"method": "adamerging", "adamerging": {"steps": 20}},
+    "adamerging, 500 steps": {"method": "adamerging", "adamerging": {"steps": 500}},
+    "adamerging, all text": {"method": "adamerging"},
+    "adamerging, all text, 20 steps": {"method": "adamerging", "adamerging": {"steps": 20}},
 }
 
 
@@ -37,11 +42,11 @@ def row(seed: int, schedule: training.Schedule, names: Sequence[str], scratch: P
     run = trained(seed, schedule)
     _, first = numbered_checkpoints(run)[0]
     last, batches, texts = last_of(run, 5), test_batches(run), scratch / "texts.jsonl"
-    texts.write_text("".join(json.dumps({"text": text}) + "\n" for text in select_texts(run)))
     merge_directories(MergeParams(method="average"), last, scratch / "average")
     average = item_losses(scratch / "average", batches)
     cells = [f"{schedule}, seed {seed}", f"{loss(last[-1], batches):.4f}", f"{average.mean():.4f}"]
     for name in names:
+        write_texts(select_texts(run, prompted="all text" not in name), texts)
         tree = METHODS[name] | {"calibration": {"file": str(texts)}, "base": str(first)}
         params = MergeParams.model_validate(tree)
         merge_directories(params, last, scratch / name)
@@ -50,10 +55,11 @@ def row(seed: int, schedule: training.Schedule, names: Sequence[str], scratch: P
     return cells
 
 
-def select_texts(run: Path) -> list[str]:
-    """Return the select items as the task word_problems_select puts them."""
+def select_texts(run: Path, prompted: bool) -> list[Passage]:
+    """Return the select items as the task word_problems_select puts them; `prompted`: questions as prompts."""
     items = map(json.loads, (run / "data" / "select.jsonl").read_text().splitlines())
-    return [f"{item['question']} {item['answer']}\n" for item in items]
+    passages = [Passage(f"{item['question']} ", f"{item['answer']}\n") for item in items]
+    return passages if prompted else [Passage("", own.whole) for own in passages]
 
 
 def main() -> None:

@@ -320,7 +320,8 @@ def test_the_pipeline_measures_on_the_select_items(artifacts: Path, evaluate: Ev
     search_merge(SearchParams(), FISHER, evaluate, artifacts)
     texts = [f"{a} + 7: {a + 7}\n" for a in range(9)]
     written = (artifacts / "search" / CALIBRATION).read_text().splitlines()
-    assert [json.loads(line)["text"] for line in written] == texts
+    rows = [json.loads(line) for line in written]
+    assert [row["prompt"] + row["text"] for row in rows] == texts
     told = merge_plan(plan_selection(FISHER, artifacts), artifacts / "merged")
     assert "9 texts, on which every checkpoint is measured first" in told
     report = merge_checkpoints(FISHER, artifacts)

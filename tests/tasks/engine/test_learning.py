@@ -13,10 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.base.passage import Passage
 from tasks.checkpoints.weights import NotFinite, open_weights
 from tasks.engine import learning, on_text
 from tasks.engine.learning import with_learned
 from tasks.engine.model import write_models
+from tasks.engine.on_text import Tokens, tokens_of
 from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import Headway, untold
@@ -24,6 +26,8 @@ from tasks.parameters.merge import AdamergingParams, MergeParams
 from tests.support.tiny_families import FAMILIES, TEXTS, write
 
 STEPS, RATE = 8, 0.02
+ALL_PREDICTED = [Passage("", text) for text in TEXTS]
+ANSWERS = [Passage("1 + 5:", " 6\n"), Passage("", "hello"), Passage("the sum of 2 and 3 is ", "5, and more")]
 
 
 def write_run(root: Path, family: str, count: int = 3, dtype: torch.dtype = torch.float32) -> list[Path]:
@@ -41,7 +45,7 @@ def write_run(root: Path, family: str, count: int = 3, dtype: torch.dtype = torc
     return [base, *(root / f"checkpoint-{step}" for step in range(1, count + 1))]
 
 
-def plan_of(run: Sequence[Path], texts: Sequence[str] = TEXTS, steps: int = STEPS) -> Plan:
+def plan_of(run: Sequence[Path], texts: Sequence[Passage] = ALL_PREDICTED, steps: int = STEPS) -> Plan:
     base, *checkpoints = run
     params = MergeParams(
         method="adamerging", device="cpu", adamerging=AdamergingParams(steps=steps, rate=RATE)
@@ -56,7 +60,7 @@ def learned(plan: Plan, scratch: Path, tell: Callable[[Headway], None] = untold)
 
 
 def by_autograd(
-    run: Sequence[Path], texts: Sequence[str] = TEXTS
+    run: Sequence[Path], texts: Sequence[Passage] = ALL_PREDICTED
 ) -> tuple[dict[str, np.ndarray], list[float]]:
     """Return coefficients and the entropy before each step: functional_call and torch's Adam, all in float64."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -71,8 +75,11 @@ def by_autograd(
         for name in origin
     }
     tokenizer = AutoTokenizer.from_pretrained(run[-1])
-    every = [tokenizer(text)["input_ids"][:24] for text in texts]
-    batch = [torch.tensor([ids]) for ids in every if len(ids) > 1]
+    batch = [
+        (torch.tensor([tokenizer(prompt + text)["input_ids"][:24]]), max(len(prompt), 1) - 1)
+        for prompt, text in texts  # a token is a letter
+        if len(prompt + text) > 1
+    ]
     adam, told = torch.optim.Adam(lambdas.values(), lr=RATE), []
     for _ in range(STEPS):
         theta = {
@@ -80,8 +87,10 @@ def by_autograd(
             for name, own in origin.items()
         }
         entropies = [
-            torch.distributions.Categorical(logits=called.logits[0, :-1]).entropy()
-            for called in (torch.func.functional_call(base, theta, (), {"input_ids": ids}) for ids in batch)
+            torch.distributions.Categorical(
+                logits=torch.func.functional_call(base, theta, (), {"input_ids": ids}).logits[0, first:-1]
+            ).entropy()
+            for ids, first in batch
         ]
         loss = torch.cat(entropies).mean()
         adam.zero_grad()
@@ -94,13 +103,19 @@ def by_autograd(
     return {name: own.detach().numpy() for name, own in lambdas.items()}, told
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_they_are_those_of_autograd(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("family", "texts"),
+    [*((family, ALL_PREDICTED) for family in FAMILIES), ("llama", ANSWERS)],
+    ids=[*FAMILIES, "answers alone"],
+)
+def test_they_are_those_of_autograd(
+    family: str, texts: Sequence[Passage], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(on_text, "TELL_EVERY_S", 0)
     run = write_run(tmp_path, family)
-    expected, entropies = by_autograd(run)
+    expected, entropies = by_autograd(run, texts)
     told: list[str] = []
-    found = learned(plan_of(run), tmp_path / "scratch", lambda own: told.append(own.measuring))
+    found = learned(plan_of(run, texts), tmp_path / "scratch", lambda own: told.append(own.measuring))
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-4, err_msg=name)
@@ -112,18 +127,35 @@ def test_they_are_those_of_autograd(family: str, tmp_path: Path, monkeypatch: py
     assert entropies[-1] < entropies[0]
 
 
+def test_a_token_in_which_prompt_and_text_meet_is_predicted(tmp_path: Path) -> None:
+    """As with tokenizers whose words begin with their space."""
+    from tokenizers import Tokenizer, models
+    from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+    merges = [("4", "2"), (" ", "42")]
+    pairs = Tokenizer(models.BPE({"a": 0, ":": 1, " ": 2, "4": 3, "2": 4, "42": 5, " 42": 6}, merges))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=pairs)
+    config = LlamaConfig(max_position_embeddings=4)
+    texts = [Passage("a: ", "42"), Passage("a:", " 42"), Passage("", "a: 42"), Passage("a:a:a", "42")]
+    assert tokens_of(tokenizer, texts, config) == [
+        Tokens([0, 1, 6], 2),
+        Tokens([0, 1, 6], 2),
+        Tokens([0, 1, 6], 1),
+    ]  # of the last one nothing is left to predict
+
+
 def test_more_texts_than_a_step_takes_come_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step takes texts from all over, and all of them come before one comes again."""
     monkeypatch.setattr(learning, "TEXTS_A_STEP", 2)
     taken: list[list[int]] = []
     backward = learning._backward
 
-    def listen(model: Any, texts: Sequence[Sequence[int]], label: str) -> float:
-        taken.append([len(ids) for ids in texts])
+    def listen(model: Any, texts: Sequence[Tokens], label: str) -> float:
+        taken.append([len(own.ids) for own in texts])
         return backward(model, texts, label)
 
     monkeypatch.setattr(learning, "_backward", listen)
-    texts = ["ab", "abc", "abcd", "abcde", "abcdef"]
+    texts = [Passage("", "abcdef"[:length]) for length in (2, 3, 4, 5, 6)]
     learned(plan_of(write_run(tmp_path, "llama"), texts, steps=4), tmp_path / "scratch")
     assert taken == [[2, 5], [3, 6], [4], [2, 5]]
 

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.base.passage import Passage
 from tasks.checkpoints.weights import NotFinite, open_weights
 from tasks.engine import on_text
 from tasks.engine.measuring import with_measured
@@ -28,7 +29,8 @@ from tests.support.tiny_families import FAMILIES, TEXTS, write
 def plan_of(directories: Sequence[Path], texts: Sequence[str] = TEXTS, method: str = "fisher") -> Plan:
     inputs = [open_weights(directory, directory.name) for directory in directories]
     params = MergeParams(method=method, device="cpu")
-    return replace(make_plan([params], inputs, None, range(1, len(inputs) + 1)), texts=texts)
+    plan = make_plan([params], inputs, None, range(1, len(inputs) + 1))
+    return replace(plan, texts=[Passage("", text) for text in texts])
 
 
 def by_a_plain_loop(directory: Path, texts: Sequence[str] = TEXTS) -> dict[str, np.ndarray]:
@@ -139,7 +141,9 @@ def test_the_unit_is_that_of_the_model_not_of_the_text(tmp_path: Path) -> None:
     """A text that is there twice changes nothing: only proportions count."""
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)])
     once = with_measured(plan, tmp_path / "once", untold).measured
-    twice = with_measured(replace(plan, texts=TEXTS * 2), tmp_path / "twice", untold).measured
+    twice = with_measured(
+        replace(plan, texts=[*plan.texts, *plan.texts]), tmp_path / "twice", untold
+    ).measured
     for one, other in zip(once, twice, strict=True):
         for name, info in one.tensors.items():
             size = int(np.prod(info.shape))
@@ -248,6 +252,8 @@ def test_what_cannot_be_measured_is_one_sentence(
 
 def test_texts_of_one_token_are_no_text(tmp_path: Path) -> None:
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)], ("a", "b"))
-    with pytest.raises(BadInput, match="merge.calibration: no text has two tokens; take longer texts"):
+    with pytest.raises(
+        BadInput, match="merge.calibration: no text has a token to predict; take longer texts"
+    ):
         with_measured(plan, tmp_path / "scratch", untold)
     shutil.rmtree(tmp_path / "scratch", ignore_errors=True)
