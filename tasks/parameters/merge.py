@@ -205,8 +205,8 @@ class RegmeanParams(Section):
 class AdamergingParams(Section):
     """Coefficients of task vectors, learned on text (Yang et al. 2024, arXiv 2310.02575)."""
 
-    steps: Annotated[int, Field(ge=1)] = 100
-    """Of Adam, each on 16 of the texts. The paper takes 500; the more, the worse, on the runs tried here."""
+    steps: Annotated[int, Field(ge=1)] = 20
+    """Of Adam, each on 16 of the texts. The paper takes 500, which did harm to runs tried here."""
     rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
     """Of learning: about how far a coefficient moves in a step."""
 
@@ -215,8 +215,8 @@ class CalibrationParams(Section):
     """The text on which methods measure every checkpoint that weigh by more than the weights themselves."""
 
     file: str | None = None
-    """A text file, one document a line, or JSON lines with the key text; unset: the items of
-    `evaluate.select_tasks`, each with its right answer."""
+    """A text file, one document a line, or JSON lines with the key text, and prompt for what stands
+    before it; unset: the items of `evaluate.select_tasks`, each a prompt with its right answer."""
     items: Annotated[int, Field(ge=1)] = 128
     """How many of them are used, spread evenly."""
 

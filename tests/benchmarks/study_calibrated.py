@@ -30,10 +30,10 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "regmean": {"method": "regmean"},
     "regmean, alpha 0.1": {"method": "regmean", "regmean": {"alpha": 0.1}},
     "adamerging": {"method": "adamerging"},
-    "adamerging, 20 steps": {"method": "adamerging", "adamerging": {"steps": 20}},
+    "adamerging, 100 steps": {"method": "adamerging", "adamerging": {"steps": 100}},
     "adamerging, 500 steps": {"method": "adamerging", "adamerging": {"steps": 500}},
     "adamerging, all text": {"method": "adamerging"},
-    "adamerging, all text, 20 steps": {"method": "adamerging", "adamerging": {"steps": 20}},
+    "adamerging, all text, 100 steps": {"method": "adamerging", "adamerging": {"steps": 100}},
 }
 
 
