@@ -4,7 +4,7 @@
 predictions that θ(λ) makes along the texts, after their prompts; its slope along λ_i is ⟨∂L/∂θ, δ_i⟩ over
 the tensor.
 
-Memory: one model and its gradients in float32, and the activations of one text, however many checkpoints
+Memory: one model and its gradients in float32, and the activations of one long text, however many checkpoints
 there are. Task vectors are read from the files, piece by piece, twice a step.
 """
 
@@ -22,7 +22,7 @@ from tasks.base.errors import BadInput
 from tasks.base.loading import load_tokenizer
 from tasks.base.threads import torch_threads_for
 from tasks.engine.devices import choose_devices
-from tasks.engine.on_text import Tokens, computing, load_with_tensors, telling, tokens_of
+from tasks.engine.on_text import MOST_TOKENS, Tokens, computing, load_with_tensors, telling, tokens_of
 from tasks.engine.plan import Plan
 from tasks.engine.progress import OnProgress
 from tasks.engine.statistic import Tensors
@@ -114,9 +114,9 @@ def _pieces(plan: Plan, name: str, device: Any) -> Iterator[tuple[int, Any, Any]
 def _backward(model: Any, texts: Sequence[Tokens], label: str) -> float:
     """Return the mean entropy in nats of the predictions along some texts; its gradients are the model's."""
     predictions, total = sum(len(own.ids) - own.first for own in texts), 0.0
-    for own in texts:
+    for together in _batches(texts):
         with computing(label):
-            entropy = _entropy(model, own) / predictions
+            entropy = _entropy(model, together) / predictions
             entropy.backward()
         total += entropy.item()
     if not math.isfinite(total):
@@ -124,12 +124,28 @@ def _backward(model: Any, texts: Sequence[Tokens], label: str) -> float:
     return total
 
 
-def _entropy(model: Any, text: Tokens) -> Any:
-    """Return the entropies of what is predicted for a text's tokens, added up; the prompt's are left out."""
+def _batches(texts: Sequence[Tokens]) -> list[list[Tokens]]:
+    """Put short texts together, padded up to as many tokens as a long one has: one pass serves all of them."""
+    found: list[list[Tokens]] = [[]]
+    for own in texts:
+        wider = [*found[-1], own]
+        if found[-1] and len(wider) * max(len(each.ids) for each in wider) > MOST_TOKENS:
+            found.append([own])
+        else:
+            found[-1].append(own)
+    return found
+
+
+def _entropy(model: Any, texts: Sequence[Tokens]) -> Any:
+    """Return the entropies of what is predicted for the texts' tokens after their prompts, added up."""
     import torch
 
-    ids = torch.tensor([text.ids], device=model.device)
-    log_p = model(input_ids=ids, use_cache=False).logits[0, text.first - 1 : -1].float().log_softmax(-1)
+    width = max(len(own.ids) for own in texts)
+    # what is behind a text changes nothing before it: no prediction looks ahead
+    padded = [[*own.ids, *[0] * (width - len(own.ids))] for own in texts]
+    logits = model(input_ids=torch.tensor(padded, device=model.device), use_cache=False).logits
+    predicted = [row[own.first - 1 : len(own.ids) - 1] for row, own in zip(logits, texts, strict=True)]
+    log_p = torch.cat(predicted).float().log_softmax(-1)
     return -(log_p.exp() * log_p).sum()
 
 

@@ -160,10 +160,14 @@ def test_more_texts_than_a_step_takes_come_in_turns(tmp_path: Path, monkeypatch:
     assert taken == [[2, 5], [3, 6], [4], [2, 5]]
 
 
-def test_the_size_of_the_pieces_does_not_matter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("size", "least"), [("READ_AT_ONCE", 7), ("MOST_TOKENS", 1)])
+def test_how_much_is_taken_at_once_does_not_matter(
+    size: str, least: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Elements of tensors that are read, and tokens of texts that are computed on together."""
     plan = plan_of(write_run(tmp_path, "llama"), steps=2)
     whole = learned(plan, tmp_path / "whole")
-    monkeypatch.setattr(learning, "READ_AT_ONCE", 7)
+    monkeypatch.setattr(learning, size, least)
     for name, values in learned(plan, tmp_path / "pieces").items():
         np.testing.assert_allclose(values, whole[name], rtol=0, atol=1e-5, err_msg=name)
 
