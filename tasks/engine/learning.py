@@ -55,12 +55,13 @@ def with_learned(plan: Plan, scratch: Path, on_progress: OnProgress) -> Plan:
 
 def _learn(plan: Plan, at: Descent, scratch: Path, on_progress: OnProgress) -> Descent:
     newest, params = plan.inputs[-1], plan.params.adamerging
+    tell = telling(plan, on_progress)
+    tell("learning coefficients: loading the model")
     tokenizer = load_tokenizer(newest.directory)
     model, tensors = load_with_tensors(newest, plan.shapes)
     model.to(choose_devices(plan.params.device, decomposes=True)[0])
     texts = tokens_of(tokenizer, plan.texts, model.config)
     rounds = math.ceil(len(texts) / TEXTS_A_STEP)
-    tell = telling(plan, on_progress)
     with torch_threads_for(model.num_parameters()):
         while at.step < params.steps:
             _place(plan, tensors, at.values)
@@ -125,7 +126,7 @@ def _backward(model: Any, texts: Sequence[Tokens], label: str) -> float:
 
 
 def _batches(texts: Sequence[Tokens]) -> list[list[Tokens]]:
-    """Put short texts together, padded up to as many tokens as a long one has: one pass serves all of them."""
+    """Put short texts together, up to as many tokens as a long one has: one pass serves all of them."""
     found: list[list[Tokens]] = [[]]
     for own in texts:
         wider = [*found[-1], own]

@@ -15,7 +15,13 @@ from tasks.base.records import MergeReport
 from tasks.engine import on_text
 from tasks.engine.calibration import CALIBRATION
 from tasks.fetch_run import fetch_run
-from tasks.merge_checkpoints import merge_checkpoints, merge_directories, plan_selection, sweep_directories
+from tasks.merge_checkpoints import (
+    merge_checkpoints,
+    merge_directories,
+    plan_directories,
+    plan_selection,
+    sweep_directories,
+)
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import AdamergingParams, CalibrationParams, MergeParams, RegmeanParams
@@ -217,6 +223,8 @@ def by_descent(base: Path, directories: list[Path], params: AdamergingParams) ->
 
 def test_task_vectors_are_weighed_so_that_predictions_become_certain(run: list[Path], tmp_path: Path) -> None:
     params = adamerging(tmp_path / "texts", run[0])
+    told = merge_plan(plan_directories({tmp_path / "out": params}, run[1:]), tmp_path / "out")
+    assert "3 texts, on which the coefficients are learned first, in 4 steps" in told
     report = merge_directories(params, run[1:], tmp_path / "out")
     merged = load_file(tmp_path / "out" / "model.safetensors")
     expected = by_descent(run[0], run[1:], params.adamerging)
