@@ -61,7 +61,7 @@ def learned(settings: Settings) -> Weighing:
 
 
 def adamerging_findings(settings: Settings, tensors: Mapping[str, TensorMeasures]) -> list[str]:
-    """Say how far the coefficients are from an average's, whose sum is 1: beyond it the merge extrapolates."""
+    """Say how far the coefficients are from an average's, which add up to 1: more extrapolates."""
     used = [own.method.weights for own in tensors.values() if isinstance(own.method, WeightsUsed)]
     if not used:
         return []
