@@ -27,7 +27,7 @@ METHODS = """\
 What `merge.method` can be; `loreline methods` prints the same with the defaults. Beside what is named here,
 every method reads `merge.base`, `merge.dtype`, `merge.on_nan`, `merge.device` and `merge.max_shard_size`.
 [Mathematics](../mathematics.md#the-other-methods) has the formulas. `fisher` and `regmean` measure the
-checkpoints on text: [how](../how-to/calibrated-methods.md), and
+checkpoints on text, `adamerging` learns on it: [how](../how-to/calibrated-methods.md), and
 [what it is worth](../how-to/calibrated-methods.md#what-it-is-worth): there is published evidence for several
 runs of one base, and little for one run.
 """

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from tasks.base.errors import BadInput, brief
 from tasks.base.measures import DeviationSummary, TensorMeasures
+from tasks.base.passage import Passage
 from tasks.base.regular_files import open_regular
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
@@ -344,7 +345,7 @@ class CalibrationText(Record):
     sha256: str
 
     @classmethod
-    def of(cls, texts: Sequence[str]) -> Self | None:
+    def of(cls, texts: Sequence[Passage]) -> Self | None:
         """Describe texts; None where there are none."""
         return cls(items=len(texts), sha256=digest_of(list(texts))) if texts else None
 

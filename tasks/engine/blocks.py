@@ -107,7 +107,7 @@ class Blocks:
                 return replace(block, importance=[self._read_from(source, piece) for source in sources])
             case "inputs":
                 return self._with_grams(block)
-            case None:
+            case "coefficients" | None:
                 return block
 
     def _with_grams(self, block: Block) -> Block:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.errors import BadInput, brief
+from tasks.base.passage import Passage
 from tasks.base.regular_files import open_regular
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
@@ -18,7 +19,7 @@ def wants_items(params: MergeParams) -> bool:
     return METHODS[params.method].measures is not None and params.calibration.file is None
 
 
-def read_texts(params: MergeParams, items: Path | None = None) -> tuple[str, ...]:
+def read_texts(params: MergeParams, items: Path | None = None) -> tuple[Passage, ...]:
     """Return the texts that the method measures on; none where it does not measure.
 
     `items`: where the select items' text lies. Raises BadInput where there is no text.
@@ -41,31 +42,31 @@ def read_texts(params: MergeParams, items: Path | None = None) -> tuple[str, ...
     return tuple(texts[i * len(texts) // count] for i in range(count))
 
 
-def write_texts(texts: Sequence[str], path: Path) -> None:
+def write_texts(texts: Sequence[Passage], path: Path) -> None:
     """Write texts as JSON lines, which `read_texts` reads."""
-    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+    path.write_text("".join(json.dumps(own._asdict()) + "\n" for own in texts), encoding="utf-8")
 
 
-def _documents(path: Path) -> list[str]:
+def _documents(path: Path) -> list[Passage]:
     try:
         file, _ = open_regular(path)
         with file:
             lines = file.read().decode("utf-8").replace("\r\n", "\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(path, f"cannot be read as text ({brief(error)})", "name a file in UTF-8") from None
-    texts = [_text(path, number, line) for number, line in enumerate(lines, 1)]
-    return [text for text in texts if text.strip()]
+    texts = [_passage(path, number, line) for number, line in enumerate(lines, 1)]
+    return [own for own in texts if own.text.strip()]
 
 
-def _text(path: Path, number: int, line: str) -> str:
-    """Return a line's document: of JSON lines the key text."""
+def _passage(path: Path, number: int, line: str) -> Passage:
+    """Return a line's document: of JSON lines the key text, and the key prompt where there is one."""
     if path.suffix not in (".jsonl", ".json"):
-        return line
+        return Passage("", line)
     try:
         row = json.loads(line) if line.strip() else {"text": ""}
-        text = row["text"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        text = None
-    if not isinstance(text, str):
+        found = Passage(row.get("prompt", ""), row["text"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        found = None
+    if found is None or not all(isinstance(part, str) for part in found):
         raise BadInput(path, f"line {number} is no JSON object with a text", 'write {"text": "..."}')
-    return text
+    return found

@@ -4,36 +4,32 @@ Memory: the weights in float32, the activations of one text, and where gradients
 tensor. The sums lie on the disk.
 """
 
-import contextlib
 import gc
 import math
 import os
 import shutil
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tasks.base.errors import BadInput, LorelineError, brief
-from tasks.base.loading import load_causal_model, load_tokenizer
+from tasks.base.errors import BadInput
+from tasks.base.loading import load_tokenizer
 from tasks.base.threads import torch_threads_for
-from tasks.checkpoints.prefixes import names_as_in
 from tasks.checkpoints.weights import NotFinite, WeightReader, open_weights
 from tasks.engine.devices import choose_devices
 from tasks.engine.importance import INFORMATION
 from tasks.engine.input_grams import GRAMS
+from tasks.engine.on_text import computing, load_with_tensors, telling, tokens_of
 from tasks.engine.plan import Plan
-from tasks.engine.progress import TELL_EVERY_S, Headway, OnProgress
+from tasks.engine.progress import OnProgress
 from tasks.engine.shards import open_shards
 from tasks.engine.statistic import Statistic, Sums, Tensors
 
-MOST_TOKENS = 2048
-"""Of a text, or the model's context where that is less; the rest is left out."""
-STATISTICS = {"gradients": INFORMATION, "inputs": GRAMS}
+STATISTICS: Mapping[str | None, Statistic] = {"gradients": INFORMATION, "inputs": GRAMS}
 
 
 def with_measured(plan: Plan, scratch: Path, on_progress: OnProgress) -> Plan:
@@ -42,9 +38,9 @@ def with_measured(plan: Plan, scratch: Path, on_progress: OnProgress) -> Plan:
     It is written into `scratch`; what a killed process finished there is taken as it is.
     Raises BadInput for models that transformers cannot load or measure, and NotFinite.
     """
-    if plan.method.measures is None:
+    statistic = STATISTICS.get(plan.method.measures)
+    if statistic is None:
         return plan
-    statistic = STATISTICS[plan.method.measures]
     tokenizer = load_tokenizer(plan.inputs[-1].directory)
     for place, source in enumerate(plan.inputs):
         done = scratch / str(place)
@@ -63,16 +59,8 @@ def with_measured(plan: Plan, scratch: Path, on_progress: OnProgress) -> Plan:
 
 def _telling(plan: Plan, label: str, on_progress: OnProgress) -> Callable[[int], None]:
     """Return what tells, now and then, how many texts are done."""
-    told = -math.inf
-
-    def tell(done: int) -> None:
-        nonlocal told
-        if time.monotonic() - told >= TELL_EVERY_S:
-            told = time.monotonic()
-            measuring = f"{label}: {done} of {len(plan.texts)} texts"
-            on_progress(Headway("", 0, plan.bytes_written, 0, len(plan.spec), {}, measuring=measuring))
-
-    return tell
+    tell = telling(plan, on_progress)
+    return lambda done: tell(f"{label}: {done} of {len(plan.texts)} texts")
 
 
 def _measure(
@@ -84,10 +72,8 @@ def _measure(
     tell: Callable[[int], None],
 ) -> None:
     """Write a checkpoint's statistic into a directory, as one safetensors file that is synced."""
-    with _silent():
-        model = load_causal_model(source.directory, "float32").eval()
-    tensors = _tensors_of(model, plan.shapes, source.label)
-    texts = _token_ids(tokenizer, plan.texts, model.config)
+    model, tensors = load_with_tensors(source, plan.shapes)
+    texts = [own.ids for own in tokens_of(tokenizer, plan.texts, model.config)]
     spec = statistic.spec(model, tensors)
     with open_shards(directory, spec, sys.maxsize) as [shard]:
         sums = {
@@ -107,37 +93,6 @@ def _measure(
         os.fsync(shard.handle)
 
 
-def _tensors_of(model: Any, shapes: Mapping[str, tuple[int, ...]], label: str) -> dict[Any, str]:
-    """Return parameter → the tensor that it is; a tied one has several names, and one of them is merged.
-
-    Raises BadInput for a parameter that is no tensor of the merge: transformers joins some as it loads.
-    """
-    named = list(model.named_parameters(remove_duplicate=False))
-    merged = names_as_in(shapes, [name for name, _ in named])
-    found: dict[Any, str] = {}
-    for name, parameter in named:
-        tensor = merged.get(name, name)
-        if shapes.get(tensor) == tuple(parameter.shape):
-            found[parameter] = tensor
-    if lost := [name for name, parameter in named if parameter not in found]:
-        raise BadInput(
-            label,
-            f"transformers computes with {lost[0]}, which is no tensor of the checkpoint",
-            "take a merge.method that needs no text",
-        )
-    return found
-
-
-def _token_ids(tokenizer: Any, texts: Sequence[str], config: Any) -> list[list[int]]:
-    """Return the texts that have something to predict, as tokens."""
-    context = getattr(config.get_text_config(), "max_position_embeddings", None) or MOST_TOKENS
-    most = min(context, MOST_TOKENS)
-    ids = [tokenizer(text, truncation=True, max_length=most)["input_ids"] for text in texts]
-    if not (long_enough := [own for own in ids if len(own) > 1]):
-        raise BadInput("merge.calibration", "no text has two tokens", "take longer texts")
-    return long_enough
-
-
 def _compute(
     model: Any,
     texts: Sequence[Sequence[int]],
@@ -151,19 +106,13 @@ def _compute(
 
     for done, ids in enumerate(texts):
         tell(done)
-        try:
+        with computing(label):
             with torch.set_grad_enabled(of_gradients):
                 likelihood = _log_likelihood(model, torch.tensor([ids], device=model.device))
             if not likelihood.isfinite():
                 raise _not_finite(tensors, label)
             if of_gradients:
                 likelihood.backward()
-        except torch.OutOfMemoryError:
-            problem = "does not fit in the GPU's memory with what it computes on one text"
-            raise LorelineError(label, problem, "set merge.device to cpu") from None
-        except (RuntimeError, IndexError, ValueError) as error:
-            problem = f"cannot be measured on the calibration text ({brief(error)})"
-            raise BadInput(label, problem, "take a merge.method that needs no text") from error
 
 
 def _log_likelihood(model: Any, ids: Any) -> Any:
@@ -185,10 +134,3 @@ def _not_finite(tensors: Tensors, label: str) -> BadInput:
 def _check_finite(sums: Sums, label: str) -> None:
     if not all(math.isfinite(own.sum(dtype=np.float64)) for own in sums.values()):
         raise BadInput(label, "computes numbers on the calibration text that overflow", "leave it out")
-
-
-@contextlib.contextmanager
-def _silent() -> Iterator[None]:
-    """Keep the bars of transformers off the terminal: progress is told."""
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-        yield

@@ -12,6 +12,7 @@ from tasks.checkpoints.layout import side_files
 from tasks.engine.devices import choose_devices
 from tasks.engine.execute import execute
 from tasks.engine.journal import JOURNAL
+from tasks.engine.learning import with_learned
 from tasks.engine.measuring import with_measured
 from tasks.engine.plan import DTYPES, Plan
 from tasks.engine.progress import OnProgress, untold
@@ -35,7 +36,7 @@ def write_models(
     for directory in directories:
         _prepare(plan, directory, plan_shards(plan.spec, shard_bytes))
     scratch = directories[0] / MEASURED
-    measured = with_measured(plan, scratch, on_progress)
+    measured = with_learned(with_measured(plan, scratch, on_progress), scratch, on_progress)
     written = execute(measured, directories, shard_bytes, devices, on_progress, foretell(plan, devices))
     del measured  # closes its files, which NFS would keep under other names
     if scratch.exists():

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.passage import Passage
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.numbers import compute_dtype
 from tasks.checkpoints.weights import Changed, SafetensorsModel, WeightReader
@@ -38,7 +39,7 @@ class Plan:
     """Tensor → the inputs, where adapters on the base add factors to it or leave it alone."""
     notes: Sequence[str] = field(default=(), kw_only=True)
     """Differences between the inputs that do no harm."""
-    texts: Sequence[str] = field(default=(), kw_only=True)
+    texts: Sequence[Passage] = field(default=(), kw_only=True)
     """What the checkpoints are measured on, where the method wants that."""
     measured: Sequence[WeightReader] = field(default=(), kw_only=True)
     """What was measured on them, one for each checkpoint: float32, by the tensors' names."""
@@ -98,7 +99,7 @@ class Plan:
             case "inputs":
                 layers = [own for name, own in shapes if len(own) == 2 and not is_embedding(name, own)]
                 return 4 * len(self.inputs) * sum(columns**2 for _, columns in layers)
-            case None:
+            case "coefficients" | None:
                 return 0
 
     def dtype(self, name: str) -> type[np.floating[Any]]:

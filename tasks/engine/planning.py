@@ -78,7 +78,8 @@ def make_plan(
         raise BadInput(
             "merge.base", f"{params.method} needs the model the checkpoints started from", "name it"
         )
-    if method.measures and not all(isinstance(source, SafetensorsModel) for source in inputs):
+    of_each = method.measures in ("gradients", "inputs")  # for which each is loaded from its files
+    if of_each and not all(isinstance(source, SafetensorsModel) for source in inputs):
         method.check_span(params)
     inputs, base, names, notes = agree(inputs, base)
     spec = {

@@ -24,9 +24,10 @@ class Method(NamedTuple):
     """The keys of the merge section that it reads, beside those that every method reads."""
     whole: bool = False
     """Whether it takes whole matrices (decompositions), in the files' precision, instead of rows."""
-    measures: Literal["gradients", "inputs"] | None = None
-    """What is measured of every checkpoint on text beforehand: gradients of the likelihood, for
-    `Block.importance`, or inputs of linear layers, for `Block.grams`."""
+    measures: Literal["gradients", "inputs", "coefficients"] | None = None
+    """What is measured on text beforehand: of every checkpoint gradients of the likelihood, for
+    `Block.importance`, or inputs of linear layers, for `Block.grams`; or coefficients of the task vectors,
+    for `Settings.coefficients`."""
     spans_model: Callable[[MergeParams], bool] = lambda params: False
     """Whether its measurements have to see the whole model before any tensor can be merged."""
     check: Callable[[Settings], None] = lambda settings: None

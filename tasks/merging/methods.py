@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tasks.merging import (
+    adamerging,
     age_weights,
     anchor,
     combine,
@@ -191,6 +192,17 @@ METHODS = {
         whole=True,
         measures="inputs",
         check_span=fisher.check_no_adapters,
+    ),
+    "adamerging": Method(
+        "base plus task vectors, a coefficient of each for every tensor, learned so that predictions on text "
+        "become certain; for several runs of one base, with little evidence for one run",
+        "Yang et al. 2024, arXiv 2310.02575",
+        _row(Row(anchor.base, deltas.as_they_are, adamerging.learned, combine.total)),
+        base="required",
+        sections=("adamerging", "calibration"),
+        measures="coefficients",
+        findings=adamerging.adamerging_findings,
+        check_span=adamerging.check_no_factors,
     ),
     "task_arithmetic": Method(
         "base plus the sum of task vectors",

@@ -50,6 +50,8 @@ class Settings:
     """Tensor name → dtype in which it is written; float32 where that is not known."""
     rates: Rates = ()
     """The learning rates of their run; empty where they are not known."""
+    coefficients: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    """Tensor name → λ_i, where the method has them learned on text."""
     solving: Solving = field(default_factory=Solving, compare=False)
     """Hears of every pass of methods that solve."""
 

@@ -202,12 +202,21 @@ class RegmeanParams(Section):
     """α: multiplies the products of different inputs; at 0 each input counts by its square alone."""
 
 
+class AdamergingParams(Section):
+    """Coefficients of task vectors, learned on text (Yang et al. 2024, arXiv 2310.02575)."""
+
+    steps: Annotated[int, Field(ge=1)] = 20
+    """Of Adam, each on 16 of the texts. The paper takes 500; more than 20 lost on some runs tried here."""
+    rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.001
+    """Of learning: about how far a coefficient moves in a step."""
+
+
 class CalibrationParams(Section):
     """The text on which methods measure every checkpoint that weigh by more than the weights themselves."""
 
     file: str | None = None
-    """A text file, one document a line, or JSON lines with the key text; unset: the items of
-    `evaluate.select_tasks`, each with its right answer."""
+    """A text file, one document a line, or JSON lines with the key text, and prompt for what stands
+    before it; unset: the items of `evaluate.select_tasks`, each a prompt with its right answer."""
     items: Annotated[int, Field(ge=1)] = 128
     """How many of them are used, spread evenly."""
 
@@ -231,6 +240,7 @@ class MergeParams(Section):
         "geometric_median",
         "fisher",
         "regmean",
+        "adamerging",
         "task_arithmetic",
         "ties",
         "dare",
@@ -279,6 +289,7 @@ class MergeParams(Section):
     nan: NanParams = NanParams()
     widen: WidenParams = WidenParams()
     regmean: RegmeanParams = RegmeanParams()
+    adamerging: AdamergingParams = AdamergingParams()
     calibration: CalibrationParams = CalibrationParams()
 
     @model_validator(mode="after")

@@ -15,8 +15,8 @@ from tasks.parameters.reading import DEEPEST_KEY, parse, placed, plain_value
 LIMIT = 100
 """Combinations; a longer list is a typing error, or a search that wants another tool."""
 
-SHARED = ("method", "base", "dtype", "on_nan", "device", "max_shard_size", "calibration")
-"""What decides how files are measured, read, grouped or written: all variants have it in common."""
+SHARED = ("method", "base", "dtype", "on_nan", "device", "max_shard_size", "calibration", "adamerging")
+"""What decides how files are measured, learned on, read, grouped or written: all variants share it."""
 
 
 class Axis(NamedTuple):

@@ -34,8 +34,7 @@ def merge_plan(plan: Plan, out: Path) -> str:
         "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread",
     }
     if plan.texts:
-        measured = f"{plan.bytes_measured / 1e9:.2f} GB on the disk until the merge is written"
-        rows["text"] = f"{len(plan.texts)} texts, on which every checkpoint is measured first: {measured}"
+        rows["text"] = f"{len(plan.texts)} texts, on which {_on_text(plan)}"
     if (expected := sampled(plan, devices)) is not None:
         rows["time"] = (
             f"{expected}, from {expected.sampled} of {len(expected.seconds)} matrices, solved as a sample"
@@ -47,3 +46,11 @@ def merge_plan(plan: Plan, out: Path) -> str:
     return "\n".join(
         [*(f"{key:12}{value}" for key, value in rows.items()), *(f"note: {note}" for note in notes)]
     )
+
+
+def _on_text(plan: Plan) -> str:
+    """Say what is done on the texts before the merge."""
+    if plan.method.measures == "coefficients":
+        return f"the coefficients are learned first, in {plan.params.adamerging.steps} steps"
+    measured = f"{plan.bytes_measured / 1e9:.2f} GB on the disk until the merge is written"
+    return f"every checkpoint is measured first: {measured}"

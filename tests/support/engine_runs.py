@@ -18,6 +18,7 @@ from tasks.engine.progress import OnProgress, untold
 from tasks.merging.block import OF_ROWS
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
+from tests.support.in_memory import coefficients
 from tests.support.tiny import random_tensors, write_checkpoint
 
 Tensors = dict[str, torch.Tensor]
@@ -75,6 +76,9 @@ def plan_for(params: MergeParams, models: Sequence[Path]) -> Plan:
         open_weights(base, "base") if method.base == "required" else None,
         list(range(1, len(checkpoints) + 1)),
     )
+    if method.measures == "coefficients":
+        known = coefficients(plan.shapes, len(checkpoints))
+        return replace(plan, variants=[replace(own, coefficients=known) for own in plan.variants])
     return replace(plan, measured=made_up(plan, base.parent)) if method.measures else plan
 
 

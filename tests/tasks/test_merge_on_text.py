@@ -10,14 +10,21 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.base.measures import WeightsUsed
 from tasks.base.records import MergeReport
-from tasks.engine import measuring
+from tasks.engine import on_text
 from tasks.engine.calibration import CALIBRATION
 from tasks.fetch_run import fetch_run
-from tasks.merge_checkpoints import merge_checkpoints, merge_directories, plan_selection, sweep_directories
+from tasks.merge_checkpoints import (
+    merge_checkpoints,
+    merge_directories,
+    plan_directories,
+    plan_selection,
+    sweep_directories,
+)
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
-from tasks.parameters.merge import CalibrationParams, MergeParams, RegmeanParams
+from tasks.parameters.merge import AdamergingParams, CalibrationParams, MergeParams, RegmeanParams
 from tasks.parameters.search import SearchParams
 from tasks.parameters.selection import SelectParams
 from tasks.recipes.sweep import grid
@@ -25,7 +32,7 @@ from tasks.reporting.merge_plan import merge_plan
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.killing import kill, spawn
-from tests.support.tiny_adapters import write_adapter, write_llama
+from tests.support.tiny_adapters import unloaded, write_adapter, write_llama
 from tests.support.tiny_world import TASKS, write_model, write_task, write_world
 
 pytestmark = pytest.mark.usefixtures("offline")
@@ -169,15 +176,102 @@ def test_linear_layers_are_regressed_on_their_inputs(alpha: float, run: list[Pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "texts", "training"]
 
 
+def adamerging(path: Path, base: Path, texts: list[str] = TEXTS, **given: object) -> MergeParams:
+    """Write texts, and return the parameters of a merge that learns on them."""
+    own = AdamergingParams.model_validate({"steps": 4, "rate": 0.02, **given})
+    update = {"method": "adamerging", "base": str(base), "adamerging": own}
+    return on(path, texts).model_copy(update=update)
+
+
+def by_descent(base: Path, directories: list[Path], params: AdamergingParams) -> dict[str, np.ndarray]:
+    """Merge with coefficients that torch's Adam finds through functional_call, in float64."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    origin, *models = (
+        AutoModelForCausalLM.from_pretrained(place, dtype=torch.float64).eval()
+        for place in (base, *directories)
+    )
+    ids = [torch.tensor([AutoTokenizer.from_pretrained(base)(text)["input_ids"]]) for text in TEXTS]
+    start = {name: own.detach() for name, own in origin.named_parameters()}
+    lambdas = {
+        name: torch.full((len(models),), 1 / len(models), dtype=torch.float64, requires_grad=True)
+        for name in start
+    }
+
+    def theta() -> dict[str, torch.Tensor]:
+        vectors = {
+            name: [dict(model.named_parameters())[name] - own for model in models]
+            for name, own in start.items()
+        }
+        return {
+            name: own + sum(c * delta.detach() for c, delta in zip(lambdas[name], vectors[name], strict=True))
+            for name, own in start.items()
+        }
+
+    adam = torch.optim.Adam(lambdas.values(), lr=params.rate)
+    for _ in range(params.steps):
+        given = theta()
+        scores = [
+            torch.func.functional_call(origin, given, (), {"input_ids": own}).logits[0, :-1] for own in ids
+        ]
+        log_p = torch.cat(scores).log_softmax(-1)
+        adam.zero_grad()
+        (-(log_p.exp() * log_p).sum(-1)).mean().backward()
+        adam.step()
+    return {name: own.detach().numpy() for name, own in theta().items()}
+
+
+def test_task_vectors_are_weighed_so_that_predictions_become_certain(run: list[Path], tmp_path: Path) -> None:
+    params = adamerging(tmp_path / "texts", run[0])
+    told = merge_plan(plan_directories({tmp_path / "out": params}, run[1:]), tmp_path / "out")
+    assert "3 texts, on which the coefficients are learned first, in 4 steps" in told
+    report = merge_directories(params, run[1:], tmp_path / "out")
+    merged = load_file(tmp_path / "out" / "model.safetensors")
+    expected = by_descent(run[0], run[1:], params.adamerging)
+    assert merged.keys() == expected.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(merged[name].numpy(), values, rtol=0, atol=2e-4, err_msg=name)
+    base, *models = (load_file(place / "model.safetensors") for place in run)
+    for name, own in report.tensors.items():  # merge.json says what was taken
+        assert isinstance(own.method, WeightsUsed)
+        taken = sum(
+            c * (model[name] - base[name]) for c, model in zip(own.method.weights, models, strict=True)
+        )
+        assert torch.allclose(merged[name], base[name] + taken, rtol=0, atol=1e-6)
+    assert report.calibration
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "texts", "training"]
+
+
+def test_adapters_are_learned_on_as_full_models_only(tmp_path: Path) -> None:
+    """Their base's tokenizer is theirs; merged into a full model it is as if they had been full models."""
+    base = write_model(tmp_path / "base")
+    adapters = [write_adapter(tmp_path / f"checkpoint-{i}", base, i, r=2) for i in (1, 2)]
+    params = adamerging(tmp_path / "texts", base)
+    with pytest.raises(BadInput, match=r"adamerging learns on whole models, .*; set merge.full"):
+        merge_directories(params.model_copy(update={"base": None}), adapters, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    merge_directories(params.model_copy(update={"full": True}), adapters, tmp_path / "out")
+    whole = []
+    for adapter in adapters:
+        directory = unloaded(base, adapter, tmp_path / f"whole-{adapter.name}")
+        for path in base.glob("tokenizer*"):
+            shutil.copy(path, directory)
+        whole.append(directory)
+    merge_directories(params, whole, tmp_path / "expected")
+    expected = load_file(tmp_path / "expected" / "model.safetensors")
+    for name, merged in load_file(tmp_path / "out" / "model.safetensors").items():
+        assert torch.allclose(merged, expected[name], rtol=0, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_sweep_over_alpha_measures_once(
     run: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = on(tmp_path / "texts").model_copy(update={"method": "regmean"})
     loaded: list[Path] = []
-    load = measuring.load_causal_model
+    load = on_text.load_causal_model
     monkeypatch.setattr(
-        measuring, "load_causal_model", lambda place, dtype: loaded.append(place) or load(place, dtype)
+        on_text, "load_causal_model", lambda place, dtype: loaded.append(place) or load(place, dtype)
     )
     variants = grid(params, ["merge.regmean.alpha=0,0.9"], tmp_path / "swept")
     swept = sweep_directories(variants, run)
@@ -201,18 +295,27 @@ def test_another_text_is_another_merge_and_the_same_text_is_done_already(
 
 
 def test_all_merges_of_a_sweep_are_measured_on_the_same_text(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"--sweep merge.calibration.items: all merges of a sweep share it"):
-        grid(FISHER, ["merge.calibration.items=1,2"], tmp_path / "out")
+    for method, key in (("fisher", "calibration.items"), ("adamerging", "adamerging.steps")):
+        with pytest.raises(BadInput, match=rf"--sweep merge.{key}: all merges of a sweep share it"):
+            grid(FISHER.model_copy(update={"method": method}), [f"merge.{key}=1,2"], tmp_path / "out")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("method", "after"), [*(("fisher", after) for after in (0.3, 0.8, 1.2, 1.6, 2.0)), ("regmean", 0.5)]
+    ("method", "after"),
+    [
+        *(("fisher", after) for after in (0.3, 0.8, 1.2, 1.6, 2.0)),
+        ("regmean", 0.5),
+        *(("adamerging", after) for after in (0.3, 0.8, 1.5, 3.0)),
+    ],
 )
 def test_killed_and_run_again_it_ends_the_same(
     method: str, after: float, run: list[Path], tmp_path: Path
 ) -> None:
     params = on(tmp_path / "texts", TEXTS * 40).model_copy(update={"method": method})
+    if method == "adamerging":
+        *run, base = run
+        params = adamerging(tmp_path / "texts", base, TEXTS * 40, steps=30)
     whole = merge_directories(params, run, tmp_path / "whole")
     child = spawn(merge_directories, params, run, tmp_path / "out")
     child.join(after)
@@ -225,7 +328,8 @@ def test_the_pipeline_measures_on_the_select_items(artifacts: Path, evaluate: Ev
     search_merge(SearchParams(), FISHER, evaluate, artifacts)
     texts = [f"{a} + 7: {a + 7}\n" for a in range(9)]
     written = (artifacts / "search" / CALIBRATION).read_text().splitlines()
-    assert [json.loads(line)["text"] for line in written] == texts
+    rows = [json.loads(line) for line in written]
+    assert [row["prompt"] + row["text"] for row in rows] == texts
     told = merge_plan(plan_selection(FISHER, artifacts), artifacts / "merged")
     assert "9 texts, on which every checkpoint is measured first" in told
     report = merge_checkpoints(FISHER, artifacts)

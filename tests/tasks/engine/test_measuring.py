@@ -14,50 +14,23 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.base.passage import Passage
 from tasks.checkpoints.weights import NotFinite, open_weights
-from tasks.engine import measuring
+from tasks.engine import on_text
 from tasks.engine.measuring import with_measured
 from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
 from tasks.engine.progress import Headway, untold
 from tasks.parameters.merge import MergeParams
-from tests.support.tiny_world import LETTERS, write_model
-
-TEXTS = ("1 + 5: 6\n", "hello there", "a", "the sum of 2 and 3 is 5, and that of 4 and 4 is 8")
-FAMILIES = ("llama", "llama untied", "gpt2", "gpt2 untied")
-
-
-def write(directory: Path, family: str, seed: int) -> Path:
-    """Write a model of a family with the tokenizer of the tiny world."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-
-    write_model(directory, seed)
-    kind, tied = family.split()[0], "untied" not in family
-    torch.manual_seed(seed)
-    tokens = len(LETTERS) + 2
-    model: Any
-    if kind == "llama":
-        config = LlamaConfig(
-            vocab_size=tokens, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-            num_key_value_heads=1, max_position_embeddings=24, initializer_range=0.3, tie_word_embeddings=tied,
-        )  # fmt: skip
-        model = LlamaForCausalLM(config)
-    else:
-        model = GPT2LMHeadModel(
-            GPT2Config(
-                vocab_size=tokens, n_positions=24, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3,
-                tie_word_embeddings=tied, bos_token_id=0, eos_token_id=1,
-            )
-        )  # fmt: skip
-    model.save_pretrained(directory)
-    return directory
+from tests.support.tiny_families import FAMILIES, TEXTS, write
 
 
 def plan_of(directories: Sequence[Path], texts: Sequence[str] = TEXTS, method: str = "fisher") -> Plan:
     inputs = [open_weights(directory, directory.name) for directory in directories]
     params = MergeParams(method=method, device="cpu")
-    return replace(make_plan([params], inputs, None, range(1, len(inputs) + 1)), texts=texts)
+    plan = make_plan([params], inputs, None, range(1, len(inputs) + 1))
+    return replace(plan, texts=[Passage("", text) for text in texts])
 
 
 def by_a_plain_loop(directory: Path, texts: Sequence[str] = TEXTS) -> dict[str, np.ndarray]:
@@ -150,7 +123,7 @@ def test_one_model_is_in_memory_at_a_time(
 ) -> None:
     directories = [write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2, 3)]
     loaded: list[weakref.ref[Any]] = []
-    load = measuring.load_causal_model
+    load = on_text.load_causal_model
 
     def load_alone(directory: Path, dtype: str) -> Any:
         assert not [weight for weight in loaded if weight()]
@@ -158,7 +131,7 @@ def test_one_model_is_in_memory_at_a_time(
         loaded.extend(weakref.ref(parameter) for parameter in model.parameters())
         return model
 
-    monkeypatch.setattr(measuring, "load_causal_model", load_alone)
+    monkeypatch.setattr(on_text, "load_causal_model", load_alone)
     with_measured(plan_of(directories, method=method), tmp_path / "scratch", untold)
     assert loaded
     assert not [weight for weight in loaded if weight()]
@@ -168,7 +141,9 @@ def test_the_unit_is_that_of_the_model_not_of_the_text(tmp_path: Path) -> None:
     """A text that is there twice changes nothing: only proportions count."""
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)])
     once = with_measured(plan, tmp_path / "once", untold).measured
-    twice = with_measured(replace(plan, texts=TEXTS * 2), tmp_path / "twice", untold).measured
+    twice = with_measured(
+        replace(plan, texts=[*plan.texts, *plan.texts]), tmp_path / "twice", untold
+    ).measured
     for one, other in zip(once, twice, strict=True):
         for name, info in one.tensors.items():
             size = int(np.prod(info.shape))
@@ -213,7 +188,7 @@ def test_what_is_finished_is_not_measured_again_and_what_is_not_is(
         if "checkpoint-2" in headway.measuring:
             raise Stopped
 
-    monkeypatch.setattr(measuring, "TELL_EVERY_S", 0)
+    monkeypatch.setattr(on_text, "TELL_EVERY_S", 0)
     with pytest.raises(Stopped):
         with_measured(plan, tmp_path / "parts", stop)
     heard: list[str] = []
@@ -277,6 +252,8 @@ def test_what_cannot_be_measured_is_one_sentence(
 
 def test_texts_of_one_token_are_no_text(tmp_path: Path) -> None:
     plan = plan_of([write(tmp_path / f"checkpoint-{step}", "llama", step) for step in (1, 2)], ("a", "b"))
-    with pytest.raises(BadInput, match="merge.calibration: no text has two tokens; take longer texts"):
+    with pytest.raises(
+        BadInput, match="merge.calibration: no text has a token to predict; take longer texts"
+    ):
         with_measured(plan, tmp_path / "scratch", untold)
     shutil.rmtree(tmp_path / "scratch", ignore_errors=True)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import BadInput
+from tasks.base.passage import Passage
 from tasks.evaluation.item_texts import item_texts
 from tasks.evaluation.splits import calibrating_split
 from tasks.parameters.evaluation import EvaluateParams
@@ -21,7 +22,7 @@ ITEMS = [
 METRICS = {"spell": "exact_match", "likely": "nll", "choose": "acc"}
 
 
-def texts(folder: Path, kind: str, **changed: str) -> list[str]:
+def texts(folder: Path, kind: str, **changed: str) -> list[Passage]:
     """Return the texts of a task of a kind over items that no test task has."""
     (folder.parent / "data" / "select.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ITEMS))
     lines = (HEAD.format(name="select") + TASKS[kind]).replace("items.jsonl", "select.jsonl").splitlines()
@@ -37,8 +38,13 @@ def params(folder: Path, **given: Any) -> EvaluateParams:
 
 @pytest.mark.parametrize("kind", METRICS)
 def test_the_right_answer_follows_the_question(kind: str, folder: Path) -> None:
-    end = "\n" if kind == "likely" else ""
-    assert texts(folder, kind) == [f"1 + 5: 6{end}", f"2 + 5: 7{end}"]
+    space, end = ("", "\n") if kind == "likely" else (" ", "")
+    answers = [" 6\n", " 7\n"] if kind == "likely" else ["6", "7"]
+    assert texts(folder, kind) == [
+        Passage(f"1 + 5:{space}", answers[0]),
+        Passage(f"2 + 5:{space}", answers[1]),
+    ]
+    assert [own.whole for own in texts(folder, kind)] == [f"1 + 5: 6{end}", f"2 + 5: 7{end}"]
 
 
 @pytest.mark.parametrize(
@@ -57,7 +63,7 @@ def test_the_right_answer_follows_the_question(kind: str, folder: Path) -> None:
 def test_tasks_that_put_it_otherwise(
     kind: str, changed: dict[str, str], expected: list[str], folder: Path
 ) -> None:
-    assert texts(folder, kind, **changed) == expected
+    assert [own.whole for own in texts(folder, kind, **changed)] == expected
 
 
 def test_without_select_tasks_the_remedy_is_named(folder: Path) -> None:

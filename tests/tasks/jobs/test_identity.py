@@ -55,6 +55,7 @@ DECIDE: dict[str, Any] = {
     "merge.nan": {"scale": 2.0},
     "merge.widen": {"t": 2.0},
     "merge.regmean": {"alpha": 0.5},
+    "merge.adamerging": {"steps": 10},
     "merge.calibration": {"items": 64},
     "evaluate.tasks": ["t", "u"],
     "evaluate.include_path": "tasks",
