@@ -325,6 +325,18 @@ def history_command(
         tell(str(html))
 
 
+@app.command("prune")
+def prune_command(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is shown.")] = False,
+    set_: Set = [],
+    params: ParamsFile = PARAMS_FILE,
+) -> None:
+    """Show what old merges hold and `retention` lets go: weights, tags, workspaces, results, flow runs."""
+    from flows.prune_command import prune_old
+
+    prune_old(read_params(params, set_), Path.cwd(), yes)
+
+
 @app.command("power")
 def power_command(
     items: Annotated[int | None, typer.Option(min=2, help="Test items; unset: as evaluated.")] = None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from flows.flow_names import FLOWS
 from tasks.base.errors import BadInput, without_secrets
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 DOCTOR_DEADLINE_S = 13.0
-FLOWS = ["watch", "merge", "promote"]
 
 
 def doctor(params_file: Path) -> int:

@@ -77,6 +77,18 @@ class Ledger:
             return select_entries(db)
 
 
+def idle_workspaces(places: Path, ledger: Path | None = None) -> list[Path]:
+    """List the workspaces below a directory in which no process is working, by name."""
+    if not places.is_dir():
+        return []
+    path = ledger or state_dir() / "ledger.db"
+    known = Ledger(path).entries() if path.is_file() else []
+    working = {
+        entry.workspace for entry in known if entry.state == "merging" and lives(entry.owner) is not False
+    }
+    return sorted(place for place in places.iterdir() if place.is_dir() and place.name not in working)
+
+
 Condition = Literal["alive", "gone", "silent"]
 """Of a job's owner. gone: it certainly writes no more; silent: it may go on writing."""
 

@@ -44,7 +44,7 @@ def _row(run: MergedRun) -> list[str]:
         _number(run.merge),
         f"{_number(run.weighed)} ({run.against})" if run.against else "-",
         version,
-        run.tag or "-",
+        "pruned" if run.pruned else run.tag or "-",
         f"{revision}, push pending" if run.push == "pending" else revision,
     ]
 
