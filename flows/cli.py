@@ -312,14 +312,20 @@ def history_command(
     set_: Set = [],
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
-    """List the merged runs: when, verdict, metrics, registry version, git revision."""
+    """List the merged runs with verdicts, then those that were refused, failed or are at work."""
+    from tasks.jobs.ledger import as_it_is, known_jobs, unmerged
     from tasks.registry.history import merged_runs
     from tasks.reporting.history_page import write_history_page
-    from tasks.reporting.history_table import history_table
+    from tasks.reporting.history_table import UnmergedRun, history_table, unmerged_table
 
     registry = read_params(params, set_).register_
     runs = merged_runs(registry, limit)
     tell(history_table(runs))
+    others = [
+        UnmergedRun(entry.since, entry.source, *as_it_is(entry)) for entry in unmerged(known_jobs())[:limit]
+    ]
+    if others:
+        tell(f"\n{unmerged_table(others)}")
     if html:
         write_history_page(html, registry, runs)
         tell(str(html))
