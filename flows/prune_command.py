@@ -60,7 +60,8 @@ def _removals(params: Params, root: Path, decided: list[Retained], now: float) -
     age = timedelta(days=params.retention.leftovers)
     before, old = now - age.total_seconds(), f"older than {age.days} days"
     for place in idle_workspaces(state_dir() / "runs"):
-        if place.stat().st_mtime < before:
+        # a run that is taken up again rewrites what lies at the top, which may leave the directory's own time
+        if max(path.stat().st_mtime for path in (place, *place.iterdir())) < before:
             yield Removal(
                 f"workspace {place.name}", f"{old}, nobody works in it", partial(close_workspace, place, root)
             )

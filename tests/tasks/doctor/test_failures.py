@@ -1,5 +1,6 @@
 """The doctor names runs whose merge was refused, failed or was killed, and not those that were merged since."""
 
+import time
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ def entry(source: str, sentence: str) -> LedgerEntry:
 
 def test_without_a_ledger_nothing_is_made(own_state: Any) -> None:
     [found] = check_failures()
-    assert (found.level, found.found) == ("ok", "none that is known was refused or failed")
+    assert (found.level, found.found) == ("ok", "none was refused or failed in the last 30 days")
     assert not (own_state / "loreline" / "ledger.db").exists()
 
 
@@ -49,9 +50,14 @@ def test_a_run_that_was_merged_later_is_no_failure_and_one_that_failed_later_is(
 @pytest.mark.parametrize("count", [1, FAILURES_SHOWN, FAILURES_SHOWN + 3])
 def test_many_are_counted(own_state: Any, count: int) -> None:
     jobs = [entry(f"runs/{number}", "no") for number in range(count)]
-    found = judge_failures(jobs)
+    found = judge_failures(jobs, time.time())
     assert len(found) == min(count, FAILURES_SHOWN) + (count > FAILURES_SHOWN)
     assert count <= FAILURES_SHOWN or found[-1].found == "3 more without a merge"
+
+
+def test_what_failed_long_ago_is_history(own_state: Any) -> None:
+    [found] = judge_failures([entry("runs/a", "no")], time.time() + 31 * 86400)
+    assert found.level == "ok"
 
 
 def test_a_job_whose_process_is_gone_was_killed(own_state: Any) -> None:
