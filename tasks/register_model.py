@@ -19,7 +19,7 @@ from tasks.registry.lineage import lineage
 from tasks.registry.mlflow_model import mlflow_files, with_files
 from tasks.registry.runs import find_model, find_run, record_run
 from tasks.registry.store import connect, experiment, mlflow_errors, store_lock
-from tasks.registry.versions import CHALLENGER, find_version, point
+from tasks.registry.versions import CHALLENGER, find_version, point, unmark_pruned
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,6 +87,7 @@ def _register(
     record_run(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
     tags = version_tags(merged) | lineage(artifacts / "merged")
     version = find_version(client, params.name, model, tags, description(merged))
+    unmark_pruned(client, version)
     point(client, params.name, CHALLENGER, version.version)
     return Registration(
         name=params.name,

@@ -101,8 +101,6 @@ def find_version(
             client.set_model_version_tag(name, found.version, key, value)
     if found.description != description:
         client.update_model_version(name, found.version, description)
-    if PRUNED in found.tags:  # the weights are there again
-        client.delete_model_version_tag(name, found.version, PRUNED)
     _show(client, model, name, int(found.version))
     return version_of(client, name, int(found.version))
 
@@ -150,6 +148,12 @@ def check_not_pruned(version: ModelVersion) -> None:
             f"its weights were pruned ({version.tags[PRUNED]})",
             "choose another version, or merge its run again: loreline run --refresh",
         )
+
+
+def unmark_pruned(client: "MlflowClient", version: ModelVersion) -> None:
+    """Take the mark from a version whose weights are in its store again."""
+    if PRUNED in version.tags:
+        client.delete_model_version_tag(version.name, str(version.version), PRUNED)
 
 
 def forget_download(version: ModelVersion) -> None:
