@@ -277,6 +277,19 @@ def serve_command(
     serve_deployments(cron)
 
 
+@app.command("notify")
+def notify_command(params: ParamsFile = PARAMS_FILE) -> None:
+    """Make the automations in Prefect that notify watch.notify, as loreline serve does."""
+    from flows.local_server import prefect_server
+    from flows.notifications import make_notifications
+
+    watching = read_params(params).watch
+    if watching.notify is None:
+        raise BadInput("watch.notify", "not set", "name a notification block: TYPE/NAME")
+    with prefect_server():
+        tell("\n".join(make_notifications(watching)))
+
+
 @app.command("promote")
 def promote_command(
     version: Annotated[int | None, typer.Option(min=1, help="Unset: what challenger points at.")] = None,
@@ -286,10 +299,14 @@ def promote_command(
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Judge a version against the champion of now, and move the alias champion to it."""
+    from flows.notifications import tell_moved
     from tasks.promote_version import promote_version
     from tasks.registry.people import whoami
 
-    tell(promote_version(read_params(params, set_), version, whoami(), why, force).sentence)
+    promotion = promote_version(read_params(params, set_), version, whoami(), why, force)
+    tell(promotion.sentence)
+    if promotion.moved:
+        tell_moved(promotion.name, promotion.version, promotion.sentence)
 
 
 @app.command("rollback")
@@ -299,10 +316,14 @@ def rollback_command(
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Move the alias champion back to previous-champion."""
+    from flows.notifications import tell_moved
     from tasks.promote_version import roll_back
     from tasks.registry.people import whoami
 
-    tell(roll_back(read_params(params, set_).register_, whoami(), why).sentence)
+    promotion = roll_back(read_params(params, set_).register_, whoami(), why)
+    tell(promotion.sentence)
+    if promotion.moved:
+        tell_moved(promotion.name, promotion.version, promotion.sentence)
 
 
 @app.command("history")
@@ -312,17 +333,35 @@ def history_command(
     set_: Set = [],
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
-    """List the merged runs: when, verdict, metrics, registry version, git revision."""
+    """List the merged runs with verdicts, then those that were refused, failed or are at work."""
+    from tasks.jobs.ledger import as_it_is, known_jobs, unmerged
     from tasks.registry.history import merged_runs
     from tasks.reporting.history_page import write_history_page
-    from tasks.reporting.history_table import history_table
+    from tasks.reporting.history_table import UnmergedRun, history_table, unmerged_table
 
     registry = read_params(params, set_).register_
     runs = merged_runs(registry, limit)
     tell(history_table(runs))
+    others = [
+        UnmergedRun(entry.since, entry.source, *as_it_is(entry)) for entry in unmerged(known_jobs())[:limit]
+    ]
+    if others:
+        tell(f"\n{unmerged_table(others)}")
     if html:
         write_history_page(html, registry, runs)
         tell(str(html))
+
+
+@app.command("prune")
+def prune_command(
+    yes: Annotated[bool, typer.Option("--yes", help="Remove what is shown.")] = False,
+    set_: Set = [],
+    params: ParamsFile = PARAMS_FILE,
+) -> None:
+    """Show what old merges hold and `retention` lets go: weights, tags, workspaces, results, flow runs."""
+    from flows.prune_command import prune_old
+
+    prune_old(read_params(params, set_), Path.cwd(), yes)
 
 
 @app.command("power")

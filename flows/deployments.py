@@ -12,9 +12,11 @@ from prefect.types.entrypoint import EntrypointType
 
 from flows.local_server import prefect_server
 from flows.merge import merge
+from flows.notifications import make_notifications
 from flows.promote import promote
 from flows.watch import watch
 from loreline import EVENT
+from tasks.parameters.params import PARAMS_FILE, read_params
 
 POLL_S = 1.0
 """Seconds between polls for flow runs to start; with Prefect's 10 every merge would start later."""
@@ -25,6 +27,8 @@ AT_ONCE = 8
 def serve_deployments(cron: str) -> None:
     """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
     with prefect_server(), suppress(KeyboardInterrupt, asyncio.CancelledError):
+        if PARAMS_FILE.is_file():
+            make_notifications(read_params(PARAMS_FILE).watch)
         asyncio.run(_serve(cron))
 
 

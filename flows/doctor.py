@@ -1,7 +1,7 @@
 """`loreline doctor`: checks of everything that a run needs, with remedies."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from flows.flow_names import FLOWS
 from tasks.base.errors import BadInput, without_secrets
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
+from tasks.doctor.failures import check_failures
 from tasks.doctor.finding import Finding, Level
 from tasks.doctor.findings_table import findings_text
 from tasks.doctor.gpu import check_gpu
@@ -39,16 +41,24 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 DOCTOR_DEADLINE_S = 13.0
-FLOWS = ["watch", "merge", "promote"]
 
 
 def doctor(params_file: Path) -> int:
-    """Run every check, print the findings, and return the exit code: 2 when there is a problem."""
+    """Run every check, print the findings, and return the exit code.
+
+    2 when there is a problem, 1 when there is none but a check could not be answered, else 0.
+    """
     found, params = _parameters(params_file)
     with Console(stderr=True).status("checking"):
         found += side_by_side(_lanes(params, Path.cwd()), DOCTOR_DEADLINE_S)
     Console(file=sys.stdout).print(findings_text(found), soft_wrap=True)
-    return 2 if any(finding.level == "problem" for finding in found) else 0
+    return exit_code(found)
+
+
+def exit_code(found: Iterable[Finding]) -> int:
+    """Return what findings mean to a script; those of area Doctor are checks that themselves failed."""
+    levels, areas = {finding.level for finding in found}, {finding.area for finding in found}
+    return 2 if "problem" in levels else 1 if "Doctor" in areas else 0
 
 
 def _parameters(path: Path) -> tuple[list[Finding], Params | None]:
@@ -69,6 +79,7 @@ def _lanes(params: Params | None, root: Path) -> list[list[Check]]:
             Check("chat template", partial(check_chat_template, params)),
             Check("git and DVC", partial(check_versioning, params.version, root)),
             Check("training runs", partial(check_training_runs, params, root)),
+            Check("failures", check_failures),
             Check("disk", partial(check_disk, params, root)),
         ]
         computing.insert(0, Check("evaluation tasks", partial(check_evaluation, params)))

@@ -12,6 +12,7 @@ from prefect.states import Completed
 from flows.device_lock import device_lock
 from flows.given_params import given_params
 from flows.mark_crashed import mark_crashed
+from flows.notifications import tell_moved
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
@@ -158,6 +159,8 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
     record_history(params.register_, registration)
     versioned = _version(params, artifacts, identity, claim.confirm)
     promotion = _promote(params, registration)
+    if promotion and promotion.moved:
+        tell_moved(promotion.name, promotion.version, promotion.sentence)
     model = f"models:/{registration.name}/{registration.version}"
     place = place_of(uri_of(params.register_))  # the next run may name another registry
     sentence = f"{model} in {place}: {evaluation.verdict.sentence}"

@@ -18,6 +18,7 @@ from prefect.states import Completed
 from pydantic import Field
 
 from flows.given_params import given_params
+from flows.notifications import tell_moved
 from flows.progress import say
 from tasks.base.errors import BadInput
 from tasks.parameters.params import Params
@@ -91,6 +92,8 @@ def promote(
         promotion = promote_version(params, question.version, answer.who, why, question.against_verdict)
     except Declined as declined:
         return _done(f"approved by {answer.who}, but not promoted: {declined}")
+    if promotion.moved:
+        tell_moved(promotion.name, promotion.version, promotion.sentence)
     return _done(promotion.sentence)
 
 

@@ -16,9 +16,10 @@ from tasks.registry.facts import (
 )
 from tasks.registry.files import store_files, verify_directory
 from tasks.registry.lineage import lineage
+from tasks.registry.mlflow_model import mlflow_files, with_files
 from tasks.registry.runs import find_model, find_run, record_run
 from tasks.registry.store import connect, experiment, mlflow_errors, store_lock
-from tasks.registry.versions import CHALLENGER, find_version, point
+from tasks.registry.versions import CHALLENGER, find_version, point, unmark_pruned
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -70,10 +71,12 @@ def _register(
 ) -> Registration:
     """Do each step unless it is done, so that a call that was cut short is completed by the next one."""
     merge, parameters = merged.report.digest, merge_params(merged.report)
+    added = mlflow_files(artifacts / "merged", merged.manifest, merged.report)
+    merged = merged._replace(manifest=with_files(merged.manifest, added))
     home = experiment(client, params.name)
     run = find_run(client, home, merge, title(merged))
     model = find_model(client, home, merge, run.info.run_id, parameters)
-    store_files(client, model, artifacts / "merged", merged.manifest)
+    store_files(client, model, artifacts / "merged", merged.manifest, added)
     if model.status != "READY":
         client.finalize_logged_model(model.model_id, "READY")
     evaluation = artifacts / "evaluation"
@@ -84,6 +87,7 @@ def _register(
     record_run(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
     tags = version_tags(merged) | lineage(artifacts / "merged")
     version = find_version(client, params.name, model, tags, description(merged))
+    unmark_pruned(client, version)
     point(client, params.name, CHALLENGER, version.version)
     return Registration(
         name=params.name,

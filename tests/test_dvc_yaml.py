@@ -27,7 +27,7 @@ def test_the_stages_are_commands_and_sections() -> None:
     assert list(STAGES) == list(MODULES)
     assert set(STAGES) <= sections
     assert set(STAGES) <= commands
-    assert sections - set(STAGES) == {"version", "watch"}  # the flow's own
+    assert sections - set(STAGES) == {"retention", "version", "watch"}  # the flow's own
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -13,8 +13,7 @@ from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.doctor.finding import Finding, Level, gigabytes
 from tasks.doctor.training_runs import local_runs
 from tasks.doctor.versioning import COUNT_S, cache_directory, nearest, size_of, writable
-from tasks.jobs.ledger import Ledger
-from tasks.jobs.process_owner import lives
+from tasks.jobs.ledger import idle_workspaces
 from tasks.parameters.params import Params
 from tasks.sources.base_model import base_address
 
@@ -93,7 +92,11 @@ def _space(disk: Disk, there: list[Need]) -> Finding:
     what = " + ".join(f"{gigabytes(need.size)} {need.what}" for need in there)
     text = f"{free}, the next merge needs {gigabytes(total)} ({what})"
     level: Level = "problem" if disk.free < total else "warning" if disk.free < 2 * total else "ok"
-    remedy = "" if level == "ok" else "free some space: dvc gc --workspace --all-tags drops what no tag names"
+    remedy = (
+        ""
+        if level == "ok"
+        else "free some space: loreline prune shows what old merges hold, and removes it with --yes"
+    )
     return Finding("Disk", str(disk.place), text, level, remedy)
 
 
@@ -158,15 +161,10 @@ def _together(one: Path, other: Path) -> bool:
 def _leftovers() -> list[Finding]:
     """Report the workspaces in which no process is working."""
     place = state_dir() / "runs"
-    if not place.is_dir():
-        return []
-    known = Ledger().entries() if (state_dir() / "ledger.db").is_file() else []
-    at_work = [entry for entry in known if entry.state == "merging" and lives(entry.owner) is not False]
-    working = {entry.workspace for entry in at_work}
-    left = sorted(path for path in place.iterdir() if path.is_dir() and path.name not in working)
+    left = idle_workspaces(place)
     if not left:
         return []
     total = sum(size_of(path, COUNT_S / len(left))[0] for path in left)
     text = f"{len(left)} in {place} hold {gigabytes(total)}, and nobody works in them: {left[0].name}, …"
-    remedy = "run loreline watch, which takes up what failed; rm -r removes one whose run is not wanted"
+    remedy = "run loreline watch, which takes up what failed; loreline prune --yes removes old ones"
     return [Finding("Disk", "workspaces", text, "warning", remedy)]

@@ -25,6 +25,13 @@ def answers_path(result: Path) -> Path:
     return result.parent / "partial" / f"{result.stem}.jsonl"
 
 
+def old_results(before: float) -> list[Path]:
+    """List the results and unfinished answers that were written before a time, in seconds since 1970."""
+    directory = state_dir() / "evaluations"
+    files = [*directory.glob("*.json"), *(directory / "partial").glob("*.jsonl")]
+    return sorted(path for path in files if path.stat().st_mtime < before)
+
+
 def load(path: Path) -> TaskResult | None:
     """Read a result; None when there is none or it is damaged."""
     try:

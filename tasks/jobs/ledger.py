@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -75,6 +76,41 @@ class Ledger:
         """Return all jobs, those that changed last first."""
         with transaction(self._path) as db:
             return select_entries(db)
+
+
+def unmerged(entries: Iterable[LedgerEntry]) -> list[LedgerEntry]:
+    """Return the jobs that are not merged, but those of a run that was merged after them.
+
+    `entries`: as `Ledger.entries` gives them, those that changed last first.
+    """
+    found, merged_since = [], set()
+    for entry in entries:
+        if entry.state == "merged":
+            merged_since.add(entry.source)
+        elif entry.source not in merged_since:
+            found.append(entry)
+    return found
+
+
+def known_jobs() -> list[LedgerEntry]:
+    """Return the jobs of the state directory, those that changed last first, without making a ledger."""
+    path = state_dir() / "ledger.db"
+    return Ledger(path).entries() if path.is_file() else []
+
+
+def as_it_is(entry: LedgerEntry) -> tuple[str, str]:
+    """Return a job's state and sentence; killed for one whose owner is certainly gone."""
+    if entry.state == "merging" and lives(entry.owner) is False:
+        return "killed", f"{entry.owner} is gone; the next look takes over its work"
+    return entry.state, entry.sentence
+
+
+def idle_workspaces(places: Path) -> list[Path]:
+    """List the workspaces below a directory in which no process is working, by name."""
+    if not places.is_dir():
+        return []
+    working = {entry.workspace for entry in known_jobs() if as_it_is(entry)[0] == "merging"}
+    return sorted(place for place in places.iterdir() if place.is_dir() and place.name not in working)
 
 
 Condition = Literal["alive", "gone", "silent"]

@@ -11,6 +11,7 @@ from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.reading import load_yaml, override, parse
 from tasks.parameters.registration import RegisterParams
+from tasks.parameters.retention import RetentionParams
 from tasks.parameters.search import SearchParams
 from tasks.parameters.section import Section
 from tasks.parameters.selection import SelectParams
@@ -32,6 +33,7 @@ class Params(Section):
     register_: Annotated[RegisterParams, Field(alias="register")] = RegisterParams()
     version: VersionParams = VersionParams()
     watch: WatchParams = WatchParams()
+    retention: RetentionParams = RetentionParams()
 
 
 def read_params(path: Path, overrides: Iterable[str] = ()) -> Params:

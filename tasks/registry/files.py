@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 FILES = "loreline.files"
+LOADED_NOTE = "registered_model_meta"
+"""MLflow writes it beside an MLmodel, into a local store too, whenever a version is loaded."""
 
 
 def verify_directory(directory: Path, remedy: str) -> Manifest:
@@ -25,7 +28,8 @@ def verify_directory(directory: Path, remedy: str) -> Manifest:
     Raises BadInput naming the first file that is missing, changed or was added, and the remedy.
     """
     manifest = Manifest.read(directory / MANIFEST)
-    paths = [path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST]
+    ours = (path for path in directory.rglob("*") if path != directory / LOADED_NOTE)
+    paths = [path for path in ours if path.is_file() and path.name != MANIFEST]
     recorded = {file.name: file for file in manifest.files}
     present = {file.name: file for file in file_digests(directory, paths)}
     for name in sorted(recorded.keys() | present.keys()):
@@ -52,16 +56,23 @@ def digest_of_files(manifest: Manifest) -> str:
     return digest_of(manifest.files)
 
 
-def store_files(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
-    """Make a logged model hold exactly the files of `source`, as hard links where the store is local."""
+def store_files(
+    client: "MlflowClient", model: Any, source: Path, manifest: Manifest, added: Mapping[str, bytes]
+) -> None:
+    """Make a logged model hold exactly the files of `manifest`: those of `source`, and the few `added` ones.
+
+    Where the store is local, those of `source` are hard links.
+    """
     target = local_directory(model.artifact_location)
     if target is None:
-        _upload(client, model, source, manifest)
+        _upload(client, model, source, manifest, added)
     elif not _holds(target, manifest):
         with publishing(target, manifest.made_from, owned=True) as scratch:
             for file in manifest.files:
-                (scratch / file.name).parent.mkdir(parents=True, exist_ok=True)
-                link_or_copy(source / file.name, scratch / file.name)
+                if file.name not in added:
+                    (scratch / file.name).parent.mkdir(parents=True, exist_ok=True)
+                    link_or_copy(source / file.name, scratch / file.name)
+            _write(scratch, added)
 
 
 def download_model(client: "MlflowClient", uri: str, target: Path, recorded: str | None) -> Path:
@@ -99,7 +110,9 @@ def _holds(target: Path, manifest: Manifest) -> bool:
         return False
 
 
-def _upload(client: "MlflowClient", model: Any, source: Path, manifest: Manifest) -> None:
+def _upload(
+    client: "MlflowClient", model: Any, source: Path, manifest: Manifest, added: Mapping[str, bytes]
+) -> None:
     """Upload, unless the tag that is set after a complete upload is there."""
     wanted = digest_of_files(manifest)
     stored = {file.path for file in client.list_logged_model_artifacts(model.model_id)}
@@ -107,4 +120,14 @@ def _upload(client: "MlflowClient", model: Any, source: Path, manifest: Manifest
     if model.tags.get(FILES) == wanted and needed <= stored:
         return
     client.log_model_artifacts(model.model_id, str(source))
+    with tempfile.TemporaryDirectory() as beside:
+        _write(Path(beside), added)
+        manifest.write(Path(beside) / MANIFEST)  # in place of that of `source`
+        client.log_model_artifacts(model.model_id, beside)
     client.set_logged_model_tags(model.model_id, {FILES: wanted})
+
+
+def _write(directory: Path, files: Mapping[str, bytes]) -> None:
+    for name, data in files.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(data)

@@ -8,7 +8,7 @@ from tasks.base.records import Record
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.runs import MERGE_TAG, mlflow_name
 from tasks.registry.store import connect, mlflow_errors
-from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, VERDICT, aliases
+from tasks.registry.versions import GIT_REVISION, GIT_TAG, PRUNED, PUSH, VERDICT, aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +43,10 @@ class MergedRun(Record):
     """The git commit."""
     push: str | None
     """off, pending or done"""
+    dvc: str | None = None
+    """DVC's hash of the merge's directory."""
+    pruned: bool = False
+    """Its weights and its git tag were removed."""
 
 
 def merged_runs(params: RegisterParams, limit: int | None = None) -> list[MergedRun]:
@@ -52,7 +56,7 @@ def merged_runs(params: RegisterParams, limit: int | None = None) -> list[Merged
     """
     client = connect(params)
     with mlflow_errors(client.tracking_uri):
-        versions = list(islice(_versions(client, params.name), limit))
+        versions = list(islice(our_versions(client, params.name), limit))
         named: dict[int, list[str]] = {}
         for alias, number in sorted(aliases(client, params.name).items()):
             named.setdefault(number, []).append(alias)
@@ -63,7 +67,7 @@ def merged_runs(params: RegisterParams, limit: int | None = None) -> list[Merged
     ]
 
 
-def _versions(client: "MlflowClient", name: str) -> Iterator[Any]:
+def our_versions(client: "MlflowClient", name: str) -> Iterator[Any]:
     """Yield the versions that Loreline registered, the newest first."""
     quote, token = '"' if "'" in name else "'", None
     while True:
@@ -108,6 +112,8 @@ def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) ->
         against=against,
         weighed=metrics.get(mlflow_name(f"{against}/{primary}")),
         tag=tags.get(GIT_TAG),
+        pruned=PRUNED in tags,
         revision=tags.get(GIT_REVISION),
+        dvc=tags.get("loreline.dvc"),
         push=tags.get(PUSH),
     )

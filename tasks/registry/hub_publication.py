@@ -11,10 +11,11 @@ from tasks.base.errors import Unavailable
 from tasks.base.held_lock import held_lock
 from tasks.base.hub_client import endpoint, hub_errors, offline
 from tasks.base.markdown import in_markdown
-from tasks.base.publish import MANIFEST
+from tasks.base.publish import MANIFEST, Manifest
 from tasks.base.records import Evaluation, MergeReport, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import recorded_evaluation
+from tasks.registry.mlflow_model import is_mlflows
 from tasks.registry.store import connect, mlflow_errors
 from tasks.registry.versions import ModelVersion, files_of, version_of
 
@@ -88,11 +89,11 @@ def _pull_request(repo: str, version: ModelVersion, evaluation: Evaluation, dire
             return f"on the Hub: {found.url} ({found.status})"
     report = MergeReport.read(directory / "merge.json")
     card = hub_card((directory / CARD).read_text(encoding="utf-8"), report, evaluation, version.name)
-    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != MANIFEST]
+    names = [file.name for file in Manifest.read(directory / MANIFEST).files]
     operations = [
-        CommitOperationAdd(path.relative_to(directory).as_posix(), str(path))
-        for path in files
-        if path != directory / CARD
+        CommitOperationAdd(name, str(directory / name))
+        for name in names
+        if name != CARD and not is_mlflows(name)
     ]
     # One request makes commit and pull request; it is not tried again, or there might be two.
     commit = api.create_commit(

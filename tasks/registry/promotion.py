@@ -7,7 +7,7 @@ while another's note stands beside its own, and of two the one with the higher t
 import time
 from typing import TYPE_CHECKING
 
-from tasks.base.errors import Unavailable
+from tasks.base.errors import BadInput, Unavailable
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import (
     AliasChange,
@@ -19,7 +19,15 @@ from tasks.registry.alias_changes import (
     record_change,
 )
 from tasks.registry.store import connect, mlflow_errors, store_lock
-from tasks.registry.versions import CHAMPION, PREVIOUS, Contended, aliases, point
+from tasks.registry.versions import (
+    CHAMPION,
+    PREVIOUS,
+    Contended,
+    aliases,
+    check_not_pruned,
+    point,
+    version_of,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -49,8 +57,10 @@ def carry_out(client: "MlflowClient", name: str, move: AliasChange) -> None:
     """
     note_change(client, name, move)  # before looking for others, so that of two at least one sees the other
     try:
+        # likewise `prune` marks a version before it looks for notes
+        check_not_pruned(version_of(client, name, move.version))
         _exclude_others(client, name, move)
-    except Contended:
+    except (Contended, BadInput):
         forget_change(client, name, move)
         raise
     try:

@@ -1,6 +1,7 @@
 """Versions of the registered model: finding or creating a merge's, its files, and the aliases."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 VERDICT, PUSH = "loreline.verdict", "loreline.push"
 PROMOTED_AT = "loreline.promoted_at"
 GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
+PRUNED = "loreline.pruned"
+"""Set before the first of a version's weights is removed."""
 VERSIONS_SHOWN = "mlflow.modelVersions"
 CHALLENGER, CHAMPION, PREVIOUS = "challenger", "champion", "previous-champion"
 
@@ -137,12 +140,34 @@ def point(client: "MlflowClient", name: str, alias: str, number: int) -> None:
             )
 
 
+def check_not_pruned(version: ModelVersion) -> None:
+    """Raise BadInput when a version's weights were removed, or are being removed."""
+    if PRUNED in version.tags:
+        raise BadInput(
+            f"{version.name} version {version.version}",
+            f"its weights were pruned ({version.tags[PRUNED]})",
+            "choose another version, or merge its run again: loreline run --refresh",
+        )
+
+
+def unmark_pruned(client: "MlflowClient", version: ModelVersion) -> None:
+    """Take the mark from a version whose weights are in its store again."""
+    if PRUNED in version.tags:
+        client.delete_model_version_tag(version.name, str(version.version), PRUNED)
+
+
+def forget_download(version: ModelVersion) -> None:
+    """Remove what was downloaded of a version, if anything was."""
+    shutil.rmtree(_downloaded(version), ignore_errors=True)
+
+
 def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
     """Check every file of a version, as its store has it now, against the digests that were registered.
 
     Raises BadInput naming the file that differs, or the version when it has no digests.
     """
     recorded, directory = version.tags.get(FILES), local_directory(version.uri)
+    check_not_pruned(version)
     if recorded is None:
         raise BadInput(
             f"{version.name} version {version.version}", "has no digests", "register it with Loreline"

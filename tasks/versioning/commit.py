@@ -89,6 +89,20 @@ def tag(directory: Path, name: str, identity: str, revision: str) -> str:
     raise Unavailable(refusal.subject, refusal.problem, "mend that, or run the same command again")
 
 
+def removable_tag(directory: Path, name: str, revision: str) -> bool:
+    """Tell whether a tag is that of a revision, and a branch holds the commit, which then stays."""
+    at = git_answer(directory, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}^{{commit}}")
+    if at != revision:
+        return False
+    return bool(git(directory, "for-each-ref", "--count=1", f"--contains={revision}", "refs/heads"))
+
+
+def remove_tag(directory: Path, name: str, revision: str) -> None:
+    """Remove a tag that is as `removable_tag` says; one that moved meanwhile stays."""
+    if removable_tag(directory, name, revision):
+        git(directory, "update-ref", "--no-deref", "-d", f"refs/tags/{name}", revision)
+
+
 def changed_files(directory: Path, names: Iterable[str]) -> list[str]:
     """Return which of these files, or files below these directories, are not as committed."""
     root, within = top(directory), prefix(directory)

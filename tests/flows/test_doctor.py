@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.doctor import DOCTOR_DEADLINE_S, check_prefect, doctor
+from flows.doctor import DOCTOR_DEADLINE_S, check_prefect, doctor, exit_code
+from tasks.doctor.finding import Finding
 from tests.support.dvc_project import init_git
 from tests.support.servers import PrefectServer, prefect_server
 from tests.support.tiny_world import write_world
@@ -45,6 +46,23 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setattr("flows.doctor.DOCTOR_DEADLINE_S", 60.0)  # beside other tests a machine may be slow
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("findings", "code"),
+    [
+        ([], 0),
+        ([Finding("Disk", "x", "small", "warning")], 0),
+        ([Finding("Doctor", "registry", "no answer within 13 s", "warning")], 1),
+        (
+            [Finding("Doctor", "registry", "not reached", "warning"), Finding("GPU", "x", "none", "problem")],
+            2,
+        ),
+        ([Finding("Doctor", "git and DVC", "a file: unreadable", "problem")], 2),
+    ],
+)
+def test_the_exit_code_tells_a_problem_from_no_answer(findings: list[Finding], code: int) -> None:
+    assert exit_code(findings) == code
 
 
 def test_before_the_first_run_nothing_is_a_problem_and_nothing_is_made(

@@ -98,6 +98,11 @@ DO_NOT: dict[str, Any] = {
     "version.push": True,
     "watch.roots": ["runs/*"],
     "watch.quiet_for": 60.0,
+    "watch.notify": "slack-webhook/merges",
+    "watch.merge_expected_within": 7.0,
+    "retention.newest": 3,
+    "retention.promoted_within": 7.0,
+    "retention.leftovers": 7.0,
 }
 
 

@@ -23,7 +23,7 @@ def model(tmp_path: Path) -> Path:
 def place(model: Path, target: Path) -> Manifest:
     manifest = verify_directory(model, remedy="")
     logged: Any = SimpleNamespace(artifact_location=target.as_uri())
-    store_files(None, logged, model, manifest)  # type: ignore[arg-type]
+    store_files(None, logged, model, manifest, {})  # type: ignore[arg-type]
     return manifest
 
 

@@ -3,7 +3,7 @@
 from datetime import datetime
 
 from tasks.registry.history import MergedRun
-from tasks.reporting.history_table import history_table
+from tasks.reporting.history_table import UnmergedRun, history_table, unmerged_table
 
 FULL = MergedRun(
     when=datetime(2026, 3, 9, 4, 5).timestamp(),
@@ -42,3 +42,21 @@ def test_a_push_that_is_pending_is_seen() -> None:
 
 def test_none_is_said() -> None:
     assert history_table([]) == "no merged run yet"
+
+
+def test_a_pruned_merge_has_no_tag() -> None:
+    assert "  pruned  " in history_table([FULL.model_copy(update={"pruned": True})]).splitlines()[1]
+
+
+def test_runs_without_a_merge_are_lines_with_the_whole_reason() -> None:
+    when, why = (
+        datetime(2026, 3, 9, 4, 5).timestamp(),
+        "checkpoint-300: no tokenizer, save it beside the weights; " * 3 + "end",
+    )
+    runs = [UnmergedRun(when, "runs/a", "refused", why), UnmergedRun(when, "runs/longer", "killed", "a\nb")]
+    assert unmerged_table(runs).splitlines() == [
+        "when              run          state    why",
+        f"2026-03-09 04:05  runs/a       refused  {why}",
+        "2026-03-09 04:05  runs/longer  killed   a\\nb",
+    ]
+    assert unmerged_table([]) == ""

@@ -1,0 +1,3 @@
+"""The names of Loreline's flows in Prefect."""
+
+FLOWS = ["watch", "merge", "promote"]

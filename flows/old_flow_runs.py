@@ -1,0 +1,55 @@
+"""Prefect's flow runs that ended long ago."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
+from prefect.client.schemas.sorting import FlowRunSort
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+from flows.flow_names import FLOWS
+from tasks.base.errors import without_secrets
+from tasks.doctor.probe import WAIT_S
+
+ENDED = ["COMPLETED", "FAILED", "CANCELLED", "CRASHED"]
+RUNS_AT_ONCE = 200
+
+
+def old_flow_runs(before: datetime) -> list[UUID] | str:
+    """Return Loreline's flow runs that ended before a time, or why that is not known."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        return "PREFECT_API_URL is not set"
+    ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    ended = FlowRunFilter.model_validate(
+        {"state": {"type": {"any_": ENDED}}, "end_time": {"before_": before.isoformat()}}
+    )
+    found: list[UUID] = []
+    try:
+        settings = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+        with settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:
+            while page := client.read_flow_runs(
+                flow_filter=ours,
+                flow_run_filter=ended,
+                sort=FlowRunSort.START_TIME_ASC,
+                limit=RUNS_AT_ONCE,
+                offset=len(found),
+            ):
+                found += [run.id for run in page]
+    except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        return f"{without_secrets(url)} does not answer ({type(error).__name__})"
+    return found
+
+
+def remove_flow_runs(runs: Iterable[UUID]) -> None:
+    """Remove flow runs; one that is gone already is no error."""
+    with get_client(sync_client=True) as client:
+        for run in runs:
+            try:
+                client.delete_flow_run(run)
+            except ObjectNotFound:
+                continue
