@@ -1,6 +1,7 @@
 """Stage register: the merge becomes one version in MLflow with its evidence; running it again adds none."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,16 +10,24 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import Evaluation, MergeReport, Registration, Selection, TrainingRun
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.evidence import EVALUATION, EVALUATION_FILE
-from tasks.registry.facts import MergeRecords, description, metrics, run_tags, title, version_tags
+from tasks.registry.evidence import EVALUATION, EVALUATION_FILE, recorded_evaluation
+from tasks.registry.facts import (
+    MergeRecords,
+    description,
+    judgement_of,
+    metrics,
+    run_tags,
+    title,
+    version_tags,
+)
 from tasks.registry.facts import (
     params as merge_params,
 )
-from tasks.registry.files import store_files, verify_directory
+from tasks.registry.files import FILES, store_files, verify_directory
 from tasks.registry.lineage import lineage
-from tasks.registry.runs import find_model, find_run, record_run
+from tasks.registry.runs import JUDGEMENT_TAG, find_model, find_run, record_run
 from tasks.registry.store import connect, experiment, mlflow_errors, store_lock
-from tasks.registry.versions import CHALLENGER, find_version, point
+from tasks.registry.versions import CHALLENGER, ModelVersion, find_version, point_at_newest, versions_of_merge
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -29,7 +38,9 @@ def register_model(
 ) -> Registration:
     """Register the merge in MLflow as its challenger and publish artifacts/registration.
 
-    The same merge is always the same version, brought up to date; the registry is asked every time.
+    A merge with its judgement is always the same version, which is never rewritten; another judgement of it is
+    another version with a run of its own. The registry is asked every time, and the alias moves to newer
+    versions only.
     `confirm` is called before the first change there, and raises when somebody else does this now.
     Raises BadInput for records that do not belong together, Unavailable when MLflow does not answer.
     """
@@ -69,12 +80,14 @@ def _register(
     client: "MlflowClient", params: RegisterParams, merged: MergeRecords, artifacts: Path
 ) -> Registration:
     """Do each step unless it is done, so that a call that was cut short is completed by the next one."""
-    merge, parameters = merged.report.digest, merge_params(merged.report)
+    tags, parameters = version_tags(merged), merge_params(merged.report)
+    if (known := _of_release_0_1(client, params.name, merged, tags[JUDGEMENT_TAG])) is not None:
+        return known
     home = experiment(client, params.name)
-    run = find_run(client, home, merge, title(merged))
-    model = find_model(client, home, merge, run.info.run_id, parameters)
-    store_files(client, model, artifacts / "merged", merged.manifest)
+    run = find_run(client, home, tags, title(merged))
+    model = find_model(client, home, tags, run.info.run_id, parameters)
     if model.status != "READY":
+        store_files(client, model, artifacts / "merged", merged.manifest)
         client.finalize_logged_model(model.model_id, "READY")
     evaluation = artifacts / "evaluation"
     files = {
@@ -82,14 +95,34 @@ def _register(
         "figures": sorted((evaluation / "figures").glob("*.png")),
     }
     record_run(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
-    tags = version_tags(merged) | lineage(artifacts / "merged")
+    tags |= lineage(artifacts / "merged")
     version = find_version(client, params.name, model, tags, description(merged))
-    point(client, params.name, CHALLENGER, version.version)
+    if version.tags.get(FILES) == tags[FILES]:  # with another model card it keeps the first one's
+        store_files(client, model, artifacts / "merged", merged.manifest)  # what was damaged since
+    point_at_newest(client, params.name, CHALLENGER, version.version)
+    return _registration(version, model.model_id, run.info.run_id)
+
+
+def _of_release_0_1(
+    client: "MlflowClient", name: str, merged: MergeRecords, judgement: str
+) -> Registration | None:
+    """Return the version of this judgement that release 0.1 registered, without a tag for it."""
+    for version in versions_of_merge(client, name, merged.report.digest):
+        with suppress(BadInput):
+            if JUDGEMENT_TAG in version.tags or version.run_id is None:
+                continue
+            if judgement_of(recorded_evaluation(client, version)) == judgement:
+                made = client.get_run(version.run_id).outputs.model_outputs
+                return _registration(version, made[0].model_id, version.run_id)
+    return None
+
+
+def _registration(version: ModelVersion, model_id: str, run_id: str) -> Registration:
     return Registration(
-        name=params.name,
+        name=version.name,
         version=version.version,
-        model_id=model.model_id,
-        run_id=run.info.run_id,
-        digest=merge,
+        model_id=model_id,
+        run_id=run_id,
+        digest=version.digest,
         aliases=(CHALLENGER,),
     )

@@ -12,8 +12,7 @@ from tasks.base.publish import is_intact
 from tasks.base.records import AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
-from tasks.registry.lineage import COMMIT_TAG
-from tasks.registry.runs import MERGE_TAG, only
+from tasks.registry.runs import MERGE_TAG, judged_as, only
 from tasks.registry.store import ensure_registered, mlflow_errors, unless_missing
 
 if TYPE_CHECKING:
@@ -74,14 +73,13 @@ def files_of(client: "MlflowClient", version: ModelVersion, known: AdapterBase |
 def find_version(
     client: "MlflowClient", name: str, model: Any, tags: Mapping[str, str], description: str
 ) -> ModelVersion:
-    """Return the one version of a logged model, with these tags and this description.
+    """Return the one version of a logged model; a new one gets these tags and this description.
 
-    The git commit stays that of the first registration: the one that made the merge.
+    One that is there is history, and stays as it is.
     """
     ensure_registered(client, name)
-    merge = tags[MERGE_TAG]
     found = only(
-        lambda: _search(client, name, merge, model.artifact_location),
+        lambda: _search(client, name, judged_as(tags), model.artifact_location),
         # Not models:/m-… as source: MLflow would look that up in its global store.
         lambda: client.create_model_version(
             name,
@@ -93,11 +91,6 @@ def find_version(
         ),
         lambda surplus: client.delete_model_version(name, surplus.version),
     )
-    for key, value in tags.items():
-        if found.tags.get(key) != value and not (key == COMMIT_TAG and key in found.tags):
-            client.set_model_version_tag(name, found.version, key, value)
-    if found.description != description:
-        client.update_model_version(name, found.version, description)
     _show(client, model, name, int(found.version))
     return version_of(client, name, int(found.version))
 
@@ -137,6 +130,12 @@ def point(client: "MlflowClient", name: str, alias: str, number: int) -> None:
             )
 
 
+def point_at_newest(client: "MlflowClient", name: str, alias: str, number: int) -> None:
+    """Point an alias at a version unless it points at that or a newer one; raises as `point` does."""
+    if aliases(client, name).get(alias, 0) < number:
+        point(client, name, alias, number)
+
+
 def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
     """Check every file of a version, as its store has it now, against the digests that were registered.
 
@@ -163,10 +162,19 @@ def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
         client.set_logged_model_tags(model.model_id, {VERSIONS_SHOWN: json.dumps([*known, entry])})
 
 
-def _search(client: "MlflowClient", name: str, merge: str, location: str) -> list[Any]:
-    """List the versions of a merge whose files are at `location`, oldest first."""
-    tagged = client.search_model_versions(f"tags.`{MERGE_TAG}` = '{merge}'")
-    ours = [version for version in tagged if version.name == name and version.source == location]
+def versions_of_merge(client: "MlflowClient", name: str, merge: str) -> list[ModelVersion]:
+    """Return the versions of a merge, the newest first."""
+    found = _search(client, name, f"tags.`{MERGE_TAG}` = '{merge}'")
+    return [version_of(client, name, int(version.version)) for version in reversed(found)]
+
+
+def _search(client: "MlflowClient", name: str, wanted: str, location: str | None = None) -> list[Any]:
+    """List the versions of a model with the wanted tag, and their files at `location`, oldest first."""
+    ours = [
+        version
+        for version in client.search_model_versions(wanted)
+        if version.name == name and location in (None, version.source)
+    ]
     return sorted(ours, key=lambda version: int(version.version))
 
 
