@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Evaluation, MergeReport, Registration, Selection, TrainingRun
+from tasks.base.records import (
+    Evaluation,
+    MergeReport,
+    Record,
+    Registration,
+    Selection,
+    TrainingRun,
+    Unregistered,
+)
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import EVALUATION, EVALUATION_FILE, recorded_evaluation
 from tasks.registry.facts import (
@@ -38,9 +46,9 @@ def register_model(
 ) -> Registration:
     """Register the merge in MLflow as its challenger and publish artifacts/registration.
 
-    A merge with its judgement is always the same version, which is never rewritten; another judgement of it is
-    another version with a run of its own. The registry is asked every time, and the alias moves to newer
-    versions only.
+    A merge with its judgement is always the same version, which is never rewritten; another judgement of
+    it is another version with a run of its own. The registry is asked every time, and the alias moves to
+    newer versions only.
     `confirm` is called before the first change there, and raises when somebody else does this now.
     Raises BadInput for records that do not belong together, Unavailable when MLflow does not answer.
     """
@@ -49,11 +57,25 @@ def register_model(
     with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name):
         confirm()
         registration = _register(client, params, merged, artifacts)
-    made_from = fingerprint(__name__, registration)
+    _publish(registration, artifacts, "registration.json")
+    return registration
+
+
+def leave_unregistered(artifacts: Path, why: str) -> Unregistered:
+    """Publish artifacts/registration with the reason why the merge is not registered; no server is asked.
+
+    Raises BadInput for records that do not belong together.
+    """
+    left = Unregistered(digest=_read(artifacts).report.digest, reason=why)
+    _publish(left, artifacts, "unregistered.json")
+    return left
+
+
+def _publish(record: Record, artifacts: Path, name: str) -> None:
+    made_from = fingerprint(__name__, record)
     if not is_published(artifacts / "registration", made_from):
         with publishing(artifacts / "registration", made_from) as out:
-            registration.write(out / "registration.json")
-    return registration
+            record.write(out / name)
 
 
 def _read(artifacts: Path) -> MergeRecords:
@@ -112,8 +134,9 @@ def _of_release_0_1(
             if JUDGEMENT_TAG in version.tags or version.run_id is None:
                 continue
             if judgement_of(recorded_evaluation(client, version)) == judgement:
-                made = client.get_run(version.run_id).outputs.model_outputs
-                return _registration(version, made[0].model_id, version.run_id)
+                made = client.get_run(version.run_id).outputs
+                model_id = made.model_outputs[0].model_id if made and made.model_outputs else ""
+                return _registration(version, model_id, version.run_id)
     return None
 
 

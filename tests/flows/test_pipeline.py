@@ -155,6 +155,32 @@ def test_another_method_reruns_merge_and_what_follows_and_nothing_before(project
 
 
 @pytest.mark.slow
+def test_exploring_publishes_nothing_unless_it_is_asked_to(project: Project) -> None:
+    """And what was explored is registered by hand, with the commit that it was judged in."""
+    before, params = project.registration(), (project.root / "params.yaml").read_text()
+    project.run("dvc", "exp", "run", "--force", "--single-item", "register")
+    left = project.root / "artifacts" / "registration" / "unregistered.json"
+    assert json.loads(left.read_text()) == {"digest": before.digest, "reason": "it is an experiment of DVC"}
+    project.run("git", "checkout", "--quiet", "-b", "try")
+    project.set("merge", lore__mu=3.0)
+    said = project.run("dvc", "repro")
+    assert "Nothing is registered: it is dvc repro on the branch try, not on main or master." in said
+    assert json.loads(left.read_text())["digest"] == project.merge().digest != before.digest
+    assert project.versions() == before.version
+    project.run("loreline", "register")
+    assert (project.registration().version, left.exists()) == (before.version + 1, False)
+    project.set("merge", lore__mu=4.0)
+    project.set("register", publish="always")
+    project.run("dvc", "repro")
+    assert project.registration().version == before.version + 2
+    project.run("git", "checkout", "--quiet", "main")
+    (project.root / "params.yaml").write_text(params)
+    project.run("dvc", "repro")
+    assert project.versions() == before.version + 2
+    assert project.registration() == before
+
+
+@pytest.mark.slow
 def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(project: Project) -> None:
     tags = project.run("git", "tag").split()
     said = project.run("loreline", "run", "--set", "merge.method=average")

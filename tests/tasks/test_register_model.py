@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation
+from tasks.base.records import Evaluation, Unregistered
 from tasks.parameters.registration import RegisterParams
-from tasks.register_model import register_model
+from tasks.register_model import leave_unregistered, register_model
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.history import merged_runs
 from tasks.registry.store import connect
@@ -212,6 +212,16 @@ def test_records_that_do_not_belong_together_are_refused(
     with pytest.raises(BadInput, match=what):
         register_model(store, artifacts)
     assert everything(store) == ([], [], [])
+
+
+def test_what_is_not_registered_says_so_and_asks_no_server(make_artifacts: Any) -> None:
+    artifacts = make_artifacts()
+    left = leave_unregistered(artifacts, "it is an experiment")
+    (record,) = (artifacts / "registration").glob("*ed.json")
+    assert (record.name, Unregistered.read(record)) == ("unregistered.json", left)
+    damage_weights(artifacts)
+    with pytest.raises(BadInput, match="changed"):
+        leave_unregistered(artifacts, "it is an experiment")
 
 
 class Superseded(Exception):
