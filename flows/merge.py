@@ -12,6 +12,7 @@ from prefect.states import Completed
 from flows.device_lock import device_lock
 from flows.given_params import given_params
 from flows.mark_crashed import mark_crashed
+from flows.places import handed_over, in_roots
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
@@ -21,7 +22,7 @@ from tasks.base.records import Evaluation, Registration
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run
-from tasks.jobs.identity import identity_of, key_of
+from tasks.jobs.identity import identity_of, key_of, seen_as
 from tasks.jobs.ledger import Claim, Ledger, LedgerEntry
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.params import Params
@@ -61,7 +62,7 @@ class Outcome(NamedTuple):
     promotion: str | None
 
 
-Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry]
+Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry | None] | None
 """Callers get an Outcome, or the entry that shows why there was nothing to do; Prefect shows the State."""
 
 
@@ -71,19 +72,34 @@ def _run_name() -> str:
 
 
 @flow(name="merge", flow_run_name=_run_name, persist_result=False)
-def merge(run: str | None = None, params: Params | None = None, refresh: bool = False) -> Ended:
+def merge(
+    run: str | None = None,
+    params: Params | None = None,
+    refresh: bool = False,
+    host: str = "",
+    project: str = "",
+) -> Ended:
     """Merge a training run that has ended, judge the merge, register and version it.
 
-    The work is done in a git worktree of its own. A run that was merged before, or is being merged, is named.
+    The work is done in a git worktree of its own. A run that was merged before, or is being merged, is named;
+    without `params` a run that was merged with other parameters, too: what is registered is history.
 
     Args:
         run: A Trainer's output directory, or an address as fetch.source takes it; unset: fetch.source.
         params: What to do; unset: what params.yaml says.
         refresh: Look at the run anew, and do again what was done.
+        host: The machine that announced the run, which merges it where its disk holds it; unset: nobody did.
+        project: The project that the run was announced for; unset: the one that has it in watch.roots.
     """
-    params = _chosen(run, params)
-    key = key_of(_look(params.fetch, params.watch.quiet_for, params.register_).digest, params)
-    claimed = Ledger().claim(key, params.fetch.address, str(flow_run.id), again=refresh)
+    if host and run and (why := _not_here(_chosen(run, params), run, host, project)):
+        return Completed(name="NothingToDo", message=why)
+    by_itself, params = params is None and not refresh, _chosen(run, params)
+    seen = _look(params.fetch, params.watch.quiet_for, params.register_).digest
+    known = seen_as(seen, params)
+    if by_itself and (before := Ledger().merged_before(known)):
+        return _nothing_to_do(before)
+    key = key_of(seen, params)
+    claimed = Ledger().claim(key, params.fetch.address, str(flow_run.id), again=refresh, seen=known)
     if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
     root, place = Path.cwd(), state_dir() / "runs" / claimed.workspace
@@ -109,13 +125,25 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
         refresh: Look at the run anew.
     """
     identity = _fetched(params, ARTIFACTS, refresh)
-    claimed = Ledger().claim(identity, params.fetch.address, str(flow_run.id), again=True)
+    seen = seen_as(_look(params.fetch, params.watch.quiet_for, params.register_).digest, params)
+    claimed = Ledger().claim(identity, params.fetch.address, str(flow_run.id), again=True, seen=seen)
     if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
     with claimed as claim:
         mark_crashed(claim.predecessor)
         done = _work(params, claim, ARTIFACTS, identity, again=True)
     return _nothing_to_do(done) if isinstance(done, LedgerEntry) else _completed(done)
+
+
+def _not_here(params: Params, run: str, host: str, project: str) -> str | None:
+    """Return why an announced run is not merged by this flow run."""
+    if handed_over(params, run, host):
+        return f"{run} lies on {host}, which merges it in a flow run of its own"
+    if not project and not in_roots(params, run):
+        return (
+            f"{run} lies in no root of watch.roots; add it there, or export LORELINE_PROJECT where it trains"
+        )
+    return None
 
 
 def _chosen(run: str | None, params: Params | None) -> Params:
@@ -165,11 +193,11 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
 
 
-def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry]:
+def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry | None]:
     return Completed(message=outcome.evaluation.verdict.sentence, data=outcome)
 
 
-def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry]:
+def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry | None]:
     """Return a completed state that names the earlier result, or the flow run at work."""
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence

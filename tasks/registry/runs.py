@@ -68,7 +68,7 @@ def record_run(
     tags: Mapping[str, str],
     files: Mapping[str, Sequence[Path]],
 ) -> None:
-    """Write what a run lacks, with `files` by artifact directory, and finish it; a finished one stays as it is.
+    """Write what a run lacks, with `files` by artifact directory, and finish it; a finished one stays.
 
     What a killed process left is written again where it differs: the evaluation may be a newer one that says
     the same in other words. MLflow never changes a parameter.

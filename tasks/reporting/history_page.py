@@ -66,7 +66,7 @@ def write_history_page(path: Path, params: RegisterParams, runs: Sequence[Merged
 
 
 def record_history(params: RegisterParams, registration: Registration) -> None:
-    """Keep the page, as it was with this version, among the files of its MLflow run; one that is there stays."""
+    """Keep the page, as it was with this version, among the files of its MLflow run; a kept one stays."""
     client = connect(params)
     with mlflow_errors(client.tracking_uri):
         if PAGE_FILE in [file.path for file in client.list_artifacts(registration.run_id)]:

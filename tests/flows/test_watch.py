@@ -1,5 +1,6 @@
 """What a look around does with each run that it finds, by hand and as a flow; on a temporary server of Prefect's."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,10 @@ import yaml
 from flows.by_hand import merge_ended_runs, merge_run
 from flows.watch import watch
 from tasks.base.errors import LorelineError
-from tasks.jobs.ledger import Ledger
+from tasks.jobs.identity import key_of, seen_as
+from tasks.jobs.ledger import Claim, Ledger
+from tasks.parameters.params import read_params
+from tasks.sources.addresses import observe
 from tests.support.ended_runs import back, finished
 from tests.support.tiny import write_checkpoint
 from tests.support.tiny_world import write_world
@@ -84,7 +88,8 @@ def test_a_run_that_was_announced_is_not_asked_whether_it_ended(prefect: None, p
 def test_without_a_deployment_to_start_the_flow_says_what_makes_one(prefect: None, project: Path) -> None:
     """And what looks around computes nothing itself."""
     with pytest.raises(
-        LorelineError, match="runs/single: merge/merge: there is no such deployment; make it with"
+        LorelineError,
+        match=f"runs/single: merge/loreline@{socket.gethostname()}: there is no such deployment; make it with",
     ):
         watch()
     assert Ledger().entries() == []
@@ -100,3 +105,31 @@ def test_runs_of_a_store_are_looked_at_like_directories(
     assert f"{store}/going on: left alone: still training: step 10" in capsys.readouterr().err
     merge_ended_runs()
     assert f"{store}/single: was refused" in capsys.readouterr().err
+
+
+def test_a_run_that_was_merged_stays_merged_when_parameters_change_until_it_is_asked_for(
+    prefect: None, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a run that was changed since, as by training on, is another one."""
+    params = read_params(Path("params.yaml"))
+    status = observe("runs/single", params.watch.quiet_for, params.register_).digest
+    claim = Ledger().claim(key_of(status, params), "runs/single", seen=seen_as(status, params))
+    assert isinstance(claim, Claim)
+    claim.settle("merged", "models:/demo/1: KEEP", identity="i", version="models:/demo/1")
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["evaluate"]["limit"] = 5
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    merge_ended_runs()
+    said = capsys.readouterr().err
+    assert "runs/single: was merged with other parameters; --refresh merges it again: models:/demo" in said
+    merge_run("runs/single")
+    assert "runs/single: models:/demo/1: KEEP" in capsys.readouterr().err
+    with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
+        merge_ended_runs(refresh=True)
+    with pytest.raises(LorelineError, match="nothing to merge"):
+        merge_run("runs/single", refresh=True)
+    config = project / "runs" / "single" / "checkpoint-10" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    back(project / "runs" / "single")
+    with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
+        merge_ended_runs()
