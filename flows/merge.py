@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
-from prefect import flow
+from prefect import flow, get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -16,7 +17,7 @@ from flows.places import handed_over, in_roots
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
-from tasks.base.errors import LONGEST_SENTENCE
+from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.base.markdown import in_markdown
 from tasks.base.records import Evaluation, Registration
 from tasks.evaluate_merge import check_selection, evaluate_merge
@@ -182,12 +183,18 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
         with answer_progress() as on_answers:
             evaluation = _evaluate(params.evaluate, params.register_, artifacts, on_answers)
     _show(evaluation)
+    say(evaluation.verdict.sentence)
     registration = _register(params.register_, artifacts, claim.confirm)
-    record_history(params.register_, registration)
-    versioned = _version(params, artifacts, identity, claim.confirm)
-    promotion = _promote(params, registration)
     model = f"models:/{registration.name}/{registration.version}"
     place = place_of(uri_of(params.register_))  # the next run may name another registry
+    say(f"registered as {model} in {place}")
+    record_history(params.register_, registration)
+    versioned = _version(params, artifacts, identity, claim.confirm)
+    say(f"DVC: {versioned.sentence}")
+    promotion = _promote(params, registration)
+    if promotion:
+        say(promotion.sentence)
+    _name_run(f"{params.fetch.address}: {evaluation.verdict.decision}")
     sentence = f"{model} in {place}: {evaluation.verdict.sentence}"
     claim.settle("merged", sentence, identity, model, versioned.tag)
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
@@ -202,6 +209,12 @@ def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry | None]:
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence
     return Completed(name="NothingToDo", message=message, data=entry)
+
+
+def _name_run(name: str) -> None:
+    """Rename this flow run: lists of runs then tell the verdicts."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.id)), name=one_line(name))
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -19,7 +19,7 @@ from tasks.sources.addresses import observe, sources_in
 from tasks.versioning.worktree import close_workspace
 
 
-@flow(name="watch", flow_run_name="look around", persist_result=False, log_prints=True)
+@flow(name="watch", flow_run_name="look around", persist_result=False)
 def watch(refresh: bool = False) -> None:
     """Look at watch.roots, and start the deployment merge for each training run that has ended.
 

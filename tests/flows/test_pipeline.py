@@ -64,6 +64,22 @@ def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> N
     assert {"fetch runs/demo", "merge by lore", "register as loreline-demo"} <= names
 
 
+def test_the_flow_run_s_log_and_name_tell_what_became_of_it(project: Project) -> None:
+    with closing(sqlite3.connect(project.root / ".loreline" / "prefect" / "prefect.db")) as database:
+        ((run, name),) = database.execute("select id, name from flow_run").fetchall()
+    verdict = Evaluation.read(project.root / "artifacts" / "evaluation" / "evaluation.json").verdict
+    assert name == f"runs/demo: {verdict.decision}"
+    told = " ".join(project.run("prefect", "flow-run", "logs", run).split())
+    for expected in (
+        "evaluate: model 4 of 4, lore merge",
+        "peak memory of this process",
+        " ".join(verdict.sentence.split()),
+        "registered as models:/loreline-demo/1 in ",
+        "tagged merge/demo",
+    ):
+        assert expected in told
+
+
 def test_the_version_says_where_it_came_from(project: Project) -> None:
     code = (
         "import json; from tasks.parameters.params import RegisterParams; from tasks.registry.store import connect\n"

@@ -105,7 +105,7 @@ class Team:
 
     def merges(self, name: str) -> list[dict[str, Any]]:
         """List the flow runs that looked after a training run."""
-        return [run for run in self.flow_runs("merge") if run["name"] == f"runs/{name}"]
+        return [run for run in self.flow_runs("merge") if run["name"].partition(": ")[0] == f"runs/{name}"]
 
     def tasks(self, flow_run: str) -> dict[str, tuple[float, float]]:
         """Return when each task of a flow run began and ended, by the first word of its name."""
