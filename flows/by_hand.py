@@ -37,14 +37,12 @@ def run_merge(params: Params, refresh: bool = False) -> None:
 
 def merge_ended_runs(refresh: bool = False) -> None:
     """Merge the runs in watch.roots that have ended, one after the other."""
-    params = read_params(params_file())
-    look_around(params, lambda source, _: merge_run(source, params, refresh), refresh)
+    look_around(read_params(params_file()), lambda source, _: merge_run(source, refresh), refresh)
 
 
-def merge_run(source: str, params: Params | None = None, refresh: bool = False) -> None:
-    """Merge one training run that has ended, and report the outcome; `params` unset: params.yaml's."""
-    address = normal_address(source, Path.cwd())  # Prefect records what it is given
-    ended = merge(address, params, refresh)
+def merge_run(source: str, refresh: bool = False) -> None:
+    """Merge one training run that has ended, and report the outcome."""
+    ended = merge(normal_address(source, Path.cwd()), refresh=refresh)  # Prefect records what it is given
     if isinstance(ended, Outcome):
         say(f"{source}: {ended.evaluation.verdict.sentence}")
     elif isinstance(ended, LedgerEntry):

@@ -217,7 +217,7 @@ def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     p = read_params(params, set_)
     if p.register_.publish == "flow" and (why := why_exploring(Path.cwd())):
         leave_unregistered(ARTIFACTS, why)
-        tell(f"Nothing is registered: {why}. loreline run registers it; register.publish: always would have.")
+        tell(f"Nothing is registered: {why}. To register it: loreline run, or register.publish: always.")
         return
     registration = register_model(p.register_, ARTIFACTS)
     record_history(p.register_, registration)
@@ -263,7 +263,8 @@ def demo_command(
 def watch_command(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One training run that ended.")] = None,
     refresh: Annotated[
-        bool, typer.Option("--refresh", help="Merge again what was merged with other parameters.")
+        bool,
+        typer.Option("--refresh", help="Merge again what was merged before, with the parameters of now."),
     ] = False,
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
@@ -272,7 +273,7 @@ def watch_command(
 
     choose_params(params)
     if run:
-        merge_run(run, refresh=refresh)
+        merge_run(run, refresh)
     else:
         merge_ended_runs(refresh)
 

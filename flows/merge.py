@@ -19,7 +19,7 @@ from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
 from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.base.markdown import in_markdown
-from tasks.base.records import Evaluation, Registration
+from tasks.base.records import Evaluation, Registration, TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run
@@ -30,6 +30,7 @@ from tasks.parameters.params import Params
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
+from tasks.registry.versions import GIT_TAG, version_of_run
 from tasks.reporting.history_page import record_history
 from tasks.reporting.table import markdown_tables
 from tasks.search_merge import search_merge
@@ -42,6 +43,7 @@ from tasks.versioning.worktree import close_workspace, open_workspace
 _look = stage(observe_runs, "look at {fetch.address}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
 _fetch = stage(fetch_run, "fetch {params.address}", network=True)
+_known = stage(version_of_run, "look for the run in {params.name}", network=True)
 _select = stage(select_checkpoints, "select {params.rule}")
 _search = stage(search_merge, "search by {params.sampler}")
 _suits = stage(check_selection, "check the checkpoints for the evaluation")
@@ -107,8 +109,11 @@ def merge(
     with claimed as claim:
         mark_crashed(claim.predecessor)
         artifacts = open_workspace(place, root, params) / ARTIFACTS
-        identity = _fetched(params, artifacts, refresh)
-        done = _work(params, claim, artifacts, identity, again=refresh)
+        fetched = _fetched(params, artifacts, refresh)
+        first = by_itself and claim.token == 1  # what was begun here is finished here
+        done = (_merged_elsewhere(params, claim, fetched) if first else None) or _work(
+            params, claim, artifacts, identity_of(fetched, params), again=refresh
+        )
     if isinstance(done, Outcome) and not done.versioned.tag:
         return _completed(done)
     close_workspace(place, root)
@@ -125,7 +130,7 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
         params: What params.yaml says.
         refresh: Look at the run anew.
     """
-    identity = _fetched(params, ARTIFACTS, refresh)
+    identity = identity_of(_fetched(params, ARTIFACTS, refresh), params)
     seen = seen_as(_look(params.fetch, params.watch.quiet_for, params.register_).digest, params)
     claimed = Ledger().claim(identity, params.fetch.address, str(flow_run.id), again=True, seen=seen)
     if isinstance(claimed, LedgerEntry):
@@ -156,12 +161,22 @@ def _chosen(run: str | None, params: Params | None) -> Params:
     return params.model_copy(update={"fetch": fetch})
 
 
-def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
-    """Fetch the run, after checking what the later stages need; return its identity."""
+def _fetched(params: Params, artifacts: Path, refresh: bool) -> TrainingRun:
+    """Fetch the run, after checking what the later stages need."""
     _check(params.evaluate)
     check_version(params, Path.cwd())
-    run = _fetch(params.fetch, artifacts, refresh, params.register_, params.watch.quiet_for)
-    return identity_of(run, params)
+    return _fetch(params.fetch, artifacts, refresh, params.register_, params.watch.quiet_for)
+
+
+def _merged_elsewhere(params: Params, claim: Claim, run: TrainingRun) -> LedgerEntry | None:
+    """Settle a run that the registry has a version of: by another machine, or of a ledger that was lost."""
+    if (version := _known(params.register_, run.digest)) is None:
+        return None
+    model = f"models:/{version.name}/{version.version}"
+    sentence = (
+        f"{model} in {place_of(uri_of(params.register_))} is of the same run; --refresh merges it again"
+    )
+    return claim.settle("merged", sentence, identity_of(run, params), model, version.tags.get(GIT_TAG))
 
 
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:

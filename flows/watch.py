@@ -24,7 +24,7 @@ def watch(refresh: bool = False) -> None:
     """Look at watch.roots, and start the deployment merge for each training run that has ended.
 
     Args:
-        refresh: Merge those again that were merged with other parameters.
+        refresh: Merge again what was merged before.
     """
     params = read_params(params_file())
     look_around(
@@ -33,7 +33,7 @@ def watch(refresh: bool = False) -> None:
 
 
 def look_around(params: Params, start: Callable[[str, str], object], refresh: bool = False) -> None:
-    """Call `start` with address and digest of each run to merge; with `refresh` other parameters' merges too.
+    """Call `start` with address and digest of each run to merge; with `refresh` also of merged ones.
 
     A failure does not stop the others; all are reported at the end by a LorelineError.
     """
@@ -67,7 +67,7 @@ def _to_merge(params: Params, refresh: bool, failed: list[str]) -> Iterator[tupl
         known = ledger.find(key)
         if not seen.ended:
             say(f"{source}: left alone: {seen.reason}")
-        elif standing := ledger.standing(key):
+        elif (standing := ledger.standing(key)) and not (refresh and standing.state == "merged"):
             say(f"{source}: {standing.sentence}")
         elif not refresh and (before := ledger.merged_before(seen_as(seen.digest, params))):
             say(f"{source}: was merged with other parameters; --refresh merges it again: {before.sentence}")

@@ -23,7 +23,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 EVENT = "loreline.training.ended"
 RUN, PROJECT = "loreline.run", "loreline.project"
 """What the ids of runs begin with: of those that any project may take, and before a project's name."""
-NAMED = "LORELINE_PROJECT"
+PROJECT_NAMED = "LORELINE_PROJECT"
 URL = "PREFECT_API_URL"
 NO_SERVER = f"{URL} is not set in the environment of the training (a Prefect profile is not read)"
 
@@ -71,7 +71,7 @@ def announce_log() -> Path:
 
 
 def _event(run: str, name: str) -> dict[str, Any]:
-    project = os.environ.get(NAMED, "").strip()
+    project = os.environ.get(PROJECT_NAMED, "").strip()
     kind = f"{PROJECT}.{project}" if project else RUN
     return {
         "id": str(uuid.uuid4()),

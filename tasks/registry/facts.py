@@ -10,7 +10,7 @@ from tasks.base.publish import Manifest
 from tasks.base.records import Evaluation, MergeInput, MergeReport, Selection, TrainingRun, digest_of
 from tasks.registry.files import FILES, digest_of_files
 from tasks.registry.runs import JUDGEMENT_TAG, MERGE_TAG, mlflow_name
-from tasks.registry.versions import VERDICT
+from tasks.registry.versions import RUN_DIGEST, VERDICT
 
 TAG_LIMIT = 100_000  # of a model version's tag; a longer one is refused
 DESCRIPTION_LIMIT = 5_000  # the column's width in PostgreSQL; a run's tags take 8000
@@ -64,7 +64,7 @@ def version_tags(merged: MergeRecords) -> dict[str, str]:
         "loreline.primary": merged.evaluation.primary,
         "loreline.against": merged.evaluation.verdict.against,
         "loreline.run": merged.run.name,
-        "loreline.run_digest": merged.run.digest,
+        RUN_DIGEST: merged.run.digest,
         "loreline.steps": json.dumps([source.step for source in report.inputs]),
         "loreline.checkpoints": json.dumps([source.digest for source in report.inputs]),
         "loreline.method": report.method,

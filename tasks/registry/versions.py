@@ -13,12 +13,13 @@ from tasks.base.records import AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.runs import MERGE_TAG, judged_as, only
-from tasks.registry.store import ensure_registered, mlflow_errors, unless_missing
+from tasks.registry.store import connect, ensure_registered, mlflow_errors, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VERDICT, PUSH = "loreline.verdict", "loreline.push"
+RUN_DIGEST = "loreline.run_digest"
 PROMOTED_AT = "loreline.promoted_at"
 GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
 VERSIONS_SHOWN = "mlflow.modelVersions"
@@ -166,6 +167,17 @@ def versions_of_merge(client: "MlflowClient", name: str, merge: str) -> list[Mod
     """Return the versions of a merge, the newest first."""
     found = _search(client, name, f"tags.`{MERGE_TAG}` = '{merge}'")
     return [version_of(client, name, int(version.version)) for version in reversed(found)]
+
+
+def version_of_run(params: RegisterParams, run_digest: str) -> ModelVersion | None:
+    """Return the newest version of a training run's checkpoints; None where none was registered.
+
+    Raises Unavailable when MLflow does not answer.
+    """
+    client = connect(params)
+    with mlflow_errors(client.tracking_uri):
+        found = _search(client, params.name, f"tags.`{RUN_DIGEST}` = '{run_digest}'")
+        return version_of(client, params.name, int(found[-1].version)) if found else None
 
 
 def _search(client: "MlflowClient", name: str, wanted: str, location: str | None = None) -> list[Any]:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import psutil
 
-SHARED = {
+SHARED_DISKS = {
     *("afs", "beegfs", "ceph", "cifs", "gfs2", "glusterfs", "gpfs", "lustre", "nfs", "nfs4", "ocfs2"),
     *("panfs", "pvfs2", "smb3", "smbfs", "wekafs"),
 }
@@ -18,4 +18,4 @@ def is_shared(directory: Path) -> bool:
     place = directory.resolve()
     mounts = {Path(each.mountpoint): each.fstype for each in psutil.disk_partitions(all=True)}
     kind = next((mounts[each] for each in (place, *place.parents) if each in mounts), "")
-    return kind in SHARED or (kind.startswith(FUSE) and kind not in LOCAL_FUSE)
+    return kind in SHARED_DISKS or (kind.startswith(FUSE) and kind not in LOCAL_FUSE)

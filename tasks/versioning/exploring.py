@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tasks.versioning.git import git_answer, unusable
 
-EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
+EXPERIMENTS = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
 """Set by `dvc exp run` for its stages."""
 STAGE = "DVC_STAGE"
 """Set by DVC for every stage."""
@@ -15,7 +15,7 @@ MAIN = ("main", "master")
 
 def why_exploring(root: Path) -> str | None:
     """Return why this process is to publish nothing; None for what a person or the main branch asks for."""
-    if any(os.environ.get(name) for name in EXPERIMENT):
+    if any(os.environ.get(name) for name in EXPERIMENTS):
         return "it is an experiment of DVC"
     if STAGE not in os.environ or unusable(root):
         return None

@@ -9,9 +9,12 @@ import yaml
 from flows.by_hand import merge_ended_runs, merge_run
 from flows.watch import watch
 from tasks.base.errors import LorelineError
+from tasks.fetch_run import fetch_run
 from tasks.jobs.identity import key_of, seen_as
 from tasks.jobs.ledger import Claim, Ledger
 from tasks.parameters.params import read_params
+from tasks.registry.store import connect
+from tasks.registry.versions import RUN_DIGEST
 from tasks.sources.addresses import observe
 from tests.support.ended_runs import back, finished
 from tests.support.tiny import write_checkpoint
@@ -133,3 +136,28 @@ def test_a_run_that_was_merged_stays_merged_when_parameters_change_until_it_is_a
     back(project / "runs" / "single")
     with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
         merge_ended_runs()
+
+
+def test_a_run_that_another_machine_registered_is_not_merged_again(
+    prefect: None, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The registry is what machines share where their ledgers are their own; the run lies elsewhere there."""
+    for step in (5, 20):
+        finished(project / "runs" / "several", step)
+    roots(project, "runs/several")
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["register"] = {"name": "demo", "tracking_uri": f"sqlite:///{project}/mlflow.db"}
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    params = read_params(Path("params.yaml"))
+    run = fetch_run(params.fetch.model_copy(update={"source": "runs/several"}), project / "theirs")
+    client = connect(params.register_)
+    client.create_registered_model("demo")
+    told = {RUN_DIGEST: run.digest, "loreline.git_tag": "merge/several"}
+    client.create_model_version("demo", f"file://{project}/theirs", tags=told)
+    merge_ended_runs()
+    assert "models:/demo/1 in " in (said := capsys.readouterr().err)
+    assert "is of the same run" in said
+    (entry,) = Ledger().entries()
+    assert (entry.state, entry.version, entry.tag) == ("merged", "models:/demo/1", "merge/several")
+    with pytest.raises(LorelineError):
+        merge_ended_runs(refresh=True)  # it is tried: this machine has no such model

@@ -81,13 +81,14 @@ class Team:
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
     def announce(self, name: str) -> None:
-        """Send the event that the callback sends."""
+        """Send the event that the callback of release 0.1 sends, which names neither host nor project."""
+        run = str(self.project.root / "runs" / name)
         event = {
             "id": str(uuid.uuid4()),
             "occurred": datetime.now(UTC).isoformat(),
             "event": "loreline.training.ended",
-            "resource": {"prefect.resource.id": f"loreline.training.{name}"},
-            "payload": {"run": str(self.project.root / "runs" / name), "name": name},
+            "resource": {"prefect.resource.id": f"loreline.run.{run}"},
+            "payload": {"run": run, "name": name},
         }
         body, kind = json.dumps([event]).encode(), {"Content-Type": "application/json"}
         urllib.request.urlopen(
