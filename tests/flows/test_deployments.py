@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tasks.parameters.selection import SelectParams
 from tests.support.servers import PrefectServer, Servers, until
 
 pytestmark = pytest.mark.servers
@@ -51,7 +52,8 @@ def test_serving_schedules_runs_until_it_is_stopped_and_again_when_it_is_served_
             return subprocess.Popen(as_a_script_does, env=env, cwd=tmp_path, stdout=said, stderr=said, start_new_session=True)  # fmt: skip
 
     def scheduled() -> list[str]:
-        runs = server.post("flow_runs/filter")
+        ours = {"id": {"any_": [named(server)[WATCH]["id"]]}}
+        runs = server.post("flow_runs/filter", deployments=ours)
         return [run["expected_start_time"].replace("T", " ") for run in runs if run["auto_scheduled"]]
 
     serving = serve()
@@ -86,7 +88,7 @@ def test_the_form_of_a_deployment_explains_and_checks_its_parameters(server: Pre
     sections = deployment["parameter_openapi_schema"]["definitions"]
     shown = sections["SelectParams"]["properties"]["k"]
     assert shown["description"] == "How many checkpoints last_k, top_k and spaced take."
-    assert shown["default"] == 5
+    assert shown["default"] == SelectParams().k
     fine = {"fetch": {"source": "runs/a"}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}}
     for wrong in ({"select": {"k": 0}}, {"merge": {"lore": {"mu_": 1}}}, {"fetch": {}}):
         with pytest.raises(urllib.error.HTTPError) as refused:
