@@ -14,7 +14,7 @@ from flows.terminal import tell
 from flows.watch import look_around
 from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.jobs.ledger import LedgerEntry
-from tasks.parameters.params import PARAMS_FILE, Params, read_params
+from tasks.parameters.params import PARAMS_FILE, Params, params_file, read_params
 from tasks.reporting.table import EVALUATION_HEADER, evaluation_tables
 from tasks.sources.addresses import normal_address
 
@@ -35,15 +35,14 @@ def run_merge(params: Params, refresh: bool = False) -> None:
         tell(f"{ended.source}: {ended.sentence}")
 
 
-def merge_ended_runs() -> None:
+def merge_ended_runs(refresh: bool = False) -> None:
     """Merge the runs in watch.roots that have ended, one after the other."""
-    params = read_params(PARAMS_FILE)
-    look_around(params, lambda source, _: merge_run(source, params))
+    look_around(read_params(params_file()), lambda source, _: merge_run(source, refresh), refresh)
 
 
-def merge_run(source: str, params: Params | None = None) -> None:
-    """Merge one training run that has ended, and report the outcome; `params` unset: params.yaml's."""
-    ended = merge(normal_address(source, Path.cwd()), params)  # Prefect records what it is given
+def merge_run(source: str, refresh: bool = False) -> None:
+    """Merge one training run that has ended, and report the outcome."""
+    ended = merge(normal_address(source, Path.cwd()), refresh=refresh)  # Prefect records what it is given
     if isinstance(ended, Outcome):
         say(f"{source}: {ended.evaluation.verdict.sentence}")
     elif isinstance(ended, LedgerEntry):

@@ -21,7 +21,7 @@ from tasks.base.errors import (
     one_line,
     without_secrets,
 )
-from tasks.parameters.params import PARAMS_FILE, read_params
+from tasks.parameters.params import PARAMS_FILE, choose_params, read_params
 
 
 def local_path(text: str | Path) -> Path:
@@ -210,10 +210,15 @@ def evaluate_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
 def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Register the merge as an MLflow model version; register.promote=auto promotes it if it is better."""
     from tasks.promote_version import promote_if_auto
-    from tasks.register_model import register_model
+    from tasks.register_model import leave_unregistered, register_model
     from tasks.reporting.history_page import record_history
+    from tasks.versioning.exploring import why_exploring
 
     p = read_params(params, set_)
+    if p.register_.publish == "flow" and (why := why_exploring(Path.cwd())):
+        leave_unregistered(ARTIFACTS, why)
+        tell(f"Nothing is registered: {why}. To register it: loreline run, or register.publish: always.")
+        return
     registration = register_model(p.register_, ARTIFACTS)
     record_history(p.register_, registration)
     tell(f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})")
@@ -257,23 +262,31 @@ def demo_command(
 @app.command("watch")
 def watch_command(
     run: Annotated[str | None, typer.Argument(metavar="[RUN]", help="One training run that ended.")] = None,
+    refresh: Annotated[
+        bool,
+        typer.Option("--refresh", help="Merge again what was merged before, with the parameters of now."),
+    ] = False,
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Merge the training runs in watch.roots that have ended and are not merged yet, one after the other."""
     from flows.by_hand import merge_ended_runs, merge_run
 
+    choose_params(params)
     if run:
-        merge_run(run)
+        merge_run(run, refresh)
     else:
-        merge_ended_runs()
+        merge_ended_runs(refresh)
 
 
 @app.command("serve")
 def serve_command(
     cron: Annotated[str, typer.Option(help="When to look for ended runs, in cron syntax.")] = "0 3 * * *",
+    params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """Watch from now on: now, at cron, and whenever a training run announces its end."""
     from flows.deployments import serve_deployments
 
+    choose_params(params)
     serve_deployments(cron)
 
 

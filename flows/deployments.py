@@ -13,10 +13,11 @@ from prefect.types.entrypoint import EntrypointType
 from flows.local_server import prefect_server
 from flows.merge import merge
 from flows.notifications import make_notifications
+from flows.places import own_place, project_of
 from flows.promote import promote
 from flows.watch import watch
-from loreline import EVENT
-from tasks.parameters.params import PARAMS_FILE, read_params
+from loreline.announce import EVENT, PROJECT, RUN
+from tasks.parameters.params import params_file, read_params
 
 POLL_S = 1.0
 """Seconds between polls for flow runs to start; with Prefect's 10 every merge would start later."""
@@ -26,10 +27,10 @@ AT_ONCE = 8
 
 def serve_deployments(cron: str) -> None:
     """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
+    project = project_of(read_params(params_file()))
     with prefect_server(), suppress(KeyboardInterrupt, asyncio.CancelledError):
-        if PARAMS_FILE.is_file():
-            make_notifications(read_params(PARAMS_FILE).watch)
-        asyncio.run(_serve(cron))
+        make_notifications(read_params(params_file()).watch)
+        asyncio.run(_serve(project, cron))
 
 
 class _Runner(Runner):
@@ -44,26 +45,35 @@ class _Runner(Runner):
         self._serving.get_loop().call_soon_threadsafe(self._serving.cancel)
 
 
-async def _serve(cron: str) -> None:
+async def _serve(project: str, cron: str) -> None:
     serving = asyncio.current_task()
     assert serving is not None
     runner = _Runner(serving, query_seconds=POLL_S, limit=AT_ONCE)
-    watching, *_ = [await runner.aadd_deployment(each) for each in await deployments(cron)]
+    watching, *_ = [await runner.aadd_deployment(each) for each in await deployments(project, cron)]
     async with get_client() as client:
         await client.create_flow_run_from_deployment(watching)  # what ended while nothing was served
     await runner.start()
 
 
-async def deployments(cron: str) -> list[RunnerDeployment]:
-    """Return the deployments that are served; prefect.yaml has the same for work pools."""
+async def deployments(project: str, cron: str) -> list[RunnerDeployment]:
+    """Return the deployments that this machine serves: its own, and those that others serve as well.
+
+    Runs start in the directory of the process that serves them.
+    """
     ended = DeploymentEventTrigger(
-        name="training ended",
+        name=f"training ended: {project}",
         expect={EVENT},
-        parameters={"run": {"__prefect_kind": "jinja", "template": "{{ event.payload.run }}"}},
+        match={"prefect.resource.id": [f"{RUN}.*", f"{PROJECT}.{project}.*"]},
+        parameters={name: _from_event(name) for name in ("run", "host", "project")},
     )
-    by_module = EntrypointType.MODULE_PATH
+    by_module, own = EntrypointType.MODULE_PATH, own_place(project)
     return [
-        await watch.ato_deployment("watch", cron=cron, entrypoint_type=by_module),
-        await merge.ato_deployment("merge", triggers=[ended], entrypoint_type=by_module),
-        await promote.ato_deployment("promote", entrypoint_type=by_module),
+        await watch.ato_deployment(own, cron=cron, entrypoint_type=by_module),
+        await merge.ato_deployment(own, entrypoint_type=by_module),
+        await merge.ato_deployment(project, triggers=[ended], entrypoint_type=by_module),
+        await promote.ato_deployment(project, entrypoint_type=by_module),
     ]
+
+
+def _from_event(name: str) -> dict[str, str]:
+    return {"__prefect_kind": "jinja", "template": f"{{{{ event.payload.{name} }}}}"}

@@ -3,7 +3,7 @@
 from prefect.runtime import deployment
 
 from tasks.base.errors import BadInput
-from tasks.parameters.params import PARAMS_FILE, Params, read_params
+from tasks.parameters.params import Params, params_file, read_params
 
 
 def given_params(params: Params | None) -> Params:
@@ -13,12 +13,12 @@ def given_params(params: Params | None) -> Params:
     machine: task files can run Python.
     """
     if params is None:
-        return read_params(PARAMS_FILE)
+        return read_params(params_file())
     place = params.evaluate.include_path
-    if deployment.id is not None and place and place != read_params(PARAMS_FILE).evaluate.include_path:
+    if deployment.id is not None and place and place != read_params(params_file()).evaluate.include_path:
         raise BadInput(
             "evaluate.include_path",
-            f"{place} is not that of {PARAMS_FILE} on this machine, and task files can run Python",
+            f"{place} is not that of {params_file().name} on this machine, and task files can run Python",
             "name it there, or leave it out",
         )
     return params

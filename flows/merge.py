@@ -2,8 +2,9 @@
 
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
-from prefect import flow
+from prefect import flow, get_client
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
@@ -13,22 +14,24 @@ from flows.device_lock import device_lock
 from flows.given_params import given_params
 from flows.mark_crashed import mark_crashed
 from flows.notifications import tell_moved
+from flows.places import handed_over, in_roots
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
-from tasks.base.errors import LONGEST_SENTENCE
+from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.base.markdown import in_markdown
-from tasks.base.records import Evaluation, Registration
+from tasks.base.records import Evaluation, Registration, TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run
-from tasks.jobs.identity import identity_of, key_of
+from tasks.jobs.identity import identity_of, key_of, seen_as
 from tasks.jobs.ledger import Claim, Ledger, LedgerEntry
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.params import Params
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
+from tasks.registry.versions import GIT_TAG, version_of_run
 from tasks.reporting.history_page import record_history
 from tasks.reporting.table import markdown_tables
 from tasks.search_merge import search_merge
@@ -41,6 +44,7 @@ from tasks.versioning.worktree import close_workspace, open_workspace
 _look = stage(observe_runs, "look at {fetch.address}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
 _fetch = stage(fetch_run, "fetch {params.address}", network=True)
+_known = stage(version_of_run, "look for the run in {params.name}", network=True)
 _select = stage(select_checkpoints, "select {params.rule}")
 _search = stage(search_merge, "search by {params.sampler}")
 _suits = stage(check_selection, "check the checkpoints for the evaluation")
@@ -62,7 +66,7 @@ class Outcome(NamedTuple):
     promotion: str | None
 
 
-Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry]
+Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry | None] | None
 """Callers get an Outcome, or the entry that shows why there was nothing to do; Prefect shows the State."""
 
 
@@ -72,27 +76,45 @@ def _run_name() -> str:
 
 
 @flow(name="merge", flow_run_name=_run_name, persist_result=False)
-def merge(run: str | None = None, params: Params | None = None, refresh: bool = False) -> Ended:
+def merge(
+    run: str | None = None,
+    params: Params | None = None,
+    refresh: bool = False,
+    host: str = "",
+    project: str = "",
+) -> Ended:
     """Merge a training run that has ended, judge the merge, register and version it.
 
-    The work is done in a git worktree of its own. A run that was merged before, or is being merged, is named.
+    The work is done in a git worktree of its own. A run that was merged before, or is being merged, is named;
+    without `params` a run that was merged with other parameters, too: what is registered is history.
 
     Args:
         run: A Trainer's output directory, or an address as fetch.source takes it; unset: fetch.source.
         params: What to do; unset: what params.yaml says.
         refresh: Look at the run anew, and do again what was done.
+        host: The machine that announced the run, which merges it where its disk holds it; unset: nobody did.
+        project: The project that the run was announced for; unset: the one that has it in watch.roots.
     """
-    params = _chosen(run, params)
-    key = key_of(_look(params.fetch, params.watch.quiet_for, params.register_).digest, params)
-    claimed = Ledger().claim(key, params.fetch.address, str(flow_run.id), again=refresh)
+    if host and run and (why := _not_here(_chosen(run, params), run, host, project)):
+        return Completed(name="NothingToDo", message=why)
+    by_itself, params = params is None and not refresh, _chosen(run, params)
+    seen = _look(params.fetch, params.watch.quiet_for, params.register_).digest
+    known = seen_as(seen, params)
+    if by_itself and (before := Ledger().merged_before(known)):
+        return _nothing_to_do(before)
+    key = key_of(seen, params)
+    claimed = Ledger().claim(key, params.fetch.address, str(flow_run.id), again=refresh, seen=known)
     if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
     root, place = Path.cwd(), state_dir() / "runs" / claimed.workspace
     with claimed as claim:
         mark_crashed(claim.predecessor)
         artifacts = open_workspace(place, root, params) / ARTIFACTS
-        identity = _fetched(params, artifacts, refresh)
-        done = _work(params, claim, artifacts, identity, again=refresh)
+        fetched = _fetched(params, artifacts, refresh)
+        first = by_itself and claim.token == 1  # what was begun here is finished here
+        done = (_merged_elsewhere(params, claim, fetched) if first else None) or _work(
+            params, claim, artifacts, identity_of(fetched, params), again=refresh
+        )
     if isinstance(done, Outcome) and not done.versioned.tag:
         return _completed(done)
     close_workspace(place, root)
@@ -109,14 +131,26 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
         params: What params.yaml says.
         refresh: Look at the run anew.
     """
-    identity = _fetched(params, ARTIFACTS, refresh)
-    claimed = Ledger().claim(identity, params.fetch.address, str(flow_run.id), again=True)
+    identity = identity_of(_fetched(params, ARTIFACTS, refresh), params)
+    seen = seen_as(_look(params.fetch, params.watch.quiet_for, params.register_).digest, params)
+    claimed = Ledger().claim(identity, params.fetch.address, str(flow_run.id), again=True, seen=seen)
     if isinstance(claimed, LedgerEntry):
         return _nothing_to_do(claimed)
     with claimed as claim:
         mark_crashed(claim.predecessor)
         done = _work(params, claim, ARTIFACTS, identity, again=True)
     return _nothing_to_do(done) if isinstance(done, LedgerEntry) else _completed(done)
+
+
+def _not_here(params: Params, run: str, host: str, project: str) -> str | None:
+    """Return why an announced run is not merged by this flow run."""
+    if handed_over(params, run, host):
+        return f"{run} lies on {host}, which merges it in a flow run of its own"
+    if not project and not in_roots(params, run):
+        return (
+            f"{run} lies in no root of watch.roots; add it there, or export LORELINE_PROJECT where it trains"
+        )
+    return None
 
 
 def _chosen(run: str | None, params: Params | None) -> Params:
@@ -128,12 +162,22 @@ def _chosen(run: str | None, params: Params | None) -> Params:
     return params.model_copy(update={"fetch": fetch})
 
 
-def _fetched(params: Params, artifacts: Path, refresh: bool) -> str:
-    """Fetch the run, after checking what the later stages need; return its identity."""
+def _fetched(params: Params, artifacts: Path, refresh: bool) -> TrainingRun:
+    """Fetch the run, after checking what the later stages need."""
     _check(params.evaluate)
     check_version(params, Path.cwd())
-    run = _fetch(params.fetch, artifacts, refresh, params.register_, params.watch.quiet_for)
-    return identity_of(run, params)
+    return _fetch(params.fetch, artifacts, refresh, params.register_, params.watch.quiet_for)
+
+
+def _merged_elsewhere(params: Params, claim: Claim, run: TrainingRun) -> LedgerEntry | None:
+    """Settle a run that the registry has a version of: by another machine, or of a ledger that was lost."""
+    if (version := _known(params.register_, run.digest)) is None:
+        return None
+    model = f"models:/{version.name}/{version.version}"
+    sentence = (
+        f"{model} in {place_of(uri_of(params.register_))} is of the same run; --refresh merges it again"
+    )
+    return claim.settle("merged", sentence, identity_of(run, params), model, version.tags.get(GIT_TAG))
 
 
 def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
@@ -155,28 +199,40 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
         with answer_progress() as on_answers:
             evaluation = _evaluate(params.evaluate, params.register_, artifacts, on_answers)
     _show(evaluation)
+    say(evaluation.verdict.sentence)
     registration = _register(params.register_, artifacts, claim.confirm)
-    record_history(params.register_, registration)
-    versioned = _version(params, artifacts, identity, claim.confirm)
-    promotion = _promote(params, registration)
-    if promotion and promotion.moved:
-        tell_moved(promotion.name, promotion.version, promotion.sentence)
     model = f"models:/{registration.name}/{registration.version}"
     place = place_of(uri_of(params.register_))  # the next run may name another registry
+    say(f"registered as {model} in {place}")
+    record_history(params.register_, registration)
+    versioned = _version(params, artifacts, identity, claim.confirm)
+    say(f"DVC: {versioned.sentence}")
+    promotion = _promote(params, registration)
+    if promotion:
+        say(promotion.sentence)
+        if promotion.moved:
+            tell_moved(promotion.name, promotion.version, promotion.sentence)
+    _name_run(f"{params.fetch.address}: {evaluation.verdict.decision}")
     sentence = f"{model} in {place}: {evaluation.verdict.sentence}"
     claim.settle("merged", sentence, identity, model, versioned.tag)
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
 
 
-def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry]:
+def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry | None]:
     return Completed(message=outcome.evaluation.verdict.sentence, data=outcome)
 
 
-def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry]:
+def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry | None]:
     """Return a completed state that names the earlier result, or the flow run at work."""
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence
     return Completed(name="NothingToDo", message=message, data=entry)
+
+
+def _name_run(name: str) -> None:
+    """Rename this flow run: lists of runs then tell the verdicts."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.id)), name=one_line(name))
 
 
 def _show(evaluation: Evaluation) -> None:

@@ -1,5 +1,6 @@
-"""Progress on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Progress on stderr, a bar on a terminal and plain lines elsewhere, and in the log of a flow run."""
 
+import logging
 import resource
 import sys
 import threading
@@ -93,6 +94,7 @@ class _Answers:
 
     def __init__(self, stream: TextIO, what: str) -> None:
         self._stream = stream  # libraries' own bars are silenced by replacing sys.stderr
+        self._log = _run_log()  # which the thread would not find
         self._what = what
         self._now: ItemsAnswered | None = None
         self._first = 0
@@ -112,10 +114,12 @@ class _Answers:
 
     def _say(self) -> None:
         if self._now:
-            self._stream.write(
-                f"{self._what}: {self._now}{self._left(self._now)}\n"
-            )  # whole: two threads say it
-            self._stream.flush()
+            line = f"{self._what}: {self._now}{self._left(self._now)}"
+            if self._log:
+                self._log.info("%s", plain_lines(line))
+            else:
+                self._stream.write(f"{line}\n")  # whole: two threads say it
+                self._stream.flush()
 
     def _left(self, now: ItemsAnswered) -> str:
         """Return how long the rest takes at the speed so far, which starts when this process does."""
@@ -126,5 +130,24 @@ class _Answers:
 
 
 def say(text: str) -> None:
-    """Print a line of progress on stderr; names in it may come from elsewhere."""
-    print(plain_lines(text), file=sys.stderr, flush=True)
+    """Put a line of progress into the log of the flow run, which Prefect prints too, or print it on stderr.
+
+    Names in it may come from elsewhere.
+    """
+    if log := _run_log():
+        log.info("%s", plain_lines(text))
+    else:
+        print(plain_lines(text), file=sys.stderr, flush=True)
+
+
+def _run_log() -> "logging.Logger | logging.LoggerAdapter[logging.Logger] | None":
+    """Return the log of the flow run that this is part of; None outside."""
+    if "prefect" not in sys.modules:  # importing it takes a second, which a merge by hand need not wait
+        return None
+    from prefect.exceptions import MissingContextError
+    from prefect.logging import get_run_logger
+
+    try:
+        return get_run_logger()
+    except MissingContextError:
+        return None

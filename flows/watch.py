@@ -7,34 +7,38 @@ from pathlib import Path
 from prefect import flow, get_client
 from prefect.exceptions import ObjectNotFound
 
+from flows.places import MERGE, place_for
 from flows.progress import say
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput, LorelineError, of_system
-from tasks.jobs.identity import key_of
+from tasks.jobs.identity import key_of, seen_as
 from tasks.jobs.ledger import Ledger
-from tasks.parameters.params import PARAMS_FILE, Params, read_params
+from tasks.parameters.params import Params, params_file, read_params
 from tasks.registry.promotion import reconcile
 from tasks.sources.addresses import observe, sources_in
 from tasks.versioning.worktree import close_workspace
 
-MERGE = "merge/merge"
-"""The flow and the deployment that merge one training run."""
+
+@flow(name="watch", flow_run_name="look around", persist_result=False)
+def watch(refresh: bool = False) -> None:
+    """Look at watch.roots, and start the deployment merge for each training run that has ended.
+
+    Args:
+        refresh: Merge again what was merged before.
+    """
+    params = read_params(params_file())
+    look_around(
+        params, lambda source, digest: _start(params, source, key_of(digest, params), refresh), refresh
+    )
 
 
-@flow(name="watch", flow_run_name="look around", persist_result=False, log_prints=True)
-def watch() -> None:
-    """Look at watch.roots, and start the deployment merge for each training run that has ended."""
-    params = read_params(PARAMS_FILE)
-    look_around(params, lambda source, digest: _start(source, key_of(digest, params)))
-
-
-def look_around(params: Params, start: Callable[[str, str], object]) -> None:
-    """Call `start` with address and digest of each run to merge.
+def look_around(params: Params, start: Callable[[str, str], object], refresh: bool = False) -> None:
+    """Call `start` with address and digest of each run to merge; with `refresh` also of merged ones.
 
     A failure does not stop the others; all are reported at the end by a LorelineError.
     """
     failed: list[str] = []
-    for source, digest in _to_merge(params, failed):
+    for source, digest in _to_merge(params, refresh, failed):
         try:
             start(source, digest)
         except Exception as error:
@@ -47,7 +51,7 @@ def look_around(params: Params, start: Callable[[str, str], object]) -> None:
         raise LorelineError("watch", "; ".join(failed), "mend that; the next look tries again")
 
 
-def _to_merge(params: Params, failed: list[str]) -> Iterator[tuple[str, str]]:
+def _to_merge(params: Params, refresh: bool, failed: list[str]) -> Iterator[tuple[str, str]]:
     """Yield address and digest of the runs that have ended and are not merged, refused or being merged.
 
     The others are named on stderr.
@@ -63,8 +67,10 @@ def _to_merge(params: Params, failed: list[str]) -> Iterator[tuple[str, str]]:
         known = ledger.find(key)
         if not seen.ended:
             say(f"{source}: left alone: {seen.reason}")
-        elif standing := ledger.standing(key):
+        elif (standing := ledger.standing(key)) and not (refresh and standing.state == "merged"):
             say(f"{source}: {standing.sentence}")
+        elif not refresh and (before := ledger.merged_before(seen_as(seen.digest, params))):
+            say(f"{source}: was merged with other parameters; --refresh merges it again: {before.sentence}")
         elif known and known.state == "refused":
             say(f"{source}: was refused ({known.sentence}); mend that and run it by hand")
         else:
@@ -86,20 +92,20 @@ def _told(error: LorelineError | OSError) -> LorelineError:
     return of_system(error) if isinstance(error, OSError) else error
 
 
-def _start(source: str, key: str) -> None:
+def _start(params: Params, source: str, key: str, refresh: bool) -> None:
     """Start a run of the merge deployment; `key`, the job's, makes overlapping calls start only one."""
-    known = Ledger().find(key)
+    known, name = Ledger().find(key), f"{MERGE}/{place_for(params, source)}"
     with get_client(sync_client=True) as client:
         try:
-            deployed = client.read_deployment_by_name(MERGE).id
+            deployed = client.read_deployment_by_name(name).id
         except ObjectNotFound:
-            raise BadInput(
-                MERGE, "there is no such deployment", "make it with loreline serve or prefect deploy --all"
-            ) from None
+            raise BadInput(name, "there is no such deployment", "make it with loreline serve") from None
         # Prefect returns the earlier run for a known key; one that has ended must not block the next attempt.
         for attempt in count(known.token if known else 0):
             started = client.create_flow_run_from_deployment(
-                deployed, parameters={"run": source}, idempotency_key=f"{key}-{attempt}"
+                deployed,
+                parameters={"run": source, "refresh": refresh},
+                idempotency_key=f"{key}-{attempt}",
             )
             if started.state is None or not started.state.is_final():
                 return

@@ -8,6 +8,7 @@ import base64
 import json
 import os
 import signal
+import socket
 import ssl
 import sys
 import threading
@@ -20,6 +21,9 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 EVENT = "loreline.training.ended"
+RUN, PROJECT = "loreline.run", "loreline.project"
+"""What the ids of runs begin with: of those that any project may take, and before a project's name."""
+PROJECT_NAMED = "LORELINE_PROJECT"
 URL = "PREFECT_API_URL"
 NO_SERVER = f"{URL} is not set in the environment of the training (a Prefect profile is not read)"
 
@@ -67,12 +71,14 @@ def announce_log() -> Path:
 
 
 def _event(run: str, name: str) -> dict[str, Any]:
+    project = os.environ.get(PROJECT_NAMED, "").strip()
+    kind = f"{PROJECT}.{project}" if project else RUN
     return {
         "id": str(uuid.uuid4()),
         "occurred": datetime.now().astimezone().isoformat(),
         "event": EVENT,
-        "resource": {"prefect.resource.id": f"loreline.run.{run}", "prefect.resource.name": name},
-        "payload": {"run": run, "name": name},
+        "resource": {"prefect.resource.id": f"{kind}.{run}", "prefect.resource.name": name},
+        "payload": {"run": run, "name": name, "host": socket.gethostname(), "project": project},
     }
 
 

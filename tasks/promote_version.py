@@ -23,6 +23,7 @@ from tasks.registry.versions import (
     aliases,
     verify_files,
     version_of,
+    versions_of_merge,
 )
 from tasks.verdict.judgement import Judgement, judge_again
 
@@ -81,7 +82,8 @@ def promote_version(params: Params, version: int | None, by: str, why: str, forc
 def promote_if_auto(params: Params, registration: Registration) -> Promotion | None:
     """Promote a registered version where register.promote is auto; None where it is manual.
 
-    Never one that was champion before and was replaced, or that somebody refused: people decide about those.
+    Never one that is older than the champion, was champion before and was replaced, or that somebody refused:
+    people decide about those.
     """
     if params.register_.promote != "auto":
         return None
@@ -90,7 +92,8 @@ def promote_if_auto(params: Params, registration: Registration) -> Promotion | N
     with mlflow_errors(client.tracking_uri):
         version = version_of(client, registration.name, registration.version)
         now = aliases(client, registration.name)
-    if reason := _held_back(version, now):
+        judged_before = versions_of_merge(client, registration.name, version.digest)
+    if reason := _held_back(version, judged_before, now):
         held = _nothing(version, f"not promoted: {reason}")
         return _published(params.register_, held) if now.get(CHAMPION) == version.version else held
     try:
@@ -177,15 +180,18 @@ def _decide(judgement: Judgement, force: bool) -> None:
         )
 
 
-def _held_back(version: ModelVersion, now: dict[str, int]) -> str | None:
+def _held_back(version: ModelVersion, same: list[ModelVersion], now: dict[str, int]) -> str | None:
+    """Return why a version is not promoted by itself; what people decided of the `same` merge counts."""
     verdict = version.tags.get(VERDICT)
     if now.get(CHAMPION) == version.version:
         return "it is champion already"
+    if now.get(CHAMPION, 0) > version.version:
+        return f"version {now[CHAMPION]}, which is newer, is champion"
     if verdict != "PROMOTE":
         return f"its verdict is {verdict}"
-    if STORY in version.tags or now.get(PREVIOUS) == version.version:
+    if now.get(PREVIOUS) == version.version or any(STORY in other.tags for other in same):
         return "it was champion before and was replaced"
-    return "it was refused" if REFUSED in version.tags else None
+    return "it was refused" if any(REFUSED in other.tags for other in same) else None
 
 
 def _move(

@@ -1,25 +1,50 @@
 """Stage register: the merge becomes one version in MLflow with its evidence; running it again adds none."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Evaluation, MergeReport, Registration, Selection, TrainingRun
+from tasks.base.records import (
+    Evaluation,
+    MergeReport,
+    Record,
+    Registration,
+    Selection,
+    TrainingRun,
+    Unregistered,
+)
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.evidence import EVALUATION, EVALUATION_FILE
-from tasks.registry.facts import MergeRecords, description, metrics, run_tags, title, version_tags
+from tasks.registry.evidence import EVALUATION, EVALUATION_FILE, recorded_evaluation
+from tasks.registry.facts import (
+    MergeRecords,
+    description,
+    judgement_of,
+    metrics,
+    run_tags,
+    title,
+    version_tags,
+)
 from tasks.registry.facts import (
     params as merge_params,
 )
-from tasks.registry.files import store_files, verify_directory
+from tasks.registry.files import FILES, store_files, verify_directory
 from tasks.registry.lineage import lineage
 from tasks.registry.mlflow_model import mlflow_files, with_files
-from tasks.registry.runs import find_model, find_run, record_run
+from tasks.registry.runs import JUDGEMENT_TAG, find_model, find_run, record_run
 from tasks.registry.store import connect, experiment, mlflow_errors, store_lock
-from tasks.registry.versions import CHALLENGER, find_version, point, unmark_pruned
+from tasks.registry.versions import (
+    CHALLENGER,
+    PRUNED,
+    ModelVersion,
+    find_version,
+    point_at_newest,
+    unmark_pruned,
+    versions_of_merge,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +55,9 @@ def register_model(
 ) -> Registration:
     """Register the merge in MLflow as its challenger and publish artifacts/registration.
 
-    The same merge is always the same version, brought up to date; the registry is asked every time.
+    A merge with its judgement is always the same version, which is never rewritten; another judgement of
+    it is another version with a run of its own. The registry is asked every time, and the alias moves to
+    newer versions only.
     `confirm` is called before the first change there, and raises when somebody else does this now.
     Raises BadInput for records that do not belong together, Unavailable when MLflow does not answer.
     """
@@ -39,11 +66,25 @@ def register_model(
     with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name):
         confirm()
         registration = _register(client, params, merged, artifacts)
-    made_from = fingerprint(__name__, registration)
+    _publish(registration, artifacts, "registration.json")
+    return registration
+
+
+def leave_unregistered(artifacts: Path, why: str) -> Unregistered:
+    """Publish artifacts/registration with the reason why the merge is not registered; no server is asked.
+
+    Raises BadInput for records that do not belong together.
+    """
+    left = Unregistered(digest=_read(artifacts).report.digest, reason=why)
+    _publish(left, artifacts, "unregistered.json")
+    return left
+
+
+def _publish(record: Record, artifacts: Path, name: str) -> None:
+    made_from = fingerprint(__name__, record)
     if not is_published(artifacts / "registration", made_from):
         with publishing(artifacts / "registration", made_from) as out:
-            registration.write(out / "registration.json")
-    return registration
+            record.write(out / name)
 
 
 def _read(artifacts: Path) -> MergeRecords:
@@ -70,14 +111,16 @@ def _register(
     client: "MlflowClient", params: RegisterParams, merged: MergeRecords, artifacts: Path
 ) -> Registration:
     """Do each step unless it is done, so that a call that was cut short is completed by the next one."""
-    merge, parameters = merged.report.digest, merge_params(merged.report)
     added = mlflow_files(artifacts / "merged", merged.manifest, merged.report)
     merged = merged._replace(manifest=with_files(merged.manifest, added))
+    tags, parameters = version_tags(merged), merge_params(merged.report)
+    if (known := _of_release_0_1(client, params.name, merged, tags[JUDGEMENT_TAG])) is not None:
+        return known
     home = experiment(client, params.name)
-    run = find_run(client, home, merge, title(merged))
-    model = find_model(client, home, merge, run.info.run_id, parameters)
-    store_files(client, model, artifacts / "merged", merged.manifest, added)
+    run = find_run(client, home, tags, title(merged))
+    model = find_model(client, home, tags, run.info.run_id, parameters)
     if model.status != "READY":
+        store_files(client, model, artifacts / "merged", merged.manifest, added)
         client.finalize_logged_model(model.model_id, "READY")
     evaluation = artifacts / "evaluation"
     files = {
@@ -85,15 +128,37 @@ def _register(
         "figures": sorted((evaluation / "figures").glob("*.png")),
     }
     record_run(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
-    tags = version_tags(merged) | lineage(artifacts / "merged")
+    tags |= lineage(artifacts / "merged")
     version = find_version(client, params.name, model, tags, description(merged))
-    unmark_pruned(client, version)
-    point(client, params.name, CHALLENGER, version.version)
+    if PRUNED in version.tags or version.tags.get(FILES) == tags[FILES]:
+        # what was damaged or removed since; with another model card a version keeps the first one's
+        store_files(client, model, artifacts / "merged", merged.manifest, added)
+        unmark_pruned(client, version, tags[FILES])
+    point_at_newest(client, params.name, CHALLENGER, version.version)
+    return _registration(version, model.model_id, run.info.run_id)
+
+
+def _of_release_0_1(
+    client: "MlflowClient", name: str, merged: MergeRecords, judgement: str
+) -> Registration | None:
+    """Return the version of this judgement that release 0.1 registered, without a tag for it."""
+    for version in versions_of_merge(client, name, merged.report.digest):
+        with suppress(BadInput):
+            if JUDGEMENT_TAG in version.tags or version.run_id is None:
+                continue
+            if judgement_of(recorded_evaluation(client, version)) == judgement:
+                made = client.get_run(version.run_id).outputs
+                model_id = made.model_outputs[0].model_id if made and made.model_outputs else ""
+                return _registration(version, model_id, version.run_id)
+    return None
+
+
+def _registration(version: ModelVersion, model_id: str, run_id: str) -> Registration:
     return Registration(
-        name=params.name,
+        name=version.name,
         version=version.version,
-        model_id=model.model_id,
-        run_id=run.info.run_id,
-        digest=merge,
+        model_id=model_id,
+        run_id=run_id,
+        digest=version.digest,
         aliases=(CHALLENGER,),
     )

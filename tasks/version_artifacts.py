@@ -123,13 +123,20 @@ def _publish(
     tags: dict[str, str],
     confirm: Callable[[], None],
 ) -> Pushed:
-    """Record the commit in the model version, and push the data unless it is pushed already."""
+    """Record the commit in the model version, and push the data unless it is pushed already.
+
+    A version keeps the first commit that it was told; of its push only how far it is changes.
+    """
+    known = _said(params.register_, registration)
+    news = {key: value for key, value in tags.items() if key not in known}
+    theirs = known.get(GIT_REVISION, tags[GIT_REVISION]) != tags[GIT_REVISION]
+    stays = theirs or known.get(PUSH) == "done"
     if not params.version.push:
-        _tell(params.register_, registration, tags | {PUSH: "off"}, confirm)
+        _tell(params.register_, registration, news if stays else news | {PUSH: "off"}, confirm)
         return "off"
-    if _said(params.register_, registration, tags | {PUSH: "done"}):
+    if stays and not theirs:
         return "done"
-    _tell(params.register_, registration, tags | {PUSH: "pending"}, confirm)
+    _tell(params.register_, registration, news if stays else news | {PUSH: "pending"}, confirm)
     try:
         dvc(workspace, "push", *stages(workspace))
     except LorelineError as error:
@@ -138,14 +145,14 @@ def _publish(
             f"{error.problem}; everything is kept, as {tags[GIT_TAG]}, and the push is pending",
             "run the same command again when the remote answers",
         ) from None
-    _tell(params.register_, registration, {PUSH: "done"}, confirm)
+    _tell(params.register_, registration, {} if stays else {PUSH: "done"}, confirm)
     return "done"
 
 
-def _said(params: RegisterParams, registration: Registration, tags: dict[str, str]) -> bool:
+def _said(params: RegisterParams, registration: Registration) -> dict[str, str]:
     client = connect(params)
     with mlflow_errors(client.tracking_uri):
-        return tags.items() <= version_of(client, registration.name, registration.version).tags.items()
+        return version_of(client, registration.name, registration.version).tags
 
 
 def _tell(

@@ -567,6 +567,14 @@ class Evaluation(Record):
         return next(found for found in self.differences if (found.against, found.metric) == wanted)
 
 
+class Unregistered(Record):
+    """That a merge was not registered, and why."""
+
+    digest: str
+    """Of the merge."""
+    reason: str
+
+
 class Registration(Record):
     """The model version that a merge became."""
 

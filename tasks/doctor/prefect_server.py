@@ -49,7 +49,7 @@ def judge_version(server: str, client: str) -> Finding:
 def judge_deployments(deployments: Sequence[Deployment]) -> list[Finding]:
     """Report the deployments that look for ended runs, with their schedules."""
     if not deployments:
-        remedy = "loreline serve; for a team: prefect deploy --all"
+        remedy = "loreline serve"
         return [
             Finding(
                 "Prefect", "watch", "there is no such deployment: nothing merges by itself", "warning", remedy

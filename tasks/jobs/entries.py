@@ -42,19 +42,22 @@ class LedgerEntry(Record):
     version: str | None = None
     """models:/name/N"""
     tag: str | None = None
+    seen: str | None = None
+    """The training run as it was seen, whatever the parameters; None where release 0.1 merged it."""
 
 
 COLUMNS = tuple(LedgerEntry.model_fields)
 APPLICATION = 0x4C6F5245
 """SQLite's application_id of a ledger."""
-SCHEMA = 1
+SCHEMA = 2
 TABLE = """
     CREATE TABLE jobs (
         key TEXT PRIMARY KEY, source TEXT NOT NULL, state TEXT NOT NULL, token INTEGER NOT NULL,
         workspace TEXT NOT NULL, owner TEXT NOT NULL, flow_run TEXT, since REAL NOT NULL, beat REAL NOT NULL,
-        sentence TEXT NOT NULL, identity TEXT, version TEXT, tag TEXT
+        sentence TEXT NOT NULL, identity TEXT, version TEXT, tag TEXT, seen TEXT
     )
 """
+SINCE_1 = "ALTER TABLE jobs ADD COLUMN seen TEXT"
 
 
 @contextmanager
@@ -107,14 +110,17 @@ def _entry(row: dict[str, object]) -> LedgerEntry:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    """Create the table in an empty database, and refuse other programs' databases."""
+    """Create the table in an empty database, complete an older one, and refuse other programs' databases."""
     if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         db.execute(f"PRAGMA application_id = {APPLICATION}")
         db.execute(f"PRAGMA user_version = {SCHEMA}")
         db.execute(TABLE)
     elif db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
         raise BadInput(path, "is another program's database, not the ledger", "move it away and run again")
-    elif (schema := db.execute("PRAGMA user_version").fetchone()[0]) != SCHEMA:
+    elif (schema := db.execute("PRAGMA user_version").fetchone()[0]) == 1:
+        db.execute(SINCE_1)
+        db.execute(f"PRAGMA user_version = {SCHEMA}")
+    elif schema != SCHEMA:
         raise BadInput(
             path,
             f"is of another release of Loreline (schema {schema}, not {SCHEMA})",

@@ -13,8 +13,8 @@ def that_matter(params: Params) -> dict[str, Any]:
     Left out are: fetch but for base and means, because a run counts by what it holds, not by where it lies or
     how long it was waited for; devices and the batch size, which change the last places of a result at most;
     the addresses of the registry and of search.storage, which differ between hosts and move;
-    register.promote, register.push_to, version, watch and retention, which say when a merge is made and what
-    happens after its verdict.
+    register.publish, promote and push_to, version, watch and retention, which say when a merge is made and
+    what happens after its verdict.
 
     fetch.base, merge.base and evaluate.include_path are paths and count as they are written: another path may
     hold another base, or other tasks of the same names. Taking two for one would give a wrong verdict, taking
@@ -31,8 +31,13 @@ def that_matter(params: Params) -> dict[str, Any]:
         "select": _given(params.select),
         "merge": _method(params.merge.method) | _given(params.merge, but={"device", "method"}),
         "evaluate": _given(params.evaluate, but={"batch_size", "device"}),
-        "register": _given(params.register_, but={"tracking_uri", "promote", "push_to"}),
+        "register": _given(params.register_, but={"tracking_uri", "publish", "promote", "push_to"}),
     }
+
+
+def seen_as(status_digest: str, params: Params) -> str:
+    """Return the key of a training run as it was seen, which stays merged when parameters change."""
+    return digest_of(["seen", status_digest, params.register_.name])
 
 
 def key_of(status_digest: str, params: Params) -> str:

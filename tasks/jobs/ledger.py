@@ -29,9 +29,14 @@ class Ledger:
         self._lease = lease
 
     def claim(
-        self, key: str, source: str, flow_run: str | None = None, again: bool = False
+        self,
+        key: str,
+        source: str,
+        flow_run: str | None = None,
+        again: bool = False,
+        seen: str | None = None,
     ) -> Claim | LedgerEntry:
-        """Claim a job, or return the entry that prevents it.
+        """Claim a job, or return the entry that prevents it; `seen` is the training run's own key.
 
         An entry prevents a claim while its owner lives, or once it is merged, unless asked for `again`.
         """
@@ -52,6 +57,7 @@ class Ledger:
                 since=now,
                 beat=now,
                 sentence=f"is being merged by {owner}",
+                seen=seen or (held.seen if held else None),
             )
             put_entry(db, entry)
         return Claim(self._path, entry, self._lease, held if held and held.state == "merging" else None)
@@ -71,6 +77,11 @@ class Ledger:
         """Return a merged job with this identity: the same run may have been merged from another place."""
         with transaction(self._path) as db:
             return next(iter(select_entries(db, "WHERE state = 'merged' AND identity = ?", identity)), None)
+
+    def merged_before(self, seen: str) -> LedgerEntry | None:
+        """Return the last merge of a training run as it was seen, with whatever parameters."""
+        with transaction(self._path) as db:
+            return next(iter(select_entries(db, "WHERE state = 'merged' AND seen = ?", seen)), None)
 
     def entries(self) -> list[LedgerEntry]:
         """Return all jobs, those that changed last first."""

@@ -1,5 +1,6 @@
 """params.yaml as a whole: its sections, and reading it."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -20,6 +21,8 @@ from tasks.parameters.watch import WatchParams
 
 PARAMS_FILE = Path("params.yaml")
 """In the directory of a project, where every command runs."""
+CHOSEN = "LORELINE_PARAMS"
+"""Names another file, for the processes that `loreline serve --params` starts."""
 
 
 class Params(Section):
@@ -34,6 +37,17 @@ class Params(Section):
     version: VersionParams = VersionParams()
     watch: WatchParams = WatchParams()
     retention: RetentionParams = RetentionParams()
+
+
+def params_file() -> Path:
+    """Return the parameter file of flows that are given no parameters."""
+    return Path(os.environ.get(CHOSEN) or PARAMS_FILE)
+
+
+def choose_params(path: Path) -> None:
+    """Make another file than the usual one that of this process, and of those that it starts."""
+    if path != PARAMS_FILE:
+        os.environ[CHOSEN] = str(path.absolute())
 
 
 def read_params(path: Path, overrides: Iterable[str] = ()) -> Params:

@@ -33,6 +33,9 @@ class RegisterParams(Section):
             )
         return uri
 
+    publish: Literal["flow", "always"] = "flow"
+    """flow: `loreline run`, `loreline register`, the flows, and `dvc repro` on the main branch register;
+    `dvc exp run` and `dvc repro` elsewhere register nothing. always: those, too."""
     promote: Literal["manual", "auto"] = "manual"
     """auto: a PROMOTE verdict moves the alias champion; manual: only `loreline promote` does."""
     push_to: Annotated[str | None, Field(pattern=r"^[\w-][\w.-]*/[\w-][\w.-]*$", max_length=200)] = None

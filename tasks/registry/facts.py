@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 
 from tasks.base.markdown import in_markdown
 from tasks.base.publish import Manifest
-from tasks.base.records import Evaluation, MergeInput, MergeReport, Selection, TrainingRun
+from tasks.base.records import Evaluation, MergeInput, MergeReport, Selection, TrainingRun, digest_of
 from tasks.registry.files import FILES, digest_of_files
-from tasks.registry.runs import MERGE_TAG, mlflow_name
-from tasks.registry.versions import VERDICT
+from tasks.registry.runs import JUDGEMENT_TAG, MERGE_TAG, mlflow_name
+from tasks.registry.versions import RUN_DIGEST, VERDICT
 
 TAG_LIMIT = 100_000  # of a model version's tag; a longer one is refused
 DESCRIPTION_LIMIT = 5_000  # the column's width in PostgreSQL; a run's tags take 8000
@@ -47,17 +47,24 @@ def params(report: MergeReport) -> dict[str, str]:
     return {mlflow_name(key): _fit(str(value), PARAM_LIMIT) for key, value in flat.items()}
 
 
+def judgement_of(evaluation: Evaluation) -> str:
+    """Return the identity of a judgement: the models, the numbers and the decision, in whatever words."""
+    numbers = [evaluation.primary, evaluation.models, evaluation.scores, evaluation.differences]
+    return digest_of(["judgement", *numbers, evaluation.verdict.decision])
+
+
 def version_tags(merged: MergeRecords) -> dict[str, str]:
     """Return a version's tags: its origin, its method and its verdict."""
     report = merged.report
     tags = {
         MERGE_TAG: report.digest,
+        JUDGEMENT_TAG: judgement_of(merged.evaluation),
         FILES: digest_of_files(merged.manifest),
         VERDICT: merged.evaluation.verdict.decision,
         "loreline.primary": merged.evaluation.primary,
         "loreline.against": merged.evaluation.verdict.against,
         "loreline.run": merged.run.name,
-        "loreline.run_digest": merged.run.digest,
+        RUN_DIGEST: merged.run.digest,
         "loreline.steps": json.dumps([source.step for source in report.inputs]),
         "loreline.checkpoints": json.dumps([source.digest for source in report.inputs]),
         "loreline.method": report.method,

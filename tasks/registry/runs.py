@@ -1,4 +1,4 @@
-"""The MLflow run and the logged model of a merge, one of each however often a merge is registered."""
+"""The MLflow run and the logged model of a judged merge, one of each however often it is registered."""
 
 import re
 import time
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 MERGE_TAG = "loreline.merge"
+JUDGEMENT_TAG = "loreline.judgement"
+"""What was merged, what it was compared with and what came out: what is registered once."""
 OLDEST_FIRST = ["attributes.start_time ASC"]
 
 Thing = TypeVar("Thing")
@@ -34,24 +36,24 @@ def only(
     return found[0]
 
 
-def find_run(client: "MlflowClient", experiment: str, merge: str, title: str) -> Any:
-    """Return the one run that records this merge, finished or not."""
+def find_run(client: "MlflowClient", experiment: str, tags: Mapping[str, str], title: str) -> Any:
+    """Return the one run that records the judgement in these tags, finished or not."""
     return only(
-        lambda: list(client.search_runs([experiment], _tagged(merge), order_by=OLDEST_FIRST)),
-        lambda: client.create_run(experiment, tags={MERGE_TAG: merge}, run_name=title),
+        lambda: list(client.search_runs([experiment], judged_as(tags), order_by=OLDEST_FIRST)),
+        lambda: client.create_run(experiment, tags=_key(tags), run_name=title),
         lambda run: client.delete_run(run.info.run_id),
     )
 
 
 def find_model(
-    client: "MlflowClient", experiment: str, merge: str, run_id: str, params: Mapping[str, str]
+    client: "MlflowClient", experiment: str, tags: Mapping[str, str], run_id: str, params: Mapping[str, str]
 ) -> Any:
-    """Return the one logged model of this merge, ready or not."""
+    """Return the one logged model of the judgement in these tags, ready or not."""
     oldest_first = [{"field_name": "creation_timestamp", "ascending": True}]
     return only(
-        lambda: list(client.search_logged_models([experiment], _tagged(merge), order_by=oldest_first)),
+        lambda: list(client.search_logged_models([experiment], judged_as(tags), order_by=oldest_first)),
         lambda: client.create_logged_model(
-            experiment, name="merge", source_run_id=run_id, tags={MERGE_TAG: merge}, params=dict(params)
+            experiment, name="merge", source_run_id=run_id, tags=_key(tags), params=dict(params)
         ),
         lambda model: client.delete_logged_model(model.model_id),
     )
@@ -66,12 +68,15 @@ def record_run(
     tags: Mapping[str, str],
     files: Mapping[str, Sequence[Path]],
 ) -> None:
-    """Bring a run up to date, with `files` by artifact directory, and finish it; only what differs is sent.
+    """Write what a run lacks, with `files` by artifact directory, and finish it; a finished one stays.
 
-    MLflow never changes a parameter: when other parameters gave the same merge, those of the first stay.
+    What a killed process left is written again where it differs: the evaluation may be a newer one that says
+    the same in other words. MLflow never changes a parameter.
     """
     from mlflow.entities import LoggedModelOutput, Metric, Param, RunTag
 
+    if run.info.status == "FINISHED":
+        return
     now, run_id = int(time.time() * 1000), run.info.run_id
     client.log_batch(
         run_id,
@@ -87,8 +92,7 @@ def record_run(
         client.log_outputs(run_id, [LoggedModelOutput(model_id, step=0)])
     for directory, paths in files.items():
         _attach(client, run, directory, paths)
-    if run.info.status != "FINISHED":
-        client.set_terminated(run_id)
+    client.set_terminated(run_id)
 
 
 def mlflow_name(text: str) -> str:
@@ -108,5 +112,10 @@ def _attach(client: "MlflowClient", run: Any, directory: str, paths: Sequence[Pa
         client.set_tag(run.info.run_id, f"loreline.{directory}", state)
 
 
-def _tagged(merge: str) -> str:
-    return f"tags.`{MERGE_TAG}` = '{merge}'"
+def judged_as(tags: Mapping[str, str]) -> str:
+    """Return MLflow's filter for what carries the judgement in these tags."""
+    return f"tags.`{JUDGEMENT_TAG}` = '{tags[JUDGEMENT_TAG]}'"
+
+
+def _key(tags: Mapping[str, str]) -> dict[str, str]:
+    return {key: tags[key] for key in (MERGE_TAG, JUDGEMENT_TAG)}

@@ -13,14 +13,14 @@ from tasks.base.publish import is_intact
 from tasks.base.records import AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
-from tasks.registry.lineage import COMMIT_TAG
-from tasks.registry.runs import MERGE_TAG, only
-from tasks.registry.store import ensure_registered, mlflow_errors, unless_missing
+from tasks.registry.runs import MERGE_TAG, judged_as, only
+from tasks.registry.store import connect, ensure_registered, mlflow_errors, unless_missing
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 VERDICT, PUSH = "loreline.verdict", "loreline.push"
+RUN_DIGEST = "loreline.run_digest"
 PROMOTED_AT = "loreline.promoted_at"
 GIT_TAG, GIT_REVISION = "loreline.git_tag", "loreline.git_revision"
 PRUNED = "loreline.pruned"
@@ -77,14 +77,13 @@ def files_of(client: "MlflowClient", version: ModelVersion, known: AdapterBase |
 def find_version(
     client: "MlflowClient", name: str, model: Any, tags: Mapping[str, str], description: str
 ) -> ModelVersion:
-    """Return the one version of a logged model, with these tags and this description.
+    """Return the one version of a logged model; a new one gets these tags and this description.
 
-    The git commit stays that of the first registration: the one that made the merge.
+    One that is there is history, and stays as it is.
     """
     ensure_registered(client, name)
-    merge = tags[MERGE_TAG]
     found = only(
-        lambda: _search(client, name, merge, model.artifact_location),
+        lambda: _search(client, name, judged_as(tags), model.artifact_location),
         # Not models:/m-… as source: MLflow would look that up in its global store.
         lambda: client.create_model_version(
             name,
@@ -96,11 +95,6 @@ def find_version(
         ),
         lambda surplus: client.delete_model_version(name, surplus.version),
     )
-    for key, value in tags.items():
-        if found.tags.get(key) != value and not (key == COMMIT_TAG and key in found.tags):
-            client.set_model_version_tag(name, found.version, key, value)
-    if found.description != description:
-        client.update_model_version(name, found.version, description)
     _show(client, model, name, int(found.version))
     return version_of(client, name, int(found.version))
 
@@ -150,15 +144,22 @@ def check_not_pruned(version: ModelVersion) -> None:
         )
 
 
-def unmark_pruned(client: "MlflowClient", version: ModelVersion) -> None:
-    """Take the mark from a version whose weights are in its store again."""
+def unmark_pruned(client: "MlflowClient", version: ModelVersion, files: str) -> None:
+    """Take the mark from a version whose weights are in its store again, as the files with this digest."""
     if PRUNED in version.tags:
+        client.set_model_version_tag(version.name, str(version.version), FILES, files)
         client.delete_model_version_tag(version.name, str(version.version), PRUNED)
 
 
 def forget_download(version: ModelVersion) -> None:
     """Remove what was downloaded of a version, if anything was."""
     shutil.rmtree(_downloaded(version), ignore_errors=True)
+
+
+def point_at_newest(client: "MlflowClient", name: str, alias: str, number: int) -> None:
+    """Point an alias at a version unless it points at that or a newer one; raises as `point` does."""
+    if aliases(client, name).get(alias, 0) < number:
+        point(client, name, alias, number)
 
 
 def verify_files(client: "MlflowClient", version: ModelVersion) -> None:
@@ -188,10 +189,30 @@ def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
         client.set_logged_model_tags(model.model_id, {VERSIONS_SHOWN: json.dumps([*known, entry])})
 
 
-def _search(client: "MlflowClient", name: str, merge: str, location: str) -> list[Any]:
-    """List the versions of a merge whose files are at `location`, oldest first."""
-    tagged = client.search_model_versions(f"tags.`{MERGE_TAG}` = '{merge}'")
-    ours = [version for version in tagged if version.name == name and version.source == location]
+def versions_of_merge(client: "MlflowClient", name: str, merge: str) -> list[ModelVersion]:
+    """Return the versions of a merge, the newest first."""
+    found = _search(client, name, f"tags.`{MERGE_TAG}` = '{merge}'")
+    return [version_of(client, name, int(version.version)) for version in reversed(found)]
+
+
+def version_of_run(params: RegisterParams, run_digest: str) -> ModelVersion | None:
+    """Return the newest version of a training run's checkpoints; None where none was registered.
+
+    Raises Unavailable when MLflow does not answer.
+    """
+    client = connect(params)
+    with mlflow_errors(client.tracking_uri):
+        found = _search(client, params.name, f"tags.`{RUN_DIGEST}` = '{run_digest}'")
+        return version_of(client, params.name, int(found[-1].version)) if found else None
+
+
+def _search(client: "MlflowClient", name: str, wanted: str, location: str | None = None) -> list[Any]:
+    """List the versions of a model with the wanted tag, and their files at `location`, oldest first."""
+    ours = [
+        version
+        for version in client.search_model_versions(wanted)
+        if version.name == name and location in (None, version.source)
+    ]
     return sorted(ours, key=lambda version: int(version.version))
 
 

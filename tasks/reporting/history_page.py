@@ -19,6 +19,7 @@ from tasks.reporting.history_figure import Night, draw_history
 from tasks.reporting.html_report import shown_in_html
 from tasks.reporting.looks_table import looks_table
 
+PAGE_FILE = "history.html"
 NIGHTS_KEPT = 90
 """Nights on the page that is kept with a run."""
 NIGHTS_PAGE = """<!doctype html>
@@ -65,10 +66,13 @@ def write_history_page(path: Path, params: RegisterParams, runs: Sequence[Merged
 
 
 def record_history(params: RegisterParams, registration: Registration) -> None:
-    """Keep the page, as it is with this version, among the files of its MLflow run."""
+    """Keep the page, as it was with this version, among the files of its MLflow run; a kept one stays."""
     client = connect(params)
+    with mlflow_errors(client.tracking_uri):
+        if PAGE_FILE in [file.path for file in client.list_artifacts(registration.run_id)]:
+            return
     with tempfile.TemporaryDirectory() as scratch:
-        page = Path(scratch) / "history.html"
+        page = Path(scratch) / PAGE_FILE
         write_history_page(page, params, merged_runs(params, NIGHTS_KEPT))
         with mlflow_errors(client.tracking_uri):
             client.log_artifact(registration.run_id, str(page))

@@ -64,6 +64,22 @@ def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> N
     assert {"fetch runs/demo", "merge by lore", "register as loreline-demo"} <= names
 
 
+def test_the_flow_run_s_log_and_name_tell_what_became_of_it(project: Project) -> None:
+    with closing(sqlite3.connect(project.root / ".loreline" / "prefect" / "prefect.db")) as database:
+        ((run, name),) = database.execute("select id, name from flow_run").fetchall()
+    verdict = Evaluation.read(project.root / "artifacts" / "evaluation" / "evaluation.json").verdict
+    assert name == f"runs/demo: {verdict.decision}"
+    told = " ".join(project.run("prefect", "flow-run", "logs", run).split())
+    for expected in (
+        "evaluate: model 4 of 4, lore merge",
+        "peak memory of this process",
+        " ".join(verdict.sentence.split()),
+        "registered as models:/loreline-demo/1 in ",
+        "tagged merge/demo",
+    ):
+        assert expected in told
+
+
 def test_the_version_says_where_it_came_from(project: Project) -> None:
     code = (
         "import json; from tasks.parameters.params import RegisterParams; from tasks.registry.store import connect\n"
@@ -152,6 +168,32 @@ def test_another_method_reruns_merge_and_what_follows_and_nothing_before(project
     ]  # search reads the merge section, to say: nothing
     assert project.merge().digest != before
     assert project.versions() == 2
+
+
+@pytest.mark.slow
+def test_exploring_publishes_nothing_unless_it_is_asked_to(project: Project) -> None:
+    """And what was explored is registered by hand, with the commit that it was judged in."""
+    before, params = project.registration(), (project.root / "params.yaml").read_text()
+    project.run("dvc", "exp", "run", "--force", "--single-item", "register")
+    left = project.root / "artifacts" / "registration" / "unregistered.json"
+    assert json.loads(left.read_text()) == {"digest": before.digest, "reason": "it is an experiment of DVC"}
+    project.run("git", "checkout", "--quiet", "-b", "try")
+    project.set("merge", lore__mu=3.0)
+    said = project.run("dvc", "repro")
+    assert "Nothing is registered: it is dvc repro on the branch try, not on main or master." in said
+    assert json.loads(left.read_text())["digest"] == project.merge().digest != before.digest
+    assert project.versions() == before.version
+    project.run("loreline", "register")
+    assert (project.registration().version, left.exists()) == (before.version + 1, False)
+    project.set("merge", lore__mu=4.0)
+    project.set("register", publish="always")
+    project.run("dvc", "repro")
+    assert project.registration().version == before.version + 2
+    project.run("git", "checkout", "--quiet", "main")
+    (project.root / "params.yaml").write_text(params)
+    project.run("dvc", "repro")
+    assert project.versions() == before.version + 2
+    assert project.registration() == before
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """What a look around does with each run that it finds, by hand and as a flow; on a temporary server of Prefect's."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,13 @@ import yaml
 from flows.by_hand import merge_ended_runs, merge_run
 from flows.watch import watch
 from tasks.base.errors import LorelineError
-from tasks.jobs.ledger import Ledger
+from tasks.fetch_run import fetch_run
+from tasks.jobs.identity import key_of, seen_as
+from tasks.jobs.ledger import Claim, Ledger
+from tasks.parameters.params import read_params
+from tasks.registry.store import connect
+from tasks.registry.versions import RUN_DIGEST
+from tasks.sources.addresses import observe
 from tests.support.ended_runs import back, finished
 from tests.support.tiny import write_checkpoint
 from tests.support.tiny_world import write_world
@@ -84,7 +91,8 @@ def test_a_run_that_was_announced_is_not_asked_whether_it_ended(prefect: None, p
 def test_without_a_deployment_to_start_the_flow_says_what_makes_one(prefect: None, project: Path) -> None:
     """And what looks around computes nothing itself."""
     with pytest.raises(
-        LorelineError, match="runs/single: merge/merge: there is no such deployment; make it with"
+        LorelineError,
+        match=f"runs/single: merge/loreline@{socket.gethostname()}: there is no such deployment; make it with",
     ):
         watch()
     assert Ledger().entries() == []
@@ -100,3 +108,56 @@ def test_runs_of_a_store_are_looked_at_like_directories(
     assert f"{store}/going on: left alone: still training: step 10" in capsys.readouterr().err
     merge_ended_runs()
     assert f"{store}/single: was refused" in capsys.readouterr().err
+
+
+def test_a_run_that_was_merged_stays_merged_when_parameters_change_until_it_is_asked_for(
+    prefect: None, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And a run that was changed since, as by training on, is another one."""
+    params = read_params(Path("params.yaml"))
+    status = observe("runs/single", params.watch.quiet_for, params.register_).digest
+    claim = Ledger().claim(key_of(status, params), "runs/single", seen=seen_as(status, params))
+    assert isinstance(claim, Claim)
+    claim.settle("merged", "models:/demo/1: KEEP", identity="i", version="models:/demo/1")
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["evaluate"]["limit"] = 5
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    merge_ended_runs()
+    said = capsys.readouterr().err
+    assert "runs/single: was merged with other parameters; --refresh merges it again: models:/demo" in said
+    merge_run("runs/single")
+    assert "runs/single: models:/demo/1: KEEP" in capsys.readouterr().err
+    with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
+        merge_ended_runs(refresh=True)
+    with pytest.raises(LorelineError, match="nothing to merge"):
+        merge_run("runs/single", refresh=True)
+    config = project / "runs" / "single" / "checkpoint-10" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    back(project / "runs" / "single")
+    with pytest.raises(LorelineError, match="runs/single: nothing to merge"):
+        merge_ended_runs()
+
+
+def test_a_run_that_another_machine_registered_is_not_merged_again(
+    prefect: None, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The registry is what machines share where their ledgers are their own; the run lies elsewhere there."""
+    for step in (5, 20):
+        finished(project / "runs" / "several", step)
+    roots(project, "runs/several")
+    tree = yaml.safe_load((project / "params.yaml").read_text())
+    tree["register"] = {"name": "demo", "tracking_uri": f"sqlite:///{project}/mlflow.db"}
+    (project / "params.yaml").write_text(yaml.safe_dump(tree))
+    params = read_params(Path("params.yaml"))
+    run = fetch_run(params.fetch.model_copy(update={"source": "runs/several"}), project / "theirs")
+    client = connect(params.register_)
+    client.create_registered_model("demo")
+    told = {RUN_DIGEST: run.digest, "loreline.git_tag": "merge/several"}
+    client.create_model_version("demo", f"file://{project}/theirs", tags=told)
+    merge_ended_runs()
+    assert "models:/demo/1 in " in (said := capsys.readouterr().err)
+    assert "is of the same run" in said
+    (entry,) = Ledger().entries()
+    assert (entry.state, entry.version, entry.tag) == ("merged", "models:/demo/1", "merge/several")
+    with pytest.raises(LorelineError):
+        merge_ended_runs(refresh=True)  # it is tried: this machine has no such model

@@ -1,6 +1,7 @@
 """The announcement: one POST of the event, with the credentials that are set, to the server that is named alone."""
 
 import base64
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -39,11 +40,25 @@ def test_one_event_is_posted_as_prefect_takes_it(environment: Set) -> None:
     assert headers["Content-Type"] == "application/json"
     assert "Authorization" not in headers
     assert event["event"] == EVENT == "loreline.training.ended"
-    assert event["payload"] == {"run": "/data/a run", "name": "first"}
+    assert event["payload"] == {
+        "run": "/data/a run",
+        "name": "first",
+        "host": socket.gethostname(),
+        "project": "",
+    }
     assert event["resource"] == {
         "prefect.resource.id": "loreline.run./data/a run",
         "prefect.resource.name": "first",
     }
+
+
+def test_the_environment_names_the_project_that_is_to_merge_the_run(environment: Set) -> None:
+    with Recorder().running() as server:
+        environment(PREFECT_API_URL=server.url, LORELINE_PROJECT="chat ")
+        assert announce("/data/run", "first") == "announced"
+    ((_, _, (event,)),) = server.posted
+    assert event["resource"]["prefect.resource.id"] == "loreline.project.chat./data/run"
+    assert event["payload"]["project"] == "chat"
 
 
 @pytest.mark.parametrize(

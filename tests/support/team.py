@@ -81,13 +81,14 @@ class Team:
         return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
     def announce(self, name: str) -> None:
-        """Send the event that the callback sends."""
+        """Send the event that the callback of release 0.1 sends, which names neither host nor project."""
+        run = str(self.project.root / "runs" / name)
         event = {
             "id": str(uuid.uuid4()),
             "occurred": datetime.now(UTC).isoformat(),
             "event": "loreline.training.ended",
-            "resource": {"prefect.resource.id": f"loreline.training.{name}"},
-            "payload": {"run": str(self.project.root / "runs" / name), "name": name},
+            "resource": {"prefect.resource.id": f"loreline.run.{run}"},
+            "payload": {"run": run, "name": name},
         }
         body, kind = json.dumps([event]).encode(), {"Content-Type": "application/json"}
         urllib.request.urlopen(
@@ -105,7 +106,7 @@ class Team:
 
     def merges(self, name: str) -> list[dict[str, Any]]:
         """List the flow runs that looked after a training run."""
-        return [run for run in self.flow_runs("merge") if run["name"] == f"runs/{name}"]
+        return [run for run in self.flow_runs("merge") if run["name"].partition(": ")[0] == f"runs/{name}"]
 
     def tasks(self, flow_run: str) -> dict[str, tuple[float, float]]:
         """Return when each task of a flow run began and ended, by the first word of its name."""

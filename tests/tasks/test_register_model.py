@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation
+from tasks.base.records import Evaluation, Unregistered
 from tasks.parameters.registration import RegisterParams
-from tasks.register_model import register_model
+from tasks.register_model import leave_unregistered, register_model
 from tasks.registry.evidence import recorded_evaluation
+from tasks.registry.history import merged_runs
 from tasks.registry.store import connect
 from tasks.registry.versions import aliases, files_of, verify_files, version_of
 from tests.support.registered import assert_registered_once, everything
@@ -88,31 +89,82 @@ def test_artifacts_registration_does_not_stand_for_the_registry(
     assert (tmp_path / "mlartifacts").is_dir()
 
 
-def test_new_evaluation_updates_the_version(
+def history_of(store: RegisterParams, number: int) -> tuple[Any, ...]:
+    """Return everything that a version says, and its run and its model."""
+    client = connect(store)
+    version = client.get_model_version("demo", str(number))
+    run = client.get_run(version.run_id)
+    model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
+    directory = files_of(client, version_of(client, "demo", number)).directory
+    files = {path: path.read_bytes() for path in directory.iterdir()}
+    evidence = recorded_evaluation(client, version_of(client, "demo", number))
+    return version.tags, version.description, run.data.to_dictionary(), model.tags, files, evidence
+
+
+def test_another_judgement_of_a_merge_is_another_version_and_the_first_stays_as_it_is(
     store: RegisterParams, make_artifacts: Any, tmp_path: Path
 ) -> None:
-    register_model(store, make_artifacts(tmp_path / "first"))
-    again = make_artifacts(tmp_path / "second", decision="KEEP", gain=-0.25)
-    assert_registered_once(store, again)
-    ([version], [run], _) = everything(store)
-    assert version.tags["loreline.verdict"] == run.data.tags["loreline.verdict"] == "KEEP"
+    first, again = make_artifacts(tmp_path / "a"), make_artifacts(tmp_path / "b", decision="KEEP", gain=-0.25)
+    register_model(store, first)
+    before = history_of(store, 1)
+    second = register_model(store, again)
+    assert second.version == 2
+    assert history_of(store, 1) == before
+    version = connect(store).get_model_version("demo", "2")
+    assert version.tags["loreline.verdict"] == "KEEP"
     assert version.description.startswith("KEEP: the merge gains -0.25.")
-    assert run.data.metrics["gain_over_last/sums_easy/acc"] == -0.25
-    found = recorded_evaluation(connect(store), version_of(connect(store), "demo", 1))
+    found = recorded_evaluation(connect(store), version_of(connect(store), "demo", 2))
     assert found == Evaluation.read(again / "evaluation" / "evaluation.json")
+    assert [run.verdict for run in merged_runs(store)] == ["KEEP", "PROMOTE"]
+    after = history_of(store, 2)
+    assert [register_model(store, artifacts).version for artifacts in (first, again)] == [1, 2]
+    assert (history_of(store, 1), history_of(store, 2)) == (before, after)
 
 
-def test_same_merge_with_another_card_updates_the_files(
+def test_the_same_judgement_in_other_words_is_the_same_version(
+    store: RegisterParams, make_artifacts: Any
+) -> None:
+    artifacts = make_artifacts()
+    register_model(store, artifacts)
+    before = history_of(store, 1)
+    path = artifacts / "evaluation" / "evaluation.json"
+    path.write_text(path.read_text().replace("the merge gains", "what was merged gains"))
+    assert_registered_once(store, artifacts)
+    assert history_of(store, 1) == before
+
+
+def test_a_version_keeps_its_files_when_the_same_merge_has_another_card(
     store: RegisterParams, make_artifacts: Any, tmp_path: Path
 ) -> None:
     register_model(store, make_artifacts(tmp_path / "first"))
-    again = make_artifacts(tmp_path / "second", notes=("new words",))
-    assert_registered_once(store, again)
+    before = history_of(store, 1)
+    assert_registered_once(store, make_artifacts(tmp_path / "second", notes=("new words",)))
+    assert history_of(store, 1) == before
+    verify_files(connect(store), version_of(connect(store), "demo", 1))
+
+
+def test_files_that_were_damaged_are_put_back(store: RegisterParams, make_artifacts: Any) -> None:
+    artifacts = make_artifacts()
+    register_model(store, artifacts)
     version = version_of(connect(store), "demo", 1)
+    (files_of(connect(store), version).directory / "config.json").unlink()
+    with pytest.raises(BadInput, match="missing"):
+        verify_files(connect(store), version)
+    assert_registered_once(store, artifacts)
     verify_files(connect(store), version)
-    stored = files_of(connect(store), version).directory
-    assert "new words" in (stored / "README.md").read_text()
-    assert "new words" not in (tmp_path / "first" / "merged" / "README.md").read_text()
+
+
+def test_what_release_0_1_registered_is_found_without_a_tag_for_its_judgement(
+    store: RegisterParams, make_artifacts: Any, tmp_path: Path
+) -> None:
+    artifacts, client = make_artifacts(tmp_path / "a"), connect(store)
+    registration = register_model(store, artifacts)
+    client.delete_model_version_tag("demo", "1", "loreline.judgement")
+    client.delete_tag(registration.run_id, "loreline.judgement")
+    before = history_of(store, 1)
+    assert register_model(store, artifacts) == registration
+    assert history_of(store, 1) == before
+    assert register_model(store, make_artifacts(tmp_path / "b", gain=0.25)).version == 2
 
 
 def test_other_merges_become_other_versions(
@@ -122,7 +174,7 @@ def test_other_merges_become_other_versions(
         root = tmp_path / str(seed)
         register_model(store, root if root.exists() else make_artifacts(root, seed=seed))
     assert [v.version for v in everything(store)[0]] == [2, 1]
-    assert aliases(connect(store), "demo") == {"challenger": 1}
+    assert aliases(connect(store), "demo") == {"challenger": 2}, "an alias never goes back by itself"
 
 
 def damage_weights(artifacts: Path) -> None:
@@ -160,6 +212,16 @@ def test_records_that_do_not_belong_together_are_refused(
     with pytest.raises(BadInput, match=what):
         register_model(store, artifacts)
     assert everything(store) == ([], [], [])
+
+
+def test_what_is_not_registered_says_so_and_asks_no_server(make_artifacts: Any) -> None:
+    artifacts = make_artifacts()
+    left = leave_unregistered(artifacts, "it is an experiment")
+    (record,) = (artifacts / "registration").glob("*ed.json")
+    assert (record.name, Unregistered.read(record)) == ("unregistered.json", left)
+    damage_weights(artifacts)
+    with pytest.raises(BadInput, match="changed"):
+        leave_unregistered(artifacts, "it is an experiment")
 
 
 class Superseded(Exception):

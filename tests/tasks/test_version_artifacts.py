@@ -91,6 +91,28 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
+def test_a_version_keeps_the_first_commit_and_the_push_that_it_was_told(root: Path, merge: Merge) -> None:
+    """Another identity, as of other parameters that give the same merge and judgement, is another commit."""
+    settings, place = ["merge.method=lore"], root / ".loreline" / "x"
+    params = read_params(root / "params.yaml", settings)
+    artifacts = merge(open_workspace(place, root, params) / "artifacts")
+    first = version_artifacts(params, artifacts, "a" * 64)
+    before = tags(artifacts)
+    assert before["loreline.git_tag"] == first.tag == "merge/tiny"
+    assert version_artifacts(params, artifacts, "b" * 64).tag == "merge/tiny-bbbbbbbb"
+    assert tags(artifacts) == before
+    default_remote(root)
+    pushing = read_params(root / "params.yaml", [*settings, "version.push=true"])
+    open_workspace(place, root, pushing)
+    assert version_artifacts(pushing, artifacts, "b" * 64).pushed == "done"
+    assert tags(artifacts) == before
+    assert version_artifacts(pushing, artifacts, "a" * 64).pushed == "done"
+    assert tags(artifacts) == before | {"loreline.push": "done"}
+    open_workspace(place, root, params)
+    assert version_artifacts(params, artifacts, "a" * 64).pushed == "off"
+    assert tags(artifacts) == before | {"loreline.push": "done"}
+
+
 @pytest.mark.slow
 def test_three_runs_are_three_tags_that_give_three_models_back(
     root: Path, merge: Merge, tmp_path: Path

@@ -21,7 +21,7 @@ def test_whoever_should_serve_is_named() -> None:
         Deployment("watch/watch", True, None, nightly), Deployment("watch/watch", False, None, ()),
         Deployment("watch/watch", False, "loreline", nightly),
     ])  # fmt: skip
-    assert (missing.level, missing.remedy) == ("warning", "loreline serve; for a team: prefect deploy --all")
+    assert (missing.level, missing.remedy) == ("warning", "loreline serve")
     assert (served.level, served.found) == ("ok", "is served (0 3 * * * UTC)")
     assert (alone.level, alone.remedy) == ("warning", "loreline serve")
     assert pooled.remedy == "prefect worker start --pool loreline"

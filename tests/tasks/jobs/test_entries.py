@@ -26,6 +26,16 @@ def test_an_entry_that_somebody_removed_is_not_brought_back(ledger: Ledger, path
     assert ledger.entries() == []
 
 
+def test_a_ledger_of_release_0_1_goes_on_with_what_it_knows(ledger: Ledger, path: Path) -> None:
+    settled = claimed(ledger.claim(KEY, "runs/x")).settle("merged", "KEEP: it loses", identity="i")
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE jobs DROP COLUMN seen")
+        db.execute("PRAGMA user_version = 1")
+    assert ledger.claim(KEY, "runs/x") == settled
+    claimed(ledger.claim(KEY, "runs/x", again=True, seen="s")).settle("merged", "PROMOTE: it gains")
+    assert [entry.seen for entry in ledger.entries()] == ["s"]
+
+
 def noise(path: Path) -> None:
     path.write_bytes(b"SQLite format 3\0" + b"\x07" * 5000)
 
@@ -38,7 +48,7 @@ def foreign(path: Path) -> None:
 def newer(path: Path) -> None:
     Ledger(path).entries()
     with closing(sqlite3.connect(path)) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
 
 
 def odd(path: Path) -> None:
@@ -55,7 +65,7 @@ def odd(path: Path) -> None:
         (foreign, "is another program's database.*move it away"),
         (
             newer,
-            r"is of another release of Loreline \(schema 2, not 1\); install that, or move the file away",
+            r"is of another release of Loreline \(schema 3, not 2\); install that, or move the file away",
         ),
         (odd, "is damaged or no ledger .*move it away"),
         (Path.mkdir, "cannot be used .*make the file and its directory writable"),

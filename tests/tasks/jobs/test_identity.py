@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tasks.base.records import Checkpoint, FileDigest, TrainingRun
-from tasks.jobs.identity import identity_of, key_of, that_matter
+from tasks.jobs.identity import identity_of, key_of, seen_as, that_matter
 from tasks.parameters.merge import LoreParams, MergeParams
 from tasks.parameters.params import Params
 
@@ -92,6 +92,7 @@ DO_NOT: dict[str, Any] = {
     "evaluate.batch_size": 8,
     "evaluate.device": "cpu",
     "register.tracking_uri": "http://127.0.0.1:5000",
+    "register.publish": "always",
     "register.promote": "auto",
     "register.push_to": "org/name",
     "version.branch": "others",
@@ -144,6 +145,7 @@ def test_what_decides_changes_key_and_identity(key: str) -> None:
     changed = params(**{key: DECIDE[key]})
     assert key_of("status", changed) != key_of("status", params())
     assert identity_of(run("a"), changed) != identity_of(run("a"), params())
+    assert (seen_as("status", changed) == seen_as("status", params())) is (key != "register.name")
 
 
 @pytest.mark.parametrize("key", DO_NOT)

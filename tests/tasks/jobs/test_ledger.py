@@ -161,6 +161,17 @@ def test_the_same_run_copied_elsewhere_is_found_by_its_identity(ledger: Ledger) 
     assert [entry.key for entry in ledger.entries()] == [OTHER, KEY]
 
 
+def test_a_run_that_was_merged_is_known_whatever_the_parameters(ledger: Ledger) -> None:
+    assert ledger.merged_before("as seen") is None
+    claimed(ledger.claim(KEY, "runs/x", seen="as seen")).settle("failed", "no disk")
+    assert ledger.merged_before("as seen") is None
+    claimed(ledger.claim(OTHER, "runs/x", seen="as seen")).settle("merged", "KEEP: it loses")
+    assert entry_of(ledger.merged_before("as seen")).key == OTHER
+    assert ledger.merged_before("as it is now") is None
+    claimed(ledger.claim(OTHER, "runs/x", again=True)).settle("merged", "KEEP: it loses again")
+    assert entry_of(ledger.merged_before("as seen")).sentence == "KEEP: it loses again"
+
+
 def works(ledger: Ledger, worker: int) -> None:
     """Wait for a worker's first claim."""
     until(lambda: any(entry.owner.pid == worker for entry in ledger.entries()))
