@@ -96,7 +96,7 @@ def history_of(store: RegisterParams, number: int) -> tuple[Any, ...]:
     run = client.get_run(version.run_id)
     model = client.get_logged_model(run.outputs.model_outputs[0].model_id)
     directory = files_of(client, version_of(client, "demo", number)).directory
-    files = {path: path.read_bytes() for path in directory.iterdir()}
+    files = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     evidence = recorded_evaluation(client, version_of(client, "demo", number))
     return version.tags, version.description, run.data.to_dictionary(), model.tags, files, evidence
 
