@@ -61,7 +61,7 @@ def test_a_merge_without_a_pipeline(here: Path) -> None:
 def test_two_checkpoints_are_averaged_with_a_warning(here: Path) -> None:
     result = loreline(here, "merge", "training/checkpoint-100", "training/checkpoint-200", "--out", "out")
     assert result.returncode == 0
-    assert "note: equal to averaging" in result.stderr
+    assert "note: two checkpoints show no scatter about a line: both weigh the same" in result.stderr
 
 
 def test_a_sweep_writes_a_merge_for_each_combination(here: Path) -> None:

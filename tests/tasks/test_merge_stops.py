@@ -37,6 +37,7 @@ def write_inputs(root: Path, **shapes: tuple[int, int]) -> list[Path]:
 def start(inputs: list[Path], out: Path, passes: int) -> "subprocess.Popen[str]":
     settings = {
         "device": "cpu",
+        "method": "lore",
         **{f"lore.{key}": value for key, value in (LORE | {"passes": passes}).items()},
     }
     options = [part for key, value in settings.items() for part in ("--set", f"merge.{key}={value}")]

@@ -98,10 +98,10 @@ def test_runs_of_every_local_root_are_looked_at_once(
     )  # fmt: skip
     summary, run = check_training_runs(params, tmp_path)
     assert summary.found == "0 with enough checkpoints to merge"
-    assert run.found == "1 checkpoint is left of about 3 that were saved; last_k merges 5"
+    assert run.found == "1 checkpoint is left of about 3 that were saved; last_k merges 8"
     assert run.remedy == (
-        "in TrainingArguments set save_total_limit=5 or more, or leave it out, or keep them with "
-        "MergeAfterTraining(keep=5)"
+        "in TrainingArguments set save_total_limit=8 or more, or leave it out, or keep them with "
+        "MergeAfterTraining(keep=8)"
     )
 
 

@@ -45,7 +45,7 @@ def test_each_combination_is_what_set_gives(lam: list[float], ratio: list[float]
         f"merge.lam={','.join(map(str, lam))}",
         f"merge.lore.rank_ratio={','.join(map(str, ratio))}",
     ]
-    rest = ["merge.lore.mu=0.7", "merge.on_nan=drop"]
+    rest = ["merge.method=lore", "merge.lore.mu=0.7", "merge.on_nan=drop"]
     found = list(grid(read_merge_params(rest), sweeps, OUT).values())
     assert found == [
         read_merge_params([*rest, f"merge.lam={x}", f"merge.lore.rank_ratio={y}"]) for x in lam for y in ratio
