@@ -35,7 +35,7 @@ def shares_of_runs(chosen: Sequence[Checkpoint]) -> list[tuple[float, ...]]:
 def _soup(params: MergeParams, shares: Sequence[tuple[float, ...]]) -> MergeParams:
     """Weigh every run alike, however many checkpoints it has."""
     method, weights = METHODS[params.method], tuple(weight for run in shares for weight in run)
-    if params.method == "drift":  # no line runs through several runs, and without one it is the average
+    if params.method == "planned":  # no line runs through several runs, and without one it is the average
         return params.model_copy(update={"method": "average", "weights": weights})
     if "weights" in method.sections:
         return params.model_copy(update={"weights": weights}) if params.weights == "uniform" else params

@@ -80,15 +80,15 @@ def wsm_notes(settings: Settings) -> list[str]:
 
 def planned_notes(settings: Settings) -> list[str]:
     """Say the same of the planned weights, or that the steps are not known."""
-    if not rising(settings.steps):
-        return ["the checkpoints' names hold no rising steps: all weigh the same"]
+    if not rising(sorted(settings.steps)):
+        return ["the checkpoints' names hold no steps of one run: all weigh the same"]
     return _rate_notes(settings, planned_weights(settings.steps, settings.rates))
 
 
 def _rate_notes(settings: Settings, weights: Sequence[float]) -> list[str]:
     if not settings.rates:
         return ["the log holds no learning rate: it counts as constant"]
-    if weights[-1] > 0.99:
+    if max(weights) > 0.99:
         return ["equal to the last checkpoint: its learning rate has decayed, and nothing is left to do"]
     return []
 
@@ -145,12 +145,16 @@ def planned_weights(steps: Sequence[int], rates: Rates) -> list[float]:
     """Return the weights of `trend` by its default κ, less what the learning rate has already decayed.
 
     At a constant or unknown rate they are those of `trend`, but none is negative; after a decay all weight is
-    on the last. Where the steps do not rise, all are equal.
+    on the last. In whatever order they are named; where the steps are not known, all are equal.
     """
-    if len(steps) == 1 or not rising(steps):
+    ordered = sorted(steps)
+    if len(steps) == 1 or not rising(ordered):
         return [1 / len(steps)] * len(steps)
-    kept = 1 - np.cumsum(trend_weights(steps, TrendParams().kappa))  # of the increment after each checkpoint
-    return _less_decayed(steps, rates, lambda at: kept[np.searchsorted(steps, at, side="right") - 1])
+    kept = 1 - np.cumsum(
+        trend_weights(ordered, TrendParams().kappa)
+    )  # of the increment after each checkpoint
+    found = _less_decayed(ordered, rates, lambda at: kept[np.searchsorted(ordered, at, side="right") - 1])
+    return [found[ordered.index(step)] for step in steps]
 
 
 def _less_decayed(

@@ -252,7 +252,7 @@ class MergeParams(Section):
         "widen",
         "tsv_m",
         "iso_c",
-    ] = "drift"
+    ] = "planned"
     """The merge method."""
     base: str | None = None
     """The model the checkpoints started from: a directory. Task vectors are differences from it. Adapters are
@@ -296,7 +296,7 @@ class MergeParams(Section):
     def _names_lore(self) -> Self:
         """Refuse settings of what was the default method until 0.1.0, which would be passed over."""
         if "lore" in self.model_fields_set and "method" not in self.model_fields_set:
-            raise ValueError("lore is set and method is not, whose default is drift", "set method: lore")
+            raise ValueError("lore is set and method is not, whose default is planned", "set method: lore")
         return self
 
     @property

@@ -39,7 +39,7 @@ def test_three_stages_one_after_the_other(here: Path) -> None:
     for command, answer in (
         ("fetch", "3 checkpoints"),
         ("select", "checkpoint-300"),
-        ("merge", "drift of 3"),
+        ("merge", "planned of 3"),
     ):
         result = loreline(here, command)
         assert result.returncode == 0, result.stderr
@@ -58,10 +58,14 @@ def test_a_merge_without_a_pipeline(here: Path) -> None:
     assert not (here / ".loreline").exists()
 
 
-def test_two_checkpoints_are_averaged_with_a_warning(here: Path) -> None:
-    result = loreline(here, "merge", "training/checkpoint-100", "training/checkpoint-200", "--out", "out")
+@pytest.mark.parametrize(
+    ("method", "note"), [("lore", "equal to averaging"), ("planned", "the log holds no learning rate")]
+)
+def test_two_checkpoints_are_merged_with_a_note(here: Path, method: str, note: str) -> None:
+    inputs = ["training/checkpoint-100", "training/checkpoint-200"]
+    result = loreline(here, "merge", *inputs, "--out", "out", "--set", f"merge.method={method}")
     assert result.returncode == 0
-    assert "note: two checkpoints show no scatter about a line: both weigh the same" in result.stderr
+    assert f"note: {note}" in result.stderr
 
 
 def test_a_sweep_writes_a_merge_for_each_combination(here: Path) -> None:

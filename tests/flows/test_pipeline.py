@@ -204,7 +204,7 @@ def test_a_run_with_other_parameters_leaves_the_pipeline_s_artifacts_alone(proje
     assert tag in said
     assert "method: average" in project.run("git", "show", f"{tag}:params.yaml")
     assert not list((project.state / "runs").iterdir())
-    assert project.merge().method == "drift"
+    assert project.merge().method == "planned"
     assert "up to date" in project.run("dvc", "status")
 
 

@@ -103,8 +103,11 @@ def test_checkpoints_are_named_after_their_runs_and_chosen_run_by_run(tmp_path: 
     ]  # fmt: skip
 
 
-def test_every_run_weighs_the_same_however_many_checkpoints_it_has(artifacts: Path) -> None:
-    report = merge_checkpoints(AVERAGE, artifacts)
+@pytest.mark.parametrize("params", [AVERAGE, MergeParams()], ids=["average", "default"])
+def test_every_run_weighs_the_same_however_many_checkpoints_it_has(
+    artifacts: Path, params: MergeParams
+) -> None:
+    report = merge_checkpoints(params, artifacts)
     runs = [[artifacts.parent / n / f"checkpoint-{step}" for step in steps] for n, steps in UNEVEN.items()]
     assert is_soup(artifacts / "merged", runs)
     assert [source.label for source in report.inputs] == [
@@ -170,7 +173,7 @@ def test_methods_that_treat_checkpoints_alike_merge_windows_of_one_size(artifact
     [
         ("ema", "ema weighs the checkpoints of one run by age, and there are 2 runs"),
         ("wsm", "wsm weighs the checkpoints of one run by age"),
-        ("planned", "planned weighs the checkpoints of one run by age"),
+        ("drift", "drift weighs the checkpoints of one run by age"),
         ("median", "median gives every checkpoint the same weight, and the runs have 3, 2 of them"),
         ("lore", "lore gives every checkpoint the same weight"),
     ],

@@ -174,7 +174,7 @@ def test_a_default_that_is_spelled_out_changes_nothing_nor_would_a_new_parameter
     sections: dict[str, Any] = {
         "select": {}, "merge": {}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}, "register": {},
     }  # fmt: skip
-    assert that_matter(unsaid) == sections | {"merge": {"method": "drift"}}
+    assert that_matter(unsaid) == sections | {"merge": {"method": "planned"}}
     assert that_matter(params()) == sections  # as 0.1.0, whose default lore was, had it
 
 

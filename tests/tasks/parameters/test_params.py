@@ -262,7 +262,7 @@ def test_a_list_of_runs_that_is_none_is_refused(given: str, sentence: str, param
 def test_settings_of_lore_without_the_method_are_refused() -> None:
     """It was the default in 0.1.0: they would be passed over now."""
     with pytest.raises(
-        BadInput, match="lore is set and method is not, whose default is drift; set method: lore"
+        BadInput, match="lore is set and method is not, whose default is planned; set method: lore"
     ):
         read_merge_params(["merge.lore.mu=2"])
     assert read_merge_params(["merge.method=lore", "merge.lore.mu=2"]).lore.mu == 2
