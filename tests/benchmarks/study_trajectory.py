@@ -34,9 +34,9 @@ METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "average of 5": (5, {"method": "average"}),
     "average": (N, {"method": "average"}),
     "planned of 5": (5, {"method": "planned"}),
-    "planned": (N, {"method": "planned"}),
+    "planned (default)": (N, {"method": "planned"}),
     "drift of 5": (5, {"method": "drift"}),
-    "drift (default)": (N, {"method": "drift"}),
+    "drift": (N, {"method": "drift"}),
     "drift of 12": (12, {"method": "drift"}),
     "ema, decay 0.6": (N, {"method": "ema"}),
     "ema, half_life 150": (N, {"method": "ema", "ema": {"half_life": 150}}),
@@ -50,7 +50,7 @@ METHODS: dict[str, tuple[int, dict[str, Any]]] = {
     "geometric_median": (N, {"method": "geometric_median"}),
 }
 """Label → how many of the newest checkpoints are merged, by which settings."""
-AVERAGE = {"method": "average"}
+DEFAULT = {"method": "planned"}
 Losses = Mapping[str, float]
 Tensors = dict[str, np.ndarray]
 
@@ -67,10 +67,13 @@ def merges(seed: int, schedule: training.Schedule, scratch: Path) -> Losses:
 
 
 def diverged(seed: int, other: int, schedule: training.Schedule, scratch: Path) -> dict[str, Losses]:
-    """Return by way of diverging whether it was named, whether others were, and test losses of averages."""
+    """Return by way of diverging whether it was named, whether others were, and test losses of merges.
+
+    In place of what is named the one before the newest eight is merged, as `select` does.
+    """
     run, stranger = trained(seed, schedule), last_of(trained(other, schedule))[BAD]
     batches, last = test_batches(run), last_of(run)
-    clean = merged_loss(last, AVERAGE, scratch / "clean", batches)
+    clean = merged_loss(last, DEFAULT, scratch / "clean", batches)
     rng = np.random.default_rng(seed)
     ways: dict[str, Callable[[Path], Path]] = {
         "ten steps at ten times the rate": lambda out: diverge(last[BAD], out, seed),
@@ -83,15 +86,16 @@ def diverged(seed: int, other: int, schedule: training.Schedule, scratch: Path) 
     }
     found: dict[str, Losses] = {}
     for i, (way, make) in enumerate(ways.items()):
-        case = [*last[:BAD], make(scratch / f"bad-{i}"), *last[BAD + 1 :]]
+        case = [*last[:BAD], make(scratch / f"bad-{i}" / last[BAD].name), *last[BAD + 1 :]]
         far = {own.step for own in find_far(list(enumerate(case)))}
-        kept = [place for step, place in enumerate(case) if step not in far]
+        spare = last_of(run, N + len(far))[: len(far)]
+        kept = [*spare, *(place for step, place in enumerate(case) if step not in far)]
         found[way] = {
             "named": float(BAD in far),
             "others": float(len(far - {BAD})),
             "clean": clean,
-            "with": merged_loss(case, AVERAGE, scratch / f"with-{i}", batches),
-            "without": merged_loss(kept, AVERAGE, scratch / f"without-{i}", batches),
+            "with": merged_loss(case, DEFAULT, scratch / f"with-{i}", batches),
+            "without": merged_loss(kept, DEFAULT, scratch / f"without-{i}", batches),
         }
     return found
 
@@ -167,7 +171,7 @@ def show_diverged(schedule: str, found: Sequence[dict[str, Losses]]) -> None:
         schedule,
         "named",
         "others named",
-        "average with it / clean (most)",
+        "merged with it / clean (most)",
         "without / clean (most)",
         "≤ 1.05",
     ]
