@@ -61,7 +61,7 @@ def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> N
         names = {name for (name,) in database.execute("select name from task_run")}
     assert len(shown) == 1
     assert "word_problems_nll/nll" in shown[0][0]
-    assert {"fetch runs/demo", "merge by lore", "register as loreline-demo"} <= names
+    assert {"fetch runs/demo", "merge by planned", "register as loreline-demo"} <= names
 
 
 def test_the_flow_run_s_log_and_name_tell_what_became_of_it(project: Project) -> None:
@@ -71,7 +71,7 @@ def test_the_flow_run_s_log_and_name_tell_what_became_of_it(project: Project) ->
     assert name == f"runs/demo: {verdict.decision}"
     told = " ".join(project.run("prefect", "flow-run", "logs", run).split())
     for expected in (
-        "evaluate: model 4 of 4, lore merge",
+        "evaluate: model 4 of 4, planned merge",
         "peak memory of this process",
         " ".join(verdict.sentence.split()),
         "registered as models:/loreline-demo/1 in ",
@@ -178,14 +178,14 @@ def test_exploring_publishes_nothing_unless_it_is_asked_to(project: Project) -> 
     left = project.root / "artifacts" / "registration" / "unregistered.json"
     assert json.loads(left.read_text()) == {"digest": before.digest, "reason": "it is an experiment of DVC"}
     project.run("git", "checkout", "--quiet", "-b", "try")
-    project.set("merge", lore__mu=3.0)
+    project.set("merge", method="wma")
     said = project.run("dvc", "repro")
     assert "Nothing is registered: it is dvc repro on the branch try, not on main or master." in said
     assert json.loads(left.read_text())["digest"] == project.merge().digest != before.digest
     assert project.versions() == before.version
     project.run("loreline", "register")
     assert (project.registration().version, left.exists()) == (before.version + 1, False)
-    project.set("merge", lore__mu=4.0)
+    project.set("merge", method="lawa")
     project.set("register", publish="always")
     project.run("dvc", "repro")
     assert project.registration().version == before.version + 2

@@ -30,7 +30,7 @@ def test_the_user_s_other_parameters_stay(tmp_path: Path) -> None:
     text = (
         (ROOT / "params.yaml")
         .read_text()
-        .replace("k: 5", "k: 7")
+        .replace("k: 8", "k: 7")
         .replace("source: runs/demo", "source: mine")
     )
     (tmp_path / "params.yaml").write_text(text)

@@ -29,7 +29,12 @@ MODELS = trajectory(3)[1]
 def params(
     lam: float | None = None, density: float = 0.5, scope: str = "tensor", **lore: object
 ) -> MergeParams:
-    tree = {"lam": lam, "ties": {"density": density, "scope": scope}, "lore": LORE | lore}
+    tree = {
+        "method": "lore",
+        "lam": lam,
+        "ties": {"density": density, "scope": scope},
+        "lore": LORE | lore,
+    }
     return MergeParams.model_validate(tree)
 
 

@@ -172,7 +172,7 @@ def test_task_arithmetic_says_what_it_amounts_to(tree: dict[str, object], notes:
 
 
 def lore(count: int = 3, **given: object) -> Model:
-    return merge(MergeParams(**given), MODELS[:count])[0]
+    return merge(MergeParams(method="lore", **given), MODELS[:count])[0]
 
 
 @pytest.mark.parametrize("name", SHAPES)

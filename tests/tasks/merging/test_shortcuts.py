@@ -79,7 +79,7 @@ CASES.append(
     pytest.param(
         "lore",
         MergeParams.model_validate(
-            {"lam": 1.7, "lore": {"penalty": "squared", "mu_scale": "absolute", "mu": 0.01}}
+            {"method": "lore", "lam": 1.7, "lore": {"penalty": "squared", "mu_scale": "absolute", "mu": 0.01}}
         ),
         id="lore-squared",
     )
