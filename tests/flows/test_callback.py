@@ -1,5 +1,6 @@
 """What the callback announces arrives at a real Prefect server; its old name still works."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -34,7 +35,8 @@ def test_the_end_of_a_training_run_is_an_event_on_the_server(
 
     until(events, 60)
     (event,) = events()
-    assert event["payload"] == {"run": str(run), "name": "a run"}
+    told = {"run": str(run), "name": "a run", "host": socket.gethostname(), "project": ""}
+    assert event["payload"] == told
     assert event["resource"]["prefect.resource.id"] == f"loreline.run.{run}"
     assert outcome().endswith(f" {run}: announced\n")
     assert everything_in(run) == before
