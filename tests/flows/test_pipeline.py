@@ -174,6 +174,8 @@ def test_another_method_reruns_merge_and_what_follows_and_nothing_before(project
 def test_exploring_publishes_nothing_unless_it_is_asked_to(project: Project) -> None:
     """And what was explored is registered by hand, with the commit that it was judged in."""
     before, params = project.registration(), (project.root / "params.yaml").read_text()
+    for key in ("user.name", "user.email"):  # which DVC's experiments want, and this machine may lack
+        project.run("git", "config", key, "somebody@example.org")
     project.run("dvc", "exp", "run", "--force", "--single-item", "register")
     left = project.root / "artifacts" / "registration" / "unregistered.json"
     assert json.loads(left.read_text()) == {"digest": before.digest, "reason": "it is an experiment of DVC"}

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def test_the_end_of_training_is_announced(
         assert outcome().endswith(f" {run}: announced\n")
     ((target, headers, (event,)),) = [posted for posted in server.posted if posted.events]
     assert (target, headers["Authorization"]) == ("/api/events", "Bearer key")
-    assert event["payload"] == {"run": str(run), "name": "a run"}
+    told = {"run": str(run), "name": "a run", "host": socket.gethostname(), "project": ""}
+    assert event["payload"] == told
     kept = sorted(path.name for path in (run.parent / ".a run.kept").iterdir())
     assert kept == ["checkpoint-1", "checkpoint-2", "mean-1", "mean-2"]
 
