@@ -11,7 +11,7 @@ from tasks.base.errors import BadInput
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.retention import RetentionParams
 from tasks.register_model import register_model
-from tasks.registry import retention
+from tasks.registry import mlflow_model, retention
 from tasks.registry.alias_changes import AliasChange, note_change, utc_now
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.promotion import carry_out
@@ -151,13 +151,21 @@ def test_killed_in_the_middle_it_is_completed(
     assert weights_of(store, 1) == {}
 
 
+@pytest.mark.parametrize("packages", [mlflow_model.PACKAGES, (*mlflow_model.PACKAGES, "numpy")])
 def test_registering_again_brings_the_weights_back(
-    store: RegisterParams, make_artifacts: Any, tmp_path: Path
+    store: RegisterParams,
+    make_artifacts: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packages: tuple[str, ...],
 ) -> None:
+    """Where the environment has changed meanwhile, too: its requirements are among a version's files."""
     roots = three(store, make_artifacts, tmp_path)
     assert prune_version(store, 1, "too old")
-    register_model(store, roots[0])
+    monkeypatch.setattr(mlflow_model, "PACKAGES", packages)
+    assert register_model(store, roots[0]).version == 1
     assert PRUNED not in version_of(connect(store), "demo", 1).tags
+    assert weights_of(store, 1)
     verify_files(connect(store), version_of(connect(store), "demo", 1))
 
 
