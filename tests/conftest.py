@@ -44,6 +44,16 @@ def own_state(states: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
+def no_prefect_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Leave no Prefect server configured, whatever an earlier test of this process made Prefect remember."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        yield
+
+
+@pytest.fixture
 def make_checkpoint(tmp_path: Path) -> Callable[..., Path]:
     """Write checkpoints into one training directory."""
     return partial(write_checkpoint, tmp_path / "training")

@@ -25,11 +25,13 @@ from tests.support.registered import Killed
 KEEP_ONE = ["retention.newest=1", "version.push=true"]
 
 
+pytestmark = pytest.mark.usefixtures("no_prefect_server")
+
+
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for key, value in USER.items():
         monkeypatch.setenv(key, value)
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     root = make_project(tmp_path / "project")
     dvc(root, "remote", "add", "--default", "there", str(tmp_path / "remote"))
     git(root, "commit", "--quiet", "-am", "A remote")
@@ -123,9 +125,8 @@ def test_killed_between_two_steps_the_next_call_completes_it(
 
 
 def test_old_workspaces_and_results_go_and_new_ones_stay(
-    store: RegisterParams, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: RegisterParams, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     params = Params.model_validate(
         {
             "fetch": {"source": "runs/x"},
