@@ -2,10 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,12 +19,14 @@ from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.calibration import CALIBRATION, wants_items, write_texts
 from tasks.engine.chosen import merge_key, resolved, shares_of_runs
+from tasks.engine.devices import cores
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_chosen
+from tasks.evaluation.first_items import InTwo, in_two, of_both_parts
 from tasks.evaluation.item_texts import item_texts
-from tasks.evaluation.measure import evaluate_model
+from tasks.evaluation.measure import OnItems, evaluate_model
 from tasks.evaluation.progress import ItemsAnswered, OnAnswers, ignore_answers
-from tasks.evaluation.results import full_name
+from tasks.evaluation.results import TaskResult, full_name
 from tasks.evaluation.splits import calibrating_split, searching_split
 from tasks.evaluation.task_spec import Split
 from tasks.parameters.evaluation import EvaluateParams
@@ -34,6 +36,7 @@ from tasks.reporting.search_figure import draw_search
 from tasks.search.candidate import Candidate, as_it_stands, plain_average
 from tasks.search.drawn import draw_candidates
 from tasks.search.greedy import greedy
+from tasks.search.on_devices import MeasureOne, MeasureSome, on_devices
 from tasks.search.settings import check_space, is_read, merge_params
 from tasks.search.surface import fitting, surface
 from tasks.search.trials import Losses, Proposals, Tried, run_trials
@@ -66,7 +69,7 @@ def search_merge(
     split = _checked(params, merge, evaluate, selection) if params.budget else None
     texts = item_texts(calibrating_split(evaluate, merge.method)) if wants_items(merge) else None
     published, key = artifacts / "search", merge_key(merge, selection.chosen)
-    asked = params.model_copy(update={"storage": None})  # where trials are kept changes nothing
+    asked = params.model_copy(update={"storage": None, "devices": ()})  # where, not what
     made_from = fingerprint(
         __name__, asked, key, split and split.items, split and split.params.primary, texts
     )
@@ -75,11 +78,16 @@ def search_merge(
     with publishing(published, made_from) as out:
         report = SearchReport(made_for=key)
         if split:
-            measure = partial(_measure, merge, split, selection, artifacts, out / "candidate")
+            make = partial(_measuring, params, merge, evaluate, selection, artifacts)
+            makers = [
+                partial(make, out / f"candidate-{place}", device)
+                for place, device in enumerate(params.devices or [evaluate.device])
+            ]
             # named by the place too, which has one writer: two projects may search the same run
             log = state_dir() / "searches" / f"{digest_of([str(published.resolve()), made_from])[:16]}.log"
             tell = partial(_told, selection.chosen)
-            found = _search(params, merge, selection, measure, log, on_answers)
+            with on_devices(makers, max(1, cores() // params.at_once)) as measure:
+                found = _search(params, merge, selection, measure, log, on_answers)
             report = _report(params, merge, key, *found, tell)
             draw_search(out / "search.png", report)
         if texts is not None:
@@ -107,35 +115,39 @@ def _checked(
     return split
 
 
-MeasureCandidate: TypeAlias = Callable[[Candidate, Callable[[int, int], None]], Measured]
-
-
 def _search(
     params: SearchParams,
     merge: MergeParams,
     selection: Selection,
-    measure: MeasureCandidate,
+    measure: MeasureSome[Measured],
     log: Path,
     on_answers: OnAnswers,
 ) -> tuple[Tried, Measured]:
     begun, count = time.monotonic(), len(selection.chosen)
     known: list[Measured] = []
 
-    def losses_of(candidate: Candidate) -> Losses:
-        turn = ItemsAnswered(_told(selection.chosen, candidate), len(known) + 1, params.budget)
-        on_answers(turn)
-        known.append(
-            measure(candidate, lambda done, total: on_answers(turn._replace(done=done, total=total)))
+    def losses_of(candidates: Sequence[Candidate], best: Losses | None) -> list[Losses]:
+        turns = [
+            ItemsAnswered(_told(selection.chosen, candidate), number, params.budget)
+            for number, candidate in enumerate(candidates, len(known) + 1)
+        ]
+        for turn in turns:
+            on_answers(turn)
+        found = measure(
+            candidates,
+            best,
+            lambda place, done, total: on_answers(turns[place]._replace(done=done, total=total)),
         )
-        return known[-1].losses
+        known.extend(found)
+        return [measured.losses for measured in found]
 
     def enough() -> bool:
         return params.minutes is not None and time.monotonic() - begun > 60 * params.minutes
 
     shares = shares_of_runs(selection.chosen)
     parts = shares if len(shares) > 1 else [(1.0,)] * count
-    proposals = _proposals(params, merge, parts, log)
-    return run_trials(proposals, _first(merge, selection), params.budget, losses_of, enough), known[0]
+    proposals, first = _proposals(params, merge, parts, log), _first(merge, selection)
+    return run_trials(proposals, first, params.budget, losses_of, params.at_once, enough), known[0]
 
 
 def _first(merge: MergeParams, selection: Selection) -> Candidate:
@@ -162,20 +174,39 @@ def _proposals(
             return draw_candidates(params, partial(is_read, merge), count, log)
 
 
+def _measuring(
+    params: SearchParams,
+    merge: MergeParams,
+    evaluate: EvaluateParams,
+    selection: Selection,
+    artifacts: Path,
+    scratch: Path,
+    device: str,
+) -> MeasureOne[Measured]:
+    """Make what measures candidates on a device."""
+    split = searching_split(evaluate.model_copy(update={"device": device}))
+    # a surface is fitted through what all items say
+    parts = in_two(split, params.first_items) if params.sampler != "surface" else None
+    return partial(_measure, merge, split, parts, selection, artifacts, scratch)
+
+
 def _measure(
     merge: MergeParams,
     split: Split,
+    parts: InTwo | None,
     selection: Selection,
     artifacts: Path,
     scratch: Path,
     candidate: Candidate,
-    on_items: Callable[[int, int], None],
+    best: Losses | None,
+    on_items: OnItems,
 ) -> Measured:
     """Merge a candidate, ask it the select items, and remove it; what was asked before is read."""
     chosen = selection.chosen[-candidate.newest :]
     rates = selection.plan.rates if selection.plan else ()
     params = resolved(merge_params(merge, candidate.settings), chosen)
 
+    @cache
     def made() -> ModelFiles:
         shutil.rmtree(scratch, ignore_errors=True)
         directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
@@ -191,10 +222,24 @@ def _measure(
     model = fingerprint(
         __name__, params.model_copy(update={"device": "auto"}), rates, [c.digest for c in chosen]
     )
+
+    def ask(part: Split) -> dict[str, TaskResult]:
+        return evaluate_model(made, model, part.tasks, part.params, on_items)
+
     try:
-        results = evaluate_model(made, model, split.tasks, split.params, on_items)
+        if parts is None:
+            return _measured(split, ask(split))
+        answers = ask(parts.first)
+        first = _measured(split, answers)
+        if best and best.first and first.losses.falls_behind(best.first):
+            return first._replace(losses=first.losses._replace(dropped=True))
+        whole = _measured(split, of_both_parts(split, answers, ask(parts.rest)))
+        return whole._replace(losses=whole.losses._replace(first=first.losses))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _measured(split: Split, results: Mapping[str, TaskResult]) -> Measured:
     name = full_name(results, split.params.primary, "evaluate.primary")
     task, _, metric = name.partition("/")
     result = results[task]
@@ -224,9 +269,15 @@ def _report(
     sign = -1 if first.higher_is_better else 1
     rows = []
     for candidate, losses in tried.losses.items():
-        gain = first_losses.estimate(first_losses.items - losses.items)
+        gain = losses.gain_over(first_losses)
         rows.append(
-            TriedMerge(candidate=tell(candidate), mean=sign * losses.mean, gain=gain.mean, error=gain.error)
+            TriedMerge(
+                candidate=tell(candidate),
+                mean=sign * tried.expected(candidate).mean,
+                gain=gain.mean,
+                error=gain.error,
+                items=losses.items.size,
+            )
         )
     return SearchReport(
         made_for=key,

@@ -300,6 +300,8 @@ class TriedMerge(Record):
     """Over what the merge section says, item by item; positive: better."""
     error: float
     """Standard error of the gain."""
+    items: int | None = Field(default=None, exclude_if=_absent)
+    """How many items it was asked; fewer than others where it lost on those that are asked first."""
 
 
 class SearchReport(Record):

@@ -26,7 +26,7 @@ def that_matter(params: Params) -> dict[str, Any]:
     """
     fetch = params.fetch.model_dump(mode="json", include={"base", "means"}, exclude_defaults=True)
     # sections that were added later are named only where they say something
-    added = {"fetch": fetch, "search": _given(params.search, but={"storage"})}
+    added = {"fetch": fetch, "search": _given(params.search, but={"storage", "devices"})}
     return {key: given for key, given in added.items() if given} | {
         "select": _given(params.select),
         "merge": _method(params.merge.method) | _given(params.merge, but={"device", "method"}),

@@ -18,6 +18,12 @@ class SearchParams(Section):
     """Merges that are tried, what merge says among them; 0: none, what merge says is made."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Begin to try no further one after so many minutes."""
+    first_items: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Share of the select items, by their content, that every merge is asked first: one that loses there by
+    more than a standard error to the best so far is asked no more. 1: all are asked at once, as for surface,
+    with evaluate.limit, and where it would be fewer than 50 items of a task."""
+    devices: tuple[str, ...] = ()
+    """Where merges are tried at the same time, one on each: [cuda:0, cuda:1]; none: evaluate.device."""
     sampler: Literal["surface", "greedy", "tpe", "cmaes", "gp"] = "tpe"
     """tpe, cmaes, gp: Optuna's; surface: the weights that are best by a quadratic model, of as many of the
     newest checkpoints as the budget is enough for: 18 for five; greedy: the best checkpoint, and every other
@@ -35,6 +41,11 @@ class SearchParams(Section):
     null: a journal in the state directory."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Of Optuna's samplers."""
+
+    @property
+    def at_once(self) -> int:
+        """How many merges are tried at the same time."""
+        return max(1, len(self.devices))
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

@@ -42,16 +42,20 @@ def draw_candidates(params: SearchParams, is_read: IsRead, count: int, log: Path
             study = optuna.create_study(storage=storage, sampler=sampler, study_name=log.stem)
     over, between = _space(params, count)
     number = _number_by_layer_kind if params.by_layer_kind else _number
+
+    def drawn(trial: "Trial") -> Candidate:
+        if over or between:
+            return _drawn(trial, over, between, is_read, count, number)
+        return _drawn_weights(trial, count)
+
     while True:
         with answering(params.storage):
-            trial = study.ask()
-            if over or between:
-                candidate = _drawn(trial, over, between, is_read, count, number)
-            else:
-                candidate = _drawn_weights(trial, count)
-        losses = yield candidate
+            trials = [study.ask() for _ in range(params.at_once)]
+            candidates = [drawn(trial) for trial in trials]
+        answers = yield candidates
         with answering(params.storage):
-            study.tell(trial, losses.mean)
+            for trial, losses in zip(trials, answers, strict=True):
+                study.tell(trial, losses.mean)
 
 
 def _sampler(params: SearchParams) -> "BaseSampler":

@@ -14,14 +14,12 @@ def greedy(parts: Sequence[Sequence[float]]) -> Proposals:
 
     A part is a checkpoint, or the checkpoints of a run: their weights in its own average, adding up to 1.
     """
-    alone = []
-    for place in range(len(parts)):
-        losses = yield _soup({place}, parts)
-        alone.append(losses.mean)
+    answers = yield [_soup({place}, parts) for place in range(len(parts))]
+    alone = [losses.mean for losses in answers]
     best_first = sorted(range(len(parts)), key=lambda place: (alone[place], -place))
     taken, least = {best_first[0]}, alone[best_first[0]]
     for place in best_first[1:]:
-        losses = yield _soup(taken | {place}, parts)
+        (losses,) = yield [_soup(taken | {place}, parts)]
         if losses.mean <= least:
             taken, least = taken | {place}, losses.mean
     return None

@@ -49,18 +49,17 @@ def fitting(count: int, budget: int) -> int:
 def surface(count: int, budget: int) -> Proposals:
     """Propose the newest checkpoints that the budget is enough for, their midpoints, and the best average."""
     size = fitting(count, budget)
-    losses, pairs = [], {}
-    for place in range(size):
-        losses.append((yield _average({place: 1.0}, size, count)))
-    for one, other in combinations(range(size), 2):
-        pairs[one, other] = yield _average({one: 1.0, other: 1.0}, size, count)
+    couples = list(combinations(range(size), 2))
+    weights = [{place: 1.0} for place in range(size)] + [dict.fromkeys(couple, 1.0) for couple in couples]
+    answers = yield [_average(own, size, count) for own in weights]
+    losses, pairs = answers[:size], dict(zip(couples, answers[size:], strict=True))
     linear = np.array([own.mean for own in losses])
     curved = np.zeros((size, size))
     for (one, other), own in pairs.items():
         curved[one, other] = curved[other, one] = linear[one] + linear[other] - 2 * own.mean
     c = np.round(best_weights(linear, curved), WEIGHT_DIGITS)
-    found = yield _average(dict(enumerate(c.tolist())), size, count)
-    plain = yield _average(dict.fromkeys(range(size), 1.0), size, count)
+    best = _average(dict(enumerate(c.tolist())), size, count)
+    found, plain = yield [best, _average(dict.fromkeys(range(size), 1.0), size, count)]
     predicted = _predicted(c / c.sum(), losses, pairs) - _predicted(np.full(size, 1 / size), losses, pairs)
     missed = found.estimate(predicted - (found.items - plain.items))
     told = (

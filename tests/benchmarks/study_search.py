@@ -25,10 +25,11 @@ from tasks.search.drawn import draw_candidates
 from tasks.search.greedy import greedy
 from tasks.search.settings import is_read, merge_params
 from tasks.search.surface import surface
-from tasks.search.trials import Losses, Proposals, Tried, run_trials
+from tasks.search.trials import Losses, Proposals, run_trials
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.study_models import batches_of, item_losses
 from tests.benchmarks.study_trajectory import last_of, trained
+from tests.support.trying import raced
 
 N, BUDGET = 8, 20
 SECTION = MergeParams(device="cpu")
@@ -37,8 +38,6 @@ BY_KIND: dict[str, Any] = {
     "between": {"trend.kappa": [0, 1]},
     "by_layer_kind": True,
 }
-SHARE = 0.25
-"""Of the items, which a race asks first: candidates that lose there by a standard error would be dropped."""
 
 
 class Found(NamedTuple):
@@ -54,9 +53,9 @@ class Found(NamedTuple):
     """Whether the guard kept what merge says."""
     said: str
     dropped: float
-    """Share of the candidates that a race would have dropped after SHARE of the items."""
+    """Share of the candidates that were dropped after the items that are asked first."""
     right: bool
-    """Whether the best one would not have been among them."""
+    """Whether none of them does better on all select items than the best of the others."""
 
 
 def samplers(scratch: Path) -> dict[str, Callable[[], Proposals]]:
@@ -89,11 +88,17 @@ def search(run: Path, scratch: Path) -> dict[str, Found]:
 
     found = {}
     for name, proposals in samplers(scratch).items():
-        tried = run_trials(
-            proposals(), as_it_stands(N), BUDGET, lambda candidate: Losses(on("select", candidate))
-        )
+        share = SearchParams().first_items if name != "surface" else 1
+
+        def select_losses(candidate: Candidate) -> Losses:
+            losses = on("select", candidate)
+            return Losses(losses[np.random.default_rng(0).permutation(losses.size)])
+
+        measure = raced(select_losses, int(share * len(on("select", as_it_stands(N)))))
+        tried = run_trials(proposals(), as_it_stands(N), BUDGET, measure)
         first, accepted, best = (on("test", own) for own in (tried.first, tried.accepted, tried.best))
-        dropped = raced(tried)
+        dropped = [candidate for candidate, losses in tried.losses.items() if losses.dropped]
+        least = min((on("select", candidate).mean() for candidate in dropped), default=np.inf)
         found[name] = Found(
             first,
             accepted,
@@ -101,22 +106,9 @@ def search(run: Path, scratch: Path) -> dict[str, Found]:
             tried.accepted == tried.first,
             tried.said or "",
             len(dropped) / len(tried.losses),
-            tried.best not in dropped,
+            bool(on("select", tried.best).mean() <= least),
         )
     return found
-
-
-def raced(tried: Tried) -> list[Candidate]:
-    """Return whom a race would drop: worse than the best so far by a standard error on its first items."""
-    dropped, champion = [], tried.first
-    for candidate, losses in tried.losses.items():
-        part = np.random.default_rng(0).permutation(losses.items.size)[: int(SHARE * losses.items.size)]
-        ahead = Losses((losses.items - tried.losses[champion].items)[part])
-        if ahead.mean > ahead.estimate(ahead.items).error > 0:
-            dropped.append(candidate)
-        elif losses.mean < tried.losses[champion].mean:
-            champion = candidate
-    return dropped
 
 
 def show(schedule: str, found: list[dict[str, Found]]) -> None:
@@ -146,7 +138,7 @@ def show(schedule: str, found: list[dict[str, Found]]) -> None:
         "worse by 1 SE",
         "kept",
         "gain without guard",
-        "a race drops; the best not among them",
+        "dropped early; the best not among them",
     ]
     print(table(head, rows), flush=True)
     for number, own in enumerate(found):

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
 from tasks.base.records import SearchReport
 from tasks.evaluate_merge import evaluate_merge
@@ -78,6 +79,50 @@ def test_the_merge_is_what_the_search_found(sampler: str, artifacts: Path, param
         assert torch.allclose(merged.double(), wanted, atol=1e-6)  # type: ignore[arg-type]
 
 
+@pytest.fixture
+def many(params: EvaluateParams, tmp_path: Path) -> EvaluateParams:
+    """Return the same tasks, with as many items to choose on as a race needs."""
+    items = [
+        {"question": f"{a} + 7", "answer": str(a + 7), "choices": ["a", "b"], "gold": 1} for a in range(400)
+    ]
+    path = tmp_path / "world" / "data" / "chosen.jsonl"
+    path.write_text("".join(json.dumps(item) + "\n" for item in items))
+    return params.model_copy(update={"batch_size": 128})
+
+
+@pytest.mark.slow
+def test_who_falls_behind_on_the_first_items_is_asked_no_more(artifacts: Path, many: EvaluateParams) -> None:
+    """Models of other seeds average to nonsense: one of them alone is far ahead, or far behind."""
+    raced = search(artifacts, many, sampler="greedy", budget=6)
+    shutil.rmtree(artifacts / "search")
+    whole = search(artifacts, many, sampler="greedy", budget=6, first_items=1)
+    assert {tried.items for tried in whole.tried} == {400}
+    dropped = [tried for tried in raced.tried if tried.items != 400]
+    assert 0 < len(dropped) < len(raced.tried)
+    assert {60 < (tried.items or 0) < 140 for tried in dropped} == {True}
+    assert (raced.merge, raced.accepted) == (whole.merge, whole.accepted)
+    assert raced.tried[0] == whole.tried[0].model_copy(update={"items": 400})
+    for mine, other in zip(raced.tried[:4], whole.tried[:4], strict=True):
+        assert mine.candidate == other.candidate
+        assert mine.mean == pytest.approx(other.mean, abs=4 * mine.error + 1e-4)
+
+
+@pytest.mark.slow
+def test_on_two_devices_at_a_time_it_finds_the_same(artifacts: Path, params: EvaluateParams) -> None:
+    alone = search(artifacts, params, sampler="surface", budget=8)
+    shutil.rmtree(artifacts / "search")
+    shutil.rmtree(state_dir() / "evaluations")
+    told: list[str] = []
+    given = SearchParams(sampler="surface", budget=8, devices=("cpu", "cpu"))
+    together = search_merge(given, LORE, params, artifacts, on_answers=lambda turn: told.append(str(turn)))
+    assert [own.candidate for own in together.tried] == [own.candidate for own in alone.tried]
+    for mine, other in zip(together.tried, alone.tried, strict=True):
+        assert mine.mean == pytest.approx(other.mean, rel=1e-5)
+    assert any("9 of 9 items" in line for line in told)
+    with pytest.raises(BadInput, match=r"evaluate\.device: nonsense"):
+        search(artifacts, params, sampler="surface", budget=8, devices=("cpu", "nonsense"))
+
+
 def test_without_a_budget_everything_is_as_before(artifacts: Path, params: EvaluateParams) -> None:
     before = merge_checkpoints(LORE, artifacts).digest
     shutil.rmtree(artifacts / "merged")
@@ -128,7 +173,7 @@ def test_killed_it_goes_on_and_finds_the_same(after: float, artifacts: Path, par
     kill(child)
     found = search(artifacts, params, budget=8, sampler="surface")
     shutil.rmtree(artifacts / "search")
-    shutil.rmtree(artifacts.parent / "state" / "evaluations", ignore_errors=True)
+    shutil.rmtree(state_dir() / "evaluations")
     assert search(artifacts, params, budget=8, sampler="surface") == found
     assert sorted(path.name for path in artifacts.iterdir()) == ["checkpoints", "run", "search", "selection"]
 

@@ -19,6 +19,7 @@ from tasks.search.settings import check_space, is_read, merge_params
 from tasks.search.trials import Losses, Tried, run_trials
 from tests.support.postgresql_cluster import shared_cluster
 from tests.support.servers import ON_POSTGRESQL
+from tests.support.trying import whole
 
 LORE = MergeParams.model_validate({"method": "lore", "lam": 0.2, "dtype": "float32", "lore": {"mu": 2}})
 SPACE: dict[str, Any] = {
@@ -33,7 +34,7 @@ def drawn(params: SearchParams, log: Path) -> Tried:
         return Losses(np.array([1.0, 2.0]) * (1 + sum(numbers)) / candidate.newest)
 
     proposals = draw_candidates(params, partial(is_read, LORE), 5, log)
-    return run_trials(proposals, plain_average(5), params.budget, measure)
+    return run_trials(proposals, plain_average(5), params.budget, whole(measure))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from tasks.base.errors import BadInput
 from tasks.search.candidate import Candidate, plain_average
 from tasks.search.surface import LEAST, MOST, RIDGE, best_weights, fitting, needed, surface
 from tasks.search.trials import Losses, Tried, run_trials
+from tests.support.trying import whole
 
 Matrix = NDArray[np.float64]
 ITEMS = 50
@@ -43,7 +44,7 @@ def weights_of(candidate: Candidate, count: int) -> Matrix:
 
 
 def search(of: Callable[[Candidate], Losses], count: int, budget: int) -> Tried:
-    return run_trials(surface(count, budget), plain_average(count), budget, of)
+    return run_trials(surface(count, budget), plain_average(count), budget, whole(of))
 
 
 @example(seed=7880, count=2)  # next to nothing to gain: what rounding the weights changes is all there is
