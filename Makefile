@@ -1,7 +1,6 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
-STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
 .PHONY: setup demo test test-random test-long test-postgres test-faults check docs docs-check bench study study-real ui clean
 
@@ -64,10 +63,7 @@ study-real: setup
 	$(BIN)/python -m tests.benchmarks.study_real runs/study-real/packages
 
 ui: setup
-	@echo "MLflow  http://127.0.0.1:5000    Prefect  http://127.0.0.1:4200    (Ctrl-C stops both)"
-	@trap 'kill 0' INT TERM; \
-	$(BIN)/mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri sqlite:///$(STATE)/mlflow.db & \
-	$(BIN)/prefect server start --host 127.0.0.1 --port 4200 & wait
+	$(BIN)/loreline ui
 
 clean:
 	rm -rf artifacts runs .loreline .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

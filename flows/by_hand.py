@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.merge import Outcome, merge, merge_in_place
+from flows.prefect_access import check_access
 from flows.progress import say
 from flows.terminal import tell
 from flows.watch import look_around
@@ -27,6 +28,7 @@ def run_merge(params: Params, refresh: bool = False) -> None:
 
     With the parameters of params.yaml the run works in artifacts/, with others in a workspace of its own.
     """
+    check_access()
     in_place = PARAMS_FILE.is_file() and read_params(PARAMS_FILE) == params
     ended = merge_in_place(params, refresh) if in_place else merge(params=params, refresh=refresh)
     if isinstance(ended, Outcome):
@@ -37,11 +39,13 @@ def run_merge(params: Params, refresh: bool = False) -> None:
 
 def merge_ended_runs(refresh: bool = False) -> None:
     """Merge the runs in watch.roots that have ended, one after the other."""
+    check_access()
     look_around(read_params(params_file()), lambda source, _: merge_run(source, refresh), refresh)
 
 
 def merge_run(source: str, refresh: bool = False) -> None:
     """Merge one training run that has ended, and report the outcome."""
+    check_access()
     ended = merge(normal_address(source, Path.cwd()), refresh=refresh)  # Prefect records what it is given
     if isinstance(ended, Outcome):
         say(f"{source}: {ended.evaluation.verdict.sentence}")
@@ -79,7 +83,7 @@ def _places(outcome: Outcome) -> dict[str, object]:
         "registry": version,
         "report": artifacts and artifacts / "evaluation" / "report.html",
         "DVC": outcome.versioned.sentence,
-        "look": "make ui",
+        "look": "loreline ui",
         "promote": outcome.promotion or "loreline promote",
     }
     return {name: place for name, place in places.items() if place}

@@ -290,6 +290,14 @@ def serve_command(
     serve_deployments(cron)
 
 
+@app.command("ui")
+def ui_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
+    """Show the pages of Prefect and MLflow, of what loreline serve runs where it does, until Ctrl-C."""
+    from flows.ui import show_pages
+
+    show_pages(read_params(params, set_).register_)
+
+
 @app.command("notify")
 def notify_command(params: ParamsFile = PARAMS_FILE) -> None:
     """Make the automations in Prefect that notify watch.notify, as loreline serve does."""

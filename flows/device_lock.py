@@ -9,8 +9,8 @@ from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, GlobalC
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 
-from tasks.base.directories import cache_dir
-from tasks.base.held_lock import held_lock
+from tasks.base.directories import shared_locks_dir
+from tasks.base.held_lock import SHARED, held_lock
 from tasks.engine.devices import choose_devices
 from tasks.parameters.params import Params
 
@@ -22,9 +22,9 @@ SLOT_LEASE_S = 60
 def device_lock(params: Params) -> Iterator[None]:
     """Hold the devices that a run computes on, waiting until they are free.
 
-    A file lock decides, because it ends with its process; a slot leaks when a server that keeps its leases in
-    memory is restarted. The concurrency limit of each device shows which run holds it, and set to 0 takes the
-    device out of service.
+    A file lock decides, which all users of the machine share, and which ends with its process; a slot leaks
+    when a server that keeps its leases in memory is restarted. The concurrency limit of each device shows
+    which run holds it, and set to 0 takes the device out of service.
     """
     names = [f"loreline-{socket.gethostname()}-{device.replace(':', '-')}" for device in _devices(params)]
     with ExitStack() as held:
@@ -46,7 +46,7 @@ def _devices(params: Params) -> list[str]:
 
 def _locked(name: str, work: str) -> AbstractContextManager[None]:
     say = get_run_logger().info
-    return held_lock(cache_dir() / "locks" / name, work, lambda news: say("%s: in use; %s", name, news))
+    return held_lock(shared_locks_dir() / name, work, lambda news: say("%s: in use; %s", name, news), SHARED)
 
 
 def _prepare_limit(name: str) -> None:

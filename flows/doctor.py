@@ -20,6 +20,8 @@ from tasks.doctor.gpu import check_gpu
 from tasks.doctor.merging import check_merging
 from tasks.doctor.parameters import check_chat_template, check_evaluation, check_source
 from tasks.doctor.prefect_server import (
+    OF_RELEASE_0_1,
+    TRIGGER_OF_RELEASE_0_1,
     Deployment,
     Limit,
     Running,
@@ -27,6 +29,7 @@ from tasks.doctor.prefect_server import (
     judge_limits,
     judge_running,
     judge_version,
+    of_release_0_1,
 )
 from tasks.doctor.probe import WAIT_S, clock_of, probe, unguarded
 from tasks.doctor.registry import check_registry
@@ -97,6 +100,8 @@ def check_prefect() -> list[Finding]:
     from prefect.exceptions import PrefectHTTPStatusError
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+    from flows.prefect_access import CREDENTIALS, REFUSES, refuses
+
     url = PREFECT_API_URL.value()
     if not url:
         text = "PREFECT_API_URL is not set: runs by hand work, nothing runs by itself"
@@ -115,6 +120,8 @@ def check_prefect() -> list[Finding]:
         with settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:
             return found + list(_ask(client))
     except (httpx.HTTPError, PrefectHTTPStatusError, ValueError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and refuses(error):
+            return [Finding("Prefect", "server", f"{server} {REFUSES}", "problem", CREDENTIALS), *found[1:]]
         text = f"{server} is no Prefect server, or refuses: {without_secrets(str(error).splitlines()[0])}"
         return [Finding("Prefect", "server", text, "problem", remedy), *found[1:]]
 
@@ -124,8 +131,17 @@ def _ask(client: "SyncPrefectClient") -> Iterator[Finding]:
     from prefect.settings import get_current_settings
 
     yield judge_version(client.api_version(), client.client_version())
-    named = FlowFilter(name=FlowFilterName(any_=FLOWS[:1]))
-    yield from judge_deployments([_deployment(each) for each in client.read_deployments(flow_filter=named)])
+    deployed = [
+        _deployment(flow, each)
+        for flow in (*FLOWS, "after-training")
+        for each in client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])))
+    ]
+    old = [each for each in deployed if each.name in OF_RELEASE_0_1 and not each.ready]
+    yield from judge_deployments(
+        [each for each in deployed if each.name.startswith("watch/") and each not in old]
+    )
+    triggered = bool(client.read_automations_by_name(TRIGGER_OF_RELEASE_0_1))
+    yield from of_release_0_1([each.name for each in old], triggered)
     ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
     going = FlowRunFilter.model_validate({"state": {"type": {"any_": ["RUNNING"]}}})
     runs = client.read_flow_runs(flow_filter=ours, flow_run_filter=going, limit=50)
@@ -139,14 +155,14 @@ def _ask(client: "SyncPrefectClient") -> Iterator[Finding]:
     yield from judge_limits(limits, len(runs))
 
 
-def _deployment(each: Any) -> Deployment:
+def _deployment(flow: str, each: Any) -> Deployment:
     """Reduce Prefect's record; READY means that a process polls for its runs."""
     on = [] if each.paused else [entry.schedule for entry in each.schedules if entry.active]
     when = tuple(
         f"{getattr(schedule, 'cron', None) or type(schedule).__name__} {schedule.timezone or 'UTC'}"
         for schedule in on
     )
-    return Deployment(f"watch/{each.name}", str(each.status) == "READY", each.work_pool_name, when)
+    return Deployment(f"{flow}/{each.name}", str(each.status) == "READY", each.work_pool_name, when)
 
 
 def _running(client: "SyncPrefectClient", run: "FlowRun") -> Running:

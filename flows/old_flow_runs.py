@@ -12,6 +12,7 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from flows.flow_names import FLOWS
+from flows.prefect_access import CREDENTIALS, REFUSES, refuses
 from tasks.base.errors import without_secrets
 from tasks.doctor.probe import WAIT_S
 
@@ -41,6 +42,8 @@ def old_flow_runs(before: datetime) -> list[UUID] | str:
             ):
                 found += [run.id for run in page]
     except (httpx.HTTPError, PrefectHTTPStatusError) as error:
+        if isinstance(error, PrefectHTTPStatusError) and refuses(error):
+            return f"{without_secrets(url)} {REFUSES}; {CREDENTIALS}"
         return f"{without_secrets(url)} does not answer ({type(error).__name__})"
     return found
 

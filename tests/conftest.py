@@ -31,6 +31,12 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("states")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_locks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep apart from whoever else computes on this machine, other tests among them."""
+    os.environ["LORELINE_LOCKS"] = str(tmp_path_factory.mktemp("locks"))
+
+
 @pytest.fixture(autouse=True)
 def own_state(states: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give every test a state directory and caches that nothing else sees."""

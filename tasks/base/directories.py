@@ -9,6 +9,8 @@ from pathlib import Path
 
 import platformdirs
 
+from tasks.base.errors import BadInput, brief
+
 log = logging.getLogger(__name__)
 
 ARTIFACTS = Path("artifacts")
@@ -32,6 +34,32 @@ def hub_cache_dir(repo: str) -> Path:
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"models--{repo.replace('/', '--')}"
+
+
+def shared_locks_dir() -> Path:
+    """Return the directory of the locks of this machine's devices, which all its users may write to.
+
+    $LORELINE_LOCKS, else one in shared memory, which all services and users see, as not all do /tmp; where
+    there is none, the user's own cache. Raises BadInput where it cannot be used.
+    """
+    chosen, memory = os.environ.get("LORELINE_LOCKS"), Path("/dev/shm")
+    if not chosen and not memory.is_dir():
+        return cache_dir() / "locks"
+    place = Path(chosen) if chosen else memory / "loreline-locks"
+    try:
+        place.mkdir(parents=True)
+        place.chmod(0o777)  # no sticky bit: whoever holds a lock removes its file, whoever made that
+    except FileExistsError:  # with the permissions that its maker wanted
+        pass
+    except OSError as error:
+        raise BadInput(place, brief(error), "name a directory for all users in LORELINE_LOCKS") from None
+    if place.is_symlink() or not place.is_dir() or not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        raise BadInput(
+            place,
+            "holds the locks of this machine's devices, and this user may not write there",
+            "chmod 777 it, give it a group that all its users are in, or name another one in LORELINE_LOCKS",
+        )
+    return place
 
 
 def cache_dir() -> Path:

@@ -1,6 +1,7 @@
 """File locks whose holder is named to those who wait."""
 
 import os
+import pwd
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,9 @@ from filelock import FileLock, Timeout
 from tasks.base.errors import BadInput
 from tasks.base.records import Record
 
+PRIVATE, SHARED = 0o644, 0o666
+"""Permissions of a lock's file; who reaches a shared one is for its directory to say."""
+
 
 class Holder(Record):
     """The process that holds a lock, and what for."""
@@ -19,20 +23,23 @@ class Holder(Record):
     work: str
     since: float
     """In seconds since 1970."""
+    user: str = ""
 
 
 @contextmanager
-def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[None]:
+def held_lock(
+    path: Path, work: str, say: Callable[[str], None], permissions: int = PRIVATE
+) -> Iterator[None]:
     """Hold a lock, which the system releases when the process ends; say once for whom it has to wait.
 
     Its file is removed at the end, while it is held: whoever waits for it then makes a new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock, note = FileLock(path), note_of(path)
+    lock, note = FileLock(path, mode=permissions), note_of(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _make(path)
+        _make(path, permissions)
         say(f"waiting for {_named(note)}")
         lock.acquire()
     try:
@@ -40,7 +47,8 @@ def held_lock(path: Path, work: str, say: Callable[[str], None]) -> Iterator[Non
         with suppress(OSError):  # a full disk: who waits is told less
             note.unlink(missing_ok=True)  # it may be a link to another file
             with note.open("x", encoding="utf-8") as file:
-                file.write(Holder(pid=os.getpid(), work=work, since=time.time()).model_dump_json())
+                holder = Holder(pid=os.getpid(), work=work, since=time.time(), user=_user())
+                file.write(holder.model_dump_json())
         yield
     finally:
         # what was done is done, whatever the disk says now; the end of the process releases the lock
@@ -54,9 +62,12 @@ def note_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.holder")
 
 
-def _make(path: Path) -> None:
+def _make(path: Path, permissions: int) -> None:
     """Raise OSError where no file can be made: the lock would be waited for without an end."""
-    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644))
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, permissions)
+    with suppress(PermissionError):  # another user's, who has set them
+        os.fchmod(file, permissions)
+    os.close(file)
 
 
 def _named(note: Path) -> str:
@@ -64,7 +75,16 @@ def _named(note: Path) -> str:
         holder = Holder.read(note)
     except BadInput:  # it took the lock this moment, or released it
         return "another process"
-    return f"{holder.work} (pid {holder.pid}, since {_age(time.time() - holder.since)})"
+    user = "" if holder.user in ("", _user()) else f"user {holder.user}, "
+    return f"{holder.work} ({user}pid {holder.pid}, since {_age(time.time() - holder.since)})"
+
+
+def _user() -> str:
+    """Return the name of this process's user, or its number where it has none."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _age(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from tasks.base.digests import file_digests
 from tasks.base.directories import HUB, hub_cache_dir
 from tasks.base.errors import BadInput
-from tasks.base.records import AdapterBase, MergeReport
+from tasks.base.records import AdapterBase, MergedBase
 
 
 class ModelFiles(NamedTuple):
@@ -28,7 +28,7 @@ def published_model(directory: Path, known: AdapterBase | None = None) -> ModelF
     `known` is a base that is here: a merge of another machine may need the same one and know it elsewhere.
     """
     report = directory / "merge.json"
-    base = MergeReport.read(report).base if report.is_file() else None
+    base = MergedBase.read(report).base if report.is_file() else None
     same = base and known and base.digest == known.digest
     return on_base(directory, known if same else base)
 

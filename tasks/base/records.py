@@ -378,6 +378,14 @@ class MergeReport(Record):
         return _digest_on(self.base, self.outputs)
 
 
+class MergedBase(Record):
+    """The base in a merge.json of any release, whose other fields may be in another form."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    base: AdapterBase | None = None
+
+
 class Interval(Record):
     """An estimate with its 95 % interval."""
 

@@ -11,8 +11,13 @@ MISSED_HEARTBEATS = 3
 """Missed heartbeats after which a flow run counts as silent."""
 
 
+OF_RELEASE_0_1 = {"watch/watch", "after-training/merge", "merge/merge", "promote/promote"}
+"""Deployments that release 0.1 made; later ones are named by project and host."""
+TRIGGER_OF_RELEASE_0_1 = "training ended"
+
+
 class Deployment(NamedTuple):
-    """A deployment of the flow `watch`."""
+    """A deployment of one of our flows."""
 
     name: str
     ready: bool
@@ -56,6 +61,17 @@ def judge_deployments(deployments: Sequence[Deployment]) -> list[Finding]:
             )
         ]
     return [_deployment(each) for each in deployments]
+
+
+def of_release_0_1(names: Sequence[str], triggered: bool) -> list[Finding]:
+    """Report the deployments that an upgrade left, and their trigger, which outlives them (`triggered`)."""
+    text = "is of release 0.1, and nobody serves it: what it starts waits for ever"
+    found = [Finding("Prefect", name, text, "warning", f"prefect deployment delete {name}") for name in names]
+    if triggered:
+        text = "is a trigger of release 0.1: announcements go to a deployment that nobody serves"
+        remedy = f"prefect automation delete '{TRIGGER_OF_RELEASE_0_1}'"
+        found.append(Finding("Prefect", TRIGGER_OF_RELEASE_0_1, text, "warning", remedy))
+    return found
 
 
 def judge_limits(limits: Sequence[Limit], running: int) -> list[Finding]:

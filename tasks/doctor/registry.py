@@ -76,8 +76,9 @@ def _server(uri: str) -> tuple[list[Finding], bool]:
         )
         return [Finding("Registry", "store", text, "problem", remedy)], False
     number = answer.text if answer.status == 200 and len(answer.text) < 20 else "of unknown version"
+    told = f"{server}, behind a password" if answer.status == 401 else f"{server}, MLflow {number}"
     return [
-        Finding("Registry", "store", f"{server}, MLflow {number}"),
+        Finding("Registry", "store", told),
         *clock_of("MLflow server", answer),
         *unguarded("Registry", uri, "api/2.0/mlflow/experiments/get?experiment_id=0"),
     ], True

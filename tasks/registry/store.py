@@ -92,9 +92,14 @@ def mlflow_errors(uri: str) -> Iterator[None]:
         yield
     except MlflowException as error:
         status: int = error.get_http_status_code()  # type: ignore[no-untyped-call]
+        if status in (401, 403):
+            raise _access_error(uri, status, error) from None
         refused = 400 <= status < 500 and status != 429
         raise _mlflow_error(BadInput if refused else Unavailable, uri, error) from None
     except (requests.RequestException, SQLAlchemyError) as error:
+        answer = getattr(error, "response", None)
+        if answer is not None and answer.status_code in (401, 403):
+            raise _access_error(uri, answer.status_code, error) from None
         raise _mlflow_error(Unavailable, uri, error) from None
     except ModuleNotFoundError as error:
         raise BadInput(
@@ -222,12 +227,30 @@ def _artifacts(uri: str) -> str | None:
     return (database.parent / "mlartifacts").as_uri() if database else None
 
 
+def _access_error(uri: str, status: int, error: Exception) -> BadInput:
+    """Say that a server asks for other credentials (401), or does not allow this to their user (403)."""
+    if status == 401:
+        return BadInput(
+            place_of(uri),
+            f"does not take the credentials of the environment, or there are none ({status})",
+            "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD (or MLFLOW_TRACKING_TOKEN) there",
+        )
+    return BadInput(
+        place_of(uri),
+        f"does not allow this to the user of the environment: {_told(error)}",
+        "let MLflow's administrator grant EDIT on the model and on the experiment of its name",
+    )
+
+
 def _mlflow_error(kind: type[LorelineError], uri: str, error: Exception) -> LorelineError:
     """Return MLflow's error as ours: shortened, without credentials, with a remedy."""
-    what = without_secrets(" ".join(str(error).split()))[:300].rstrip(". ")
     remedy = (
         "correct the register section and run again"
         if kind is BadInput
         else "run the same command again when MLflow answers; nothing is registered twice"
     )
-    return kind(place_of(uri), f"MLflow says: {what}", remedy)
+    return kind(place_of(uri), f"MLflow says: {_told(error)}", remedy)
+
+
+def _told(error: Exception) -> str:
+    return without_secrets(" ".join(str(error).split()))[:300].rstrip(". ")

@@ -1,4 +1,4 @@
-"""After every training run, by itself: real servers, a real Trainer with the callback, `loreline serve`.
+"""After every training run, by itself: servers with passwords, a real Trainer with the callback, `loreline serve`.
 
 The tests run in order on one project, in which the user has work that is not committed: a team's day.
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tasks.base.records import MergeReport
 from tasks.fetch_run import fetch_run
@@ -17,8 +18,9 @@ from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.params import read_params
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.project import GIT
-from tests.support.servers import both_servers, until
+from tests.support.servers import CREDENTIALS, both_servers, until
 from tests.support.team import Team
+from tests.support.tiny_world import TASKS, write_task
 
 pytestmark = pytest.mark.servers
 
@@ -28,10 +30,16 @@ class Day(Team):
 
     before: tuple[str, ...]
 
+    def deployment(self, name: str) -> str:
+        """Return the id of a deployment, by flow/name."""
+        return str(self.prefect.get(f"deployments/name/{name}")["id"])
+
 
 @pytest.fixture(scope="module")
 def day(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Day]:
-    with both_servers(tmp_path_factory.mktemp("servers")) as servers:
+    with pytest.MonkeyPatch.context() as patch, both_servers(tmp_path_factory.mktemp("servers"), guarded=True) as servers:  # fmt: skip
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)  # of the day's processes, too
         day = Day(tmp_path_factory.mktemp("day") / "project with spaces", servers)
         root = day.project.root
         (root / "README.md").write_text("edited\n")
@@ -189,3 +197,63 @@ def test_history_names_them_all(day: Day) -> None:
     for version in day.versions():
         assert f"models:/team/{version.version}" in said
         assert version.tags["loreline.git_revision"][:10] in said
+
+
+def test_a_flow_run_cannot_name_task_files_of_its_own(day: Day, tmp_path: Path) -> None:
+    """They can run Python; whoever may start runs may not choose them, nor tasks by the path of a file."""
+    ran = tmp_path / "ran"
+    task = write_task(tmp_path / "others", "likely", TASKS["likely"] + "doc_to_text: !function run.it\n")
+    (task.parent / "run.py").write_text(f"open({str(ran)!r}, 'w')\ndef it(document): return ''\n")
+    params = yaml.safe_load((day.project.root / "params.yaml").read_text())
+    for asked in ({"include_path": str(task.parent)}, {"tasks": [str(task)], "primary": "likely/acc"}):
+        given = params | {"fetch": {"source": "runs/first"}, "evaluate": params["evaluate"] | asked}
+        run = day.prefect.post(f"deployments/{day.deployment('merge/team')}/create_flow_run", parameters={"params": given})  # fmt: skip
+        until(lambda run=run: day.prefect.get(f"flow_runs/{run['id']}")["state_type"] == "FAILED")
+        said = day.prefect.get(f"flow_runs/{run['id']}")["state"]["message"]
+        assert "is not that of params.yaml on this machine" in said or "unknown task" in said
+    assert not ran.exists()
+
+
+FORCED = ["promote", "--version", "1", "--force", "--why", "the first of the day"]
+
+
+@pytest.mark.parametrize(
+    ("given", "commands"),
+    [
+        ({}, (["serve"], ["history"])),
+        (dict.fromkeys(CREDENTIALS, "ann:a-guess"), (["watch"], ["run"], FORCED)),
+    ],
+    ids=["none", "wrong"],
+)
+def test_without_the_right_credentials_a_command_is_refused_in_a_sentence(
+    day: Day, given: dict[str, str], commands: tuple[list[str], ...]
+) -> None:
+    """The servers ask for theirs; what they are called is the remedy (P5, P7)."""
+    right = {name: value for name, value in day.project.env.items() if name not in CREDENTIALS}
+    for command in commands:
+        done = subprocess.run(
+            ["loreline", *command], cwd=day.project.root, env=right | given, check=False, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
+        )  # fmt: skip
+        told = done.stdout.splitlines()[-1]
+        assert (done.returncode, "Traceback" in done.stdout) == (2, False), (command, done.stdout)
+        assert told.startswith("error: http://127.0.0.1:"), told
+        assert "PREFECT_API_AUTH_STRING" in told or "MLFLOW_TRACKING_USERNAME" in told
+        assert "a-guess" not in done.stdout
+
+
+def test_the_doctor_says_who_asks_for_a_password(day: Day) -> None:
+    without = {**day.project.env, **dict.fromkeys(CREDENTIALS, "")}
+    done = subprocess.run(["loreline", "doctor"], cwd=day.project.root, env=without, check=False, text=True, capture_output=True)  # fmt: skip
+    if "no answer within" not in done.stdout:  # on a busy machine its deadline comes first
+        assert done.returncode == 2
+        assert "set PREFECT_API_AUTH_STRING" in done.stdout
+        assert "set MLFLOW_TRACKING_USERNAME" in done.stdout
+
+
+def test_with_them_a_version_is_promoted_and_they_are_written_nowhere(day: Day) -> None:
+    assert "FORCED" in day.project.run("loreline", *FORCED)
+    written = [path for path in day.project.root.rglob("*") if path.is_file() and not path.is_symlink()]
+    written += [day.log, day.prefect.log, *day.prefect.log.parent.rglob("*.db")]
+    assert len(written) > 100
+    assert [path for path in written if path.name != "users.db" and b"Kanarie" in path.read_bytes()] == []

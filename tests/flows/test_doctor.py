@@ -13,7 +13,8 @@ import pytest
 from flows.doctor import DOCTOR_DEADLINE_S, check_prefect, doctor, exit_code
 from tasks.doctor.finding import Finding
 from tests.support.dvc_project import init_git
-from tests.support.servers import PrefectServer, prefect_server
+from tests.support.release_0_1_0 import add_prefect_rows, unpack_project
+from tests.support.servers import ON_POSTGRESQL, PrefectServer, prefect_server
 from tests.support.tiny_world import write_world
 
 
@@ -91,6 +92,27 @@ def test_unreadable_parameters_are_a_problem_and_the_rest_is_looked_at(
 
 
 @pytest.mark.servers
+@pytest.mark.skipif(ON_POSTGRESQL, reason="the rows are SQLite's")
+def test_what_release_0_1_left_in_prefect_is_named_with_what_removes_it(
+    project: Path, server: PrefectServer, tmp_path: Path
+) -> None:
+    add_prefect_rows(
+        unpack_project(tmp_path / "old"), Path(server.store.removeprefix("sqlite+aiosqlite:///"))
+    )
+
+    def left() -> list[str]:
+        return sorted(name for name, found in found_there(server.api_url) if "of release 0.1" in found)
+
+    assert left() == ["after-training/merge", "promote/promote", "training ended", "watch/watch"]
+    for each in server.post("deployments/filter"):  # as prefect deployment delete does
+        if each["name"] in ("watch", "merge", "promote"):
+            server.delete(f"deployments/{each['id']}")
+    assert left() == ["training ended"]
+    for each in server.post("automations/filter"):  # as prefect automation delete does
+        server.delete(f"automations/{each['id']}")
+    assert left() == []
+
+
 def test_a_real_server_is_seen_with_what_is_wrong_there(
     project: Path, server: PrefectServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -105,10 +127,10 @@ def test_a_real_server_is_seen_with_what_is_wrong_there(
     assert f"prefect gcl update {limit} --active-slots 0" in said
     assert re.search(r"Prefect server +within \d s of this machine's", said)
     schedule = {"schedule": {"cron": "0 3 * * *", "timezone": "Europe/Berlin"}, "active": True}
-    server.post("deployments/", name="watch", flow_id=flow, schedules=[schedule])
+    server.post("deployments/", name="demo@gpu1", flow_id=flow, schedules=[schedule])
     server.post("flow_runs/", flow_id=flow, name="quick-fox", state={"type": "RUNNING"})
     later = found_there(server.api_url)
-    assert ("watch/watch", "nobody asked for its runs lately (0 3 * * * Europe/Berlin)") in later
+    assert ("watch/demo@gpu1", "nobody asked for its runs lately (0 3 * * * Europe/Berlin)") in later
     assert ("flow runs", "1 running") in later
     assert limit not in dict(later)
 

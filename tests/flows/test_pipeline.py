@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import yaml
@@ -20,7 +21,7 @@ import yaml
 from flows.demo.training import finished_run
 from tasks.base.publish import MANIFEST
 from tasks.base.records import Evaluation
-from tests.support.project import Project, clone
+from tests.support.project import ROOT, Project, clone
 from tests.support.servers import prefect_server
 
 
@@ -216,6 +217,71 @@ def test_a_run_that_was_merged_before_is_named_at_once(project: Project) -> None
     said = project.run("loreline", "run", "--set", "merge.method=average")
     assert f"models:/loreline-demo/{before} in {project.state / 'mlflow.db'}: " in said
     assert project.versions() == before
+
+
+@pytest.mark.slow
+def test_the_workflow_on_a_pull_request_compares_with_the_last_merge_and_publishes_nothing(
+    project: Project, tmp_path: Path
+) -> None:
+    """The steps of merge.yml as a runner's shell runs them; what they install is there, and gh takes notes."""
+    origin, checkout, remote, own = (tmp_path / name for name in ("origin", "checkout", "remote", "bin"))
+    project.run("dvc", "remote", "add", "--local", "--default", "store", str(remote))
+    project.run("dvc", "push", "--all-branches")
+    project.run("git", "clone", "--quiet", "--bare", ".", str(origin))
+    project.run("git", "clone", "--quiet", str(origin), str(checkout))
+    project.run("git", "-C", str(checkout), "checkout", "--quiet", "--detach")
+    shutil.copyfile(project.root / ".dvc" / "config.local", checkout / ".dvc" / "config.local")
+    (checkout / "runs").symlink_to(project.root / "runs")
+    params = yaml.safe_load(project.run("git", "show", "merges:params.yaml"))
+    params["evaluate"]["min_gain"] = 0.5
+    (checkout / "params.yaml").write_text(yaml.safe_dump(params))
+    own.mkdir()
+    (own / "gh").write_text(f'#!/bin/sh\necho "$GH_TOKEN $@" > {tmp_path}/said; cp "$5" {tmp_path}/comment\n')
+    (own / "gh").chmod(0o755)
+    before = (project.versions(), sorted(remote.rglob("*")))
+    env = project.env | {
+        "PATH": f"{own}:{project.env['PATH']}",
+        "PYTHONPATH": str(checkout),
+        "LORELINE_HOME": str(tmp_path / "state"),
+        "MLFLOW_TRACKING_URI": f"sqlite:///{project.state / 'mlflow.db'}",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }
+    env.pop("PREFECT_API_URL")
+    for step in steps_of_the_workflow("pull_request"):
+        command = ["bash", "-e", "-c", step.pop("run")]
+        done = subprocess.run(command, cwd=checkout, env=env | step, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)  # fmt: skip
+        assert done.returncode == 0, done.stdout
+    told, last = (tmp_path / "comment").read_text(), project.run("git", "log", "-1", "--format=%s", "merges")
+    assert told.startswith(f"### Metrics against: {last}")
+    assert told == (tmp_path / "summary").read_text()
+    assert (
+        (tmp_path / "said")
+        .read_text()
+        .startswith("of github.token pr comment of github.event.number --body-file")
+    )
+    verdict = json.loads((checkout / "artifacts" / "evaluation" / "evaluation.json").read_text())["verdict"]
+    assert verdict["decision"] != "PROMOTE"
+    assert (checkout / "artifacts" / "registration" / "unregistered.json").is_file()
+    assert (project.versions(), sorted(remote.rglob("*"))) == before
+
+
+def steps_of_the_workflow(event: str) -> list[dict[str, str]]:
+    """Return the shell commands of merge.yml that run on an event, each with its environment; values say what they are of."""
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "merge.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    runs = {f"github.event_name == '{event}'": True, None: True}
+    taken = [step for step in job["steps"] if runs.get(step.get("if")) and not step.get("run", "make setup").startswith("make setup")]  # fmt: skip
+    named = {**workflow["env"], **{key: "" for key in job["env"] if key != "MLFLOW_TRACKING_URI"}}
+    assert all("${{" not in step["run"] for step in taken)  # what others write is no shell
+    assert all(f"secrets.{key} " in job["env"][key] for key in named.keys() & job["env"].keys())
+    return [
+        {
+            **named,
+            "run": step["run"],
+            **{key: f"of {value.strip('${} ')}" for key, value in step.get("env", {}).items()},
+        }
+        for step in taken
+    ]
 
 
 def test_an_unreachable_registry_is_a_failure_in_one_sentence(project: Project) -> None:

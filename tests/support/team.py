@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import urllib.request
 import uuid
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -90,10 +89,7 @@ class Team:
             "resource": {"prefect.resource.id": f"loreline.run.{run}"},
             "payload": {"run": run, "name": name},
         }
-        body, kind = json.dumps([event]).encode(), {"Content-Type": "application/json"}
-        urllib.request.urlopen(
-            urllib.request.Request(f"{self.prefect.api_url}/events", body, kind), timeout=10
-        )
+        self.prefect.ask("events", json.dumps([event]).encode())
 
     def flow_runs(self, flow: str) -> list[dict[str, Any]]:
         """List the runs of a flow, oldest first."""

@@ -2,17 +2,24 @@
 
 import errno
 import fcntl
+import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
 from tasks.base import held_lock
+from tasks.base.directories import shared_locks_dir
+from tasks.base.errors import BadInput
 
 ROOT = Path(__file__).parents[3]
+FORK, NOBODY = multiprocessing.get_context("fork"), 65534
 HOLDER = """
 import sys
 from pathlib import Path
@@ -49,6 +56,60 @@ def test_the_holder_is_named_and_waited_for(tmp_path: Path) -> None:
     assert child.wait() == 0
     child.stdout.close()
     assert not note.exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root runs a process as another user")
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_two_users_of_a_machine_wait_for_each_other(
+    umask: int, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Each holds a lock that the other made, and says whose turn it is."""
+    place = Path(tempfile.mkdtemp(dir="/tmp"))  # pytest's own directories are one user's
+    request.addfinalizer(lambda: shutil.rmtree(place))
+    place.chmod(0o755)
+    monkeypatch.setenv("LORELINE_LOCKS", str(place / "locks"))
+    path, said = shared_locks_dir() / "device", list[str]()
+    assert shared_locks_dir() == path.parent
+    for _ in range(2):  # the first makes the file
+        ours, theirs = multiprocessing.Pipe()
+        other = FORK.Process(target=hold_as_nobody, args=(path, umask, theirs))
+        other.start()
+        assert ours.recv() == "held"
+
+        def hear(news: str, end: Connection = ours) -> None:
+            said.append(news)
+            end.send("let go")
+
+        with held_lock.held_lock(path, "mine", hear, held_lock.SHARED):
+            assert path.stat().st_mode & 0o777 == 0o666
+        other.join()
+        assert other.exitcode == 0
+    assert [news.partition(", pid")[0] for news in said] == [
+        "waiting for the merge of run X (user nobody"
+    ] * 2
+
+
+def hold_as_nobody(path: Path, umask: int, told: Connection) -> None:
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    os.umask(umask)
+    with held_lock.held_lock(path, "the merge of run X", print, held_lock.SHARED):
+        told.send("held")
+        told.recv()
+
+
+def test_a_directory_that_this_user_may_not_write_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files, links and directories of others (P5)."""
+    for name, made in (("file", Path.touch), ("link", lambda path: path.symlink_to(tmp_path))):
+        made(tmp_path / name)
+        monkeypatch.setenv("LORELINE_LOCKS", str(tmp_path / name))
+        with pytest.raises(BadInput, match="LORELINE_LOCKS"):
+            shared_locks_dir()
+    monkeypatch.setenv("LORELINE_LOCKS", str(tmp_path / "file" / "below"))
+    with pytest.raises(BadInput, match="below: Not a directory; name a directory for all users in LORELINE_LOCKS"):  # fmt: skip
+        shared_locks_dir()
 
 
 def test_a_free_lock_is_taken_in_silence_also_after_a_killed_holder(tmp_path: Path) -> None:

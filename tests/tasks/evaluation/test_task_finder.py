@@ -119,3 +119,13 @@ def test_a_metric_that_a_group_cannot_have_is_refused_before_any_model(folder: P
     assert check("exam/nll")
     with pytest.raises(BadInput, match="exam does not report acc_norm, only acc, nll"):
         check("exam/acc_norm")
+
+
+@pytest.mark.parametrize(
+    "name", ["{folder}/spell.yaml", "spell.yaml", "../tasks/spell", "file://{folder}/spell"]
+)
+def test_the_path_of_a_file_names_no_task(folder: Path, name: str) -> None:
+    """Names come from the machine's own folder, whatever the parameters of a flow run say."""
+    write_groups(folder, True)
+    with pytest.raises(BadInput, match="unknown task"):
+        load(folder, name.format(folder=folder))
