@@ -1,5 +1,6 @@
 """The main flow of a training run: fetch → select → search → merge → evaluate → register → version."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID
@@ -17,6 +18,7 @@ from flows.notifications import tell_moved
 from flows.places import handed_over, in_roots
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
+from flows.team_claim import claim_in_team
 from tasks.base.directories import ARTIFACTS, state_dir
 from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.base.markdown import in_markdown
@@ -31,7 +33,7 @@ from tasks.parameters.params import Params
 from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
-from tasks.registry.versions import GIT_TAG, version_of_run
+from tasks.registry.versions import GIT_TAG, is_versioned, version_of_run
 from tasks.reporting.history_page import record_history
 from tasks.reporting.table import markdown_tables
 from tasks.search_merge import search_merge
@@ -42,6 +44,7 @@ from tasks.version_artifacts import Versioned, check_version, version_artifacts
 from tasks.versioning.worktree import close_workspace, open_workspace
 
 _look = stage(observe_runs, "look at {fetch.address}", network=True)
+_claim = stage(claim_in_team, "claim {entry.source}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
 _fetch = stage(fetch_run, "fetch {params.address}", network=True)
 _known = stage(version_of_run, "look for the run in {params.name}", network=True)
@@ -109,12 +112,16 @@ def merge(
     root, place = Path.cwd(), state_dir() / "runs" / claimed.workspace
     with claimed as claim:
         mark_crashed(claim.predecessor)
-        artifacts = open_workspace(place, root, params) / ARTIFACTS
-        fetched = _fetched(params, artifacts, refresh)
-        first = by_itself and claim.token == 1  # what was begun here is finished here
-        done = (_merged_elsewhere(params, claim, fetched) if first else None) or _work(
-            params, claim, artifacts, identity_of(fetched, params), again=refresh
-        )
+        team = _claim(params.register_, known if by_itself else key, claim.entry)
+        if isinstance(team, LedgerEntry):
+            claim.withdraw()
+            return _nothing_to_do(team)
+        with team:
+            artifacts = open_workspace(place, root, params) / ARTIFACTS
+            fetched = _fetched(params, artifacts, refresh)
+            done = (_merged_elsewhere(params, claim, fetched) if by_itself else None) or _work(
+                params, claim, team.confirm, artifacts, identity_of(fetched, params), again=refresh
+            )
     if isinstance(done, Outcome) and not done.versioned.tag:
         return _completed(done)
     close_workspace(place, root)
@@ -138,7 +145,12 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
         return _nothing_to_do(claimed)
     with claimed as claim:
         mark_crashed(claim.predecessor)
-        done = _work(params, claim, ARTIFACTS, identity, again=True)
+        team = _claim(params.register_, identity, claim.entry)
+        if isinstance(team, LedgerEntry):
+            claim.withdraw()
+            return _nothing_to_do(team)
+        with team:
+            done = _work(params, claim, team.confirm, ARTIFACTS, identity, again=True)
     return _nothing_to_do(done) if isinstance(done, LedgerEntry) else _completed(done)
 
 
@@ -170,8 +182,12 @@ def _fetched(params: Params, artifacts: Path, refresh: bool) -> TrainingRun:
 
 
 def _merged_elsewhere(params: Params, claim: Claim, run: TrainingRun) -> LedgerEntry | None:
-    """Settle a run that the registry has a version of: by another machine, or of a ledger that was lost."""
-    if (version := _known(params.register_, run.digest)) is None:
+    """Settle a run that the registry has a version of: by another machine, or of a ledger that was lost.
+
+    What was begun here is finished here, unless another machine took it over and finished it.
+    """
+    version = _known(params.register_, run.digest)
+    if version is None or (claim.token > 1 and not is_versioned(version)):
         return None
     model = f"models:/{version.name}/{version.version}"
     sentence = (
@@ -180,8 +196,20 @@ def _merged_elsewhere(params: Params, claim: Claim, run: TrainingRun) -> LedgerE
     return claim.settle("merged", sentence, identity_of(run, params), model, version.tags.get(GIT_TAG))
 
 
-def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: bool) -> Outcome | LedgerEntry:
+def _work(
+    params: Params,
+    claim: Claim,
+    confirm_team: Callable[[], None],
+    artifacts: Path,
+    identity: str,
+    again: bool,
+) -> Outcome | LedgerEntry:
     """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`."""
+
+    def confirm() -> None:
+        claim.confirm()
+        confirm_team()
+
     selection = _select(params.select, artifacts)
     for planned in selection.planned:
         say(f"select: {planned}")
@@ -200,12 +228,12 @@ def _work(params: Params, claim: Claim, artifacts: Path, identity: str, again: b
             evaluation = _evaluate(params.evaluate, params.register_, artifacts, on_answers)
     _show(evaluation)
     say(evaluation.verdict.sentence)
-    registration = _register(params.register_, artifacts, claim.confirm)
+    registration = _register(params.register_, artifacts, confirm)
     model = f"models:/{registration.name}/{registration.version}"
     place = place_of(uri_of(params.register_))  # the next run may name another registry
     say(f"registered as {model} in {place}")
     record_history(params.register_, registration)
-    versioned = _version(params, artifacts, identity, claim.confirm)
+    versioned = _version(params, artifacts, identity, confirm)
     say(f"DVC: {versioned.sentence}")
     promotion = _promote(params, registration)
     if promotion:

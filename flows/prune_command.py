@@ -20,6 +20,7 @@ from tasks.parameters.params import Params
 from tasks.registry.history import MergedRun, merged_runs
 from tasks.registry.retention import Retained, prune_version, retained, version_facts, weights_of
 from tasks.versioning.commit import removable_tag, remove_tag
+from tasks.versioning.git_remote import remove_remote_tag
 from tasks.versioning.weight_objects import MergeObjects, merge_objects, remove_objects
 from tasks.versioning.worktree import close_workspace
 
@@ -105,6 +106,10 @@ def _prune(params: Params, root: Path, run: MergedRun, objects: MergeObjects, wh
     if not prune_version(params.register_, int(run.model.rpartition("/")[2]), why):
         return "it is in use now"
     if run.tag and run.revision:
+        if (
+            params.version.push and params.version.git_remote
+        ):  # first: what is planned next time is planned from here
+            remove_remote_tag(root, params.version.git_remote, run.tag, run.revision)
         remove_tag(root, run.tag, run.revision)
     if objects.here or objects.remote:
         remove_objects(root, objects)

@@ -1,6 +1,6 @@
 """Stage version: a commit and a tag from which git and DVC restore a merged model byte for byte."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -8,11 +8,23 @@ from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import Evaluation, MergeReport, Record, Registration, TrainingRun
 from tasks.parameters.params import Params, read_params
 from tasks.parameters.registration import RegisterParams
+from tasks.registry.history import earlier_runs
 from tasks.registry.store import connect, mlflow_errors, store_lock
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PUSH, version_of
-from tasks.versioning.commit import IDENTITY, MODEL, Message, changed_files, check_branch, commit_files, tag
+from tasks.versioning.commit import (
+    IDENTITY,
+    MODEL,
+    Message,
+    changed_files,
+    check_branch,
+    commit_files,
+    plain_tag,
+    tag,
+    tag_names,
+)
 from tasks.versioning.dvc import dvc, lacking_keys, needed_files, stages
 from tasks.versioning.git import git_answer, unusable
+from tasks.versioning.git_remote import catch_up, check_git_remote, share
 from tasks.versioning.shared_cache import default_remote
 
 COMMITTED = ("dvc.lock", "params.yaml")
@@ -39,6 +51,8 @@ def check_version(params: Params, root: Path) -> None:
         )
     if unusable(root) is None:
         check_branch(root, params.version.branch)
+        if params.version.push and params.version.git_remote:
+            check_git_remote(root, params.version.git_remote)
 
 
 def version_artifacts(
@@ -60,18 +74,54 @@ def version_artifacts(
     registration = Registration.read(artifacts / "registration" / "registration.json")
     run = TrainingRun.read(artifacts / "run" / "run.json")
     files = {name: workspace / name for name in COMMITTED}
+    known = _said(params.register_, registration)
+    here, remote = _has(workspace, known.get(GIT_REVISION)), _git_remote(params, known)
     confirm()
+    if remote:
+        catch_up(workspace, params.version.branch, remote)
+    elif known.get(GIT_REVISION) and not here:
+        return Versioned(
+            sentence=f"committed in another clone as {known[GIT_REVISION][:10]}, tagged {known.get(GIT_TAG)}",
+            tag=known.get(GIT_TAG),
+            revision=known[GIT_REVISION],
+            pushed="done" if known.get(PUSH) == "done" else "off",
+        )
     revision = commit_files(
         workspace, params.version.branch, files, _message(workspace, run, registration, identity)
     )
-    name = tag(workspace, run.name, identity, revision)
+    names = _tag_names(params.register_, registration, run.name, revision, known)
+    if remote:
+        if known.get(GIT_REVISION, revision) == revision:
+            _tell(params.register_, registration, {PUSH: "pending"}, confirm)
+        name = share(workspace, params.version.branch, remote, revision, names)
+    else:
+        name = tag(workspace, names, revision)
     sentence = f"committed to {params.version.branch} as {revision[:10]}, tagged {name}"
     if name != (plain := f"merge/{run.name}"):
         sentence += f" ({plain} is another merge's tag, or no name that git accepts)"
     pushed = _publish(params, workspace, registration, {GIT_TAG: name, GIT_REVISION: revision}, confirm)
     if pushed == "done":
-        sentence += ", pushed to the DVC remote"
+        places = [*filter(None, [params.version.git_remote]), "the DVC remote"]
+        sentence += f", pushed to {' and '.join(places)}"
     return Versioned(sentence=sentence, tag=name, revision=revision, pushed=pushed)
+
+
+def _git_remote(params: Params, known: Mapping[str, str]) -> str | None:
+    """Return the git remote that the commit goes to; None once a version's push is complete."""
+    return params.version.git_remote if params.version.push and known.get(PUSH) != "done" else None
+
+
+def _has(workspace: Path, revision: str | None) -> bool:
+    return bool(revision) and git_answer(workspace, "cat-file", "-e", f"{revision}^{{commit}}") is not None
+
+
+def _tag_names(
+    params: RegisterParams, registration: Registration, run: str, revision: str, known: Mapping[str, str]
+) -> list[str]:
+    """Return the names that a tag may have, first the one that the version was told."""
+    told = [known[GIT_TAG]] if known.get(GIT_REVISION) == revision and GIT_TAG in known else []
+    earlier = {plain_tag(name) for name in earlier_runs(params, registration.version)}
+    return [*told, *tag_names(run, registration.version, revision, first=plain_tag(run) not in earlier)]
 
 
 def _unversioned(params: Params, workspace: Path) -> str | None:

@@ -11,6 +11,7 @@ from tasks.doctor.probe import probe
 from tasks.parameters.version import VersionParams
 from tasks.versioning.commit import check_branch
 from tasks.versioning.git import unusable
+from tasks.versioning.git_remote import check_git_remote
 from tasks.versioning.shared_cache import default_remote, settings
 
 COUNT_S = 3.0
@@ -19,7 +20,7 @@ COUNT_S = 3.0
 
 def check_versioning(params: VersionParams, root: Path) -> list[Finding]:
     """Check the git repository, the branch for merges, and DVC's cache."""
-    return [_branch(params.branch, root), _cache(root)]
+    return [_git(params, root), _cache(root)]
 
 
 def check_remote(params: VersionParams, root: Path) -> list[Finding]:
@@ -57,15 +58,17 @@ def _bytes(path: Path) -> int:
         return 0
 
 
-def _branch(branch: str, root: Path) -> Finding:
+def _git(params: VersionParams, root: Path) -> Finding:
     if problem := unusable(root):
         text = f"merges get no commit: {problem.problem}"
         return Finding("Versioning", "git", text, "warning", problem.remedy)
     try:
-        check_branch(root, branch)
+        check_branch(root, params.branch)
+        if params.push and params.git_remote:
+            check_git_remote(root, params.git_remote)
     except BadInput as error:
         return Finding("Versioning", "git", f"{error.subject}: {error.problem}", "problem", error.remedy)
-    return Finding("Versioning", "git", f"merges go to the branch {branch}")
+    return Finding("Versioning", "git", f"merges go to the branch {params.branch}")
 
 
 def _cache(root: Path) -> Finding:

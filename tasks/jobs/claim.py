@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from tasks.base.errors import BadInput, LorelineError
-from tasks.jobs.entries import LedgerEntry, Settled, find_entry, put_entry, transaction
+from tasks.jobs.entries import LedgerEntry, Settled, find_entry, put_entry, remove_entry, transaction
 
 log = logging.getLogger(__name__)
 
@@ -28,12 +28,13 @@ class Claim:
     Left by an exception, the job is settled as refused (BadInput) or failed, with the exception's sentence.
     """
 
-    def __init__(self, path: Path, entry: LedgerEntry, lease: float, predecessor: LedgerEntry | None) -> None:
+    def __init__(self, path: Path, entry: LedgerEntry, lease: float, before: LedgerEntry | None) -> None:
+        self.entry = entry
         self.token = entry.token
         self.workspace = entry.workspace
-        self.predecessor = predecessor
+        self.predecessor = before if before and before.state == "merging" else None
         """The entry of the owner it was taken over from, which is gone or silent; None for a new job."""
-        self._path, self._entry, self._settled = path, entry, False
+        self._path, self._before, self._settled = path, before, False
         self._over = threading.Event()
         self._heart = threading.Thread(target=self._beat, args=(lease / 4,), name="heartbeat", daemon=True)
 
@@ -65,6 +66,17 @@ class Claim:
         self._over.set()
         return settled
 
+    def withdraw(self) -> None:
+        """Leave the job as it was before the claim; raises as confirm does."""
+        with transaction(self._path) as db:
+            self._held(db)
+            if self._before:
+                put_entry(db, self._before)
+            else:
+                remove_entry(db, self.entry.key)
+        self._settled = True
+        self._over.set()
+
     def __enter__(self) -> Self:
         self._heart.start()
         return self
@@ -85,7 +97,7 @@ class Claim:
             log.warning("%s", second)
 
     def _held(self, db: sqlite3.Connection) -> LedgerEntry:
-        entry, source = find_entry(db, self._entry.key), self._entry.source
+        entry, source = find_entry(db, self.entry.key), self.entry.source
         if entry is None:
             raise Superseded(source, f"its entry is gone from {self._path}", "run it again")
         if entry.token != self.token:

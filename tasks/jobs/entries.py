@@ -102,6 +102,11 @@ def put_entry(db: sqlite3.Connection, entry: LedgerEntry) -> None:
     db.execute(f"REPLACE INTO jobs ({', '.join(COLUMNS)}) VALUES ({values})", row)
 
 
+def remove_entry(db: sqlite3.Connection, key: str) -> None:
+    """Remove a job's entry."""
+    db.execute("DELETE FROM jobs WHERE key = ?", (key,))
+
+
 def _entry(row: dict[str, object]) -> LedgerEntry:
     try:
         return LedgerEntry.model_validate(row | {"owner": Owner.model_validate_json(str(row["owner"]))})

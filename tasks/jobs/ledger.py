@@ -60,7 +60,7 @@ class Ledger:
                 seen=seen or (held.seen if held else None),
             )
             put_entry(db, entry)
-        return Claim(self._path, entry, self._lease, held if held and held.state == "merging" else None)
+        return Claim(self._path, entry, self._lease, held)
 
     def find(self, key: str) -> LedgerEntry | None:
         """Return a job's entry."""

@@ -14,3 +14,5 @@ class VersionParams(Section):
     """The git branch that gets a commit of dvc.lock and params.yaml for each merged run; made if missing."""
     push: bool = False
     """dvc push to the default remote after the run; until it succeeds, the merge cannot be promoted."""
+    git_remote: Annotated[str, Field(pattern=r"^[\w][\w./-]*$")] | None = None
+    """The git remote to which version.push pushes the branch and the tags, too; unset: to none."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PAGE = 500
+RUN_NAME = "loreline.run"
 LATEST = 2.5e11
 """Seconds since 1970 to a year that dates can have: others may have written into the store."""
 
@@ -83,6 +84,18 @@ def our_versions(client: "MlflowClient", name: str) -> Iterator[Any]:
             return
 
 
+def earlier_runs(params: RegisterParams, number: int) -> set[str]:
+    """Return the names of the training runs whose versions have lower numbers, pruned ones included.
+
+    A number is given after all lower ones, so every machine sees the same.
+    Raises Unavailable when MLflow does not answer.
+    """
+    client = connect(params)
+    with mlflow_errors(client.tracking_uri):
+        earlier = [each for each in our_versions(client, params.name) if int(each.version) < number]
+    return {each.tags[RUN_NAME] for each in earlier if RUN_NAME in each.tags}
+
+
 def _metrics(client: "MlflowClient", name: str, run_ids: list[str]) -> dict[str, dict[str, float]]:
     """Return the metrics of MLflow runs of the model's experiment, by their ids."""
     found: dict[str, dict[str, float]] = {}
@@ -104,7 +117,7 @@ def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) ->
         when=min(max(version.creation_timestamp / 1000, 0), LATEST),
         model=f"models:/{version.name}/{version.version}",
         aliases=tuple(named),
-        run=tags.get("loreline.run"),
+        run=tags.get(RUN_NAME),
         method=tags.get("loreline.method"),
         verdict=tags.get(VERDICT),
         primary=primary,

@@ -116,6 +116,11 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
     )
 
 
+def is_versioned(version: ModelVersion) -> bool:
+    """Tell whether git and DVC have a version, and its push is complete where it is pushed."""
+    return GIT_TAG in version.tags and version.tags.get(PUSH) != "pending"
+
+
 def aliases(client: "MlflowClient", name: str) -> dict[str, int]:
     """Return where the aliases of the registered model point; none when it does not exist."""
     found = unless_missing(lambda: client.get_registered_model(name))

@@ -67,7 +67,7 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, Path], messag
             return known
         revision = _commit(directory, tree, _parents(directory, tip, base), message)
         try:
-            _move(directory, reference, revision, tip or "")
+            move(directory, reference, revision, tip or "")
             return revision
         except GitRefused as error:  # another run moved the branch first
             refusal = error
@@ -78,21 +78,43 @@ def commit_files(directory: Path, branch: str, files: Mapping[str, Path], messag
     )
 
 
-def tag(directory: Path, name: str, identity: str, revision: str) -> str:
-    """Tag a revision merge/NAME, or a longer name when that is another's, and return it; tags never move."""
-    short = f"merge/{_part(name)}"
-    for full in (short, f"{short}-{identity[:8]}", f"{short}-{identity[:8]}-{revision[:8]}"):
-        refusal = _tag_as(directory, full, revision)
+def tag_names(run: str, version: int, revision: str, first: bool) -> list[str]:
+    """Return the names that the tag of a version's commit may have, the best first.
+
+    merge/RUN is the `first` version's of that run name. The others have the version's number, which the
+    registry gives once, so that clones that know nothing of each other choose different names.
+    """
+    plain = plain_tag(run)
+    numbered = f"{plain}-v{version}"
+    return [*([plain] if first else []), numbered, f"{numbered}-{revision[:8]}"]
+
+
+def plain_tag(run: str) -> str:
+    """Return merge/RUN, as far as git accepts the name."""
+    part = re.sub(r"\.\.+|[^\w.+=-]+", "-", run).strip(".-") or "run"
+    return f"merge/{part}-" if part.endswith(".lock") else f"merge/{part}"
+
+
+def tag(directory: Path, names: Iterable[str], revision: str, elsewhere: Mapping[str, str] = {}) -> str:
+    """Tag a revision by the first of these names that no other has, and return it; tags never move.
+
+    `elsewhere`: tags of a remote with their commits. A name that is another commit's there is given up here.
+    Raises Unavailable when none is left, or one stays locked.
+    """
+    for name in names:
+        if elsewhere.get(name, revision) != revision:
+            if _tagged(directory, name) == revision:  # made by a call that was cut short or too late
+                git(directory, "update-ref", "--no-deref", "-d", f"refs/tags/{name}", revision)
+            continue
+        refusal = _tag_as(directory, name, revision)
         if refusal is None:
-            return full
-    assert refusal is not None
-    raise Unavailable(refusal.subject, refusal.problem, "mend that, or run the same command again")
+            return name
+    raise Unavailable(directory, f"no name is left for the tag of {revision[:10]}", "remove one of its tags")
 
 
 def removable_tag(directory: Path, name: str, revision: str) -> bool:
     """Tell whether a tag is that of a revision, and a branch holds the commit, which then stays."""
-    at = git_answer(directory, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}^{{commit}}")
-    if at != revision:
+    if _tagged(directory, name) != revision:
         return False
     return bool(git(directory, "for-each-ref", "--count=1", f"--contains={revision}", "refs/heads"))
 
@@ -170,11 +192,11 @@ def _tag_as(directory: Path, name: str, revision: str) -> GitRefused | None:
     reference = f"refs/tags/{name}"
     for _ in range(TRIES):
         try:
-            _move(directory, reference, revision, "")
+            move(directory, reference, revision, "")
             return None
         except GitRefused as error:
             refusal = error
-        if git_answer(directory, "rev-parse", "--verify", "--quiet", f"{reference}^{{commit}}") == revision:
+        if _tagged(directory, name) == revision:
             return None
         if LOCKED not in refusal.problem:
             return refusal
@@ -182,8 +204,16 @@ def _tag_as(directory: Path, name: str, revision: str) -> GitRefused | None:
     raise Unavailable(refusal.subject, refusal.problem, "run the same command again")
 
 
-def _move(directory: Path, reference: str, revision: str, expected: str) -> None:
-    """Compare and set: an empty `expected` means that there must be no such reference yet."""
+def _tagged(directory: Path, name: str) -> str | None:
+    """Return the commit of a tag."""
+    return git_answer(directory, "rev-parse", "--verify", "--quiet", f"refs/tags/{name}^{{commit}}")
+
+
+def move(directory: Path, reference: str, revision: str, expected: str) -> None:
+    """Move a reference by compare-and-set; raises GitRefused when it is not as expected.
+
+    An empty `expected` means that there must be no such reference yet.
+    """
     _break_stale_lock(Path(git(directory, "rev-parse", "--git-path", f"{reference}.lock")), directory)
     command = ("update-ref", "--no-deref", "-m", "loreline version", reference, revision, expected)
     git(directory, *command, env=signature(directory))
@@ -197,9 +227,3 @@ def _break_stale_lock(lock: Path, directory: Path) -> None:
 
 def _line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _part(name: str) -> str:
-    """Return a run's name as part of a tag."""
-    part = re.sub(r"\.\.+|[^\w.+=-]+", "-", name).strip(".-") or "run"
-    return f"{part}-" if part.endswith(".lock") else part

@@ -13,9 +13,12 @@ from tasks.fetch_run import fetch_run
 from tasks.jobs.identity import key_of, seen_as
 from tasks.jobs.ledger import Claim, Ledger
 from tasks.parameters.params import read_params
+from tasks.registry import team_claim
 from tasks.registry.store import connect
+from tasks.registry.team_claim import take_claim
 from tasks.registry.versions import RUN_DIGEST
 from tasks.sources.addresses import observe
+from tests.support.claims import entry_elsewhere
 from tests.support.ended_runs import back, finished
 from tests.support.tiny import write_checkpoint
 from tests.support.tiny_world import write_world
@@ -141,7 +144,8 @@ def test_a_run_that_was_merged_stays_merged_when_parameters_change_until_it_is_a
 def test_a_run_that_another_machine_registered_is_not_merged_again(
     prefect: None, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The registry is what machines share where their ledgers are their own; the run lies elsewhere there."""
+    """Nor one that it is merging: the registry is what machines share where their ledgers are their own."""
+    monkeypatch.setattr(team_claim, "OF_ONE_MACHINE", ())
     for step in (5, 20):
         finished(project / "runs" / "several", step)
     roots(project, "runs/several")
@@ -150,6 +154,12 @@ def test_a_run_that_another_machine_registered_is_not_merged_again(
     (project / "params.yaml").write_text(yaml.safe_dump(tree))
     params = read_params(Path("params.yaml"))
     run = fetch_run(params.fetch.model_copy(update={"source": "runs/several"}), project / "theirs")
+    seen = seen_as(observe("runs/several", params.watch.quiet_for, params.register_).digest, params)
+    theirs = entry_elsewhere("runs/several").model_dump_json()
+    with take_claim(params.register_, seen, theirs, "runs/several"):  # type: ignore[union-attr]
+        merge_ended_runs()
+    assert "runs/several: is being merged by process 7 on another" in capsys.readouterr().err
+    assert Ledger().entries() == []
     client = connect(params.register_)
     client.create_registered_model("demo")
     told = {RUN_DIGEST: run.digest, "loreline.git_tag": "merge/several"}
@@ -161,3 +171,4 @@ def test_a_run_that_another_machine_registered_is_not_merged_again(
     assert (entry.state, entry.version, entry.tag) == ("merged", "models:/demo/1", "merge/several")
     with pytest.raises(LorelineError):
         merge_ended_runs(refresh=True)  # it is tried: this machine has no such model
+    assert [model.name for model in client.search_registered_models()] == ["demo"]

@@ -13,6 +13,7 @@ import pytest
 from tasks.jobs import entries
 from tasks.jobs.entries import find_entry, put_entry, transaction
 from tasks.jobs.ledger import Claim, LedgerEntry
+from tasks.jobs.process_owner import Owner
 
 ROOT = Path(__file__).parents[2]
 KEY, OTHER = "a" * 64, "b" * 64
@@ -27,6 +28,15 @@ def claimed(found: Claim | LedgerEntry) -> Claim:
 def entry_of(found: Claim | LedgerEntry | None) -> LedgerEntry:
     assert isinstance(found, LedgerEntry)
     return found
+
+
+def entry_elsewhere(source: str) -> LedgerEntry:
+    """Return the entry of a job that a process on another host works on."""
+    owner = Owner(host="another", boot="", namespace="", pid=7, start="1")
+    return LedgerEntry(
+        key=KEY, source=source, state="merging", token=1, workspace="w", owner=owner, flow_run=None,
+        since=1e9, beat=1e9, sentence=f"is being merged by {owner}",
+    )  # fmt: skip
 
 
 def rewrite(path: Path, owner: dict[str, str] | None = None, **changes: object) -> LedgerEntry:

@@ -71,6 +71,10 @@ def places(root: Path) -> list[int]:
 def test_a_dry_run_changes_nothing_and_yes_removes_what_it_showed(
     root: Path, params: Params, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    git(tmp_path, "init", "--quiet", "--bare", origin := str(tmp_path / "origin.git"))
+    git(root, "remote", "add", "origin", origin)
+    git(root, "push", "--quiet", "--tags", "origin", "merges")
+    params = read_params(root / "params.yaml", [*KEEP_ONE, "version.git_remote=origin"])
     git(root, "branch", "mine", "merge/run-1")  # a branch of the user's names that merge
     before = git(root, "for-each-ref")
     prune_old(params, root, do=False)
@@ -88,7 +92,7 @@ def test_a_dry_run_changes_nothing_and_yes_removes_what_it_showed(
     merges = git(root, "rev-parse", "merges")
     prune_old(params, root, do=True)
     assert "removed: weights of version 1: " in capsys.readouterr().out
-    assert git(root, "tag").split() == ["merge/run-2"]
+    assert git(root, "tag").split() == git(Path(origin), "tag").split() == ["merge/run-2"]
     assert git(root, "rev-parse", "merges") == merges
     assert places(root) == [2, 2]  # the user's branch still gives its merge back
     prune_old(params, root, do=True)

@@ -99,7 +99,7 @@ def test_a_version_keeps_the_first_commit_and_the_push_that_it_was_told(root: Pa
     first = version_artifacts(params, artifacts, "a" * 64)
     before = tags(artifacts)
     assert before["loreline.git_tag"] == first.tag == "merge/tiny"
-    assert version_artifacts(params, artifacts, "b" * 64).tag == "merge/tiny-bbbbbbbb"
+    assert version_artifacts(params, artifacts, "b" * 64).tag == "merge/tiny-v1"
     assert tags(artifacts) == before
     default_remote(root)
     pushing = read_params(root / "params.yaml", [*settings, "version.push=true"])
@@ -111,6 +111,51 @@ def test_a_version_keeps_the_first_commit_and_the_push_that_it_was_told(root: Pa
     open_workspace(place, root, params)
     assert version_artifacts(params, artifacts, "a" * 64).pushed == "off"
     assert tags(artifacts) == before | {"loreline.push": "done"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("git_remote", [None, "origin"])
+def test_a_tag_names_one_commit_in_two_clones(
+    root: Path, merge: Merge, tmp_path: Path, git_remote: str | None
+) -> None:
+    """They share the registry, and a remote if any: without one, neither knows what the other committed."""
+    settings = [
+        "merge.method=lore",
+        *(["version.push=true", f"version.git_remote={git_remote}"] if git_remote else []),
+    ]
+    (origin := tmp_path / "origin.git").mkdir()
+    git(origin, "init", "--quiet", "--bare", "--initial-branch", "main")
+    git(root, "remote", "add", "origin", str(origin))
+    git(root, "push", "--quiet", "origin", "main")
+    other = tmp_path / "other"
+    git(tmp_path, "clone", "--quiet", str(origin), str(other))
+    for clone in (root, other):
+        default_remote(clone, str(tmp_path / "a store"))
+    params = read_params(root / "params.yaml", settings)
+
+    def versioned(clone: Path, seed: int) -> Versioned:
+        artifacts = merge(
+            open_workspace(clone / ".loreline" / str(seed), clone, params) / "artifacts", seed=seed
+        )
+        return version_artifacts(params, artifacts, f"{seed}" * 64)
+
+    first = versioned(root, 0)
+    assert versioned(root, 0) == first
+    again, second = versioned(other, 0), versioned(other, 1)
+    assert (first.tag, again.tag, second.tag) == ("merge/tiny", "merge/tiny", "merge/tiny-v2")
+    assert again.revision == first.revision
+    if git_remote:
+        assert second.sentence.endswith(", pushed to origin and the DVC remote")
+        assert git(other, "rev-parse", f"{second.tag}^") == first.revision
+        assert git(origin, "rev-parse", "merge/tiny", "merge/tiny-v2", "merges").split() == [
+            first.revision, second.revision, second.revision,
+        ]  # fmt: skip
+    else:
+        assert (
+            again.sentence == f"committed in another clone as {str(first.revision)[:10]}, tagged merge/tiny"
+        )
+        assert git(other, "tag").split() == ["merge/tiny-v2"]
+        assert git(origin, "for-each-ref", "--format=%(refname:short)") == "main"
 
 
 @pytest.mark.slow

@@ -99,6 +99,7 @@ DO_NOT: dict[str, Any] = {
     "register.push_to": "org/name",
     "version.branch": "others",
     "version.push": True,
+    "version.git_remote": "origin",
     "watch.roots": ["runs/*"],
     "watch.quiet_for": 60.0,
     "watch.notify": "slack-webhook/merges",

@@ -143,6 +143,21 @@ def test_what_is_merged_stands_with_its_result_until_asked_for_again(ledger: Led
     assert entry_of(ledger.claim(KEY, "runs/x", again=True)).state == "merging"  # one at a time all the same
 
 
+def test_a_claim_that_is_withdrawn_leaves_the_job_as_it_was(ledger: Ledger, path: Path) -> None:
+    with claimed(ledger.claim(KEY, "runs/x")) as claim:
+        claim.withdraw()
+    assert ledger.entries() == []
+    before = claimed(ledger.claim(KEY, "runs/x")).settle("failed", "no disk")
+    with claimed(ledger.claim(KEY, "runs/x")) as claim:
+        claim.withdraw()
+    assert ledger.entries() == [before]
+    first = claimed(ledger.claim(KEY, "runs/x"))
+    rewrite(path, ELSEWHERE, beat=time.time() - 61)
+    claimed(ledger.claim(KEY, "runs/x"))
+    with pytest.raises(Superseded):
+        first.withdraw()
+
+
 @pytest.mark.parametrize("state", ["refused", "failed"])
 def test_what_was_refused_or_failed_can_be_claimed_again(ledger: Ledger, state: Settled) -> None:
     first = claimed(ledger.claim(KEY, "runs/x"))

@@ -10,7 +10,15 @@ import pytest
 
 from tasks.base.errors import BadInput, Unavailable
 from tasks.versioning import commit as module
-from tasks.versioning.commit import Message, changed_files, check_branch, commit_files, tag
+from tasks.versioning.commit import (
+    Message,
+    changed_files,
+    check_branch,
+    commit_files,
+    plain_tag,
+    tag,
+    tag_names,
+)
 from tests.support.dvc_project import USER, commit_all, git, init_git, make_dirty, state, write_project
 from tests.support.killing import Process, kill, spawn
 
@@ -58,7 +66,7 @@ def test_the_same_identity_and_model_are_one_commit(root: Path, lock: dict[str, 
     other_model = commit_files(root, "merges", lock, message(version=11))  # 1 is a prefix of 11
     other_identity = commit_files(root, "merges", lock, message("b" * 64))
     assert git(root, "rev-list", "main..merges").split() == [other_identity, other_model, first]
-    tag(root, "r", "a" * 64, first)
+    tag(root, ["merge/r"], first)
     git(root, "branch", "-D", "merges")
     assert commit_files(root, "merges", lock, message()) == first  # the tag still has it
 
@@ -91,11 +99,14 @@ def test_tags_never_move(root: Path, lock: dict[str, Path]) -> None:
     one, two = (commit_files(root, "merges", lock, message(identity)) for identity in identities)
     again = commit_files(root, "merges", lock, message("b" * 64, version=2))
     names = [
-        tag(root, "r", i, r)
-        for i, r in (("a" * 64, one), ("b" * 64, two), ("b" * 64, again), ("b" * 64, two))
+        tag(root, tag_names("r", version, revision, first=True), revision)
+        for version, revision in ((1, one), (2, two), (2, again), (2, two))
     ]
-    assert names == ["merge/r", f"merge/r-{'b' * 8}", f"merge/r-{'b' * 8}-{again[:8]}", f"merge/r-{'b' * 8}"]
+    assert names == ["merge/r", "merge/r-v2", f"merge/r-v2-{again[:8]}", "merge/r-v2"]
     assert [git(root, "rev-parse", name) for name in names] == [one, two, again, two]
+    assert tag(root, tag_names("s", 3, one, first=False), one) == "merge/s-v3"
+    with pytest.raises(Unavailable, match=r"no name is left for the tag of .*; remove one of its tags"):
+        tag(root, ["merge/r", "merge/r-v2"], again)
 
 
 @pytest.mark.parametrize(
@@ -112,14 +123,17 @@ def test_tags_never_move(root: Path, lock: dict[str, Path]) -> None:
     ],
 )
 def test_any_name_of_a_run_makes_a_tag(root: Path, name: str, tagged: str) -> None:
-    assert tag(root, name, "a" * 64, git(root, "rev-parse", "main")) == f"merge/{tagged}"
+    assert tag(root, [plain_tag(name)], git(root, "rev-parse", "main")) == f"merge/{tagged}"
 
 
 def test_two_runs_whose_names_become_one_have_a_tag_each(root: Path, lock: dict[str, Path]) -> None:
     names = {"a b": "a" * 64, "a:b": "b" * 64, "a-b": "c" * 64}
     revisions = {name: commit_files(root, "merges", lock, message(own)) for name, own in names.items()}
-    tags = {name: tag(root, name, own, revisions[name]) for name, own in names.items()}
-    assert list(tags.values()) == ["merge/a-b", f"merge/a-b-{'b' * 8}", f"merge/a-b-{'c' * 8}"]
+    tags = {
+        name: tag(root, tag_names(name, number, revisions[name], first=True), revisions[name])
+        for number, name in enumerate(names, 1)
+    }
+    assert list(tags.values()) == ["merge/a-b", "merge/a-b-v2", "merge/a-b-v3"]
     assert {name: git(root, "rev-parse", own) for name, own in tags.items()} == revisions
 
 
@@ -129,7 +143,7 @@ def test_hooks_and_signing_do_not_get_in_the_way(root: Path, lock: dict[str, Pat
         (root / ".git" / "hooks" / hook).chmod(0o755)
     with (root / ".git" / "config").open("a") as config:
         config.write("[commit]\n\tgpgsign = true\n[tag]\n\tgpgsign = true\n[gpg]\n\tprogram = false\n")
-    assert tag(root, "r", "a" * 64, commit_files(root, "merges", lock, message())) == "merge/r"
+    assert tag(root, ["merge/r"], commit_files(root, "merges", lock, message())) == "merge/r"
 
 
 def test_without_an_identity_loreline_commits(
@@ -256,13 +270,13 @@ def test_a_lock_on_a_tag_is_waited_for_and_no_other_name_is_taken(
     with monkeypatch.context() as hasty:
         hasty.setattr(module, "TRIES", 2)
         with pytest.raises(Unavailable, match=r"merge/r.lock.*; run the same command again"):
-            tag(root, "r", "a" * 64, revision)
+            tag(root, ["merge/r"], revision)
     threading.Timer(0.5, locked.unlink).start()
-    assert tag(root, "r", "a" * 64, revision) == "merge/r"
+    assert tag(root, ["merge/r"], revision) == "merge/r"
 
 
 def _version(root: Path, lock: dict[str, Path], name: str, identity: str) -> None:
-    tag(root, name, identity, commit_files(root, "merges", lock, message(identity)))
+    tag(root, [plain_tag(name)], commit_files(root, "merges", lock, message(identity)))
 
 
 def finish(children: list[Process]) -> None:
