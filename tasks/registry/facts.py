@@ -43,16 +43,17 @@ class MergeRecords(NamedTuple):
 
 
 def metrics(merged: MergeRecords, seconds: float | None = None) -> dict[str, float]:
-    """Return scores as role/task/metric, differences as gain_over_role/task/metric, and GAIN, which decides.
+    """Return GAIN, which decides, scores as role/task/metric, and differences as gain_over_role/task/metric.
 
-    `seconds` is how long the merge took, from the checkpoints to the verdict.
+    MLflow lists them in this order: those of the deciding metric come first. `seconds` is how long the merge
+    took, from the turn on the device to the registration.
     """
     evaluation = merged.evaluation
     found = {GAIN: evaluation.decisive.gain.mean, **_ends(GAIN, evaluation.decisive.gain)}
-    for score in evaluation.scores:
+    for score in sorted(evaluation.scores, key=lambda score: score.metric != evaluation.primary):
         name = mlflow_name(f"{score.model}/{score.metric}")
         found |= {name: score.value.mean, **_ends(name, score.value)}
-    for against in evaluation.differences:
+    for against in sorted(evaluation.differences, key=lambda gain: gain.metric != evaluation.primary):
         name = mlflow_name(f"gain_over_{against.against}/{against.metric}")
         found |= {name: against.gain.mean, **_ends(name, against.gain)}
         if against.p_value is not None:

@@ -14,7 +14,7 @@ from tasks.base.errors import one_line
 WIDE, NARROW = 760, 360
 HEIGHTS = {WIDE: 300, NARROW: 230}
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 40
-ROW = 40
+ROW, LINE = 40, 12
 A_CHARACTER = 6.5
 LONGEST_LABEL = 60
 STAR = "l2 5.5h6l-4.7 3.6l1.7 5.6l-5 -3.4l-5 3.4l1.7 -5.6l-4.7 -3.6h6z"
@@ -172,18 +172,24 @@ def _chart(
 def _rows(
     width: int, rows: Sequence[IntervalRow], xlabel: str, bars: Sequence[tuple[float, str]]
 ) -> Iterator[str]:
-    height = TOP + ROW * len(rows) + BOTTOM + 14
+    first = TOP + 2 + LINE * len(bars)
+    height = first + ROW * len(rows) + BOTTOM
     values = [v for row in rows for v in (row.low, row.high)] + [value for value, _ in bars]
     x = AxisScale(*_span(values, pad=0.06), 12, width - 12)
     bottom = height - BOTTOM
     yield _open(width, height, xlabel)
-    for value, name in bars:
-        yield f'<path d="M{x.place(value)} {TOP + 8}V{bottom}" stroke="#999" stroke-dasharray="4 3"/>'
+    for number, (value, name) in enumerate(bars):
+        yield f'<path d="M{x.place(value)} {TOP}V{bottom}" stroke="#999" stroke-dasharray="4 3"/>'
         yield _label(
-            x.place(value) + 3, TOP + 4, name, 30, "start" if x.place(value) < width / 2 else "end", "#777"
+            x.place(value) + 3,
+            TOP + 4 + LINE * number,
+            name,
+            30,
+            "start" if x.place(value) < width / 2 else "end",
+            "#777",
         )
     for number, row in enumerate(rows):
-        at = TOP + 14 + ROW * number
+        at = first + ROW * number
         told = f"{row.label}: {row.mean:+.3g} [{row.low:+.3g}, {row.high:+.3g}]"
         yield _label(12, at + 12, row.label, (width - 24) / A_CHARACTER)
         yield (
