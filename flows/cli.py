@@ -209,9 +209,10 @@ def evaluate_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
 @app.command("register")
 def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
     """Register the merge as an MLflow model version; register.promote=auto promotes it if it is better."""
+    from flows.without_merge import runs_without_merge
     from tasks.promote_version import promote_if_auto
     from tasks.register_model import leave_unregistered, register_model
-    from tasks.reporting.history_page import record_history
+    from tasks.reporting.recorded_pages import record_pages
     from tasks.versioning.exploring import why_exploring
 
     p = read_params(params, set_)
@@ -220,7 +221,7 @@ def register_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
         tell(f"Nothing is registered: {why}. To register it: loreline run, or register.publish: always.")
         return
     registration = register_model(p.register_, ARTIFACTS)
-    record_history(p.register_, registration)
+    record_pages(p.register_, registration, ARTIFACTS, runs_without_merge())
     tell(f"models:/{registration.name}/{registration.version} ({', '.join(registration.aliases)})")
     if promotion := promote_if_auto(p, registration):
         tell(promotion.sentence)
@@ -355,21 +356,20 @@ def history_command(
     params: ParamsFile = PARAMS_FILE,
 ) -> None:
     """List the merged runs with verdicts, then those that were refused, failed or are at work."""
-    from tasks.jobs.ledger import as_it_is, known_jobs, unmerged
+    from flows.without_merge import runs_without_merge
     from tasks.registry.history import merged_runs
     from tasks.reporting.history_page import write_history_page
-    from tasks.reporting.history_table import UnmergedRun, history_table, unmerged_table
+    from tasks.reporting.history_table import history_table
+    from tasks.reporting.unmerged_table import unmerged_table
 
     registry = read_params(params, set_).register_
     runs = merged_runs(registry, limit)
     tell(history_table(runs))
-    others = [
-        UnmergedRun(entry.since, entry.source, *as_it_is(entry)) for entry in unmerged(known_jobs())[:limit]
-    ]
+    others = runs_without_merge(limit)
     if others:
         tell(f"\n{unmerged_table(others)}")
     if html:
-        write_history_page(html, registry, runs)
+        write_history_page(html, registry, runs, others)
         tell(str(html))
 
 

@@ -1,14 +1,14 @@
 """The main flow of a training run: fetch → select → search → merge → evaluate → register → version."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-from uuid import UUID
 
-from prefect import flow, get_client
-from prefect.artifacts import create_markdown_artifact
+from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Completed
 
 from flows.device_lock import device_lock
@@ -17,11 +17,11 @@ from flows.mark_crashed import mark_crashed
 from flows.notifications import tell_moved
 from flows.places import handed_over, in_roots
 from flows.progress import answer_progress, say, tensor_progress
+from flows.run_names import name_run, show_evaluation, with_sign
 from flows.stages import stage
 from flows.team_claim import claim_in_team
+from flows.without_merge import runs_without_merge
 from tasks.base.directories import ARTIFACTS, state_dir
-from tasks.base.errors import LONGEST_SENTENCE, one_line
-from tasks.base.markdown import in_markdown
 from tasks.base.records import Evaluation, Registration, TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
@@ -34,8 +34,7 @@ from tasks.promote_version import promote_if_auto
 from tasks.register_model import register_model
 from tasks.registry.store import place_of, uri_of
 from tasks.registry.versions import GIT_TAG, is_versioned, version_of_run
-from tasks.reporting.history_page import record_history
-from tasks.reporting.table import markdown_tables
+from tasks.reporting.recorded_pages import record_pages
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tasks.sources.addresses import normal_address
@@ -75,7 +74,8 @@ Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry | None] | None
 
 def _run_name() -> str:
     given = flow_run.parameters
-    return _chosen(given.get("run"), given.get("params")).fetch.address
+    chosen = _chosen(given.get("run"), given.get("params"))
+    return f"{chosen.register_.name} from {chosen.fetch.address}"
 
 
 @flow(name="merge", flow_run_name=_run_name, persist_result=False)
@@ -215,6 +215,7 @@ def _work(
         say(f"select: {planned}")
     _suits(params.evaluate, artifacts)
     with device_lock(params):
+        began = time.time()
         before = None if again else Ledger().merged_as(identity)
         if before:
             return claim.settle("merged", before.sentence, identity, before.version, before.tag)
@@ -226,13 +227,15 @@ def _work(
             say(f"merge: {note}")
         with answer_progress() as on_answers:
             evaluation = _evaluate(params.evaluate, params.register_, artifacts, on_answers)
-    _show(evaluation)
+    title = f"{params.register_.name} from {params.fetch.address}"
+    show_evaluation("verdict", params.register_.name, title, evaluation.verdict.sentence, evaluation)
     say(evaluation.verdict.sentence)
-    registration = _register(params.register_, artifacts, confirm)
+    registration = _register(params.register_, artifacts, confirm, began)
     model = f"models:/{registration.name}/{registration.version}"
     place = place_of(uri_of(params.register_))  # the next run may name another registry
     say(f"registered as {model} in {place}")
-    record_history(params.register_, registration)
+    others = [other for other in runs_without_merge() if other.state != "merging"]
+    record_pages(params.register_, registration, artifacts, others, _pages())
     versioned = _version(params, artifacts, identity, confirm)
     say(f"DVC: {versioned.sentence}")
     promotion = _promote(params, registration)
@@ -240,10 +243,17 @@ def _work(
         say(promotion.sentence)
         if promotion.moved:
             tell_moved(promotion.name, promotion.version, promotion.sentence)
-    _name_run(f"{params.fetch.address}: {evaluation.verdict.decision}")
+    what = f"{registration.name} {registration.version} from {params.fetch.address}"
+    name_run(f"{with_sign(evaluation.verdict.decision)}: {what}")
     sentence = f"{model} in {place}: {evaluation.verdict.sentence}"
     claim.settle("merged", sentence, identity, model, versioned.tag)
     return Outcome(artifacts, evaluation, registration, versioned, promotion.sentence if promotion else None)
+
+
+def _pages() -> dict[str, str]:
+    """Return the address of this flow run's page, where a server is named that people can open."""
+    address = flow_run.ui_url if PREFECT_API_URL.value() else None
+    return {"flow run": address} if address else {}
 
 
 def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry | None]:
@@ -255,18 +265,3 @@ def _nothing_to_do(entry: LedgerEntry) -> State[Outcome | LedgerEntry | None]:
     at_work = f"{entry.source} {entry.sentence}, in flow run {entry.flow_run}"
     message = at_work if entry.state == "merging" else entry.sentence
     return Completed(name="NothingToDo", message=message, data=entry)
-
-
-def _name_run(name: str) -> None:
-    """Rename this flow run: lists of runs then tell the verdicts."""
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(UUID(str(flow_run.id)), name=one_line(name))
-
-
-def _show(evaluation: Evaluation) -> None:
-    sentence = in_markdown(evaluation.verdict.sentence, LONGEST_SENTENCE)
-    create_markdown_artifact(
-        markdown=f"**{sentence}**\n\n{markdown_tables(evaluation)}\n",
-        key="verdict",
-        description="The merge beside the models it could replace",
-    )

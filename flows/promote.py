@@ -5,25 +5,28 @@ the server ends it at its time limit. Resumed, it starts from the top, and so ju
 """
 
 import re
-from typing import Annotated, NamedTuple
+from itertools import count
+from typing import Annotated, Literal, NamedTuple
 
 from prefect import flow
-from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import Field
 
 from flows.given_params import given_params
 from flows.notifications import tell_moved
 from flows.progress import say
+from flows.run_names import name_run, show_evaluation, with_sign
 from tasks.base.errors import BadInput
+from tasks.base.markdown import in_markdown
 from tasks.parameters.params import Params
 from tasks.promote_version import Declined, promote_version, refuse
 from tasks.registry.promotion import reconcile
+from tasks.registry.versions import PROMOTED_AT, ModelVersion
 from tasks.reporting.table import markdown_tables
 from tasks.verdict.judgement import Judgement, judge_again
 
@@ -34,21 +37,30 @@ class Question(NamedTuple):
     version: int
     against_verdict: bool
 
-    @property
-    def key(self) -> str:
-        """Return the key of the pause."""
-        return f"version-{self.version}-{'against' if self.against_verdict else 'by'}-verdict"
+    def key(self, time: int) -> str:
+        """Return the key of the pause, of the how many-th time that it is asked."""
+        asked = f"version-{self.version}-{'against' if self.against_verdict else 'by'}-verdict"
+        return asked if time == 1 else f"{asked}-{time}"
 
 
 class Approval(RunInput):
     """Whether this version becomes champion."""
 
-    approve: Annotated[bool, Field(description="On: it becomes champion. Off: it is refused.")] = False
+    answer: Annotated[
+        Literal["approve", "refuse", "later"],
+        Field(description="approve: it becomes champion. refuse: it is told so for ever. later: ask again."),
+    ] = "later"
     who: Annotated[str, Field(pattern=r"\S", max_length=200, description="Your name, for the record.")]
     why: Annotated[str, Field(max_length=1000, description="The reason, for the record.")] = ""
 
 
-@flow(name="promote", persist_result=False)
+def _run_name() -> str:
+    given = flow_run.parameters
+    name, version = given_params(given.get("params")).register_.name, given.get("version")
+    return f"{name} {version or 'challenger'}: to become champion"
+
+
+@flow(name="promote", flow_run_name=_run_name, persist_result=False)
 def promote(
     version: Annotated[int, Field(ge=1)] | None = None,
     params: Params | None = None,
@@ -68,7 +80,10 @@ def promote(
         say(sentence)
     pending = _pending_question()
     judgement = judge_again(params, pending.version if pending else version)
-    _show(judgement)
+    model = f"{judgement.candidate.name} {judgement.candidate.version}"
+    title = f"{model} beside {_champion(judgement) or 'no champion'}"
+    show_evaluation("promotion", judgement.candidate.name, title, judgement.sentence, judgement.evaluation)
+    name_run(f"{with_sign(judgement.decision)}: {title}")
     if judgement.reigns:
         return _done(judgement.sentence)
     if judgement.decision != "PROMOTE" and not force_reason and not pending:
@@ -80,12 +95,8 @@ def promote(
             "start it there under loreline serve, or use loreline promote",
         )
     question = pending or Question(judgement.candidate.version, judgement.decision != "PROMOTE")
-    answer = suspend_flow_run(
-        wait_for_input=Approval.with_initial_data(description=_described(judgement, force_reason)),
-        timeout=round(hours * 3600),
-        key=question.key,
-    )
-    if not answer.approve:
+    answer = _ask(question, _described(judgement, force_reason), hours)
+    if answer.answer == "refuse":
         return _done(refuse(params.register_, question.version, answer.who, answer.why))
     why = "; ".join(reason for reason in (force_reason, answer.why) if reason)
     try:
@@ -97,21 +108,42 @@ def promote(
     return _done(promotion.sentence)
 
 
+def _ask(question: Question, description: str, hours: float) -> Approval:
+    """Ask until the answer is not `later`; each time the run is suspended, and starts from the top."""
+    known = {"who": user} if (user := _user()) else {}
+    for time in count(1):
+        answer = suspend_flow_run(
+            wait_for_input=Approval.with_initial_data(description=description, **known),
+            timeout=round(hours * 3600),
+            key=question.key(time),
+        )
+        if answer.answer != "later":
+            return answer
+    raise AssertionError("the loop ends with an answer")
+
+
+def _user() -> str | None:
+    """Return who started this run, where Prefect knows its users."""
+    context = FlowRunContext.get()
+    by = context.flow_run.created_by if context and context.flow_run else None
+    return by.display_value if by and by.type == "USER" else None
+
+
 def _pending_question() -> Question | None:
     """Return the question that this run has asked; challenger and verdict may have changed since."""
     context = FlowRunContext.get()
     policy = context.flow_run.empirical_policy if context and context.flow_run else None
     for key in (policy and policy.pause_keys) or ():
-        if found := re.fullmatch(r"version-(\d+)-(against|by)-verdict", key):
+        if found := re.fullmatch(r"version-(\d+)-(against|by)-verdict(?:-\d+)?", key):
             return Question(int(found[1]), found[2] == "against")
     return None
 
 
 def _described(judgement: Judgement, force_reason: str) -> str:
-    version, champion = judgement.candidate, judgement.champion
-    now = f"version {champion.version}" if champion else "nobody"
+    version = judgement.candidate
     parts = [
-        f"Make models:/{version.name}/{version.version} champion? Now it is {now}.",
+        f"**Champion now: {_champion(judgement) or 'none'}**{_told_of(judgement.champion)}",
+        f"**Asked: models:/{version.name}/{version.version}**{_told_of(version)}",
         f"**{judgement.sentence}**",
         markdown_tables(judgement.evaluation),
     ]
@@ -120,12 +152,21 @@ def _described(judgement: Judgement, force_reason: str) -> str:
     return "\n\n".join(parts)
 
 
-def _show(judgement: Judgement) -> None:
-    create_markdown_artifact(
-        markdown=f"**{judgement.sentence}**\n\n{markdown_tables(judgement.evaluation)}\n",
-        key="promotion",
-        description=f"models:/{judgement.candidate.name}/{judgement.candidate.version} beside the champion",
-    )
+def _champion(judgement: Judgement) -> str | None:
+    return f"version {judgement.champion.version}" if judgement.champion else None
+
+
+def _told_of(version: ModelVersion | None) -> str:
+    """Say what a version is: its run, its gain, who promoted it, when and why."""
+    tags = version.tags if version else {}
+    told = {
+        "of": tags.get("loreline.run"),
+        "gain": tags.get("loreline.gain"),
+        "promoted by": tags.get("loreline.promoted_by"),
+        "at": tags.get(PROMOTED_AT, "")[:16],
+        "because": tags.get("loreline.promoted_why"),
+    }
+    return "".join(f", {name} {in_markdown(value)}" for name, value in told.items() if value)
 
 
 def _done(sentence: str) -> State[str]:

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -42,11 +42,11 @@ from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of
 from tasks.reporting.deviation_figure import draw_deviation
 from tasks.reporting.figures import draw_gains, draw_trajectory
-from tasks.reporting.html_report import html_report
+from tasks.reporting.html_report import ReportRecords, html_report
 from tasks.reporting.lore_figure import draw_lore
 from tasks.reporting.lore_summary import summarise
 from tasks.sources.staging import staged, staged_model
-from tasks.verdict.comparison import OF_RUN, ResultsByRole
+from tasks.verdict.comparison import MERGE_ROLE, OF_RUN, ResultsByRole
 from tasks.verdict.looking import LookLedger, judge_counted
 from tasks.verdict.sentence import with_sentence
 
@@ -101,9 +101,27 @@ def evaluate_merge(
         ledger = LookLedger(client, registry.name, selection.run)
         evaluation, results = judge_counted([c.record for c in contenders], splits, ledger, measure)
         shutil.rmtree(out / "average", ignore_errors=True)
+        evaluation = _described(evaluation, results[MERGE_ROLE])
         evaluation = _warned(evaluation, sum(trained_on(splits.test, params.training_data).values()))
         _write(out, evaluation, results, TrainingRun.read(artifacts / "run" / "run.json"), selection, merge)
     return evaluation
+
+
+def _described(evaluation: Evaluation, results: Mapping[str, TaskResult]) -> Evaluation:
+    """Say which items were asked, and which way each metric is better."""
+    known = {
+        f"{name}/{metric}": higher
+        for name, result in results.items()
+        for metric, higher in result.higher_is_better.items()
+    }
+    return evaluation.model_copy(
+        update={
+            "items": {name: digest_of(list(result.items)) for name, result in results.items()},
+            "higher_is_better": {
+                score.metric: known[score.metric] for score in evaluation.scores if score.metric in known
+            },
+        }
+    )
 
 
 def _warned(evaluation: Evaluation, seen: int) -> Evaluation:
@@ -302,16 +320,12 @@ def _write(
     (out / "figures").mkdir()
     draw_trajectory(out / "figures" / "trajectory.png", run.checkpoints, selection)
     draw_gains(out / "figures" / "gains.png", evaluation)
-    figures = sorted((out / "figures").iterdir())
-    deviation = out / "figures" / "deviation.png" if merge.deviations else None
-    if deviation:
+    if merge.deviations:
         labels, has_base = [source.label for source in merge.inputs], "base" in merge.parameters
-        draw_deviation(deviation, labels, merge.deviations, has_base)
-    found = summarise(merge)
-    lore = out / "figures" / "lore.png" if found and found.matrices else None
-    if lore:
-        draw_lore(lore, merge)
-    report = html_report(selection, merge, evaluation, figures, deviation, lore)
+        draw_deviation(out / "figures" / "deviation.png", labels, merge.deviations, has_base)
+    if (found := summarise(merge)) and found.matrices:
+        draw_lore(out / "figures" / "lore.png", merge)
+    report = html_report(ReportRecords(run, selection, merge, evaluation))
     (out / "report.html").write_text(report, encoding="utf-8")
 
 

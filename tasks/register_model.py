@@ -1,5 +1,6 @@
 """Stage register: the merge becomes one version in MLflow with its evidence; running it again adds none."""
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -21,20 +22,23 @@ from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import EVALUATION, EVALUATION_FILE, recorded_evaluation
 from tasks.registry.facts import (
     MergeRecords,
+    datasets,
     description,
     judgement_of,
     metrics,
+    model_name,
     run_tags,
     title,
-    version_tags,
+    version_facts_of,
 )
 from tasks.registry.facts import (
     params as merge_params,
 )
 from tasks.registry.files import FILES, store_files, verify_directory
 from tasks.registry.lineage import lineage
+from tasks.registry.links import REPORT_FILE, link_to_file, place_of_file
 from tasks.registry.mlflow_model import mlflow_files, with_files
-from tasks.registry.runs import JUDGEMENT_TAG, find_model, find_run, record_run
+from tasks.registry.runs import JUDGEMENT_TAG, RunRecords, find_model, find_run, record_run
 from tasks.registry.store import connect, experiment, mlflow_errors, store_lock
 from tasks.registry.versions import (
     CHALLENGER,
@@ -51,21 +55,25 @@ if TYPE_CHECKING:
 
 
 def register_model(
-    params: RegisterParams, artifacts: Path, confirm: Callable[[], None] = lambda: None
+    params: RegisterParams,
+    artifacts: Path,
+    confirm: Callable[[], None] = lambda: None,
+    began: float | None = None,
 ) -> Registration:
     """Register the merge in MLflow as its challenger and publish artifacts/registration.
 
     A merge with its judgement is always the same version, which is never rewritten; another judgement of
     it is another version with a run of its own. The registry is asked every time, and the alias moves to
     newer versions only.
-    `confirm` is called before the first change there, and raises when somebody else does this now.
+    `confirm` is called before the first change there, and raises when somebody else does this now. `began` is
+    when the merge's work began, in seconds since 1970: the MLflow run lasts from then on.
     Raises BadInput for records that do not belong together, Unavailable when MLflow does not answer.
     """
     merged = _read(artifacts)
     client = connect(params)
     with mlflow_errors(client.tracking_uri), store_lock(client.tracking_uri, params.name):
         confirm()
-        registration = _register(client, params, merged, artifacts)
+        registration = _register(client, params, merged, artifacts, began)
     _publish(registration, artifacts, "registration.json")
     return registration
 
@@ -108,32 +116,37 @@ def _read(artifacts: Path) -> MergeRecords:
 
 
 def _register(
-    client: "MlflowClient", params: RegisterParams, merged: MergeRecords, artifacts: Path
+    client: "MlflowClient", params: RegisterParams, merged: MergeRecords, artifacts: Path, began: float | None
 ) -> Registration:
     """Do each step unless it is done, so that a call that was cut short is completed by the next one."""
     added = mlflow_files(artifacts / "merged", merged.manifest, merged.report)
     merged = merged._replace(manifest=with_files(merged.manifest, added))
-    tags, parameters = version_tags(merged), merge_params(merged.report)
-    if (known := _of_release_0_1(client, params.name, merged, tags[JUDGEMENT_TAG])) is not None:
+    facts, parameters = version_facts_of(merged), merge_params(merged)
+    if (known := _of_release_0_1(client, params.name, merged, facts[JUDGEMENT_TAG])) is not None:
         return known
     home = experiment(client, params.name)
-    run = find_run(client, home, tags, title(merged))
-    model = find_model(client, home, tags, run.info.run_id, parameters)
+    run = find_run(client, home, facts, title(merged), began)
+    model = find_model(client, home, facts, run.info.run_id, model_name(merged), parameters)
     if model.status != "READY":
         store_files(client, model, artifacts / "merged", merged.manifest, added)
         client.finalize_logged_model(model.model_id, "READY")
     evaluation = artifacts / "evaluation"
     files = {
-        EVALUATION: [evaluation / EVALUATION_FILE, *evaluation.glob("report.html")],
+        EVALUATION: [evaluation / EVALUATION_FILE],
         "figures": sorted((evaluation / "figures").glob("*.png")),
     }
-    record_run(client, run, model.model_id, metrics(merged.evaluation), parameters, run_tags(merged), files)
-    tags |= lineage(artifacts / "merged")
-    version = find_version(client, params.name, model, tags, description(merged))
-    if PRUNED in version.tags or version.tags.get(FILES) == tags[FILES]:
+    seconds = None if began is None else time.time() - began
+    recorded = RunRecords(
+        metrics(merged, seconds), parameters, run_tags(merged), datasets(merged.evaluation), files
+    )
+    record_run(client, run, model.model_id, recorded)
+    facts |= lineage(artifacts / "merged") | {"loreline.report": place_of_file(client, run, REPORT_FILE)}
+    told = description(merged, link_to_file(run, REPORT_FILE))
+    version = find_version(client, params.name, model, facts, told)
+    if PRUNED in version.tags or version.tags.get(FILES) == facts[FILES]:
         # what was damaged or removed since; with another model card a version keeps the first one's
         store_files(client, model, artifacts / "merged", merged.manifest, added)
-        unmark_pruned(client, version, tags[FILES])
+        unmark_pruned(client, version, facts[FILES])
     point_at_newest(client, params.name, CHALLENGER, version.version)
     return _registration(version, model.model_id, run.info.run_id)
 

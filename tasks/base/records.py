@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -9,12 +10,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from tasks.base.directories import HUB
 from tasks.base.errors import BadInput, brief
 from tasks.base.measures import DeviationSummary, TensorMeasures
 from tasks.base.passage import Passage
 from tasks.base.regular_files import open_regular
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
+HUB_MODEL = re.compile(rf"{HUB}([^@/]+/[^@/]+)")
 GateRule = Literal[
     "equal",
     "gain_ruled_out",
@@ -368,6 +371,12 @@ class MergeReport(Record):
     """None where the method needs no text."""
 
     @property
+    def hub_models(self) -> list[str]:
+        """The Hub's repositories among what it was made from: an adapter's base, else the checkpoints."""
+        addresses = [self.base.address] if self.base else [source.path for source in self.inputs]
+        return sorted({match[1] for match in map(HUB_MODEL.match, addresses) if match})
+
+    @property
     def deviations(self) -> dict[str, DeviationSummary]:
         """Deviations of the checkpoints, tensor by tensor; integers have no task vectors."""
         return {name: own.deviation for name, own in self.tensors.items() if own.deviation}
@@ -556,6 +565,10 @@ class Evaluation(Record):
     scores: tuple[Score, ...]
     differences: tuple[Difference, ...]
     verdict: Verdict
+    items: dict[str, str] = Field(default_factory=dict, exclude_if=_is_empty)
+    """Task → digest of the items that judged; empty in records of 0.1.0."""
+    higher_is_better: dict[str, bool] = Field(default_factory=dict, exclude_if=_is_empty)
+    """task/metric → its direction; empty in records of 0.1.0."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.base.records import Record
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.runs import MERGE_TAG, mlflow_name
+from tasks.registry.runs import BYTES, MERGE_TAG, SECONDS, mlflow_name
 from tasks.registry.store import connect, mlflow_errors
+from tasks.registry.tags import unpacked
 from tasks.registry.versions import GIT_REVISION, GIT_TAG, PRUNED, PUSH, VERDICT, aliases
 
 if TYPE_CHECKING:
@@ -46,8 +47,21 @@ class MergedRun(Record):
     """off, pending or done"""
     dvc: str | None = None
     """DVC's hash of the merge's directory."""
+    gain: str | None = None
+    """The deciding gain in words; None for versions of 0.1.0."""
+    report: str | None = None
+    """Where its report is."""
+    seconds: float | None = None
+    """How long the merge took."""
+    bytes: float | None = None
+    """Of its files."""
     pruned: bool = False
     """Its weights and its git tag were removed."""
+
+    @property
+    def number(self) -> int:
+        """The version's."""
+        return int(self.model.rpartition("/")[2])
 
 
 def merged_runs(params: RegisterParams, limit: int | None = None) -> list[MergedRun]:
@@ -78,7 +92,7 @@ def our_versions(client: "MlflowClient", name: str) -> Iterator[Any]:
             order_by=["creation_timestamp DESC", "version_number DESC"],
             page_token=token,
         )
-        yield from (version for version in page if MERGE_TAG in version.tags)
+        yield from (version for version in page if MERGE_TAG in unpacked(version.tags))
         token = page.token
         if not token:
             return
@@ -111,7 +125,7 @@ def _metrics(client: "MlflowClient", name: str, run_ids: list[str]) -> dict[str,
 
 
 def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) -> MergedRun:
-    tags = version.tags
+    tags = unpacked(version.tags)
     primary, against = tags.get("loreline.primary"), tags.get("loreline.against")
     return MergedRun(
         when=min(max(version.creation_timestamp / 1000, 0), LATEST),
@@ -124,6 +138,10 @@ def _merged_run(version: Any, named: list[str], metrics: Mapping[str, float]) ->
         merge=metrics.get(mlflow_name(f"merge/{primary}")),
         against=against,
         weighed=metrics.get(mlflow_name(f"{against}/{primary}")),
+        gain=tags.get("loreline.gain"),
+        report=tags.get("loreline.report"),
+        seconds=metrics.get(SECONDS),
+        bytes=metrics.get(BYTES),
         tag=tags.get(GIT_TAG),
         pruned=PRUNED in tags,
         revision=tags.get(GIT_REVISION),

@@ -1,16 +1,14 @@
 """A promoted merge on the Hub: a pull request with its files, and its evidence in the model card."""
 
 import logging
-import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tasks.base.directories import HUB, cache_dir
-from tasks.base.errors import Unavailable
+from tasks.base.errors import LONGEST_SENTENCE, Unavailable
 from tasks.base.held_lock import held_lock
 from tasks.base.hub_client import endpoint, hub_errors, offline
-from tasks.base.markdown import in_markdown
+from tasks.base.markdown import in_markdown, interval_text, markdown_table
 from tasks.base.publish import MANIFEST, Manifest
 from tasks.base.records import Evaluation, MergeReport, digest_of
 from tasks.parameters.registration import RegisterParams
@@ -22,7 +20,6 @@ from tasks.registry.versions import ModelVersion, files_of, version_of
 log = logging.getLogger(__name__)
 
 CARD = "README.md"
-HUB_MODEL = re.compile(rf"{HUB}([^@/]+/[^@/]+)")
 
 
 def publish_version(params: RegisterParams, repo: str, number: int) -> str:
@@ -50,7 +47,7 @@ def hub_card(card: str, report: MergeReport, evaluation: Evaluation, name: str) 
 
     shown = ModelCard(card)
     data: Any = shown.data  # what a card may say is not declared there
-    if bases := _base_models(report):
+    if bases := report.hub_models:
         data.base_model = bases
     data.model_name = name
     data.eval_results = [
@@ -58,6 +55,8 @@ def hub_card(card: str, report: MergeReport, evaluation: Evaluation, name: str) 
             task_type="text-generation",
             dataset_type=task,
             dataset_name=task,
+            dataset_split="test",
+            dataset_revision=evaluation.items.get(task),
             metric_type=metric,
             metric_name=f"{metric}, 95 % interval {score.value.low:.4g} to {score.value.high:.4g}, "
             f"{score.items} items",
@@ -67,16 +66,48 @@ def hub_card(card: str, report: MergeReport, evaluation: Evaluation, name: str) 
         if score.model == "merge"
         for task, _, metric in [score.metric.rpartition("/")]
     ]
-    verdict = in_markdown(evaluation.verdict.sentence)
-    return f"{str(shown).rstrip()}\n\n## Verdict\n\n{verdict}\n"
+    verdict = in_markdown(evaluation.verdict.sentence, LONGEST_SENTENCE)
+    open_points = "\n".join(f"- {in_markdown(point)}" for point in not_shown(evaluation))
+    return (
+        f"{str(shown).rstrip()}\n\n## Verdict\n\n{verdict}\n\n{_table(evaluation)}\n\n"
+        f"## What was not shown\n\n{open_points}\n"
+    )
 
 
-def _base_models(report: MergeReport) -> list[str]:
-    """List the Hub's repositories among the base and the merged checkpoints."""
-    addresses: Iterable[str] = [source.path for source in report.inputs]
-    if report.base:
-        addresses = [report.base.address]
-    return sorted({match[1] for match in map(HUB_MODEL.match, addresses) if match})
+def not_shown(evaluation: Evaluation) -> list[str]:
+    """Say what the evaluation leaves open: opponents, other metrics, other items, and the vault."""
+    verdict = evaluation.verdict
+    labels = {model.role: model.label for model in evaluation.models}
+    items = sorted({score.items for score in evaluation.scores if score.metric == evaluation.primary})
+    found = [
+        f"That it is better than {labels[standing.against]}: {standing.rule.replace('_', ' ')}."
+        for standing in verdict.opponents
+        if standing.rule != "better"
+    ]
+    found += [
+        f"That it holds on {metric.metric}, against {labels[guard.against]}, to within {metric.margin:.3g}."
+        for guard in verdict.guards
+        for metric in guard.metrics
+        if not metric.held
+    ]
+    if verdict.beside_average:
+        found.append("That it is better than the plain average of the same checkpoints.")
+    if verdict.trained_on:
+        found.append(f"Anything of {verdict.trained_on} test items that were among the training data.")
+    if verdict.confirmation is None:
+        found.append("A confirmation on items that no merge before was judged by.")
+    asked = " or ".join(map(str, items))
+    found.append(
+        f"Anything beyond {asked} items of {evaluation.primary.rpartition('/')[0]}, and what is above."
+    )
+    return found
+
+
+def _table(evaluation: Evaluation) -> str:
+    """Show every model on every metric."""
+    labels = {model.role: model.label for model in evaluation.models}
+    rows = [[score.metric, labels[score.model], interval_text(score.value)] for score in evaluation.scores]
+    return markdown_table(["metric", "model", "score"], [[in_markdown(cell) for cell in row] for row in rows])
 
 
 def _pull_request(repo: str, version: ModelVersion, evaluation: Evaluation, directory: Path) -> str:

@@ -13,8 +13,9 @@ from tasks.base.publish import is_intact
 from tasks.base.records import AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
-from tasks.registry.runs import MERGE_TAG, judged_as, only
+from tasks.registry.runs import MERGE_TAG, only
 from tasks.registry.store import connect, ensure_registered, mlflow_errors, unless_missing
+from tasks.registry.tags import filters, packed, unpacked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -41,6 +42,7 @@ class ModelVersion(Record):
     run_id: str | None
     """The MLflow run that recorded it."""
     tags: dict[str, str]
+    """Its facts, whichever release wrote them."""
 
 
 class Contended(Unavailable):
@@ -75,21 +77,21 @@ def files_of(client: "MlflowClient", version: ModelVersion, known: AdapterBase |
 
 
 def find_version(
-    client: "MlflowClient", name: str, model: Any, tags: Mapping[str, str], description: str
+    client: "MlflowClient", name: str, model: Any, facts: Mapping[str, str], description: str
 ) -> ModelVersion:
-    """Return the one version of a logged model; a new one gets these tags and this description.
+    """Return the one version of a logged model; a new one gets these facts as tags and this description.
 
     One that is there is history, and stays as it is.
     """
     ensure_registered(client, name)
     found = only(
-        lambda: _search(client, name, judged_as(tags), model.artifact_location),
+        lambda: _search(client, name, f"run_id = '{model.source_run_id}'", model.artifact_location),
         # Not models:/m-… as source: MLflow would look that up in its global store.
         lambda: client.create_model_version(
             name,
             model.artifact_location,
             run_id=model.source_run_id,
-            tags=dict(tags),
+            tags=packed(facts),
             description=description,
             model_id=model.model_id,
         ),
@@ -109,10 +111,10 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
     return ModelVersion(
         name=name,
         version=number,
-        digest=found.tags.get(MERGE_TAG, f"{name}/{number}"),
+        digest=(facts := unpacked(found.tags)).get(MERGE_TAG, f"{name}/{number}"),
         uri=client.get_model_version_download_uri(name, str(number)),
         run_id=found.run_id or None,
-        tags=found.tags,
+        tags=facts,
     )
 
 
@@ -196,7 +198,7 @@ def _show(client: "MlflowClient", model: Any, name: str, number: int) -> None:
 
 def versions_of_merge(client: "MlflowClient", name: str, merge: str) -> list[ModelVersion]:
     """Return the versions of a merge, the newest first."""
-    found = _search(client, name, f"tags.`{MERGE_TAG}` = '{merge}'")
+    found = _search_fact(client, name, MERGE_TAG, merge)
     return [version_of(client, name, int(version.version)) for version in reversed(found)]
 
 
@@ -207,12 +209,18 @@ def version_of_run(params: RegisterParams, run_digest: str) -> ModelVersion | No
     """
     client = connect(params)
     with mlflow_errors(client.tracking_uri):
-        found = _search(client, params.name, f"tags.`{RUN_DIGEST}` = '{run_digest}'")
+        found = _search_fact(client, params.name, RUN_DIGEST, run_digest)
         return version_of(client, params.name, int(found[-1].version)) if found else None
 
 
+def _search_fact(client: "MlflowClient", name: str, key: str, digest: str) -> list[Any]:
+    """List the versions of a model of which a fact is this digest, oldest first."""
+    found = [version for wanted in filters(key, digest) for version in _search(client, name, wanted)]
+    return sorted(found, key=lambda version: int(version.version))
+
+
 def _search(client: "MlflowClient", name: str, wanted: str, location: str | None = None) -> list[Any]:
-    """List the versions of a model with the wanted tag, and their files at `location`, oldest first."""
+    """List the wanted versions of a model, those with their files at `location`, oldest first."""
     ours = [
         version
         for version in client.search_model_versions(wanted)

@@ -1,55 +1,75 @@
 """The page over time of a registered model: one HTML file that needs nothing else."""
 
-import base64
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from itertools import groupby
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation, Registration
+from tasks.base.markdown import gain_text
+from tasks.base.records import Evaluation, Interval
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import recorded_evaluations
-from tasks.registry.history import MergedRun, merged_runs
+from tasks.registry.history import MergedRun
 from tasks.registry.looks import Look, looks_of
 from tasks.registry.store import connect, mlflow_errors
 from tasks.reporting.figures import VERDICT_COLOURS
-from tasks.reporting.history_figure import Night, draw_history
-from tasks.reporting.html_report import shown_in_html
 from tasks.reporting.looks_table import looks_table
+from tasks.reporting.page import render_page
+from tasks.reporting.svg_chart import Point, Series, svg_chart
+from tasks.reporting.unmerged_table import UnmergedRun, local_time
 
 PAGE_FILE = "history.html"
-NIGHTS_KEPT = 90
-"""Nights on the page that is kept with a run."""
-NIGHTS_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{{ name }}</title>
-<style>
- body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem }
- table { border-collapse: collapse; font-variant-numeric: tabular-nums; display: block; overflow-x: auto }
- td, th { padding: .3rem .8rem; border-bottom: 1px solid #ddd; text-align: left; vertical-align: top }
- img { max-width: 100% }
- pre { overflow-x: auto }
-</style>
+GREY, RED = "#888", "#a02020"
+HEADER = ("when", "run", "version", "verdict", "gain", "vault", "took", "files")
+NIGHTS_PAGE = """
 <h1>{{ name }}</h1>
-{% for picture in pictures %}<p><img alt="" src="data:image/png;base64,{{ picture | safe }}"></p>
+<p class="about">{{ about }}</p>
+{% for metric, charts in by_metric %}
+<h2>{{ metric }}</h2>
+{% for chart in charts %}{{ chart | safe }}{% endfor %}
 {% endfor %}
-<p>Bars are 95 % intervals. Above: the deciding metric of merges and champion. Below: the gain that the
-verdict rests on, and beside it, as a diamond, the gain on the vault.</p>
+{% if by_metric %}
+<p class="about">Bars are 95 % intervals. Above: merges, and who was champion then. Below: the gain that the
+verdict rests on, over the opponent that decides, and as a diamond the gain on the vault.</p>
+{% endif %}
+{% for title, chart in costs %}
+<h2>{{ title }}</h2>
+{{ chart | safe }}
+{% endfor %}
 <h2>Nights</h2>
-<table><tr><th>when</th><th>run</th><th>version</th><th>verdict</th></tr>
-{% for night in nights %}<tr><td>{{ night.when }}</td><td>{{ night.run }}</td><td>{{ night.version }}</td>
-<td style="border-left: 4px solid {{ night.colour }}">{{ night.sentence }}</td></tr>
+<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr><td>{{ row.when }}</td><td>{{ row.run }}</td>
+{% if row.why %}
+<td>-</td>
+<td colspan="5" class="edge" style="border-color: {{ row.colour }}"><b>{{ row.state }}</b>: {{ row.why }}</td>
+{% else %}<td>{{ row.version }}</td>
+<td class="edge" style="border-color: {{ row.colour }}">
+<details><summary>{{ row.verdict }}</summary>{{ row.sentence }}</details></td>
+<td>{{ row.gain }}</td><td>{{ row.vault }}</td><td>{{ row.took }}</td><td>{{ row.size }}</td>{% endif %}</tr>
 {% endfor %}</table>
 <h2>Looks</h2>
-<pre>{{ looks }}</pre>
+<pre style="overflow-x: auto">{{ looks }}</pre>
 </html>
 """
 
 
-def write_history_page(path: Path, params: RegisterParams, runs: Sequence[MergedRun]) -> None:
-    """Write the page of merged runs, the newest first, with what the registry keeps of them."""
+class Night(NamedTuple):
+    """A merged run, its evaluation, and the look at a vault that it took, if any."""
+
+    run: MergedRun
+    evaluation: Evaluation
+    vault: Look | None = None
+
+
+def write_history_page(
+    path: Path, params: RegisterParams, runs: Sequence[MergedRun], unmerged: Sequence[UnmergedRun] = ()
+) -> None:
+    """Write the page of merged runs, the newest first, and of those without a merge.
+
+    Raises BadInput where it cannot be written, Unavailable when MLflow does not answer.
+    """
     client = connect(params)
     with mlflow_errors(client.tracking_uri):
         evaluations = recorded_evaluations(client, [run.model for run in runs])
@@ -60,22 +80,124 @@ def write_history_page(path: Path, params: RegisterParams, runs: Sequence[Merged
         if (judged := evaluations.get(run.model))
     ]
     try:
-        path.write_text(history_page(params.name, nights, looks), encoding="utf-8")
+        path.write_text(history_page(params.name, nights, unmerged, looks), encoding="utf-8")
     except OSError as error:
         raise BadInput(path, f"cannot be written ({error.strerror})", "name another file") from None
 
 
-def record_history(params: RegisterParams, registration: Registration) -> None:
-    """Keep the page, as it was with this version, among the files of its MLflow run; a kept one stays."""
-    client = connect(params)
-    with mlflow_errors(client.tracking_uri):
-        if PAGE_FILE in [file.path for file in client.list_artifacts(registration.run_id)]:
-            return
-    with tempfile.TemporaryDirectory() as scratch:
-        page = Path(scratch) / PAGE_FILE
-        write_history_page(page, params, merged_runs(params, NIGHTS_KEPT))
-        with mlflow_errors(client.tracking_uri):
-            client.log_artifact(registration.run_id, str(page))
+def history_page(
+    name: str, nights: Sequence[Night], unmerged: Sequence[UnmergedRun], looks: Sequence[Look]
+) -> str:
+    """Render nights, the oldest first, runs without a merge, and looks; what runs say is escaped."""
+    rows = [_row(night) for night in nights] + [_failed(run) for run in unmerged]
+    return render_page(
+        NIGHTS_PAGE,
+        name,
+        name=name,
+        about=_about(nights, unmerged),
+        by_metric=list(_by_metric(nights)),
+        costs=list(_costs(nights)),
+        header=HEADER,
+        rows=sorted(rows, key=lambda row: row["seconds"], reverse=True),
+        looks=looks_table(looks),
+    )
+
+
+def _about(nights: Sequence[Night], unmerged: Sequence[UnmergedRun]) -> str:
+    """Say what the aliases point at, how the verdicts went, and what was not merged."""
+    held = [
+        f"{alias}: version {night.run.number} ({night.run.run})"
+        for alias in ("champion", "challenger")
+        for night in nights
+        if alias in night.run.aliases
+    ]
+    decisions = [night.evaluation.verdict.decision for night in nights]
+    counts = [f"{decisions.count(d)} {d}" for d in VERDICT_COLOURS if d in decisions]
+    failed = [f"{len(unmerged)} without a merge"] if unmerged else []
+    return " · ".join([*held, *counts, *failed])
+
+
+def _by_metric(nights: Sequence[Night]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each deciding metric with the charts of its nights, the metric of the newest night first."""
+    by_metric = sorted(nights, key=lambda night: night.evaluation.primary)  # stable: each stays in order
+    groups = [list(own) for _, own in groupby(by_metric, key=lambda night: night.evaluation.primary)]
+    for own in sorted(groups, key=lambda own: -own[-1].run.when):
+        yield own[-1].evaluation.primary, [_scores(own), _gains(own)]
+
+
+def _scores(nights: Sequence[Night]) -> str:
+    primary = nights[-1].evaluation.primary
+    champions = [
+        Point(place, score.mean, f"{label}: {score.mean:.4g}")
+        for place, night in enumerate(nights)
+        if (score := _score(night, "champion"))
+        for label in [next(m.label for m in night.evaluation.models if m.role == "champion")]
+    ]
+    merges = [
+        _mark(place, night, score, f"{night.run.model} ({night.run.run})")
+        for place, night in enumerate(nights)
+        if (score := _score(night, "merge"))
+    ]
+    then = [Series(champions, GREY, "champion then", "ring", line=True)] if champions else []
+    series = [*then, *_by_verdict(nights, merges)]
+    return svg_chart(series, "night", primary, names=_days(nights))
+
+
+def _gains(nights: Sequence[Night]) -> str:
+    marks = [
+        _mark(place, night, night.evaluation.decisive.gain, _over(night))
+        for place, night in enumerate(nights)
+    ]
+    vault = [
+        _mark(place + 0.15, night, night.vault.gain, "on the vault")
+        for place, night in enumerate(nights)
+        if night.vault and night.vault.gain
+    ]
+    zero = Series([Point(-0.3, 0, ""), Point(len(nights) - 0.7, 0, "")], GREY, shape="none", line=True)
+    series = [
+        zero,
+        *_by_verdict(nights, marks),
+        Series(vault, GREY, "on the vault" if vault else "", "diamond"),
+    ]
+    return svg_chart(series, "night", "gain (up is better)", names=_days(nights))
+
+
+def _by_verdict(nights: Sequence[Night], marks: Sequence[Point]) -> list[Series]:
+    """Part marks by the colour of their verdict, for the legend."""
+    return [
+        Series([mark for mark in marks if mark.colour == colour], colour, decision)
+        for decision, colour in VERDICT_COLOURS.items()
+        if any(night.evaluation.verdict.decision == decision for night in nights)
+    ]
+
+
+def _mark(place: float, night: Night, value: Interval, what: str) -> Point:
+    decision = night.evaluation.verdict.decision
+    told = f"{_day(night.run.when)}, {decision}: {what}, {value.mean:.4g} [{value.low:.4g}, {value.high:.4g}]"
+    return Point(place, value.mean, told, VERDICT_COLOURS[decision], value.low, value.high)
+
+
+def _costs(nights: Sequence[Night]) -> Iterator[tuple[str, str]]:
+    """Yield what nights cost, as far as it was recorded."""
+    for title, unit, values in (
+        ("Duration", "minutes", [(n.run.seconds or 0) / 60 for n in nights]),
+        ("Disk", "MB a version", [(n.run.bytes or 0) / 1e6 for n in nights]),
+    ):
+        points = [
+            Point(place, value, f"{_day(night.run.when)}, {night.run.run}: {value:.3g} {unit}")
+            for place, (night, value) in enumerate(zip(nights, values, strict=True))
+            if value
+        ]
+        if points:
+            chart = svg_chart(
+                [Series(points, "#1f6fb4", line=True)],
+                "night",
+                unit,
+                names=_days(nights),
+                floor=0.0,
+                share=0.6,
+            )
+            yield title, chart
 
 
 def _vault_look(evaluation: Evaluation, looks: Sequence[Look]) -> Look | None:
@@ -85,42 +207,48 @@ def _vault_look(evaluation: Evaluation, looks: Sequence[Look]) -> Look | None:
     return taken[-1] if taken else None
 
 
-def history_page(name: str, nights: Sequence[Night], looks: Sequence[Look]) -> str:
-    """Render nights, the oldest first, and the looks that they took; everything from the runs is escaped."""
-    import jinja2
-
-    return (
-        jinja2.Environment(autoescape=True, finalize=shown_in_html)
-        .from_string(NIGHTS_PAGE)
-        .render(
-            name=name,
-            pictures=_pictures(nights),
-            nights=[_row(night) for night in reversed(nights)],
-            looks=looks_table(looks),
-        )
-    )
-
-
-def _pictures(nights: Sequence[Night]) -> list[str]:
-    """Draw the nights of each primary metric, the metric of the newest night first."""
-    by_metric = sorted(nights, key=lambda night: night.evaluation.primary)  # stable: each stays in order
-    groups = [list(own) for _, own in groupby(by_metric, key=lambda night: night.evaluation.primary)]
-    groups.sort(key=lambda own: -own[-1].run.when)
-    found = []
-    with tempfile.TemporaryDirectory() as scratch:
-        for own in groups:
-            path = Path(scratch) / "history.png"
-            draw_history(path, own)
-            found.append(base64.b64encode(path.read_bytes()).decode())
-    return found
-
-
-def _row(night: Night) -> dict[str, str]:
-    run, verdict = night.run, night.evaluation.verdict
+def _row(night: Night) -> dict[str, Any]:
+    run, verdict, vault = night.run, night.evaluation.verdict, night.vault
+    size = f"{run.bytes / 1e6:.4g} MB" if run.bytes else "-"
     return {
-        "when": datetime.fromtimestamp(run.when).astimezone().strftime("%Y-%m-%d %H:%M"),
+        "seconds": run.when,
+        "when": local_time(run.when),
         "run": run.run or "-",
         "version": f"{run.model} ({', '.join(run.aliases)})" if run.aliases else run.model,
+        "verdict": verdict.decision,
         "sentence": verdict.sentence,
+        "gain": f"{gain_text(night.evaluation.decisive.gain)} {_over(night)}",
+        "vault": gain_text(vault.gain) if vault and vault.gain else "-",
+        "took": f"{run.seconds / 60:.3g} min" if run.seconds else "-",
+        "size": f"{size}, pruned" if run.pruned else size,
         "colour": VERDICT_COLOURS[verdict.decision],
     }
+
+
+def _failed(run: UnmergedRun) -> dict[str, Any]:
+    return {
+        "seconds": run.when,
+        "when": local_time(run.when),
+        "run": run.run,
+        "state": run.state,
+        "why": run.why,
+        "colour": RED,
+    }
+
+
+def _over(night: Night) -> str:
+    against = night.evaluation.verdict.against
+    return f"over {next(model.label for model in night.evaluation.models if model.role == against)}"
+
+
+def _score(night: Night, role: str) -> Interval | None:
+    wanted = (role, night.evaluation.primary)
+    return next((s.value for s in night.evaluation.scores if (s.model, s.metric) == wanted), None)
+
+
+def _days(nights: Sequence[Night]) -> list[tuple[float, str]]:
+    return [(float(place), _day(night.run.when)) for place, night in enumerate(nights)]
+
+
+def _day(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%m-%d")

@@ -1,11 +1,10 @@
-"""The merged runs, and those without a merge, as `loreline history` prints them."""
+"""The merged runs as `loreline history` prints them."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import NamedTuple
 
-from tasks.base.errors import LONGEST_SENTENCE, one_line
+from tasks.base.errors import one_line
 from tasks.registry.history import MergedRun
+from tasks.reporting.unmerged_table import local_time
 
 HISTORY_HEADER = [
     "when",
@@ -20,7 +19,6 @@ HISTORY_HEADER = [
     "revision",
 ]
 NUMBERS = {HISTORY_HEADER.index("merge")}
-UNMERGED_HEADER = ["when", "run", "state"]
 WIDEST_CELLS = 80
 NONE_YET = "no merged run yet"
 
@@ -34,32 +32,11 @@ def history_table(runs: Sequence[MergedRun]) -> str:
     return "\n".join(_aligned(row, widths) for row in rows)
 
 
-class UnmergedRun(NamedTuple):
-    """A training run of which there is no merge."""
-
-    when: float
-    """When that became so, in seconds since 1970."""
-    run: str
-    state: str
-    """refused, failed, killed or merging."""
-    why: str
-
-
-def unmerged_table(runs: Sequence[UnmergedRun]) -> str:
-    """Render runs without a merge as aligned columns, the whole reason last; empty for none."""
-    if not runs:
-        return ""
-    rows = [UNMERGED_HEADER, *([_time(run.when), one_line(run.run), run.state] for run in runs)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    whys = ["why", *(one_line(run.why, LONGEST_SENTENCE) for run in runs)]
-    return "\n".join(f"{_aligned_left(row, widths)}  {why}" for row, why in zip(rows, whys, strict=True))
-
-
 def _row(run: MergedRun) -> list[str]:
     version = f"{run.model} ({', '.join(run.aliases)})" if run.aliases else run.model
     revision = (run.revision or "-")[:10]
     return [
-        _time(run.when),
+        local_time(run.when),
         run.run or "-",
         run.method or "-",
         run.verdict or "-",
@@ -72,10 +49,6 @@ def _row(run: MergedRun) -> list[str]:
     ]
 
 
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
@@ -85,7 +58,3 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(
         cell.rjust(width) if i in NUMBERS else cell.ljust(width) for i, (cell, width) in enumerate(cells)
     ).rstrip()
-
-
-def _aligned_left(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))

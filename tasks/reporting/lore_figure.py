@@ -33,20 +33,30 @@ def draw_lore(path: Path, report: MergeReport) -> None:
     from matplotlib.figure import Figure
 
     found = decomposed(report.tensors)
-    roles = _roles(found)
+    roles = roles_of(found)
     figure = Figure(figsize=(12, max(4.6, 1.8 + 0.26 * len(roles))), layout="constrained")
     spectra, ranks = figure.subplots(1, 2, width_ratios=(5, 6))
-    shrinks = report.parameters.get("lore", {}).get("penalty", "nuclear") == "nuclear"
-    shown = max(found, key=lambda name: (found[name].from_mean, found[name].explained))
+    shown, thresholded = farthest(found), shrinks(report)
     labels = [source.label for source in report.inputs]
-    _draw_spectra(spectra, labels, found[shown], shrinks)
+    _draw_spectra(spectra, labels, found[shown], thresholded)
     spectra.set_title(f"Singular values of the task vectors\n{in_figure(shown)}")
-    _draw_legend(figure, spectra, shrinks)
+    _draw_legend(figure, spectra, thresholded)
     _draw_ranks(ranks, roles, found)
     save(figure, path)
 
 
-def _draw_spectra(axes: "Axes", labels: Sequence[str], matrix: LoreMeasures, shrinks: bool) -> None:
+def farthest(found: Mapping[str, LoreMeasures]) -> str:
+    """Return the name of the matrix that the merge moves farthest from averaging."""
+    return max(found, key=lambda name: (found[name].from_mean, found[name].explained))
+
+
+def shrinks(report: MergeReport) -> bool:
+    """Tell whether the penalty makes every singular value σ of a task vector max(σ − μ, 0)."""
+    penalty = report.parameters.get("lore", {}).get("penalty", "nuclear")
+    return bool(penalty == "nuclear")
+
+
+def _draw_spectra(axes: "Axes", labels: Sequence[str], matrix: LoreMeasures, thresholded: bool) -> None:
     """Draw σ before and, where the penalty makes it max(σ − μ, 0), after thresholding."""
     from matplotlib import colormaps
 
@@ -55,7 +65,7 @@ def _draw_spectra(axes: "Axes", labels: Sequence[str], matrix: LoreMeasures, shr
         axes.plot(range(1, len(sigma) + 1), sigma, color=colour, linewidth=1, alpha=0.5)
         # Rounded, or of one expert beside the largest μ of all, a value that was kept may lie below μ.
         above = [value for value in sigma[: matrix.ranks[i]] if value > matrix.threshold]
-        kept = [value - matrix.threshold for value in above] if shrinks else []
+        kept = [value - matrix.threshold for value in above] if thresholded else []
         axes.plot(range(1, len(kept) + 1), kept, ".-", color=colour, linewidth=1, label=label)
     axes.set(xlabel="index", ylabel="singular value of θᵢ − θ₀", yscale="log")
     _draw_thresholds(axes, matrix)
@@ -84,13 +94,13 @@ def _draw_level(
     )  # fmt: skip
 
 
-def _draw_legend(figure: "Figure", axes: "Axes", shrinks: bool) -> None:
+def _draw_legend(figure: "Figure", axes: "Axes", thresholded: bool) -> None:
     """Write the left panel's legend below both panels."""
     from matplotlib.lines import Line2D
 
     handles, labels = axes.get_legend_handles_labels()
     styles = {"before thresholding": Line2D([], [], color="0.4", linewidth=1, alpha=0.5)}
-    if shrinks:
+    if thresholded:
         styles["after: δᵢ"] = Line2D([], [], color="0.4", linewidth=1, marker=".")
     figure.legend(
         [*handles, *styles.values()], [*labels, *styles], loc="outside lower left", ncols=8, frameon=False,
@@ -100,7 +110,7 @@ def _draw_legend(figure: "Figure", axes: "Axes", shrinks: bool) -> None:
 
 def _draw_ranks(axes: "Axes", roles: Sequence[str], found: Mapping[str, LoreMeasures]) -> None:
     layers = list(dict.fromkeys(map(layer_name, along_the_model(found))))
-    grid = 100 * _grid(roles, layers, found)
+    grid = 100 * rank_grid(roles, layers, found)
     axes.set_facecolor("0.95")
     image = axes.imshow(grid, cmap="YlGnBu", vmin=0, vmax=max(np.nanmax(grid), 1.0), aspect="auto")
     if len(layers) <= NUMBERED:
@@ -119,7 +129,7 @@ def _write_numbers(axes: "Axes", grid: Grid) -> None:
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize="small")
 
 
-def _grid(roles: Sequence[str], layers: Sequence[str], found: Mapping[str, LoreMeasures]) -> Grid:
+def rank_grid(roles: Sequence[str], layers: Sequence[str], found: Mapping[str, LoreMeasures]) -> Grid:
     """Return mean shares of full rank, roles × layers; NaN where there is no such matrix."""
     cells = defaultdict(list)
     for name, matrix in found.items():
@@ -130,7 +140,7 @@ def _grid(roles: Sequence[str], layers: Sequence[str], found: Mapping[str, LoreM
     return grid
 
 
-def _roles(names: Iterable[str]) -> list[str]:
+def roles_of(names: Iterable[str]) -> list[str]:
     """Order what matrices are called as data flow through them: attention before the rest of a layer."""
     attention_first = sorted(names, key=lambda name: "att" not in role_of(name).lower())
     return list(dict.fromkeys(map(role_of, along_the_model(attention_first))))

@@ -1,10 +1,10 @@
 """The methods as `loreline methods` and the reference show them: what each does, needs and reads."""
 
+from tasks.base.markdown import markdown_table
 from tasks.merging.method import Method
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.section import Section
-from tasks.reporting.table import markdown_table
 
 INDENT = " " * 17
 

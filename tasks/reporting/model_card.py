@@ -2,11 +2,30 @@
 
 import json
 
-from tasks.base.markdown import in_markdown
+from tasks.base.markdown import in_markdown, markdown_table
 from tasks.base.records import MergeReport
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
-from tasks.reporting.table import markdown_table
+
+LOAD_MODEL = """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/to/this/directory")
+tokenizer = AutoTokenizer.from_pretrained("path/to/this/directory")
+```
+"""
+LOAD_ADAPTER = """```python
+from peft import AutoPeftModelForCausalLM
+
+model = AutoPeftModelForCausalLM.from_pretrained("path/to/this/directory")
+```
+"""
+NOT_SHOWN = """
+## What this card does not show
+
+Whether the merge is better than the checkpoints it was made from. That is measured afterwards: the verdict is
+with the version in the registry, and in the card of what is published.
+"""
 
 
 def model_card(report: MergeReport) -> str:
@@ -17,14 +36,29 @@ def model_card(report: MergeReport) -> str:
     notes = "\n".join(f"- {in_markdown(note)}" for note in report.notes)
     parameters = json.dumps(report.parameters, indent=2, sort_keys=True)
     return (
-        f"---\nlibrary_name: {'peft' if report.base else 'transformers'}\ntags:\n- merge\n- loreline\n---\n\n"
+        f"{_front_matter(report)}\n"
         f"# A merge of {len(report.inputs)} checkpoints by {report.method}\n\n"
         f"{_base(report)}"
         "Made by Loreline; `merge.json` holds what was measured, tensor by tensor, and every digest.\n\n"
-        f"## Checkpoints\n\n{sources}\n\n## Parameters\n\n```json\n{parameters}\n```\n"
+        f"## Checkpoints\n\n{sources}\n\n## Load it\n\n{LOAD_ADAPTER if report.base else LOAD_MODEL}\n"
+        f"## Parameters\n\n```json\n{parameters}\n```\n"
         + (f"\n## Notes\n\n{notes}\n" if notes else "")
         + _lore(report)
+        + NOT_SHOWN
     )
+
+
+def _front_matter(report: MergeReport) -> str:
+    """Return what the Hub reads: library, tags, and the base models that it knows."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        library_name="peft" if report.base else "transformers",
+        tags=["merge", "loreline"],
+        base_model=report.hub_models or None,
+        base_model_relation=("adapter" if report.base else "merge") if report.hub_models else None,
+    )
+    return f"---\n{data.to_yaml()}\n---\n"
 
 
 def _base(report: MergeReport) -> str:

@@ -1,9 +1,7 @@
 """The table of an evaluation: every model on every metric, and the merge's gain over it."""
 
-from collections.abc import Sequence
-
-from tasks.base.markdown import in_markdown
-from tasks.base.records import Difference, Evaluation, Interval
+from tasks.base.markdown import gain_text, in_markdown, interval_text, markdown_table
+from tasks.base.records import Difference, Evaluation
 
 EVALUATION_HEADER = ["model", "score", "merge's gain", "p"]
 
@@ -41,22 +39,7 @@ def markdown_tables(evaluation: Evaluation) -> str:
     )
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Render rows of text as Markdown."""
-    return "\n".join(_markdown_row(row) for row in [header, ["---"] * len(header), *rows])
-
-
-def interval_text(interval: Interval) -> str:
-    """Write an estimate with its interval."""
-    return f"{interval.mean:.3g} [{interval.low:.3g}, {interval.high:.3g}]"
-
-
 def _gain_texts(gain: Difference | None) -> list[str]:
     if gain is None:
         return ["", ""]
-    interval = f"{gain.gain.mean:+.3g} [{gain.gain.low:+.3g}, {gain.gain.high:+.3g}]"
-    return [interval, "" if gain.p_value is None else f"{gain.p_value:.2g}"]
-
-
-def _markdown_row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+    return [gain_text(gain.gain), "" if gain.p_value is None else f"{gain.p_value:.2g}"]

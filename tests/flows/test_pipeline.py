@@ -58,7 +58,7 @@ def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) ->
 
 def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> None:
     with closing(sqlite3.connect(project.root / ".loreline" / "prefect" / "prefect.db")) as database:
-        shown = database.execute("select data from artifact where key = 'verdict'").fetchall()
+        shown = database.execute("select data from artifact where key = 'verdict-loreline-demo'").fetchall()
         names = {name for (name,) in database.execute("select name from task_run")}
     assert len(shown) == 1
     assert "word_problems_nll/nll" in shown[0][0]
@@ -69,7 +69,7 @@ def test_the_flow_run_s_log_and_name_tell_what_became_of_it(project: Project) ->
     with closing(sqlite3.connect(project.root / ".loreline" / "prefect" / "prefect.db")) as database:
         ((run, name),) = database.execute("select id, name from flow_run").fetchall()
     verdict = Evaluation.read(project.root / "artifacts" / "evaluation" / "evaluation.json").verdict
-    assert name == f"runs/demo: {verdict.decision}"
+    assert name.endswith(f" {verdict.decision}: loreline-demo 1 from runs/demo")
     told = " ".join(project.run("prefect", "flow-run", "logs", run).split())
     for expected in (
         "evaluate: model 4 of 4, planned merge",
@@ -84,8 +84,9 @@ def test_the_flow_run_s_log_and_name_tell_what_became_of_it(project: Project) ->
 def test_the_version_says_where_it_came_from(project: Project) -> None:
     code = (
         "import json; from tasks.parameters.params import RegisterParams; from tasks.registry.store import connect\n"
+        "from tasks.registry.versions import version_of\n"
         "client = connect(RegisterParams(name='loreline-demo'))\n"
-        "print(json.dumps(client.get_model_version_by_alias('loreline-demo', 'challenger').tags))"
+        "print(json.dumps(version_of(client, 'loreline-demo', 1).tags))"
     )
     tags = json.loads(project.run(sys.executable, "-c", code).splitlines()[-1])
     lock = yaml.safe_load((project.root / "dvc.lock").read_text())

@@ -117,16 +117,22 @@ def test_approval_shows_the_evidence_and_promotes_what_was_asked_about(
     run = Asked(client, params)
     assert run.go().name == "Suspended"
     shown = run.form("description")
-    assert "/2 champion? Now it is version 1." in shown
+    assert shown.startswith("**Champion now: version 1**, of tiny, gain ")
+    assert ", promoted by ann, at 20" in shown
+    assert f"**Asked: models:/{params.register_.name}/2**" in shown
     assert "PROMOTE: likely/acc improves by 0.2" in shown
     assert "| champion v1 | 0.6" in shown
-    assert set(run.form("schema")["properties"]) == {"approve", "who", "why"}
+    assert set(run.form("schema")["properties"]) == {"answer", "who", "why"}
     [artifact] = [a for a in client.read_artifacts() if a.flow_run_id == run.id]
     assert "| champion v1 | 0.6" in str(artifact.data)
-    assert run.answer(approve=True) == run.answer(approve=True, who=" ") == "REJECT"  # by whom?
+    assert str(artifact.data).startswith(f"## ✅ PROMOTE: {params.register_.name} 2 beside version 1")
+    assert client.read_flow_run(run.id).name == f"✅ PROMOTE: {params.register_.name} 2 beside version 1"
+    assert run.answer(answer="approve") == run.answer(answer="approve", who=" ") == "REJECT"  # by whom?
+    assert run.answer(answer="later", who="bob") == "ACCEPT"
+    assert run.go().name == "Suspended"  # asks again
     assert now(params) == {"champion": 1}
     add(55)  # The challenger is version 3 now.
-    assert run.answer(approve=True, who="bob", why="it is better") == "ACCEPT"
+    assert run.answer(answer="approve", who="bob", why="it is better") == "ACCEPT"
     ended = run.go()
     assert ended.is_completed()
     assert f"models:/{params.register_.name}/2 (was 1), PROMOTE" in str(ended.message)
@@ -143,7 +149,7 @@ def test_refused_nothing_moves_and_the_refusal_is_on_record(
     add(60)
     run = Asked(client, params, version=1)
     run.go()
-    run.answer(approve=False, who="bob", why="too slow")
+    run.answer(answer="refuse", who="bob", why="too slow")
     ended = run.go()
     assert ended.is_completed()
     assert str(ended.message).endswith("/1 refused by bob: too slow")
@@ -158,7 +164,7 @@ def test_nobody_answers_in_time(client: SyncPrefectClient, params: Params, add: 
     assert run.go().name == "Suspended"
     until(lambda: run.state.is_failed())
     assert run.state.message == "The flow was paused and never resumed."
-    assert run.answer(approve=True, who="bob") != "ACCEPT"
+    assert run.answer(answer="approve", who="bob") != "ACCEPT"
     assert now(params) == {}
 
 
@@ -171,7 +177,7 @@ def test_approved_after_a_better_one_became_champion(
     run.go()
     assert "AGAINST" not in run.form("description")
     promote_version(params, 2, "ann", "")
-    run.answer(approve=True, who="bob")
+    run.answer(answer="approve", who="bob")
     ended = run.go()
     assert ended.is_completed()
     assert str(ended.message).startswith("approved by bob, but not promoted: models:/")
@@ -190,7 +196,7 @@ def test_against_the_verdict_only_by_force_and_loudly(
     run = Asked(client, params, version=2, force_reason="the other one swears")
     run.go()
     assert run.form("description").startswith("**AGAINST THE VERDICT**, which is KEEP. Forced: the other")
-    run.answer(approve=True, who="eve")
+    run.answer(answer="approve", who="eve")
     assert "(was 1), FORCED, KEEP" in str(run.go().message)
     assert tags(params, 2)["loreline.forced"] == "the other one swears"
 
@@ -211,7 +217,7 @@ def test_another_process_goes_on_when_the_answer_comes(
     add(60)
     run = Asked(client, params, version=1)
     run.go()
-    assert run.answer(approve=True, who="bob") == "ACCEPT"
+    assert run.answer(answer="approve", who="bob") == "ACCEPT"
     prefect = {key: value for key, value in servers.prefect.env.items() if key.startswith("PREFECT_")}
     env = {**os.environ, **prefect, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "prefect.engine", str(run.id)]  # what workers start

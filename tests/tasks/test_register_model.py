@@ -19,7 +19,15 @@ from tasks.register_model import leave_unregistered, register_model
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.history import merged_runs
 from tasks.registry.store import connect
-from tasks.registry.versions import aliases, files_of, verify_files, version_of
+from tasks.registry.tags import FOR_PEOPLE, RECORD
+from tasks.registry.versions import (
+    aliases,
+    files_of,
+    verify_files,
+    version_of,
+    version_of_run,
+    versions_of_merge,
+)
 from tests.support.registered import assert_registered_once, everything
 
 LOAD = """
@@ -35,21 +43,27 @@ print(directory)
 
 def test_merge_becomes_a_version_with_its_evidence(store: RegisterParams, make_artifacts: Any) -> None:
     artifacts = make_artifacts(notes=("equal to averaging",))
-    (artifacts / "evaluation" / "report.html").write_text("<p>It merges.</p>")
-    registration = register_model(store, artifacts)
+    began = time.time() - 60
+    registration = register_model(store, artifacts, began=began)
     assert (registration.name, registration.version, registration.aliases) == ("demo", 1, ("challenger",))
     client = connect(store)
     version, run = client.get_model_version("demo", "1"), client.get_run(registration.run_id)
-    assert version.tags["loreline.merge"] == registration.digest
-    assert version.description.startswith("PROMOTE: the merge gains 0.5. Merged by lore")
-    assert version.description.endswith("equal to averaging")
+    assert version_of(client, "demo", 1).tags["loreline.merge"] == registration.digest
+    assert version.tags.keys() == {*FOR_PEOPLE, RECORD}
+    assert version.description.startswith("PROMOTE: the merge gains 0.5.\n\n| ")
+    assert version.description.endswith("\n\n- equal to averaging")
     assert run.data.metrics["gain_over_last/sums_easy/acc"] == 0.5
     assert run.data.params["lore.mu"] == "1.0"
-    assert run.data.tags["mlflow.note.content"] == version.description
+    assert run.data.tags["mlflow.note.content"] == version.description.replace(f"{_report(run)}\n\n", "")
+    assert run.data.tags["mlflow.source.name"] == "/training"
+    assert run.info.run_name == "tiny: PROMOTE, lore of 3"
+    assert run.info.end_time - run.info.start_time >= 60_000
+    assert abs(run.data.metrics["seconds"] - 60) < 30
+    assert client.get_logged_model(registration.model_id).name == "tiny"
     assert [output.model_id for output in run.outputs.model_outputs] == [registration.model_id]
     assert [file.path for file in client.list_artifacts(run.info.run_id, "figures")] == ["figures/gains.png"]
     evidence = [file.path for file in client.list_artifacts(run.info.run_id, "evaluation")]
-    assert evidence == ["evaluation/evaluation.json", "evaluation/report.html"]
+    assert evidence == ["evaluation/evaluation.json"]
     merge_metrics = {m.key for m in client.get_logged_model(registration.model_id).metrics}
     assert merge_metrics == {f"merge/sums_easy/acc{end}" for end in ("", ".low", ".high")}
 
@@ -154,11 +168,46 @@ def test_files_that_were_damaged_are_put_back(store: RegisterParams, make_artifa
     verify_files(connect(store), version)
 
 
+def as_releases_before(client: Any, number: int) -> None:
+    """Give every fact of a version a tag of its own, and no record."""
+    for key, value in version_of(client, "demo", number).tags.items():
+        client.set_model_version_tag("demo", str(number), key, value)
+    client.delete_model_version_tag("demo", str(number), RECORD)
+
+
+def test_a_version_with_a_tag_for_every_fact_is_found_and_stays_as_it_is(
+    store: RegisterParams, make_artifacts: Any, tmp_path: Path
+) -> None:
+    """As releases before wrote them."""
+    artifacts = make_artifacts(tmp_path / "a")
+    register_model(store, artifacts)
+    client = connect(store)
+    known = version_of(client, "demo", 1)
+    as_releases_before(client, 1)
+    before = history_of(store, 1)
+    assert version_of(client, "demo", 1) == known
+    assert register_model(store, artifacts).version == 1
+    register_model(store, make_artifacts(tmp_path / "b", decision="KEEP"))
+    for merge in (1, 2):
+        assert version_of(client, "demo", merge).digest == known.digest
+    assert [version.version for version in versions_of_merge(client, "demo", known.digest)] == [2, 1]
+    newest = version_of_run(store, known.tags["loreline.run_digest"])
+    assert newest is not None
+    assert newest.version == 2
+    assert [run.method for run in merged_runs(store)] == ["lore", "lore"]
+    assert history_of(store, 1) == before
+
+
+def _report(run: Any) -> str:
+    return f"[Report](./#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}/artifacts/report.html)"
+
+
 def test_what_release_0_1_registered_is_found_without_a_tag_for_its_judgement(
     store: RegisterParams, make_artifacts: Any, tmp_path: Path
 ) -> None:
     artifacts, client = make_artifacts(tmp_path / "a"), connect(store)
     registration = register_model(store, artifacts)
+    as_releases_before(client, 1)
     client.delete_model_version_tag("demo", "1", "loreline.judgement")
     client.delete_tag(registration.run_id, "loreline.judgement")
     before = history_of(store, 1)

@@ -25,6 +25,7 @@ from tasks.parameters.search import SearchParams
 from tasks.parameters.selection import SelectParams
 from tasks.register_model import register_model
 from tasks.registry.store import connect
+from tasks.registry.versions import version_of
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import plan_of_run, select_checkpoints
 from tests.support.adapter_runs import write_adapter_run
@@ -215,10 +216,11 @@ def test_greedy_chooses_among_runs(artifacts: Path, params: EvaluateParams, stor
     evaluation = evaluate_merge(params, store, artifacts)
     assert ("average" in {model.role for model in evaluation.models}) == found.accepted
     registration = register_model(store, artifacts)
+    facts = version_of(connect(store), registration.name, registration.version).tags
+    assert json.loads(facts["loreline.runs"]).keys() == {"seed0", "seed1"}
+    assert facts["loreline.method"] == report.method
     version = connect(store).get_model_version(registration.name, str(registration.version))
-    assert json.loads(version.tags["loreline.runs"]).keys() == {"seed0", "seed1"}
     assert "seed0 steps 10 to 30; seed1 steps 7 to 30" in version.description
-    assert version.tags["loreline.method"] == report.method
 
 
 def test_other_samplers_are_refused(artifacts: Path, params: EvaluateParams) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from huggingface_hub import constants
+from huggingface_hub import ModelCard, constants, metadata_eval_result
 
 from tasks.base.errors import BadInput, Unavailable
 from tasks.base.records import Evaluation, MergeInput, MergeReport, Registration
@@ -64,6 +64,17 @@ def test_a_promoted_version_becomes_one_pull_request(hub: Hub, params: Params, t
     )
     assert "100 items" in result["metrics"][0]["name"]
     assert "## Verdict\n\nPROMOTE: likely/acc" in card
+    assert (
+        "A confirmation on items that no merge before was judged by."
+        in card.split("## What was not shown")[1]
+    )
+    read = ModelCard(card).data.eval_results
+    assert read is not None
+    assert read[0].dataset_split == "test"
+    assert metadata_eval_result(  # what the Hub's own helper makes of the same facts has the same keys
+        model_pretty_name="demo", task_pretty_name="t", task_id="text-generation", metrics_pretty_name="acc",
+        metrics_id="acc", metrics_value=0.8, dataset_pretty_name="likely", dataset_id="likely", dataset_split="test",
+    )["model-index"][0]["results"][0].keys() == result.keys()  # fmt: skip
     assert "s3cret" not in f"{pull}{first}"
     assert {headers.get("authorization") for headers in hub.asked("POST api/models")} == {"Bearer hf_s3cret"}
 

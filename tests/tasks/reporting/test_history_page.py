@@ -1,12 +1,10 @@
 """The page over time shows every night that the registry has evidence of, and cannot be broken by names."""
 
-from base64 import b64decode
-from io import BytesIO
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from matplotlib.image import imread
 
 from tasks.base.errors import BadInput
 from tasks.base.records import Interval
@@ -16,13 +14,17 @@ from tasks.registry.history import merged_runs
 from tasks.registry.looks import Asked, begin_look, write_look
 from tasks.registry.store import connect
 from tasks.reporting.history_page import write_history_page
+from tasks.reporting.recorded_pages import record_pages
+from tasks.reporting.unmerged_table import UnmergedRun
 
 
 @pytest.fixture
 def page(store: RegisterParams, make_artifacts: Any, tmp_path: Path) -> str:
     merges = [
         register_model(
-            store, make_artifacts(tmp_path / f"run{seed}", seed=seed, gain=seed / 10, decision=decision)
+            store,
+            make_artifacts(tmp_path / f"run{seed}", seed=seed, gain=seed / 10, decision=decision),
+            began=time.time() - 60,
         ).digest
         for seed, decision in enumerate(("KEEP", "INCONCLUSIVE", "PROMOTE"))
     ]
@@ -32,22 +34,36 @@ def page(store: RegisterParams, make_artifacts: Any, tmp_path: Path) -> str:
     gain = Interval(mean=0.2, low=0.1, high=0.3)
     write_look(client, "demo", look.model_copy(update={"decision": "PROMOTE", "gain": gain, "excess": 0.05}))
     client.create_model_version("demo", "file:///theirs", tags={"their": "own"})  # nothing of Loreline's
-    write_history_page(tmp_path / "page.html", store, merged_runs(store))
+    lost = UnmergedRun(0.0, "runs/<b>", "refused", "its weights are <i>pickled</i>")
+    write_history_page(tmp_path / "page.html", store, merged_runs(store), [lost])
     return (tmp_path / "page.html").read_text()
 
 
 def test_every_night_is_there_the_newest_first(page: str) -> None:
-    places = [page.index(f"models:/demo/{number}") for number in (3, 2, 1)]
+    places = [page.index(f"<td>models:/demo/{number}") for number in (3, 2, 1)]
     assert places == sorted(places)
     assert "models:/demo/4" not in page
     assert "vault vvvvvvvv" in page
 
 
-def test_the_picture_is_one(page: str) -> None:
-    start = page.index("data:image/png;base64,") + len("data:image/png;base64,")
-    picture = imread(BytesIO(b64decode(page[start : page.index('"', start)])))
-    assert picture.shape[1] > picture.shape[0] > 400
-    assert picture.std() > 0.05
+def test_failures_durations_disk_and_opponents_are_there(page: str) -> None:
+    assert "<b>refused</b>: its weights are &lt;i&gt;pickled&lt;/i&gt;" in page
+    assert "1 without a merge" in page
+    assert "challenger: version 3 (tiny)" in page
+    assert page.count("over last (checkpoint-300)") >= 3
+    assert "<td>1 min</td>" in page
+    assert "<h2>Duration</h2>" in page
+    assert "<h2>Disk</h2>" in page
+
+
+def test_a_night_tells_its_numbers_under_the_pointer(page: str) -> None:
+    for told in (
+        ", KEEP: over last",
+        ", PROMOTE: models:/demo/3 (tiny), 0.2 [",
+        "PROMOTE: on the vault, 0.2 [",
+    ):
+        assert told in page
+    assert page.count("<svg") == 2 * 4  # scores, gains, duration, disk; for a desktop and a phone
 
 
 def test_names_are_escaped_and_nothing_is_fetched(page: str) -> None:
@@ -62,3 +78,25 @@ def test_without_a_run_there_is_a_page_too(store: RegisterParams, tmp_path: Path
     assert "no test items were looked at yet" in (tmp_path / "page.html").read_text()
     with pytest.raises(BadInput, match="cannot be written"):
         write_history_page(tmp_path / "none" / "page.html", store, [])
+
+
+def test_report_page_and_night_are_kept_with_a_version_once(
+    store: RegisterParams, make_artifacts: Any, tmp_path: Path
+) -> None:
+    """Killed between them or not, and run again: what was kept stays, and the night is one step."""
+    for seed in (1, 2):
+        registration = register_model(store, artifacts := make_artifacts(tmp_path / str(seed), seed=seed))
+        for page in ("http://prefect/first", "http://prefect/again"):
+            record_pages(store, registration, artifacts, links={"flow run": page})
+    client = connect(store)
+    assert {file.path for file in client.list_artifacts(registration.run_id)} >= {
+        "report.html",
+        "history.html",
+    }
+    path = Path(client.download_artifacts(registration.run_id, "report.html", str(tmp_path)))
+    report = path.read_text()
+    assert '<a href="http://prefect/first">flow run</a>' in report
+    assert "former report: runs:/" in report
+    home = client.get_experiment_by_name("demo").experiment_id
+    [nights] = client.search_runs([home], "tags.`loreline.nights` = 'all'")
+    assert [step.step for step in client.get_metric_history(nights.info.run_id, "gain")] == [1, 2]

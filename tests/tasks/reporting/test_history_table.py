@@ -3,7 +3,8 @@
 from datetime import datetime
 
 from tasks.registry.history import MergedRun
-from tasks.reporting.history_table import UnmergedRun, history_table, unmerged_table
+from tasks.reporting.history_table import history_table
+from tasks.reporting.unmerged_table import UnmergedRun, unmerged_table
 
 FULL = MergedRun(
     when=datetime(2026, 3, 9, 4, 5).timestamp(),

@@ -1,16 +1,16 @@
 """What people read says what was measured, and nothing from a run can break the page."""
 
 import json
-from base64 import b64encode
 from html import unescape
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from flows.by_hand import show
 from flows.merge import Outcome
 from tasks.base.errors import BadInput
-from tasks.base.measures import TensorMeasures
+from tasks.base.measures import DeviationSummary, TensorMeasures
 from tasks.base.records import (
     Checkpoint,
     Difference,
@@ -26,10 +26,11 @@ from tasks.base.records import (
     Registration,
     Score,
     Selection,
+    TrainingRun,
     Verdict,
 )
 from tasks.reporting.figures import draw_gains, draw_trajectory
-from tasks.reporting.html_report import html_report
+from tasks.reporting.html_report import ReportRecords, html_report
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_LEGEND, lore_rows
 from tasks.reporting.model_card import model_card
@@ -48,6 +49,7 @@ SELECTION = Selection(
     run="<script>alert(1)</script>", rule="last_k", chosen=CHECKPOINTS[1:], best=CHECKPOINTS[2], last=CHECKPOINTS[2],
     left_out=(LeftOut(name="checkpoint-1", reason="is not among the newest 2"),), metric="eval_loss",
 )  # fmt: skip
+RUN = TrainingRun(name="<script>alert(1)</script>", source="runs/<b>", checkpoints=CHECKPOINTS, left_out=())
 MERGE = MergeReport(
     method="lore", parameters={"lam": 0.5}, outputs=(), notes=("λ = 0.5",), tensors=tensors({"norm": AVERAGED}),
     inputs=tuple(MergeInput(path=c.source, step=c.step, digest=c.digest) for c in CHECKPOINTS),
@@ -112,40 +114,51 @@ def test_the_figure_of_gains_has_a_panel_for_what_is_guarded(tmp_path: Path) -> 
     )
 
 
-def test_the_report_holds_everything_and_escapes_what_a_run_says(tmp_path: Path) -> None:
-    draw_gains(tmp_path / "gains.png", EVALUATION)
-    (tmp_path / "deviation.png").write_bytes(b"how they lie")
-    ties = MERGE.model_copy(update={"method": "ties", "tensors": {"norm": TensorMeasures()}})
+def test_the_report_holds_everything_and_escapes_what_a_run_says() -> None:
+    lie = DeviationSummary(
+        norms=(1.0, 2.0, 3.0), anchor=4.0, cosines=(0.5, 0.25, 0.125), conflict=0.25, elements=9
+    )
+    ties = MERGE.model_copy(update={"method": "ties", "tensors": {"norm": TensorMeasures(deviation=lie)}})
+    evaluation = EVALUATION.model_copy(update={"higher_is_better": {"b/nll": False, "a/acc": True}})
     page = html_report(
-        SELECTION, ties, EVALUATION, [tmp_path / "gains.png"], tmp_path / "deviation.png", None
+        ReportRecords(RUN, SELECTION, ties, evaluation),
+        {"registered": "2026-11-29"},
+        {"demo version 3": "http://mlflow:5000/#/models/demo/versions/3", "<i>": "javascript:alert(1)"},
     )
     for text in (
         "PROMOTE: better.",
         "+1 [+0.875, +1.12]",
+        "b/nll (lower is better), which decides",
+        "a/acc (higher is better)</h3>",
         "λ = 0.5",
+        "<td>lam</td><td>0.5</td>",
         "is not among the newest 2",
-        f"data:image/png;base64,{b64encode((tmp_path / 'gains.png').read_bytes()).decode()}",
+        "<title>over last (8 won, 1 lost): +1 [+0.875, +1.12]</title>",  # under the pointer
+        "<title>checkpoint-3: eval_loss 0.3333</title>",
         "How the checkpoints lie to each other",
-        f"data:image/png;base64,{b64encode(b'how they lie').decode()}",
+        "<title>step 3, rest: 0.75</title>",
+        "registered: 2026-11-29",
+        '<a href="http://mlflow:5000/#/models/demo/versions/3">demo version 3</a>',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
     ):
         assert text in page
-    assert "<script>" not in page
-    assert "http" not in page  # nothing is fetched from elsewhere
-    assert "LoRE" not in page
+    assert page.index("b/nll (lower") < page.index("a/acc (higher")
+    for foreign in ("<script", "<i>", 'href="javascript', "src=", "url(", "@import", "<link", "LoRE"):
+        assert foreign not in page
+    assert len(page) < 60_000
 
 
-def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found(tmp_path: Path) -> None:
+def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found() -> None:
     """Figure, sentences and a row for each kind of matrix."""
     merge = MERGE.model_copy(
         update={
             "tensors": tensors({"h.<i>.q": measures(spiked(0), EDGE), "h.<i>.up": measures(spiked(1), EDGE)})
         }
     )
-    (tmp_path / "deviation.png").write_bytes(b"how they lie")
-    (tmp_path / "lore.png").write_bytes(b"what was found")
-    page = html_report(SELECTION, merge, EVALUATION, [], tmp_path / "deviation.png", tmp_path / "lore.png")
+    page = html_report(ReportRecords(RUN, SELECTION, merge, EVALUATION))
     card = model_card(merge)
-    assert f"data:image/png;base64,{b64encode(b'what was found').decode()}" in page
+    assert "<title>step 1: σ1 = " in page
+    assert ">threshold μ</text>" in page
     assert "<i>" not in page
     summary = summarise(merge)
     assert summary is not None
@@ -155,9 +168,8 @@ def test_the_report_and_the_card_of_a_lore_merge_say_what_lore_found(tmp_path: P
     assert "| h.&lt;i&gt;.q | " in card
 
 
-def test_a_lore_merge_that_decomposed_nothing_needs_no_figure(tmp_path: Path) -> None:
-    (tmp_path / "deviation.png").write_bytes(b"how they lie")
-    page = html_report(SELECTION, MERGE, EVALUATION, [], tmp_path / "deviation.png", None)
+def test_a_lore_merge_that_decomposed_nothing_needs_no_figure() -> None:
+    page = html_report(ReportRecords(RUN, SELECTION, MERGE, EVALUATION))
     for text in (page, model_card(MERGE)):
         assert "No matrix was decomposed" in text
         assert LORE_LEGEND[:20] not in text
@@ -183,8 +195,20 @@ def test_a_run_without_the_metric_still_gets_its_figure(tmp_path: Path) -> None:
 def test_the_model_card_names_sources_and_parameters() -> None:
     card = model_card(MERGE)
     assert card.startswith("---\nlibrary_name: transformers\n")
-    for text in ("step 3: runs/&lt;b&gt;/3", '"lam": 0.5', "- λ = 0.5"):
+    for text in ("step 3: runs/&lt;b&gt;/3", '"lam": 0.5', "- λ = 0.5", "from_pretrained", "does not show"):
         assert text in card
+
+
+def test_the_card_s_head_is_what_the_hub_reads() -> None:
+    """Base models are the Hub's repositories among what was merged; a path on this machine is none."""
+    sources = ("hf://lab/tiny@abc", "runs/3", "hf://lab/small@def/checkpoint-2")
+    inputs = tuple(MergeInput(path=path, step=n, digest=str(n)) for n, path in enumerate(sources))
+    data = ModelCard(model_card(MERGE.model_copy(update={"inputs": inputs}))).data.to_dict()
+    assert data["base_model"] == ["lab/small", "lab/tiny"]
+    assert (data["base_model_relation"], data["tags"]) == ("merge", ["merge", "loreline"])
+    local = ModelCard(model_card(MERGE)).data.to_dict()
+    assert "base_model" not in local
+    assert "base_model_relation" not in local
 
 
 HOSTILE = "$\\frac{$ [/b] \x1b[2J\u202e\r<script>`|" + "x" * 10**5
@@ -201,7 +225,12 @@ def test_no_name_breaks_a_page_a_figure_or_the_terminal(
     draw_gains(tmp_path / "gains.png", evaluation)
     registration = Registration(name=HOSTILE, version=1, model_id="m", run_id="r", digest="d", aliases=())
     show(Outcome(tmp_path, evaluation, registration, Versioned(sentence=HOSTILE), None))
-    page = html_report(selection, MERGE.model_copy(update={"method": "ties"}), evaluation, [], None, None)
+    named = tuple(c.model_copy(update={"name": HOSTILE, "metrics": {HOSTILE: 1.0}}) for c in CHECKPOINTS)
+    run = RUN.model_copy(update={"name": HOSTILE, "source": HOSTILE, "checkpoints": named})
+    page = html_report(
+        ReportRecords(run, selection, MERGE.model_copy(update={"method": "ties"}), evaluation),
+        links={"a": HOSTILE},
+    )
     for text in (capsys.readouterr().out, page, markdown_tables(evaluation)):
         assert all(character.isprintable() for character in text.replace("\n", ""))
         assert len(text) < 100_000

@@ -1,0 +1,60 @@
+"""The pages that are kept with a version in MLflow, as they were that night, and its step over the nights."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from tasks.base.records import Registration
+from tasks.parameters.registration import RegisterParams
+from tasks.registry.history import merged_runs
+from tasks.registry.links import REPORT_FILE, place_of_version
+from tasks.registry.nights import record_night
+from tasks.registry.store import connect, mlflow_errors
+from tasks.reporting.history_page import PAGE_FILE, write_history_page
+from tasks.reporting.html_report import ReportRecords, html_report
+from tasks.reporting.unmerged_table import UnmergedRun
+
+NIGHTS_KEPT = 90
+"""Nights on the page that is kept with a run."""
+
+
+def record_pages(
+    params: RegisterParams,
+    registration: Registration,
+    artifacts: Path,
+    unmerged: Sequence[UnmergedRun] = (),
+    links: Mapping[str, str] | None = None,
+) -> None:
+    """Keep report and page over time among the files of a version's MLflow run; what is kept stays.
+
+    `links` are more pages for the report, by their names. Raises Unavailable when MLflow does not answer.
+    """
+    client = connect(params)
+    with mlflow_errors(client.tracking_uri), tempfile.TemporaryDirectory() as scratch:
+        record_night(client, registration.name, registration.version, registration.run_id)
+        kept = {file.path for file in client.list_artifacts(registration.run_id)}
+        if REPORT_FILE not in kept:
+            report = _report(params, registration, artifacts, links or {})
+            (Path(scratch) / REPORT_FILE).write_text(report, encoding="utf-8")
+            client.log_artifact(registration.run_id, str(Path(scratch) / REPORT_FILE))
+        if PAGE_FILE not in kept:
+            write_history_page(Path(scratch) / PAGE_FILE, params, merged_runs(params, NIGHTS_KEPT), unmerged)
+            client.log_artifact(registration.run_id, str(Path(scratch) / PAGE_FILE))
+
+
+def _report(
+    params: RegisterParams, registration: Registration, artifacts: Path, links: Mapping[str, str]
+) -> str:
+    """Render the report of the evaluation once more, with date, version and links."""
+    client, known = connect(params), merged_runs(params, NIGHTS_KEPT)
+    before = next((run for run in known if run.number < registration.version), None)
+    former = {"former report": before.report} if before and before.report else {}
+    version = place_of_version(client, registration.name, registration.version)
+    registered = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    what = f"{registration.name} version {registration.version}"
+    return html_report(
+        ReportRecords.read(artifacts),
+        {"registered": registered, "as": what},
+        {"in MLflow": version, **former, **links},
+    )
