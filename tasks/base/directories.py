@@ -20,9 +20,6 @@ ARTIFACTS = Path("artifacts")
 _LOOKING = threading.Lock()
 """What does not work is said once, however many threads ask."""
 
-HUB = "hf://"
-"""What an address on the Hub begins with."""
-
 
 def state_dir() -> Path:
     """Return the absolute state directory: $LORELINE_HOME, else .loreline in the working directory."""

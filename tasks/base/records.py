@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tasks.base.directories import HUB
 from tasks.base.errors import BadInput, brief
+from tasks.base.hub_address import HUB
 from tasks.base.measures import DeviationSummary, TensorMeasures
 from tasks.base.passage import Passage
 from tasks.base.regular_files import open_regular

@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from tasks.base.directories import HUB, cache_dir
+from tasks.base.directories import cache_dir
 from tasks.base.errors import LONGEST_SENTENCE, Unavailable
 from tasks.base.held_lock import held_lock
+from tasks.base.hub_address import HUB
 from tasks.base.hub_client import endpoint, hub_errors, offline
 from tasks.base.markdown import in_markdown, interval_text, markdown_table
 from tasks.base.publish import MANIFEST, Manifest

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from tasks.base.directories import HUB
+from tasks.base.hub_address import HUB
 from tasks.base.model_files import address_directory
 from tasks.base.publish import Manifest
 from tasks.base.records import AdapterBase, FileDigest, MergeReport

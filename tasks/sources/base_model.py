@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.digests import file_digests
-from tasks.base.directories import HUB, hub_cache_dir
+from tasks.base.directories import hub_cache_dir
 from tasks.base.errors import BadInput
+from tasks.base.hub_address import HUB
 from tasks.base.json_files import read_json
 from tasks.base.model_files import address_directory
 from tasks.base.records import AdapterBase

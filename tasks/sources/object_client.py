@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tasks.base.directories import HUB
 from tasks.base.errors import BadInput, LorelineError, Unavailable
+from tasks.base.hub_address import HUB
 from tasks.base.records import digest_of
 from tasks.checkpoints.layout import LORELINE_FILES, is_readable
 from tasks.checkpoints.names import fits_file_system

@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tasks.base.directories import HUB
 from tasks.base.errors import BadInput
+from tasks.base.hub_address import HUB
 from tasks.base.hub_client import ask, endpoint, hub_errors, offline, patiently
 from tasks.base.records import digest_of
 from tasks.checkpoints.layout import STATE

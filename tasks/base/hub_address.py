@@ -1,0 +1,3 @@
+"""What an address on the Hugging Face Hub begins with."""
+
+HUB = "hf://"
