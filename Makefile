@@ -26,7 +26,7 @@ test-random: setup
 	$(BIN)/python -m pytest -m "hypothesis and not (servers or faults)" --hypothesis-profile=random --numprocesses auto
 
 test-long: setup
-	$(BIN)/python -m pytest -m "(servers or slow) and not faults"
+	$(BIN)/python -m pytest -m "(servers or slow) and not faults" --numprocesses 2 --dist loadfile
 
 test-faults: setup
 	$(BIN)/python -m pytest -m faults --capture=no
@@ -38,7 +38,7 @@ SUDO = $$([ "$$(id -u)" = 0 ] || echo sudo)
 test-postgres: setup
 	@$(POSTGRES) || command -v apt-get >/dev/null || { echo "error: no initdb on PATH; install a PostgreSQL server"; exit 2; }
 	$(POSTGRES) || { $(SUDO) apt-get update && $(SUDO) apt-get install -y postgresql; }
-	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m servers
+	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m servers --numprocesses 2 --dist loadfile
 
 check: setup docs-check
 	$(BIN)/ruff format --check

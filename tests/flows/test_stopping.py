@@ -55,7 +55,8 @@ def test_a_stopped_flow_run_ends_within_seconds(number: signal.Signals, size: in
     child.send_signal(number)
     said = child.stderr.read()  # to its end: the temporary server is gone too
     child.wait()
-    assert time.monotonic() - begun < 5
+    # of a machine's time that others use, too, it gets its share
+    assert time.monotonic() - begun < 5 * max(1, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert child.returncode != 0
     assert "Crashed('Execution was" in said
     assert list(tmp_path.glob(".out.*/.journal"))
