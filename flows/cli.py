@@ -304,11 +304,11 @@ def notify_command(params: ParamsFile = PARAMS_FILE) -> None:
     from flows.local_server import prefect_server
     from flows.notifications import make_notifications
 
-    watching = read_params(params).watch
-    if watching.notify is None:
+    given = read_params(params)
+    if given.watch.notify is None:
         raise BadInput("watch.notify", "not set", "name a notification block: TYPE/NAME")
     with prefect_server():
-        tell("\n".join(make_notifications(watching)))
+        tell("\n".join(make_notifications(given)))
 
 
 @app.command("promote")
@@ -423,6 +423,17 @@ def doctor_command(params: ParamsFile = PARAMS_FILE) -> None:
     from flows.doctor import doctor
 
     sys.exit(doctor(params))
+
+
+@app.command("metrics")
+def metrics_command(
+    out: Annotated[Path | None, typer.Option(help="Write them to this file, in one step.", **LOCAL)] = None,
+    params: ParamsFile = PARAMS_FILE,
+) -> None:
+    """Say in Prometheus' text format when the last merge was, how long it took, disk and queue."""
+    from flows.metrics import show_metrics
+
+    tell(show_metrics(read_params(params), Path.cwd(), out))
 
 
 @app.command("methods")
