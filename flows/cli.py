@@ -292,7 +292,7 @@ def serve_command(
 
 @app.command("ui")
 def ui_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
-    """Show the pages of Prefect and MLflow, of what loreline serve runs where it does, until Ctrl-C."""
+    """Show the pages of Prefect and MLflow, of the servers in use or of servers of its own, until Ctrl-C."""
     from flows.ui import show_pages
 
     show_pages(read_params(params, set_).register_)

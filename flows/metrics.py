@@ -6,6 +6,7 @@ A file needs no port and no password, and it outlives `loreline serve`, whose en
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,13 +94,11 @@ def _of_prefect(project: str) -> Iterator[Measurement]:
     """Yield queue and duration, as far as the server that is configured answers; nothing where none is."""
     if not PREFECT_API_URL.value():
         return
-    settings = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
     found: list[Measurement] = []
-    try:
-        with settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:
-            found = list(_asked(client, project))
-    except (httpx.HTTPError, PrefectHTTPStatusError):
-        pass
+    settings = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
+    failures = suppress(httpx.HTTPError, PrefectHTTPStatusError, ValueError)
+    with failures, settings, get_client(sync_client=True, httpx_settings={"timeout": WAIT_S}) as client:
+        found = list(_asked(client, project))
     yield Measurement(
         "prefect_up", bool(found), "Whether Prefect's server answers, and takes the credentials."
     )

@@ -11,7 +11,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-from flows.flow_names import FLOWS
+from flows.flow_names import FLOWS, OLD_FLOWS
 from flows.places import tag_of
 from flows.prefect_access import CREDENTIALS, REFUSES, refuses
 from tasks.base.errors import without_secrets
@@ -29,7 +29,7 @@ def old_flow_runs(before: datetime, project: str) -> list[UUID] | str:
     url = PREFECT_API_URL.value()
     if not url:
         return "PREFECT_API_URL is not set"
-    ours = FlowFilter(name=FlowFilterName(any_=FLOWS))
+    ours = FlowFilter(name=FlowFilterName(any_=[*FLOWS, *OLD_FLOWS]))
     ended = {"state": {"type": {"any_": ENDED}}, "end_time": {"before_": before.isoformat()}}
     try:
         settings = temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0})
