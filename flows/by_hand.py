@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
+from prefect import tags
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.merge import Outcome, merge, merge_in_place
+from flows.places import project_of, tag_of
 from flows.prefect_access import check_access
 from flows.progress import say
 from flows.terminal import tell
@@ -30,7 +32,8 @@ def run_merge(params: Params, refresh: bool = False) -> None:
     """
     check_access()
     in_place = PARAMS_FILE.is_file() and read_params(PARAMS_FILE) == params
-    ended = merge_in_place(params, refresh) if in_place else merge(params=params, refresh=refresh)
+    with tags(tag_of(project_of(params))):
+        ended = merge_in_place(params, refresh) if in_place else merge(params=params, refresh=refresh)
     if isinstance(ended, Outcome):
         show(ended)
     elif isinstance(ended, LedgerEntry):
@@ -46,7 +49,8 @@ def merge_ended_runs(refresh: bool = False) -> None:
 def merge_run(source: str, refresh: bool = False) -> None:
     """Merge one training run that has ended, and report the outcome."""
     check_access()
-    ended = merge(normal_address(source, Path.cwd()), refresh=refresh)  # Prefect records what it is given
+    with tags(tag_of(project_of(read_params(params_file())))):
+        ended = merge(normal_address(source, Path.cwd()), refresh=refresh)  # Prefect records what it is given
     if isinstance(ended, Outcome):
         say(f"{source}: {ended.evaluation.verdict.sentence}")
     elif isinstance(ended, LedgerEntry):

@@ -293,7 +293,7 @@ def serve_command(
 
 @app.command("ui")
 def ui_command(set_: Set = [], params: ParamsFile = PARAMS_FILE) -> None:
-    """Show the pages of Prefect and MLflow, of what loreline serve runs where it does, until Ctrl-C."""
+    """Show the pages of Prefect and MLflow, of the servers in use or of servers of its own, until Ctrl-C."""
     from flows.ui import show_pages
 
     show_pages(read_params(params, set_).register_)
@@ -305,11 +305,11 @@ def notify_command(params: ParamsFile = PARAMS_FILE) -> None:
     from flows.local_server import prefect_server
     from flows.notifications import make_notifications
 
-    watching = read_params(params).watch
-    if watching.notify is None:
+    given = read_params(params)
+    if given.watch.notify is None:
         raise BadInput("watch.notify", "not set", "name a notification block: TYPE/NAME")
     with prefect_server():
-        tell("\n".join(make_notifications(watching)))
+        tell("\n".join(make_notifications(given)))
 
 
 @app.command("promote")
@@ -423,6 +423,17 @@ def doctor_command(params: ParamsFile = PARAMS_FILE) -> None:
     from flows.doctor import doctor
 
     sys.exit(doctor(params))
+
+
+@app.command("metrics")
+def metrics_command(
+    out: Annotated[Path | None, typer.Option(help="Write them to this file, in one step.", **LOCAL)] = None,
+    params: ParamsFile = PARAMS_FILE,
+) -> None:
+    """Say in Prometheus' text format when the last merge was, how long it took, disk and queue."""
+    from flows.metrics import show_metrics
+
+    tell(show_metrics(read_params(params), Path.cwd(), out))
 
 
 @app.command("methods")

@@ -13,7 +13,7 @@ from prefect.types.entrypoint import EntrypointType
 from flows.local_server import prefect_server
 from flows.merge import merge
 from flows.notifications import make_notifications
-from flows.places import own_place, project_of
+from flows.places import own_place, project_of, tag_of
 from flows.promote import promote
 from flows.watch import watch
 from loreline.announce import EVENT, PROJECT, RUN
@@ -29,7 +29,7 @@ def serve_deployments(cron: str) -> None:
     """Serve schedule, event trigger and promotions until it is stopped, and look for ended runs at once."""
     project = project_of(read_params(params_file()))
     with prefect_server(), suppress(KeyboardInterrupt, asyncio.CancelledError):
-        make_notifications(read_params(params_file()).watch)
+        make_notifications(read_params(params_file()))
         asyncio.run(_serve(project, cron))
 
 
@@ -66,12 +66,12 @@ async def deployments(project: str, cron: str) -> list[RunnerDeployment]:
         match={"prefect.resource.id": [f"{RUN}.*", f"{PROJECT}.{project}.*"]},
         parameters={name: _from_event(name) for name in ("run", "host", "project")},
     )
-    by_module, own = EntrypointType.MODULE_PATH, own_place(project)
+    by_module, own, tags = EntrypointType.MODULE_PATH, own_place(project), [tag_of(project)]
     return [
-        await watch.ato_deployment(own, cron=cron, entrypoint_type=by_module),
-        await merge.ato_deployment(own, entrypoint_type=by_module),
-        await merge.ato_deployment(project, triggers=[ended], entrypoint_type=by_module),
-        await promote.ato_deployment(project, entrypoint_type=by_module),
+        await watch.ato_deployment(own, cron=cron, entrypoint_type=by_module, tags=tags),
+        await merge.ato_deployment(own, entrypoint_type=by_module, tags=tags),
+        await merge.ato_deployment(project, triggers=[ended], entrypoint_type=by_module, tags=tags),
+        await promote.ato_deployment(project, entrypoint_type=by_module, tags=tags),
     ]
 
 

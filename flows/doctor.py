@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from flows.flow_names import FLOWS
+from flows.flow_names import FLOWS, OLD_FLOWS
 from tasks.base.errors import BadInput, without_secrets
 from tasks.doctor.clock import check_file_times
 from tasks.doctor.disk import check_disk
@@ -133,7 +133,7 @@ def _ask(client: "SyncPrefectClient") -> Iterator[Finding]:
     yield judge_version(client.api_version(), client.client_version())
     deployed = [
         _deployment(flow, each)
-        for flow in (*FLOWS, "after-training")
+        for flow in (*FLOWS, *OLD_FLOWS)
         for each in client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[flow])))
     ]
     old = [each for each in deployed if each.name in OF_RELEASE_0_1 and not each.ready]

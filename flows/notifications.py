@@ -2,58 +2,65 @@
 
 import os
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flows.places import project_named, tag_of
 from flows.progress import say
 from tasks.base.errors import BadInput, one_line
 from tasks.base.records import digest_of
 from tasks.doctor.probe import WAIT_S
-from tasks.parameters.watch import WatchParams
+from tasks.parameters.params import Params
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
-MOVED = "loreline.champion.moved"
+MOVED, MODEL = "loreline.champion.moved", "loreline.model."
+"""An event, and what the id of its resource begins with."""
 RUN = "{{ event.resource['prefect.resource.name'] }}"
 OUTCOME = f"{RUN}: {{{{ event.resource['prefect.state-message'] }}}}"
 """Templates of Prefect's."""
 
 
-def make_notifications(params: WatchParams) -> list[str]:
-    """Make or bring up to date the automations that notify watch.notify, and return their names.
+def make_notifications(params: Params) -> list[str]:
+    """Make or bring up to date the project's automations that notify watch.notify, and return their names.
 
     One that is as Loreline would make it now is left alone, with what a user changed in it. Raises BadInput
     where Prefect has no such block.
     """
     from prefect.client.orchestration import get_client
 
-    if params.notify is None:
+    if params.watch.notify is None:
         return []
     with get_client(sync_client=True) as client:
-        wanted = automations(_block(client, params.notify), params.merge_expected_within)
+        block = _block(client, params.watch.notify)
+        wanted = automations(params.register_.name, block, params.watch.merge_expected_within)
         for automation in wanted:
             _ensure(client, automation)
     return [automation["name"] for automation in wanted]
 
 
-def automations(block: str, days: float | None) -> list[dict[str, Any]]:
-    """Return the automations as Prefect's API takes them; `block` is the id of the block to notify.
+def automations(model: str, block: str, days: float | None) -> list[dict[str, Any]]:
+    """Return a registered model's automations as Prefect's API takes them; `block`: id of the one to notify.
 
     `days`: without a merge, after which there is a notification; None for never.
     """
+    project = project_named(model)
+    make = partial(_automation, project, block)
+    moved = _reactive(MOVED) | {"match": {"prefect.resource.id": MODEL + model}}
     found = [
-        _automation(block, "merge failed", _of_flow("merge", "Failed", "Crashed"), OUTCOME),
-        _automation(block, "verdict ready", _of_flow("merge", "Completed"), OUTCOME),
-        _automation(block, "approval wanted", _of_flow("promote", "Suspended"), f"{RUN} waits in Prefect"),
-        _automation(block, "champion moved", _reactive(MOVED), "{{ event.payload.sentence }}"),
+        make("merge failed", _of_flow(project, "merge", "Failed", "Crashed"), OUTCOME),
+        make("verdict ready", _of_flow(project, "merge", "Completed"), OUTCOME),
+        make("approval wanted", _of_flow(project, "promote", "Suspended"), f"{RUN} waits in Prefect"),
+        make("champion moved", moved, "{{ event.payload.sentence }}"),
     ]
     if days is not None:
-        silent = _of_flow("merge", "Completed") | {
+        silent = _of_flow(project, "merge", "Completed") | {
             "posture": "Proactive",
             "for_each": [],
             "within": timedelta(days=days).total_seconds(),
         }
-        found.append(_automation(block, "no merge", silent, f"No merge was completed for {days:g} days."))
+        found.append(make("no merge", silent, f"No merge was completed for {days:g} days."))
     return found
 
 
@@ -69,7 +76,7 @@ def tell_moved(name: str, version: int, sentence: str) -> None:
         occurred=datetime.now(UTC),
         event=MOVED,
         resource={
-            "prefect.resource.id": f"loreline.model.{name}",
+            "prefect.resource.id": MODEL + name,
             "prefect.resource.name": name,
         },
         payload={"version": version, "sentence": sentence},
@@ -109,20 +116,23 @@ def _ensure(client: "SyncPrefectClient", wanted: dict[str, Any]) -> None:
         client.update_automation(found[0].id, AutomationCore.model_validate(wanted))
 
 
-def _automation(block: str, what: str, trigger: dict[str, Any], body: str) -> dict[str, Any]:
+def _automation(project: str, block: str, what: str, trigger: dict[str, Any], body: str) -> dict[str, Any]:
     action = {
         "type": "send-notification",
         "block_document_id": block,
-        "subject": f"Loreline: {what}",
+        "subject": f"{project}: {what}",
         "body": body,
     }
-    facts = {"name": f"loreline: {what}", "trigger": trigger, "actions": [action]}
+    facts = {"name": f"loreline {project}: {what}", "trigger": trigger, "actions": [action]}
     return facts | {"description": f"Made by loreline notify from params.yaml ({digest_of([facts])[:12]})."}
 
 
-def _of_flow(flow: str, *states: str) -> dict[str, Any]:
-    """Return a trigger that fires for each run of a flow that enters one of these states."""
-    related = {"prefect.resource.role": "flow", "prefect.resource.name": flow}
+def _of_flow(project: str, flow: str, *states: str) -> dict[str, Any]:
+    """Return a trigger that fires for each run of a project's flow that enters one of these states."""
+    related = [  # both of them
+        {"prefect.resource.role": "flow", "prefect.resource.name": flow},
+        {"prefect.resource.role": "tag", "prefect.resource.id": f"prefect.tag.{tag_of(project)}"},
+    ]
     of_runs = {"match": {"prefect.resource.id": "prefect.flow-run.*"}, "match_related": related}
     return _reactive(*(f"prefect.flow-run.{state}" for state in states)) | of_runs
 

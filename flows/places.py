@@ -22,8 +22,18 @@ MERGE = "merge"
 
 
 def project_of(params: Params) -> str:
-    """Return the project's name: the registered model, without what Prefect takes in no name."""
-    return re.sub(r"[/%&<>]", "-", params.register_.name)
+    """Return the project's name."""
+    return project_named(params.register_.name)
+
+
+def project_named(model: str) -> str:
+    """Return the name of a registered model's project: without what Prefect takes in no name."""
+    return re.sub(r"[/%&<>]", "-", model)
+
+
+def tag_of(project: str) -> str:
+    """Return the tag of a project's flow runs, which tells them from others' in automations and in prune."""
+    return f"project:{project}"
 
 
 def own_place(project: str, host: str | None = None) -> str:

@@ -21,7 +21,7 @@ def check_access() -> None:
         except PrefectHTTPStatusError as error:
             if refuses(error):
                 raise BadInput(without_secrets(url), REFUSES, CREDENTIALS) from None
-        except httpx.HTTPError:
+        except (httpx.HTTPError, ValueError):
             return
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from flows.old_flow_runs import old_flow_runs, remove_flow_runs
+from flows.places import project_of
 from flows.terminal import tell
 from tasks.base.directories import state_dir
 from tasks.doctor.finding import gigabytes
@@ -69,7 +70,7 @@ def _removals(params: Params, root: Path, decided: list[Retained], now: float) -
     if files := old_results(before):
         size = gigabytes(sum(path.stat().st_size for path in files))
         yield Removal(f"{len(files)} results of evaluations, {size}", old, partial(_unlink, files))
-    runs = old_flow_runs(datetime.fromtimestamp(before, UTC))
+    runs = old_flow_runs(datetime.fromtimestamp(before, UTC), project_of(params))
     if isinstance(runs, str):
         tell(f"Prefect's runs are not looked at: {runs}")
     elif runs:

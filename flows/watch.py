@@ -3,9 +3,13 @@
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from uuid import UUID
 
 from prefect import flow, get_client
+from prefect.client.schemas.objects import State
 from prefect.exceptions import ObjectNotFound
+from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from flows.places import MERGE, place_for
 from flows.progress import say
@@ -20,25 +24,34 @@ from tasks.versioning.worktree import close_workspace
 
 
 @flow(name="watch", flow_run_name="look around", persist_result=False)
-def watch(refresh: bool = False) -> None:
+def watch(refresh: bool = False) -> State[None] | None:
     """Look at watch.roots, and start the deployment merge for each training run that has ended.
+
+    Runs that stand refused make the ending state Refused, and are in the name.
 
     Args:
         refresh: Merge again what was merged before.
     """
     params = read_params(params_file())
-    look_around(
+    refused = look_around(
         params, lambda source, digest: _start(params, source, key_of(digest, params), refresh), refresh
     )
+    if not refused:
+        return None
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(str(flow_run.id)), name=f"look around: {len(refused)} refused")
+    return Completed(name="Refused", message=f"mend that and run them by hand: {'; '.join(refused)}")
 
 
-def look_around(params: Params, start: Callable[[str, str], object], refresh: bool = False) -> None:
+def look_around(params: Params, start: Callable[[str, str], object], refresh: bool = False) -> list[str]:
     """Call `start` with address and digest of each run to merge; with `refresh` also of merged ones.
 
-    A failure does not stop the others; all are reported at the end by a LorelineError.
+    Returns the runs that stand refused, with the reason. A failure does not stop the others; all are reported
+    at the end by a LorelineError.
     """
     failed: list[str] = []
-    for source, digest in _to_merge(params, refresh, failed):
+    refused: list[str] = []
+    for source, digest in _to_merge(params, refresh, failed, refused):
         try:
             start(source, digest)
         except Exception as error:
@@ -49,9 +62,12 @@ def look_around(params: Params, start: Callable[[str, str], object], refresh: bo
         failed.append(str(error))
     if failed:
         raise LorelineError("watch", "; ".join(failed), "mend that; the next look tries again")
+    return refused
 
 
-def _to_merge(params: Params, refresh: bool, failed: list[str]) -> Iterator[tuple[str, str]]:
+def _to_merge(
+    params: Params, refresh: bool, failed: list[str], refused: list[str]
+) -> Iterator[tuple[str, str]]:
     """Yield address and digest of the runs that have ended and are not merged, refused or being merged.
 
     The others are named on stderr.
@@ -72,6 +88,7 @@ def _to_merge(params: Params, refresh: bool, failed: list[str]) -> Iterator[tupl
         elif not refresh and (before := ledger.merged_before(seen_as(seen.digest, params))):
             say(f"{source}: was merged with other parameters; --refresh merges it again: {before.sentence}")
         elif known and known.state == "refused":
+            refused.append(f"{source}: {known.sentence}")
             say(f"{source}: was refused ({known.sentence}); mend that and run it by hand")
         else:
             say(f"{source}: has ended: {seen.reason}")

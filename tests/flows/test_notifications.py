@@ -14,9 +14,10 @@ from prefect.states import Completed, Failed, Running, Suspended
 
 from flows.notifications import automations, make_notifications, tell_moved
 from tasks.base.errors import BadInput
-from tasks.parameters.watch import WatchParams
+from tasks.parameters.params import Params
 from tests.support.servers import PrefectServer, prefect_server, until
 
+OURS, THEIRS = ["project:demo"], ["project:demo2"]
 MOVED = "champion: models:/demo/2 (was 1)"
 
 
@@ -53,6 +54,12 @@ def received() -> Iterator[tuple[str, list[dict[str, Any]]]]:
         hook.shutdown()
 
 
+def watching(**watch: object) -> Params:
+    """Return a project's parameters."""
+    tree = {"fetch": {"source": "runs/x"}, "evaluate": {"tasks": ["t"], "primary": "t/nll"}, "register": {"name": "demo"}}  # fmt: skip
+    return Params.model_validate(tree | {"watch": watch})
+
+
 def block(url: str, name: str) -> str:
     from prefect.blocks.notifications import CustomWebhookNotificationBlock
 
@@ -65,45 +72,49 @@ def block(url: str, name: str) -> str:
 
 def ours() -> list[Any]:
     with get_client(sync_client=True) as client:
-        return [each for each in client.read_automations() if each.name.startswith("loreline: ")]
+        return [each for each in client.read_automations() if each.name.startswith("loreline demo: ")]
 
 
 @pytest.mark.servers
 def test_what_happens_is_posted_once(api: PrefectServer, received: tuple[str, list[dict[str, Any]]]) -> None:
     url, posted = received
-    params = WatchParams(notify=block(url, "hook"), merge_expected_within=7.0)
+    params = watching(notify=block(url, "hook"), merge_expected_within=7.0)
     names = make_notifications(params)
     assert make_notifications(params) == names
     assert sorted(each.name for each in ours()) == sorted(names)
     assert len(names) == 5
     with get_client(sync_client=True) as client:
-        for state in (Failed(message="no tokenizer"), Completed(message="KEEP: it worsens")):
-            run = client.create_flow_run(flow(lambda: None, name="merge"), name=f"runs/{state.name}")
+        failed, done = Failed(message="no tokenizer"), Completed(message="KEEP: it worsens")
+        for state, tags in ((failed, THEIRS), (failed, OURS), (done, OURS), (done, [])):
+            run = client.create_flow_run(
+                flow(lambda: None, name="merge"), name=f"runs/{state.name}", tags=tags
+            )
             client.set_flow_run_state(run.id, Running(), force=True)
             client.set_flow_run_state(run.id, state, force=True)
-        run = client.create_flow_run(flow(lambda: None, name="promote"), name="keen-otter")
+        run = client.create_flow_run(flow(lambda: None, name="promote"), name="keen-otter", tags=OURS)
         client.set_flow_run_state(run.id, Suspended(timeout_seconds=60), force=True)
+    tell_moved("demo2", 2, "another project's")
     tell_moved("demo", 2, MOVED)
     until(lambda: len(posted) >= 4, seconds=60)
     assert sorted((each["subject"], each["body"]) for each in posted) == [
-        ("Loreline: approval wanted", "keen-otter waits in Prefect"),
-        ("Loreline: champion moved", MOVED),
-        ("Loreline: merge failed", "runs/Failed: no tokenizer"),
-        ("Loreline: verdict ready", "runs/Completed: KEEP: it worsens"),
+        ("demo: approval wanted", "keen-otter waits in Prefect"),
+        ("demo: champion moved", MOVED),
+        ("demo: merge failed", "runs/Failed: no tokenizer"),
+        ("demo: verdict ready", "runs/Completed: KEEP: it worsens"),
     ]
 
 
 @pytest.mark.servers
 def test_changed_parameters_change_the_automation_and_a_users_changes_stay(api: PrefectServer) -> None:
-    params = WatchParams(notify=block("http://127.0.0.1:9", "other"), merge_expected_within=7.0)
+    params = watching(notify=block("http://127.0.0.1:9", "other"), merge_expected_within=7.0)
     make_notifications(params)
     with get_client(sync_client=True) as client:
-        [failed] = client.read_automations_by_name("loreline: merge failed")
+        [failed] = client.read_automations_by_name("loreline demo: merge failed")
         client.pause_automation(failed.id)
         make_notifications(params)
-        assert not client.read_automations_by_name("loreline: merge failed")[0].enabled
-        make_notifications(params.model_copy(update={"merge_expected_within": 2.0}))
-        [silent] = client.read_automations_by_name("loreline: no merge")
+        assert not client.read_automations_by_name("loreline demo: merge failed")[0].enabled
+        make_notifications(watching(notify=params.watch.notify, merge_expected_within=2.0))
+        [silent] = client.read_automations_by_name("loreline demo: no merge")
         assert silent.actions[0].body == "No merge was completed for 2 days."
         assert silent.trigger.within.days == 2
 
@@ -111,8 +122,8 @@ def test_changed_parameters_change_the_automation_and_a_users_changes_stay(api: 
 @pytest.mark.servers
 def test_silence_is_told(api: PrefectServer, received: tuple[str, list[dict[str, Any]]]) -> None:
     url, posted = received
-    make_notifications(WatchParams(notify=block(url, "silence"), merge_expected_within=10 / 86400))
-    until(lambda: "Loreline: no merge" in [each["subject"] for each in posted], seconds=90)
+    make_notifications(watching(notify=block(url, "silence"), merge_expected_within=10 / 86400))
+    until(lambda: "demo: no merge" in [each["subject"] for each in posted], seconds=90)
 
 
 def test_a_server_that_is_gone_does_not_stop_a_promotion(
@@ -127,21 +138,21 @@ def test_a_server_that_is_gone_does_not_stop_a_promotion(
 @pytest.mark.servers
 def test_a_block_that_is_not_there_is_named(api: PrefectServer) -> None:
     with pytest.raises(BadInput, match="watch.notify: Prefect has no block slack-webhook/none; make it in"):
-        make_notifications(WatchParams(notify="slack-webhook/none"))
+        make_notifications(watching(notify="slack-webhook/none"))
 
 
 def test_without_a_block_or_a_server_nothing_is_asked(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    assert make_notifications(WatchParams()) == []
+    assert make_notifications(watching()) == []
     tell_moved("demo", 2, MOVED)
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("days", [None, 0.5, 7.0])
 def test_the_automations_differ_in_what_they_say(days: float | None) -> None:
-    found = automations("0" * 8, days)
+    found = automations("demo", "0" * 8, days)
     assert len({each["name"] for each in found}) == len(found) == (4 if days is None else 5)
     assert len({each["description"] for each in found}) == len(found)
-    assert automations("0" * 8, days) == found
+    assert automations("demo", "0" * 8, days) == found

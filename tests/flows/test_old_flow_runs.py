@@ -1,4 +1,4 @@
-"""Ended flow runs are found by their age and removed; running ones, and other flows', stay."""
+"""Ended flow runs are found by their age and removed; running ones, and those of other flows and projects, stay."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -20,22 +20,27 @@ def test_only_what_ended_before_is_removed(prefect: None) -> None:
             ("merge", [Running(), Completed()]),
             ("watch", [Running()]),
             ("theirs", [Running(), Completed()]),
+            ("promote", [Running(), Completed()]),
         ):
-            run = client.create_flow_run(flow(lambda: None, name=name))
+            tags = {"merge": ["project:ours"], "promote": ["project:another"]}.get(name, [])
+            run = client.create_flow_run(flow(lambda: None, name=name), tags=tags)
             made[name] = run.id
             for state in states:
                 client.set_flow_run_state(run.id, state, force=True)
-        assert old_flow_runs(now - timedelta(days=30)) == []
-        found = old_flow_runs(now + timedelta(minutes=5))
+        assert old_flow_runs(now - timedelta(days=30), "ours") == []
+        found = old_flow_runs(now + timedelta(minutes=5), "ours")
         assert made["merge"] in found
-        assert not {made["watch"], made["theirs"]} & set(found)
+        before = client.create_flow_run(flow(lambda: None, name="merge"))  # of a release without tags
+        client.set_flow_run_state(before.id, Completed(), force=True)
+        assert before.id in old_flow_runs(now + timedelta(minutes=5), "ours")
+        assert not {made["watch"], made["theirs"], made["promote"]} & set(found)
         remove_flow_runs([made["merge"], made["merge"]])
-        assert made["merge"] not in old_flow_runs(now + timedelta(minutes=5))
+        assert made["merge"] not in old_flow_runs(now + timedelta(minutes=5), "ours")
         assert client.read_flow_run(made["watch"])
         assert client.read_flow_run(made["theirs"])
 
 
 def test_a_server_that_does_not_answer_is_named() -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        told = old_flow_runs(datetime.now(UTC))
+        told = old_flow_runs(datetime.now(UTC), "ours")
     assert told == "http://127.0.0.1:9/api does not answer (ConnectError)"

@@ -234,7 +234,7 @@ def test_the_workflow_on_a_pull_request_compares_with_the_last_merge_and_publish
     shutil.copyfile(project.root / ".dvc" / "config.local", checkout / ".dvc" / "config.local")
     (checkout / "runs").symlink_to(project.root / "runs")
     params = yaml.safe_load(project.run("git", "show", "merges:params.yaml"))
-    params["evaluate"]["min_gain"] = 0.5
+    params["evaluate"]["limit"] = 30
     (checkout / "params.yaml").write_text(yaml.safe_dump(params))
     own.mkdir()
     (own / "gh").write_text(f'#!/bin/sh\necho "$GH_TOKEN $@" > {tmp_path}/said; cp "$5" {tmp_path}/comment\n')
@@ -254,14 +254,10 @@ def test_the_workflow_on_a_pull_request_compares_with_the_last_merge_and_publish
         assert done.returncode == 0, done.stdout
     told, last = (tmp_path / "comment").read_text(), project.run("git", "log", "-1", "--format=%s", "merges")
     assert told.startswith(f"### Metrics against: {last}")
+    assert "| artifacts/evaluation/metrics.json |" in told  # items were left out, so numbers differ
     assert told == (tmp_path / "summary").read_text()
-    assert (
-        (tmp_path / "said")
-        .read_text()
-        .startswith("of github.token pr comment of github.event.number --body-file")
-    )
-    verdict = json.loads((checkout / "artifacts" / "evaluation" / "evaluation.json").read_text())["verdict"]
-    assert verdict["decision"] != "PROMOTE"
+    said = (tmp_path / "said").read_text()
+    assert said.startswith("of github.token pr comment of github.event.number --body-file")
     assert (checkout / "artifacts" / "registration" / "unregistered.json").is_file()
     assert (project.versions(), sorted(remote.rglob("*"))) == before
 

@@ -2,9 +2,11 @@
 
 import socket
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 import yaml
+from prefect.client.orchestration import get_client
 
 from flows.by_hand import merge_ended_runs, merge_run
 from flows.watch import watch
@@ -61,6 +63,14 @@ def test_each_run_is_named_and_what_cannot_be_merged_is_tried_once(
     merge_ended_runs()
     assert "runs/single: was refused (nothing to merge" in capsys.readouterr().err
     assert Ledger().entries() == [entry]
+    state = watch(return_state=True)
+    assert (state.type.value, state.name) == ("COMPLETED", "Refused")  # not plain green
+    assert "runs/single: nothing to merge" in str(state.message)
+    with get_client(sync_client=True) as client:
+        merged = client.read_flow_run(UUID(str(entry.flow_run)))
+        looked = client.read_flow_run(state.state_details.flow_run_id)
+    assert merged.tags == ["project:loreline"]  # by which its automations and its prune find it
+    assert looked.name == "look around: 1 refused"
 
 
 def test_what_was_refused_is_tried_again_when_it_changed(prefect: None, project: Path) -> None:
