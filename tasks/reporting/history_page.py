@@ -17,7 +17,7 @@ from tasks.registry.store import connect, mlflow_errors
 from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.looks_table import looks_table
 from tasks.reporting.page import render_page
-from tasks.reporting.svg_chart import Point, Series, svg_chart
+from tasks.reporting.svg_chart import ChartLevel, Point, Series, svg_chart
 from tasks.reporting.unmerged_table import UnmergedRun, local_time
 
 PAGE_FILE = "history.html"
@@ -39,7 +39,7 @@ verdict rests on, over the opponent that decides, and as a diamond the gain on t
 {{ chart | safe }}
 {% endfor %}
 <h2>Nights</h2>
-<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
+<table class="nights"><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
 {% for row in rows %}<tr><td>{{ row.when }}</td><td>{{ row.run }}</td>
 {% if row.why %}
 <td>-</td>
@@ -140,7 +140,7 @@ def _scores(nights: Sequence[Night]) -> str:
     ]
     then = [Series(champions, GREY, "champion then", "ring", line=True)] if champions else []
     series = [*then, *_by_verdict(nights, merges)]
-    return svg_chart(series, "night", primary, names=_days(nights))
+    return svg_chart(series, "night", primary, names=_days(nights), across=_across(nights))
 
 
 def _gains(nights: Sequence[Night]) -> str:
@@ -159,7 +159,9 @@ def _gains(nights: Sequence[Night]) -> str:
         *_by_verdict(nights, marks),
         Series(vault, GREY, "on the vault" if vault else "", "diamond"),
     ]
-    return svg_chart(series, "night", "gain (up is better)", names=_days(nights))
+    return svg_chart(
+        series, "night", "gain (up is better)", [ChartLevel(0.0, "")], _days(nights), across=_across(nights)
+    )
 
 
 def _by_verdict(nights: Sequence[Night], marks: Sequence[Point]) -> list[Series]:
@@ -244,6 +246,11 @@ def _over(night: Night) -> str:
 def _score(night: Night, role: str) -> Interval | None:
     wanted = (role, night.evaluation.primary)
     return next((s.value for s in night.evaluation.scores if (s.model, s.metric) == wanted), None)
+
+
+def _across(nights: Sequence[Night]) -> tuple[float, float]:
+    """Return the range of the x axis: the same in every chart of these nights."""
+    return -0.5, len(nights) - 0.5
 
 
 def _days(nights: Sequence[Night]) -> list[tuple[float, str]]:

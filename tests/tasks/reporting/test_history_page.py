@@ -99,4 +99,4 @@ def test_report_page_and_night_are_kept_with_a_version_once(
     assert "former report: runs:/" in report
     home = client.get_experiment_by_name("demo").experiment_id
     [nights] = client.search_runs([home], "tags.`loreline.nights` = 'all'")
-    assert [step.step for step in client.get_metric_history(nights.info.run_id, "gain")] == [1, 2]
+    assert [step.step for step in client.get_metric_history(nights.info.run_id, "1 gain/gain")] == [1, 2]
