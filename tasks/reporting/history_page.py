@@ -22,7 +22,7 @@ from tasks.reporting.unmerged_table import UnmergedRun, local_time
 
 PAGE_FILE = "history.html"
 GREY, RED = "#888", "#a02020"
-HEADER = ("when", "run", "version", "verdict", "gain", "vault", "took", "files")
+HEADER = ("when", "verdict", "run", "version", "gain", "vault", "took", "files")
 NIGHTS_PAGE = """
 <h1>{{ name }}</h1>
 <p class="about">{{ about }}</p>
@@ -40,13 +40,11 @@ verdict rests on, over the opponent that decides, and as a diamond the gain on t
 {% endfor %}
 <h2>Nights</h2>
 <table class="nights"><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr><td>{{ row.when }}</td><td>{{ row.run }}</td>
-{% if row.why %}
-<td>-</td>
-<td colspan="5" class="edge" style="border-color: {{ row.colour }}"><b>{{ row.state }}</b>: {{ row.why }}</td>
-{% else %}<td>{{ row.version }}</td>
-<td class="edge" style="border-color: {{ row.colour }}">
-<details><summary>{{ row.verdict }}</summary>{{ row.sentence }}</details></td>
+{% for row in rows %}<tr><td>{{ row.when }}</td>
+<td class="edge" style="border-left-color: {{ row.colour }}">
+{% if row.why %}<b>{{ row.state }}</b></td><td>{{ row.run }}</td><td colspan="5">{{ row.why }}</td>
+{% else %}<details><summary>{{ row.verdict }}</summary>{{ row.sentence }}</details></td>
+<td>{{ row.run }}</td><td>{{ row.version }}</td>
 <td>{{ row.gain }}</td><td>{{ row.vault }}</td><td>{{ row.took }}</td><td>{{ row.size }}</td>{% endif %}</tr>
 {% endfor %}</table>
 <h2>Looks</h2>
@@ -153,12 +151,7 @@ def _gains(nights: Sequence[Night]) -> str:
         for place, night in enumerate(nights)
         if night.vault and night.vault.gain
     ]
-    zero = Series([Point(-0.3, 0, ""), Point(len(nights) - 0.7, 0, "")], GREY, shape="none", line=True)
-    series = [
-        zero,
-        *_by_verdict(nights, marks),
-        Series(vault, GREY, "on the vault" if vault else "", "diamond"),
-    ]
+    series = [*_by_verdict(nights, marks), Series(vault, GREY, "on the vault" if vault else "", "diamond")]
     return svg_chart(
         series, "night", "gain (up is better)", [ChartLevel(0.0, "")], _days(nights), across=_across(nights)
     )
@@ -191,15 +184,11 @@ def _costs(nights: Sequence[Night]) -> Iterator[tuple[str, str]]:
             if value
         ]
         if points:
-            chart = svg_chart(
-                [Series(points, "#1f6fb4", line=True)],
-                "night",
-                unit,
-                names=_days(nights),
-                floor=0.0,
-                share=0.6,
+            series, days = [Series(points, "#1f6fb4", line=True)], _days(nights)
+            yield (
+                title,
+                svg_chart(series, "night", unit, names=days, floor=0.0, share=0.6, across=_across(nights)),
             )
-            yield title, chart
 
 
 def _vault_look(evaluation: Evaluation, looks: Sequence[Look]) -> Look | None:
