@@ -46,7 +46,7 @@ def test_every_night_is_there_the_newest_first(page: str) -> None:
     assert "vault vvvvvvvv" in page
 
 
-def test_failures_durations_disk_and_opponents_are_there(page: str) -> None:
+def test_failures_opponents_durations_and_disk_are_there_with_their_numbers(page: str) -> None:
     assert "<b>refused</b></td><td>runs/&lt;b&gt;</td>" in page
     assert "its weights are &lt;i&gt;pickled&lt;/i&gt;" in page
     assert "1 without a merge" in page
@@ -55,9 +55,6 @@ def test_failures_durations_disk_and_opponents_are_there(page: str) -> None:
     assert "<td>1 min</td>" in page
     assert "<h2>Duration</h2>" in page
     assert "<h2>Disk</h2>" in page
-
-
-def test_a_night_tells_its_numbers_under_the_pointer(page: str) -> None:
     for told in (
         ", KEEP: over last",
         ", PROMOTE: models:/demo/3 (tiny), 0.2 [",
