@@ -1,5 +1,6 @@
 """The page over time shows every night that the registry has evidence of, and cannot be broken by names."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def test_failures_opponents_durations_and_disk_are_there_with_their_numbers(page
     assert "1 without a merge" in page
     assert "challenger: version 3 (tiny)" in page
     assert page.count("over last (checkpoint-300)") >= 3
-    assert "<td>1 min</td>" in page
+    assert len(re.findall(r"<td>1(\.\d+)? min</td>", page)) == 3
     assert "<h2>Duration</h2>" in page
     assert "<h2>Disk</h2>" in page
     for told in (
