@@ -8,6 +8,7 @@ from pathlib import Path
 from tasks.base.records import Registration
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.history import merged_runs
+from tasks.registry.hub_publication import CARD, hub_card
 from tasks.registry.links import REPORT_FILE, place_of_version
 from tasks.registry.nights import record_night
 from tasks.registry.store import connect, mlflow_errors
@@ -27,7 +28,7 @@ def record_pages(
     unmerged: Sequence[UnmergedRun] = (),
     links: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep report and page over time among the files of a version's MLflow run; what is kept stays.
+    """Keep report, model card and page over time among the files of a version's MLflow run; a kept one stays.
 
     `links` are more pages for the report, by their names. Raises Unavailable when MLflow does not answer.
     """
@@ -40,6 +41,13 @@ def record_pages(
             report = _report(params, registration, records, links or {})
             (Path(scratch) / REPORT_FILE).write_text(report, encoding="utf-8")
             client.log_artifact(registration.run_id, str(Path(scratch) / REPORT_FILE))
+        card = artifacts / "merged" / CARD
+        if CARD not in kept and card.is_file():
+            whole = hub_card(
+                card.read_text(encoding="utf-8"), records.merge, records.evaluation, registration.name
+            )
+            (Path(scratch) / CARD).write_text(whole, encoding="utf-8")
+            client.log_artifact(registration.run_id, str(Path(scratch) / CARD))
         if PAGE_FILE not in kept:
             write_history_page(Path(scratch) / PAGE_FILE, params, merged_runs(params, NIGHTS_KEPT), unmerged)
             client.log_artifact(registration.run_id, str(Path(scratch) / PAGE_FILE))
