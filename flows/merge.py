@@ -22,6 +22,7 @@ from flows.stages import stage
 from flows.team_claim import claim_in_team
 from flows.without_merge import runs_without_merge
 from tasks.base.directories import ARTIFACTS, state_dir
+from tasks.base.errors import without_secrets
 from tasks.base.records import Evaluation, Registration, TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
@@ -253,7 +254,7 @@ def _work(
 def _pages() -> dict[str, str]:
     """Return the address of this flow run's page, where a server is named that people can open."""
     address = flow_run.ui_url if PREFECT_API_URL.value() else None
-    return {"flow run": address} if address else {}
+    return {"flow run": without_secrets(address)} if address else {}
 
 
 def _completed(outcome: Outcome) -> State[Outcome | LedgerEntry | None]:

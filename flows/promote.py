@@ -21,7 +21,7 @@ from flows.given_params import given_params
 from flows.notifications import tell_moved
 from flows.progress import say
 from flows.run_names import name_run, show_evaluation, with_sign
-from tasks.base.errors import BadInput
+from tasks.base.errors import LONGEST_SENTENCE, BadInput
 from tasks.base.markdown import in_markdown
 from tasks.parameters.params import Params
 from tasks.promote_version import Declined, promote_version, refuse
@@ -144,7 +144,7 @@ def _described(judgement: Judgement, force_reason: str) -> str:
     parts = [
         f"**Champion now: {_champion(judgement) or 'none'}**{_told_of(judgement.champion)}",
         f"**Asked: models:/{version.name}/{version.version}**{_told_of(version)}",
-        f"**{judgement.sentence}**",
+        in_markdown(judgement.sentence, LONGEST_SENTENCE),
         markdown_tables(judgement.evaluation),
     ]
     if judgement.decision != "PROMOTE":

@@ -12,8 +12,8 @@ from tasks.base.markdown import in_markdown
 from tasks.base.records import Evaluation
 from tasks.reporting.table import markdown_tables
 
-SIGNS = {"PROMOTE": "✅", "KEEP": "⛔", "INCONCLUSIVE": "❔"}
-"""Told apart at a glance, also where a name is cut."""
+SIGNS = {"PROMOTE": "✓", "KEEP": "✗", "INCONCLUSIVE": "?"}
+"""Told apart at a glance, also where a name is cut, in fonts that have no pictures."""
 
 
 def with_sign(decision: str) -> str:

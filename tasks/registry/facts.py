@@ -123,9 +123,9 @@ def run_tags(merged: MergeRecords) -> dict[str, str]:
 
 
 def title(merged: MergeRecords) -> str:
-    """Return the name of the MLflow run."""
+    """Return the name of the MLflow run, the verdict first: lists cut names."""
     method = f"{merged.report.method} of {len(merged.report.inputs)}"
-    return _fit(f"{merged.run.name}: {merged.evaluation.verdict.decision}, {method}", 250)
+    return _fit(f"{merged.evaluation.verdict.decision}: {merged.run.name}, {method}", 250)
 
 
 def model_name(merged: MergeRecords) -> str:

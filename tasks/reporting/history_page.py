@@ -17,12 +17,12 @@ from tasks.registry.store import connect, mlflow_errors
 from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.looks_table import looks_table
 from tasks.reporting.page import render_page
-from tasks.reporting.svg_chart import Point, Series, svg_chart
+from tasks.reporting.svg_chart import ChartLevel, Point, Series, svg_chart
 from tasks.reporting.unmerged_table import UnmergedRun, local_time
 
 PAGE_FILE = "history.html"
 GREY, RED = "#888", "#a02020"
-HEADER = ("when", "run", "version", "verdict", "gain", "vault", "took", "files")
+HEADER = ("when", "verdict", "run", "version", "gain", "vault", "took", "files")
 NIGHTS_PAGE = """
 <h1>{{ name }}</h1>
 <p class="about">{{ about }}</p>
@@ -39,14 +39,12 @@ verdict rests on, over the opponent that decides, and as a diamond the gain on t
 {{ chart | safe }}
 {% endfor %}
 <h2>Nights</h2>
-<table><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
-{% for row in rows %}<tr><td>{{ row.when }}</td><td>{{ row.run }}</td>
-{% if row.why %}
-<td>-</td>
-<td colspan="5" class="edge" style="border-color: {{ row.colour }}"><b>{{ row.state }}</b>: {{ row.why }}</td>
-{% else %}<td>{{ row.version }}</td>
-<td class="edge" style="border-color: {{ row.colour }}">
-<details><summary>{{ row.verdict }}</summary>{{ row.sentence }}</details></td>
+<table class="nights"><tr>{% for cell in header %}<th>{{ cell }}</th>{% endfor %}</tr>
+{% for row in rows %}<tr><td>{{ row.when }}</td>
+<td class="edge" style="border-left-color: {{ row.colour }}">
+{% if row.why %}<b>{{ row.state }}</b></td><td>{{ row.run }}</td><td colspan="5">{{ row.why }}</td>
+{% else %}<details><summary>{{ row.verdict }}</summary>{{ row.sentence }}</details></td>
+<td>{{ row.run }}</td><td>{{ row.version }}</td>
 <td>{{ row.gain }}</td><td>{{ row.vault }}</td><td>{{ row.took }}</td><td>{{ row.size }}</td>{% endif %}</tr>
 {% endfor %}</table>
 <h2>Looks</h2>
@@ -140,7 +138,7 @@ def _scores(nights: Sequence[Night]) -> str:
     ]
     then = [Series(champions, GREY, "champion then", "ring", line=True)] if champions else []
     series = [*then, *_by_verdict(nights, merges)]
-    return svg_chart(series, "night", primary, names=_days(nights))
+    return svg_chart(series, "night", primary, names=_days(nights), across=_across(nights))
 
 
 def _gains(nights: Sequence[Night]) -> str:
@@ -153,13 +151,10 @@ def _gains(nights: Sequence[Night]) -> str:
         for place, night in enumerate(nights)
         if night.vault and night.vault.gain
     ]
-    zero = Series([Point(-0.3, 0, ""), Point(len(nights) - 0.7, 0, "")], GREY, shape="none", line=True)
-    series = [
-        zero,
-        *_by_verdict(nights, marks),
-        Series(vault, GREY, "on the vault" if vault else "", "diamond"),
-    ]
-    return svg_chart(series, "night", "gain (up is better)", names=_days(nights))
+    series = [*_by_verdict(nights, marks), Series(vault, GREY, "on the vault" if vault else "", "diamond")]
+    return svg_chart(
+        series, "night", "gain (up is better)", [ChartLevel(0.0, "")], _days(nights), across=_across(nights)
+    )
 
 
 def _by_verdict(nights: Sequence[Night], marks: Sequence[Point]) -> list[Series]:
@@ -189,15 +184,11 @@ def _costs(nights: Sequence[Night]) -> Iterator[tuple[str, str]]:
             if value
         ]
         if points:
-            chart = svg_chart(
-                [Series(points, "#1f6fb4", line=True)],
-                "night",
-                unit,
-                names=_days(nights),
-                floor=0.0,
-                share=0.6,
+            series, days = [Series(points, "#1f6fb4", line=True)], _days(nights)
+            yield (
+                title,
+                svg_chart(series, "night", unit, names=days, floor=0.0, share=0.6, across=_across(nights)),
             )
-            yield title, chart
 
 
 def _vault_look(evaluation: Evaluation, looks: Sequence[Look]) -> Look | None:
@@ -244,6 +235,11 @@ def _over(night: Night) -> str:
 def _score(night: Night, role: str) -> Interval | None:
     wanted = (role, night.evaluation.primary)
     return next((s.value for s in night.evaluation.scores if (s.model, s.metric) == wanted), None)
+
+
+def _across(nights: Sequence[Night]) -> tuple[float, float]:
+    """Return the range of the x axis: the same in every chart of these nights."""
+    return -0.5, len(nights) - 0.5
 
 
 def _days(nights: Sequence[Night]) -> list[tuple[float, str]]:

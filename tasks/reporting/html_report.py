@@ -32,7 +32,8 @@ REPORT_PAGE = """
 <p class="about">
 {% for name, value in about.items() %}{{ name }}: {{ value }}{{ " · " if not loop.last }}{% endfor %}
 {% for name, address in links.items() %}
- · {% if address.startswith(("http:", "https:")) %}<a href="{{ address }}">{{ name }}</a>
+ · {% if address.startswith(("http:", "https:")) %}
+<a href="{{ address }}" target="_blank" rel="noopener">{{ name }}</a>
 {% else %}{{ name }}: {{ address }}{% endif %}{% endfor %}</p>
 <p class="verdict" style="border-color: {{ colour }}">{{ evaluation.verdict.sentence }}</p>
 <h2>What was measured</h2>

@@ -2,6 +2,8 @@
 
 import json
 
+import yaml
+
 from tasks.base.markdown import in_markdown, markdown_table
 from tasks.base.records import MergeReport
 from tasks.reporting.lore_summary import summarise
@@ -50,15 +52,16 @@ def model_card(report: MergeReport) -> str:
 
 def _front_matter(report: MergeReport) -> str:
     """Return what the Hub reads: library, tags, and the base models that it knows."""
-    from huggingface_hub import ModelCardData
-
-    data = ModelCardData(
-        library_name="peft" if report.base else "transformers",
-        tags=["merge", "loreline"],
-        base_model=report.hub_models or None,
-        base_model_relation=("adapter" if report.base else "merge") if report.hub_models else None,
-    )
-    return f"---\n{data.to_yaml()}\n---\n"
+    data: dict[str, object] = {
+        "library_name": "peft" if report.base else "transformers",
+        "tags": ["merge", "loreline"],
+    }
+    if report.hub_models:
+        data |= {
+            "base_model": report.hub_models,
+            "base_model_relation": "adapter" if report.base else "merge",
+        }
+    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---\n"
 
 
 def _base(report: MergeReport) -> str:

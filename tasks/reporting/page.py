@@ -22,6 +22,7 @@ STYLE = """
  .legend span { white-space: nowrap; margin-right: 1rem }
  .badge { color: #fff; padding: .15rem .6rem; border-radius: .3rem; font-size: 1rem; white-space: nowrap }
  .verdict { padding: .6rem 1rem; border-left: 5px solid; background: #f7f7f7 }
+ .nights td:first-child { white-space: nowrap }
  summary { white-space: nowrap; cursor: pointer }
  .edge { border-left: 4px solid; padding-left: .5rem } .merge td { font-weight: 600 }
  .heat td { text-align: center; padding: .2rem .4rem; border: 1px solid #fff; font-size: .8rem }

@@ -8,9 +8,11 @@ from pathlib import Path
 from tasks.base.records import Registration
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.history import merged_runs
+from tasks.registry.hub_publication import CARD, hub_card
 from tasks.registry.links import REPORT_FILE, place_of_version
 from tasks.registry.nights import record_night
 from tasks.registry.store import connect, mlflow_errors
+from tasks.registry.versions import version_of
 from tasks.reporting.history_page import PAGE_FILE, write_history_page
 from tasks.reporting.html_report import ReportRecords, html_report
 from tasks.reporting.unmerged_table import UnmergedRun
@@ -26,25 +28,33 @@ def record_pages(
     unmerged: Sequence[UnmergedRun] = (),
     links: Mapping[str, str] | None = None,
 ) -> None:
-    """Keep report and page over time among the files of a version's MLflow run; what is kept stays.
+    """Keep report, model card and page over time among the files of a version's MLflow run; a kept one stays.
 
     `links` are more pages for the report, by their names. Raises Unavailable when MLflow does not answer.
     """
-    client = connect(params)
+    client, records = connect(params), ReportRecords.read(artifacts)
     with mlflow_errors(client.tracking_uri), tempfile.TemporaryDirectory() as scratch:
-        record_night(client, registration.name, registration.version, registration.run_id)
+        version = version_of(client, registration.name, registration.version)
+        record_night(client, version, records.evaluation)
         kept = {file.path for file in client.list_artifacts(registration.run_id)}
         if REPORT_FILE not in kept:
-            report = _report(params, registration, artifacts, links or {})
+            report = _report(params, registration, records, links or {})
             (Path(scratch) / REPORT_FILE).write_text(report, encoding="utf-8")
             client.log_artifact(registration.run_id, str(Path(scratch) / REPORT_FILE))
+        card = artifacts / "merged" / CARD
+        if CARD not in kept and card.is_file():
+            whole = hub_card(
+                card.read_text(encoding="utf-8"), records.merge, records.evaluation, registration.name
+            )
+            (Path(scratch) / CARD).write_text(whole, encoding="utf-8")
+            client.log_artifact(registration.run_id, str(Path(scratch) / CARD))
         if PAGE_FILE not in kept:
             write_history_page(Path(scratch) / PAGE_FILE, params, merged_runs(params, NIGHTS_KEPT), unmerged)
             client.log_artifact(registration.run_id, str(Path(scratch) / PAGE_FILE))
 
 
 def _report(
-    params: RegisterParams, registration: Registration, artifacts: Path, links: Mapping[str, str]
+    params: RegisterParams, registration: Registration, records: ReportRecords, links: Mapping[str, str]
 ) -> str:
     """Render the report of the evaluation once more, with date, version and links."""
     client, known = connect(params), merged_runs(params, NIGHTS_KEPT)
@@ -54,7 +64,7 @@ def _report(
     registered = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     what = f"{registration.name} version {registration.version}"
     return html_report(
-        ReportRecords.read(artifacts),
+        records,
         {"registered": registered, "as": what},
         {"in MLflow": version, **former, **links},
     )

@@ -92,13 +92,15 @@ def svg_chart(
     log: bool = False,
     floor: float | None = None,
     share: float = 1.0,
+    across: tuple[float, float] | None = None,
 ) -> str:
     """Draw series over a common axis, with a legend; `names` are ticks of the x axis in place of numbers.
 
-    `floor` is where the y axis begins, whatever lies below; `share` is that of the usual height.
+    `floor` is where the y axis begins, whatever lies below; `share` is that of the usual height. `across` is
+    the range of the x axis, for charts below each other.
     """
     wide, narrow = (
-        "".join(_chart(width, height * share, series, xlabel, ylabel, levels, names, log, floor))
+        "".join(_chart(width, height * share, series, xlabel, ylabel, levels, names, log, floor, across))
         for width, height in HEIGHTS.items()
     )
     return _figure(wide, narrow, _legend(series))
@@ -145,9 +147,10 @@ def _chart(
     names: Sequence[tuple[float, str]],
     log: bool,
     floor: float | None,
+    across: tuple[float, float] | None,
 ) -> Iterator[str]:
     points = [point for own in series for point in own.points]
-    x = AxisScale(*_span([p.x for p in points], pad=0.02), LEFT, width - RIGHT)
+    x = AxisScale(*(across or _span([p.x for p in points], pad=0.02)), LEFT, width - RIGHT)
     shown = [v for p in points for v in (p.y, p.low, p.high) if v is not None] + [level.y for level in levels]
     y = AxisScale(*_heights(shown, log, floor), height - BOTTOM, TOP + 14, log)
     yield _open(width, height, f"{ylabel} over {xlabel}")

@@ -125,8 +125,8 @@ def test_approval_shows_the_evidence_and_promotes_what_was_asked_about(
     assert set(run.form("schema")["properties"]) == {"answer", "who", "why"}
     [artifact] = [a for a in client.read_artifacts() if a.flow_run_id == run.id]
     assert "| champion v1 | 0.6" in str(artifact.data)
-    assert str(artifact.data).startswith(f"## ✅ PROMOTE: {params.register_.name} 2 beside version 1")
-    assert client.read_flow_run(run.id).name == f"✅ PROMOTE: {params.register_.name} 2 beside version 1"
+    assert str(artifact.data).startswith(f"## ✓ PROMOTE: {params.register_.name} 2 beside version 1")
+    assert client.read_flow_run(run.id).name == f"✓ PROMOTE: {params.register_.name} 2 beside version 1"
     assert run.answer(answer="approve") == run.answer(answer="approve", who=" ") == "REJECT"  # by whom?
     assert run.answer(answer="later", who="bob") == "ACCEPT"
     assert run.go().name == "Suspended"  # asks again

@@ -56,7 +56,7 @@ def test_merge_becomes_a_version_with_its_evidence(store: RegisterParams, make_a
     assert run.data.params["lore.mu"] == "1.0"
     assert run.data.tags["mlflow.note.content"] == version.description.replace(f"{_report(run)}\n\n", "")
     assert run.data.tags["mlflow.source.name"] == "/training"
-    assert run.info.run_name == "tiny: PROMOTE, lore of 3"
+    assert run.info.run_name == "PROMOTE: tiny, lore of 3"
     assert run.info.end_time - run.info.start_time >= 60_000
     assert abs(run.data.metrics["seconds"] - 60) < 30
     assert client.get_logged_model(registration.model_id).name == "tiny"

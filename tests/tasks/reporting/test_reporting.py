@@ -138,7 +138,7 @@ def test_the_report_holds_everything_and_escapes_what_a_run_says() -> None:
         "How the checkpoints lie to each other",
         "<title>step 3, rest: 0.75</title>",
         "registered: 2026-11-29",
-        '<a href="http://mlflow:5000/#/models/demo/versions/3">demo version 3</a>',
+        '<a href="http://mlflow:5000/#/models/demo/versions/3" target="_blank" rel="noopener">demo version 3</a>',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
     ):
         assert text in page
