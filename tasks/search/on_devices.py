@@ -12,20 +12,20 @@ from tasks.base.errors import LorelineError, brief
 from tasks.search.candidate import Candidate
 from tasks.search.trials import Losses
 
-Measurement = TypeVar("Measurement")
+Answered = TypeVar("Answered")
 
-MeasureOne: TypeAlias = Callable[[Candidate, Losses | None, Callable[[int, int], None]], Measurement]
+MeasureOne: TypeAlias = Callable[[Candidate, Losses | None, Callable[[int, int], None]], Answered]
 """Measures a candidate, which may fall behind the one that is best so far."""
 MeasureSome: TypeAlias = Callable[
-    [Sequence[Candidate], Losses | None, Callable[[int, int, int], None]], list[Measurement]
+    [Sequence[Candidate], Losses | None, Callable[[int, int, int], None]], list[Answered]
 ]
 """Measures at most a candidate a device; tells the place of who answered how many items."""
 
 
 @contextlib.contextmanager
 def on_devices(
-    makers: Sequence[Callable[[], MeasureOne[Measurement]]], threads: int
-) -> Iterator[MeasureSome[Measurement]]:
+    makers: Sequence[Callable[[], MeasureOne[Answered]]], threads: int
+) -> Iterator[MeasureSome[Answered]]:
     """Make what measures, one for each device: here where there is one, else each in a process of its own.
 
     Makers are picklable; a process computes with so many threads. An error of a process is raised here, once
@@ -51,11 +51,11 @@ class _Worker(NamedTuple):
     link: Connection
 
 
-class _Answer(NamedTuple, Generic[Measurement]):
-    measured: Measurement | LorelineError
+class _Answer(NamedTuple, Generic[Answered]):
+    measured: Answered | LorelineError
 
 
-def _start(make: Callable[[], MeasureOne[Measurement]], threads: int) -> _Worker:
+def _start(make: Callable[[], MeasureOne[Answered]], threads: int) -> _Worker:
     context = multiprocessing.get_context("spawn")  # CUDA does not outlive a fork
     here, there = context.Pipe()
     process = context.Process(target=_work, args=(make, threads, there), daemon=True)
@@ -69,7 +69,7 @@ def _ask(
     candidates: Sequence[Candidate],
     best: Losses | None,
     on_items: Callable[[int, int, int], None],
-) -> list[Measurement]:
+) -> list[Answered]:
     places = {worker.link: place for place, worker in enumerate(workers[: len(candidates)])}
     for link, place in places.items():
         link.send((candidates[place], best))
@@ -100,7 +100,7 @@ def _ended(process: Any, candidate: Candidate) -> LorelineError:
     )
 
 
-def _work(make: Callable[[], MeasureOne[Measurement]], threads: int, link: Connection) -> None:
+def _work(make: Callable[[], MeasureOne[Answered]], threads: int, link: Connection) -> None:
     """Answer what is asked, until the process that asks ends."""
     import torch
 

@@ -29,7 +29,7 @@ from tasks.search.trials import Losses, Proposals, run_trials
 from tests.benchmarks.measure import say, table
 from tests.benchmarks.study_models import batches_of, item_losses
 from tests.benchmarks.study_trajectory import last_of, trained
-from tests.support.trying import raced
+from tests.support.trying import raced, whole
 
 N, BUDGET = 8, 20
 SECTION = MergeParams(device="cpu")
@@ -88,13 +88,13 @@ def search(run: Path, scratch: Path) -> dict[str, Found]:
 
     found = {}
     for name, proposals in samplers(scratch).items():
-        share = SearchParams().first_items if name != "surface" else 1
 
         def select_losses(candidate: Candidate) -> Losses:
             losses = on("select", candidate)
             return Losses(losses[np.random.default_rng(0).permutation(losses.size)])
 
-        measure = raced(select_losses, int(share * len(on("select", as_it_stands(N)))))
+        first = int(SearchParams().first_items * len(on("select", as_it_stands(N))))
+        measure = whole(select_losses) if name == "surface" else raced(select_losses, first)
         tried = run_trials(proposals(), as_it_stands(N), BUDGET, measure)
         first, accepted, best = (on("test", own) for own in (tried.first, tried.accepted, tried.best))
         dropped = [candidate for candidate, losses in tried.losses.items() if losses.dropped]
