@@ -187,7 +187,12 @@ def _measuring(
     split = searching_split(evaluate.model_copy(update={"device": device}))
     # a surface is fitted through what all items say
     parts = in_two(split, params.first_items) if params.sampler != "surface" else None
-    return partial(_measure, merge, split, parts, selection, artifacts, scratch)
+
+    @cache
+    def directories() -> list[Path]:
+        return [staged(checkpoint, artifacts) for checkpoint in selection.chosen]
+
+    return partial(_measure, merge, split, parts, selection, directories, scratch)
 
 
 def _measure(
@@ -195,7 +200,7 @@ def _measure(
     split: Split,
     parts: InTwo | None,
     selection: Selection,
-    artifacts: Path,
+    directories: Callable[[], list[Path]],
     scratch: Path,
     candidate: Candidate,
     best: Losses | None,
@@ -209,8 +214,7 @@ def _measure(
     @cache
     def made() -> ModelFiles:
         shutil.rmtree(scratch, ignore_errors=True)
-        directories = [staged(checkpoint, artifacts) for checkpoint in chosen]
-        plan = plan_chosen(params, chosen, directories, rates)
+        plan = plan_chosen(params, chosen, directories()[-candidate.newest :], rates)
         scratch.mkdir()
         if isinstance(plan, AdapterPlan):
             merge_adapters(plan, [scratch])
