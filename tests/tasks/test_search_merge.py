@@ -119,6 +119,9 @@ def test_on_two_devices_at_a_time_it_finds_the_same(artifacts: Path, params: Eva
     for mine, other in zip(together.tried, alone.tried, strict=True):
         assert mine.mean == pytest.approx(other.mean, rel=1e-5)
     assert any("9 of 9 items" in line for line in told)
+    assert search(artifacts, params, sampler="surface", budget=8, devices=("cpu",)) == together  # is there
+    for known in (artifacts / "search", state_dir() / "evaluations"):
+        shutil.rmtree(known)
     with pytest.raises(BadInput, match=r"evaluate\.device: nonsense"):
         search(artifacts, params, sampler="surface", budget=8, devices=("cpu", "nonsense"))
 
