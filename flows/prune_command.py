@@ -107,11 +107,9 @@ def _prune(params: Params, root: Path, run: MergedRun, objects: MergeObjects, wh
     if not prune_version(params.register_, int(run.model.rpartition("/")[2]), why):
         return "it is in use now"
     if run.tag and run.revision:
-        if (
-            params.version.push and params.version.git_remote
-        ):  # first: what is planned next time is planned from here
-            remove_remote_tag(root, params.version.git_remote, run.tag, run.revision)
-        remove_tag(root, run.tag, run.revision)
+        if remote := params.version.git_remote if params.version.push else None:
+            remove_remote_tag(root, remote, run.tag, run.revision)
+        remove_tag(root, run.tag, run.revision)  # last: the next call plans by it
     if objects.here or objects.remote:
         remove_objects(root, objects)
     return None

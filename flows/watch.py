@@ -110,7 +110,7 @@ def _told(error: LorelineError | OSError) -> LorelineError:
 
 
 def _start(params: Params, source: str, key: str, refresh: bool) -> None:
-    """Start a run of the merge deployment; `key`, the job's, makes overlapping calls start only one."""
+    """Start a run of the merge deployment; `key`, the job's, makes overlapping calls start only one there."""
     known, name = Ledger().find(key), f"{MERGE}/{place_for(params, source)}"
     with get_client(sync_client=True) as client:
         try:
@@ -122,7 +122,7 @@ def _start(params: Params, source: str, key: str, refresh: bool) -> None:
             started = client.create_flow_run_from_deployment(
                 deployed,
                 parameters={"run": source, "refresh": refresh},
-                idempotency_key=f"{key}-{attempt}",
+                idempotency_key=f"{name}-{key}-{attempt}",
             )
             if started.state is None or not started.state.is_final():
                 return

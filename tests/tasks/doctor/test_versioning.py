@@ -41,7 +41,9 @@ def test_the_cache_is_measured(project: Path) -> None:
     assert by_subject(check_versioning(VersionParams(), project))["DVC"].found.endswith("holds 2.5 MB")
 
 
-def test_a_branch_that_is_checked_out_is_a_problem(project: Path) -> None:
+def test_a_branch_that_is_checked_out_or_a_git_remote_that_is_not_there_is_a_problem(project: Path) -> None:
+    away = by_subject(check_versioning(VersionParams(push=True, git_remote="up"), project))["git"]
+    assert (away.level, away.remedy) == ("problem", "run git remote add up URL, or set it to null")
     finding = by_subject(check_versioning(VersionParams(branch="main"), project))["git"]
     assert finding.level == "problem"
     assert f"main is checked out in {project}" in finding.found
