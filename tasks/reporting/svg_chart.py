@@ -96,9 +96,10 @@ def svg_chart(
 ) -> str:
     """Draw series over a common axis, with a legend; `names` are ticks of the x axis in place of numbers.
 
-    `floor` is where the y axis begins, whatever lies below; `share` is that of the usual height. `across` is
-    the range of the x axis, for charts below each other.
+    A point without a finite place is left out. `floor` is where the y axis begins, whatever lies below;
+    `share` is that of the usual height; `across` is the range of the x axis, for charts below each other.
     """
+    series = [own._replace(points=[p for p in own.points if math.isfinite(p.y)]) for own in series]
     wide, narrow = (
         "".join(_chart(width, height * share, series, xlabel, ylabel, levels, names, log, floor, across))
         for width, height in HEIGHTS.items()
@@ -247,7 +248,8 @@ def _legend(series: Sequence[Series]) -> str:
 
 def _span(values: Sequence[float], pad: float) -> tuple[float, float]:
     """Return a range that holds numbers, with some room; any range for none."""
-    low, high = min(values, default=0.0), max(values, default=1.0)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=1.0)
     room = pad * (high - low) or abs(high) * pad or 1.0
     return low - room, high + room
 

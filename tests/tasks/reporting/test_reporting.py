@@ -1,6 +1,7 @@
 """What people read says what was measured, and nothing from a run can break the page."""
 
 import json
+import math
 from html import unescape
 from pathlib import Path
 
@@ -173,6 +174,15 @@ def test_a_lore_merge_that_decomposed_nothing_needs_no_figure() -> None:
     for text in (page, model_card(MERGE)):
         assert "No matrix was decomposed" in text
         assert LORE_LEGEND[:20] not in text
+
+
+def test_a_loss_that_is_no_number_leaves_a_gap_in_the_trajectory() -> None:
+    diverged = CHECKPOINTS[0].model_copy(update={"metrics": {"eval_loss": math.nan}})
+    run = RUN.model_copy(update={"checkpoints": (diverged, *CHECKPOINTS[1:])})
+    page = html_report(ReportRecords(run, SELECTION, MERGE, EVALUATION))
+    assert "<title>checkpoint-2: eval_loss 0.5</title>" in page
+    assert "<title>checkpoint-1" not in page
+    assert "nan" not in page
 
 
 def test_figures_are_pictures_with_the_same_bytes_every_time(tmp_path: Path) -> None:
