@@ -18,7 +18,7 @@ from flows.places import handed_over, in_roots
 from flows.progress import answer_progress, say, tensor_progress
 from flows.stages import stage
 from tasks.base.directories import ARTIFACTS, state_dir
-from tasks.base.errors import LONGEST_SENTENCE, one_line
+from tasks.base.errors import LONGEST_SENTENCE, BadInput, one_line
 from tasks.base.markdown import in_markdown
 from tasks.base.records import Evaluation, Registration, TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
@@ -72,7 +72,10 @@ Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry | None] | None
 
 def _run_name() -> str:
     given = flow_run.parameters
-    return _chosen(given.get("run"), given.get("params")).fetch.address
+    try:
+        return _chosen(given.get("run"), given.get("params")).fetch.address
+    except BadInput:  # the flow raises it as well; here it would be a crash without a reason
+        return str(given.get("run") or "merge")
 
 
 @flow(name="merge", flow_run_name=_run_name, persist_result=False)
