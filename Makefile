@@ -40,8 +40,7 @@ test-postgres: setup
 	$(POSTGRES) || { $(SUDO) apt-get update && $(SUDO) apt-get install -y postgresql; }
 	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m servers --numprocesses 2 --dist loadfile
 
-# Two host names, HOMEs and clones on one pair of servers, on PostgreSQL where it is installed. Not in .ci/run: it
-# takes 5 min on two busy cores, and .ci/run has no 5 min left.
+# Two host names, HOMEs and clones on one pair of servers, on PostgreSQL where it is installed.
 ON_STORE = LORELINE_TEST_STORE=$$(if $(POSTGRES); then echo postgresql; fi)
 
 test-team: setup

@@ -22,7 +22,7 @@ from flows.stages import stage
 from flows.team_claim import claim_in_team
 from flows.without_merge import runs_without_merge
 from tasks.base.directories import ARTIFACTS, state_dir
-from tasks.base.errors import without_secrets
+from tasks.base.errors import BadInput, without_secrets
 from tasks.base.records import Evaluation, Registration, TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
@@ -75,7 +75,10 @@ Ended = Outcome | LedgerEntry | State[Outcome | LedgerEntry | None] | None
 
 def _run_name() -> str:
     given = flow_run.parameters
-    chosen = _chosen(given.get("run"), given.get("params"))
+    try:
+        chosen = _chosen(given.get("run"), given.get("params"))
+    except BadInput:  # the flow raises it as well; here it would be a crash without a reason
+        return str(given.get("run") or "merge")
     return f"{chosen.register_.name} from {chosen.fetch.address}"
 
 

@@ -98,6 +98,21 @@ def test_a_training_run_ends_and_its_merge_is_a_version(
     record_property("seconds_to_merge", began - end)
 
 
+def test_a_flow_run_cannot_name_task_files_of_its_own(day: Day, tmp_path: Path) -> None:
+    """They can run Python; whoever may start runs may not choose them, nor tasks by the path of a file."""
+    ran = tmp_path / "ran"
+    task = write_task(tmp_path / "others", "likely", TASKS["likely"] + "doc_to_text: !function run.it\n")
+    (task.parent / "run.py").write_text(f"open({str(ran)!r}, 'w')\ndef it(document): return ''\n")
+    params = yaml.safe_load((day.project.root / "params.yaml").read_text())
+    for asked in ({"include_path": str(task.parent)}, {"tasks": [str(task)], "primary": "likely/acc"}):
+        given = params | {"fetch": {"source": "runs/first"}, "evaluate": params["evaluate"] | asked}
+        run = day.prefect.post(f"deployments/{day.deployment('merge/team')}/create_flow_run", parameters={"params": given})  # fmt: skip
+        until(lambda run=run: day.prefect.get(f"flow_runs/{run['id']}")["state_type"] == "FAILED")
+        said = day.prefect.get(f"flow_runs/{run['id']}")["state"]["message"]
+        assert "is not that of params.yaml on this machine" in said or "unknown task" in said
+    assert not ran.exists()
+
+
 def test_twenty_announcements_are_one_merge_and_two_runs_together_take_turns(day: Day) -> None:
     training = [day.train("second", seed=1), day.train("third", seed=2)]
     for run in training:
@@ -197,21 +212,6 @@ def test_history_names_them_all(day: Day) -> None:
     for version in day.versions():
         assert f"models:/team/{version.version}" in said
         assert version.tags["loreline.git_revision"][:10] in said
-
-
-def test_a_flow_run_cannot_name_task_files_of_its_own(day: Day, tmp_path: Path) -> None:
-    """They can run Python; whoever may start runs may not choose them, nor tasks by the path of a file."""
-    ran = tmp_path / "ran"
-    task = write_task(tmp_path / "others", "likely", TASKS["likely"] + "doc_to_text: !function run.it\n")
-    (task.parent / "run.py").write_text(f"open({str(ran)!r}, 'w')\ndef it(document): return ''\n")
-    params = yaml.safe_load((day.project.root / "params.yaml").read_text())
-    for asked in ({"include_path": str(task.parent)}, {"tasks": [str(task)], "primary": "likely/acc"}):
-        given = params | {"fetch": {"source": "runs/first"}, "evaluate": params["evaluate"] | asked}
-        run = day.prefect.post(f"deployments/{day.deployment('merge/team')}/create_flow_run", parameters={"params": given})  # fmt: skip
-        until(lambda run=run: day.prefect.get(f"flow_runs/{run['id']}")["state_type"] == "FAILED")
-        said = day.prefect.get(f"flow_runs/{run['id']}")["state"]["message"]
-        assert "is not that of params.yaml on this machine" in said or "unknown task" in said
-    assert not ran.exists()
 
 
 FORCED = ["promote", "--version", "1", "--force", "--why", "the first of the day"]
