@@ -3,7 +3,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 STATE := $(abspath $(or $(LORELINE_HOME),.loreline))
 
-.PHONY: setup demo test test-random test-long test-postgres test-team test-faults check docs docs-check bench study study-real ui clean
+.PHONY: setup demo test test-random test-long test-postgres test-team test-month test-faults check docs docs-check bench study study-real ui clean
 
 setup: $(STAMP)
 
@@ -30,7 +30,7 @@ test-long: setup
 	$(BIN)/python -m pytest -m "(servers or slow) and not faults"
 
 test-faults: setup
-	$(BIN)/python -m pytest -m faults --capture=no
+	$(BIN)/python -m pytest -m "faults and not team" --capture=no
 
 # The tests run clusters of their own from these binaries, and leave the system's alone.
 POSTGRES = ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null
@@ -43,8 +43,14 @@ test-postgres: setup
 
 # Two host names, HOMEs and clones on one pair of servers, on PostgreSQL where it is installed. Not in .ci/run: it
 # takes 5 min on two busy cores, and .ci/run has no 5 min left.
+ON_STORE = LORELINE_TEST_STORE=$$(if $(POSTGRES); then echo postgresql; fi)
+
 test-team: setup
-	LORELINE_TEST_STORE=$$(if $(POSTGRES); then echo postgresql; fi) $(BIN)/python -m pytest -m "team and not faults"
+	$(ON_STORE) $(BIN)/python -m pytest -m "team and not faults"
+
+# Thirty nights of them, in a quarter of an hour; NIGHTS=8 is a week, SEED=7 other moments of the kills.
+test-month: setup
+	$(ON_STORE) $(BIN)/python -m pytest -m "team and faults" --capture=no
 
 check: setup docs-check
 	$(BIN)/ruff format --check
