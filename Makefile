@@ -46,7 +46,7 @@ ON_STORE = LORELINE_TEST_STORE=$$(if $(POSTGRES); then echo postgresql; fi)
 test-team: setup
 	$(ON_STORE) $(BIN)/python -m pytest -m "team and not faults"
 
-# Thirty nights of them, in half an hour; NIGHTS=8 is a week, SEED=7 other moments of the kills.
+# Thirty nights of them, in a quarter of an hour; NIGHTS=8 is a week, SEED=7 other moments of the kills.
 test-month: setup
 	$(ON_STORE) $(BIN)/python -m pytest -m "team and faults" --capture=no
 
