@@ -152,7 +152,7 @@ def test_only_the_kinds_know_their_addresses_and_one_file_the_names_of_checkpoin
     for path in [*ROOT.glob("tasks/**/*.py"), *ROOT.glob("flows/**/*.py")]:
         place, texts = path.relative_to(ROOT).as_posix(), plain_texts(path)
         # the base of adapters may be on the Hub, wherever the run is
-        if not place.startswith("tasks/sources/kinds/") and place != "tasks/base/directories.py":
+        if not place.startswith("tasks/sources/kinds/") and place != "tasks/base/hub_address.py":
             assert not texts & {"hf://", "mlflow:/", "mlflow:/runs/"}, place
         if place != "tasks/checkpoints/names.py":
             assert "checkpoint-" not in texts, place
