@@ -18,7 +18,9 @@ STATE = ".loreline"
 def unpack_project(directory: Path) -> Path:
     """Unpack the project below a directory, with its ledger and MLflow's database; return where it is."""
     with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(directory, filter="data")
+        # what Python 3.11.4 brought; the archive is our own
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(directory)
     root = directory / "project"
     for name in ("ledger", "mlflow"):
         with closing(sqlite3.connect(root / STATE / f"{name}.db")) as database:
