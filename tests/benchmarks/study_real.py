@@ -35,9 +35,9 @@ METHODS: Mapping[str, tuple[int, Sequence[str]]] = {
     "EMA (decay 0.6) of 5": (5, ("merge.method=ema",)),
     "LoRE of 5": (5, ("merge.method=lore",)),
     "LoRE of 5, λ = 0": (5, ("merge.method=lore", "merge.lam=0")),
-    "planned of 8": (8, ("merge.method=planned",)),
-    "drift of 5": (5, ()),
-    "drift of 8 (default)": (8, ()),
+    "planned of 8 (default)": (8, ()),
+    "drift of 8": (8, ("merge.method=drift",)),
+    "drift of 5": (5, ("merge.method=drift",)),
 }
 """Label → how many of the checkpoints chosen are merged, the newest, and what is set."""
 MARK = "<!-- What follows is written by make study-real. -->"
