@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import yaml
 
+from tasks.registry.tags import unpacked
 from tests.support.project import Project, clone
 from tests.support.servers import PrefectServer, Servers, until
 from tests.support.tiny_world import write_world
@@ -102,7 +103,7 @@ class Team:
 
     def merges(self, name: str) -> list[dict[str, Any]]:
         """List the flow runs that looked after a training run."""
-        return [run for run in self.flow_runs("merge") if run["name"].partition(": ")[0] == f"runs/{name}"]
+        return [run for run in self.flow_runs("merge") if run["name"].endswith(f" from runs/{name}")]
 
     def tasks(self, flow_run: str) -> dict[str, tuple[float, float]]:
         """Return when each task of a flow run began and ended, by the first word of its name."""
@@ -117,6 +118,8 @@ class Team:
         found = MlflowClient(self.mlflow_uri, registry_uri=self.mlflow_uri).search_model_versions(
             "name = 'team'"
         )
+        for version in found:
+            version.tags.update(unpacked(version.tags))
         return [version for version in found if name in (None, version.tags["loreline.run"])]
 
     def wait_for(self, *names: str, seconds: float = 400) -> None:
