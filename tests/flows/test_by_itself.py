@@ -29,6 +29,8 @@ class Day(Team):
     """A team, and how its checkout was in the morning."""
 
     before: tuple[str, ...]
+    refused: set[str]
+    """Workspaces of flow runs with parameters that were refused."""
 
     def deployment(self, name: str) -> str:
         """Return the id of a deployment, by flow/name."""
@@ -111,6 +113,8 @@ def test_a_flow_run_cannot_name_task_files_of_its_own(day: Day, tmp_path: Path) 
         said = day.prefect.get(f"flow_runs/{run['id']}")["state"]["message"]
         assert "is not that of params.yaml on this machine" in said or "unknown task" in said
     assert not ran.exists()
+    day.refused = {path.name for path in (day.project.state / "runs").iterdir()}
+    assert len(day.refused) == 1
 
 
 def test_twenty_announcements_are_one_merge_and_two_runs_together_take_turns(day: Day) -> None:
@@ -183,7 +187,8 @@ def test_what_could_not_be_announced_is_found_by_the_schedule(day: Day) -> None:
 def test_the_user_s_unfinished_work_is_as_it_was(day: Day) -> None:
     day.kill()
     assert status(day.project.root) == day.before
-    assert not list((day.project.state / "runs").iterdir())
+    # a refused run's workspace stays for the next attempt, until loreline prune
+    assert {path.name for path in (day.project.state / "runs").iterdir()} == day.refused
 
 
 def test_each_tag_gives_its_model_and_the_parameters_that_ran(day: Day, tmp_path: Path) -> None:
