@@ -16,7 +16,9 @@ from tests.support.server_process import free_port
 from tests.support.servers import Servers, until
 
 pytestmark = pytest.mark.servers
-UI = [sys.executable, "-c", "from flows.cli import main; main()", "ui"]
+# a background job ignores it
+HEARING = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+UI = [sys.executable, "-c", f"{HEARING}; from flows.cli import main; main()", "ui"]
 PARAMS = {
     "fetch": {"source": "runs/none"},
     "evaluate": {"tasks": ["t"], "primary": "t/nll"},
