@@ -26,7 +26,7 @@ test-random: setup
 	$(BIN)/python -m pytest -m "hypothesis and not (servers or faults or team)" --hypothesis-profile=random --numprocesses auto
 
 test-long: setup
-	$(BIN)/python -m pytest -m "(servers or slow) and not (faults or team)" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "(servers or slow) and not (faults or team)" --numprocesses 3 --dist loadfile
 
 test-faults: setup
 	$(BIN)/python -m pytest -m "faults and not team" --capture=no
@@ -38,7 +38,7 @@ SUDO = $$([ "$$(id -u)" = 0 ] || echo sudo)
 test-postgres: setup
 	@$(POSTGRES) || command -v apt-get >/dev/null || { echo "error: no initdb on PATH; install a PostgreSQL server"; exit 2; }
 	$(POSTGRES) || { $(SUDO) apt-get update && $(SUDO) apt-get install -y postgresql; }
-	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m "servers and not team" --numprocesses 2 --dist loadfile
+	LORELINE_TEST_STORE=postgresql $(BIN)/python -m pytest -m "servers and not team" --numprocesses 3 --dist loadfile
 
 # Two host names, HOMEs and clones on one pair of servers, on PostgreSQL where it is installed.
 ON_STORE = LORELINE_TEST_STORE=$$(if $(POSTGRES); then echo postgresql; fi)
