@@ -21,7 +21,7 @@ class SearchParams(Section):
     first_items: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Share of the select items, by their content, that every merge is asked first: one that loses there by
     more than a standard error to the best so far is asked no more. 1: all are asked at once, as for surface,
-    with evaluate.limit, and where it would be fewer than 50 items of a task."""
+    with evaluate.limit, and where that would be fewer than 50 items."""
     devices: tuple[str, ...] = ()
     """Where merges are tried at the same time, one on each: [cuda:0, cuda:1]; none: evaluate.device."""
     sampler: Literal["surface", "greedy", "tpe", "cmaes", "gp"] = "tpe"
