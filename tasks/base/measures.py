@@ -15,6 +15,10 @@ class Measures(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _unknown(value: object) -> bool:
+    return value is None
+
+
 class DeviationSummary(Measures):
     """Norms, cosines and conflicts of the task vectors; their anchor is the base, else the mean."""
 
@@ -27,6 +31,8 @@ class DeviationSummary(Measures):
     conflict: float
     """Share of the elements that one task vector raises and another lowers."""
     elements: int
+    sampled: int | None = Field(default=None, exclude_if=_unknown)
+    """Elements that were measured, where these are not all; norms are scaled from them to all."""
 
 
 class FactorMeasures(Measures):
@@ -134,10 +140,6 @@ MethodMeasures: TypeAlias = Annotated[
     Field(discriminator="kind"),
 ]
 """A method's measures, by its family."""
-
-
-def _unknown(value: object) -> bool:
-    return value is None
 
 
 class TensorMeasures(Measures):

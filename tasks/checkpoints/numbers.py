@@ -16,13 +16,13 @@ STORED = {
 }  # fmt: skip
 """What each safetensors dtype is read as; others are quantised and cannot be merged."""
 
-FIRST_INFINITY = {"BF16": 0x7F80, "F16": 0x7C00}
-"""The 16-bit pattern, without its sign, from which on a number is infinite or NaN."""
+INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF0000000000000}
+"""The bit pattern, without its sign, from which on a number is infinite or NaN."""
 
 
 def compute_dtype(dtype: str) -> type[np.floating[Any]]:
     """Return what a tensor of this output dtype is computed in, so that rounding to it happens once."""
-    return np.float32 if dtype in FIRST_INFINITY else np.float64
+    return np.float32 if dtype in ("BF16", "F16") else np.float64
 
 
 def decode(raw: Numbers, dtype: str, compute: type[np.floating[Any]]) -> Numbers:
@@ -66,7 +66,10 @@ def _single(values: Numbers) -> Numbers:
 
 def all_finite(raw: Numbers, dtype: str) -> bool:
     """Tell whether stored numbers contain neither NaN nor infinity."""
-    if dtype in FIRST_INFINITY:
-        magnitudes = raw.view(np.uint16) & np.uint16(0x7FFF)
-        return not magnitudes.size or bool(magnitudes.max() < FIRST_INFINITY[dtype])
-    return bool(np.isfinite(raw).all())
+    if not raw.size:
+        return True
+    # Of bits read as signed integers the largest is that of a positive number, if there is one; read as
+    # unsigned, that of a negative one. Two reductions need no array for the magnitudes.
+    infinity, sign = INFINITY[dtype], 1 << (8 * raw.itemsize - 1)
+    positive, negative = raw.view(f"i{raw.itemsize}").max(), raw.view(f"u{raw.itemsize}").max()
+    return bool(positive < infinity and negative < sign + infinity)

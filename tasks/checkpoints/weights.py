@@ -87,10 +87,14 @@ class SafetensorsModel:
 
     def read(self, name: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
         """Read elements of a floating tensor as `compute`; raises BadInput when one is NaN or infinite."""
-        raw, dtype = self.stored(name, first, count), self.tensors[name].dtype
-        if not all_finite(raw, dtype):
+        return decode(self.finite(name, first, count), self.tensors[name].dtype, compute)
+
+    def finite(self, name: str, first: int, count: int) -> Numbers:
+        """Read elements of a floating tensor as they are stored; raises BadInput for NaN and infinity."""
+        raw = self.stored(name, first, count)
+        if not all_finite(raw, self.tensors[name].dtype):
             raise NotFinite(self.label, name)
-        return decode(raw, dtype, compute)
+        return raw
 
     def renamed(self, names: Mapping[str, str]) -> "SafetensorsModel":
         """Return the same model with other names for some of its tensors."""

@@ -14,17 +14,22 @@ import numpy as np
 
 from tasks.base.errors import LorelineError
 from tasks.base.threads import compute_alone
-from tasks.checkpoints.numbers import Numbers
-from tasks.checkpoints.weights import NotFinite, WeightReader
+from tasks.checkpoints.weights import NotFinite, SafetensorsModel, WeightReader
 from tasks.engine.cut import Piece, cut
 from tasks.engine.devices import CPU, compute_threads
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
+from tasks.merging import kernels
+from tasks.merging.arrays import Array
 from tasks.merging.block import OF_ROWS, Block
+from tasks.merging.deferred import defer
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
 """Bytes up to which tensors that are measured first stay in memory, instead of being read again."""
+
+COMPILED_FROM = 2**26
+"""Elements of a model from which on compiled loops pay: starting LLVM takes as long as they save there."""
 
 THREADS_PER_GPU = 2
 """One thread reads and writes while the other computes."""
@@ -37,6 +42,7 @@ class Blocks:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
         self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
+        self._deferred = on_cpu and not plan.method.whole and _pays(plan)
         self._local = threading.local()
         self._held: dict[Piece, Block] = {}
         # each thread takes one device when it starts and keeps it
@@ -122,17 +128,24 @@ class Blocks:
         ]
         return replace(block, grams=grams, grams_of_rows=key != block.tensor)
 
-    def _read_from(self, source: WeightReader, piece: Piece) -> Numbers:
-        dtype = self._plan.dtype(piece.tensor)
-        numbers = source.read(piece.tensor, piece.start, piece.rows * piece.columns, dtype)
-        return numbers.reshape(piece.rows, piece.columns)
+    def _read_from(self, source: WeightReader, piece: Piece) -> Array:
+        dtype, shape = self._plan.dtype(piece.tensor), (piece.rows, piece.columns)
+        part = (piece.tensor, piece.start, piece.rows * piece.columns)
+        if self._deferred and isinstance(source, SafetensorsModel):
+            return defer(source.finite(*part), source.tensors[piece.tensor].dtype, dtype, shape)
+        return source.read(*part, dtype).reshape(shape)
 
-    def _side_by_side(self, thetas: Iterable[Numbers], piece: Piece) -> Any:
+    def _side_by_side(self, thetas: Iterable[Array], piece: Piece) -> Any:
         # One array, filled in place: np.stack would need the memory of the checkpoints twice.
         stack = np.empty((len(self._plan.inputs), piece.rows, piece.columns), self._plan.dtype(piece.tensor))
         for place, theta in zip(stack, thetas, strict=True):
             place[...] = theta
         return stack
+
+
+def _pays(plan: Plan) -> bool:
+    """Tell whether compiled loops gain more than starting LLVM costs."""
+    return sum(math.prod(shape) for shape in plan.shapes.values()) >= COMPILED_FROM and kernels.usable()
 
 
 def _named(tensor: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -35,6 +35,20 @@ def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
     ]
 
 
+SAMPLE, AT_LEAST = 8, 2**19
+"""For the report one in so many blocks of a tensor is measured, of so many elements at least."""
+
+
+def sample(tensor: str, shape: tuple[int, ...]) -> frozenset[int]:
+    """Return where the blocks start that the report's norms and cosines are measured on.
+
+    They are spread evenly; of a tensor of less than twice AT_LEAST elements they are all.
+    """
+    starts = [piece.start for piece in cut(tensor, shape, whole=False)]
+    every = max(1, min(SAMPLE, math.prod(shape) // AT_LEAST))
+    return frozenset(starts[every // 2 :: every])
+
+
 def parts(block: Block) -> Iterator[Block]:
     """Cut a block of a whole matrix where `cut` would have cut the matrix; the parts are float64."""
     rows, columns = block.thetas[0].shape

@@ -16,7 +16,7 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
-from tasks.engine.cut import Piece, cut, parts
+from tasks.engine.cut import Piece, cut, parts, sample
 from tasks.engine.estimate import TimeEstimate
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
@@ -24,7 +24,6 @@ from tasks.engine.output import Output, Written, open_output
 from tasks.engine.plan import Plan
 from tasks.engine.progress import TELL_EVERY_S, Headway, OnProgress, untold
 from tasks.engine.spanned import MergedChange, add_changes, merge_changes
-from tasks.merging.arrays import to_numpy
 from tasks.merging.block import Block
 from tasks.merging.deviation import Deviation, describe, deviation, join
 from tasks.merging.program import FamilyFinish, Measure, Settings, worst
@@ -134,18 +133,30 @@ class _Merging:
         outputs = [output for _, output in variants]
         try:
             finish = self._measured(names, [settings for settings, _ in variants])
-            write = partial(_write, finish, outputs, _whole if self._plan.method.whole else deviation)
             # After a kill some tensors of a group may be finished: those are measured again, but not merged.
-            running = {name: self._blocks.start(write, name) for name in names if self._lacking([name])}
+            running = {
+                name: self._blocks.start(partial(_write, finish, outputs, self._sampled(name)), name)
+                for name in names
+                if self._lacking([name])
+            }
             for name, blocks in running.items():
                 found, deviations = zip(*(block.result() for block in blocks), strict=True)
-                known = describe(join(deviations))
+                measured = join([part for own in deviations for part in own])
+                known = describe(measured, math.prod(self._plan.shapes[name]))
                 for output, own in zip(outputs, zip(*found, strict=True), strict=True):
                     output.complete(name, TensorMeasures(deviation=known, method=worst(own)))
         except BaseException as error:  # whatever it is: who waits for these tensors has to hear of it
             for name in names:
                 for output in outputs:
                     output.fail(name, error)
+
+    def _sampled(self, name: str) -> Callable[[Block], list[Deviation]]:
+        """Return what measures the blocks, or parts of whole matrices, that are in the sample."""
+        starts, whole = sample(name, self._plan.shapes[name]), self._plan.method.whole
+        # a whole matrix's task vectors would take as much memory as the checkpoints
+        return lambda block: [
+            deviation(part) for part in (parts(block) if whole else [block]) if part.start in starts
+        ]
 
     def _measured(self, names: Sequence[str], variants: Sequence[Settings]) -> FamilyFinish:
         program = self._plan.method.run(self._alone(variants, names))
@@ -200,13 +211,16 @@ class _Merging:
 
 
 def _write(
-    finish: FamilyFinish, outputs: Sequence[Output], measure: Callable[[Block], Deviation], block: Block
-) -> tuple[list[MethodMeasures | None], Deviation]:
-    """Write a block's variants, each before the next is computed; return their measures and the deviation."""
+    finish: FamilyFinish,
+    outputs: Sequence[Output],
+    measure: Callable[[Block], list[Deviation]],
+    block: Block,
+) -> tuple[list[MethodMeasures | None], list[Deviation]]:
+    """Write a block's variants, each before the next is computed; return their measures, and deviations."""
     measures: list[MethodMeasures | None] = []
     known = measure(block)  # first: methods on whole matrices overwrite the weights
     for output, (merged, found) in zip(outputs, finish(block), strict=True):
-        output.write(block.tensor, block.start, to_numpy(merged).reshape(-1))
+        output.write(block.tensor, block.start, merged)
         measures.append(found)
     return measures, known
 
@@ -216,8 +230,3 @@ def _write_changed(
 ) -> None:
     for output, merged in zip(outputs, add_changes(plan, changes, piece), strict=True):
         output.write(piece.tensor, piece.start, merged)
-
-
-def _whole(block: Block) -> Deviation:
-    """Measure a whole matrix part by part: its task vectors would take as much memory as the checkpoints."""
-    return join([deviation(part) for part in parts(block)])

@@ -6,12 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from tasks.base.errors import BadInput
 from tasks.base.measures import TensorMeasures
-from tasks.checkpoints.numbers import Numbers, all_finite, encode
+from tasks.checkpoints.numbers import STORED, Numbers, all_finite, encode
 from tasks.engine.cut import BLOCK
 from tasks.engine.journal import Journal
 from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
+from tasks.merging.arrays import Array, to_numpy
+from tasks.merging.deferred import Deferred
 
 
 class Written(NamedTuple):
@@ -38,20 +42,18 @@ class Output:
         """Tell whether a tensor is still missing; the others are hashed and must not be written again."""
         return name in self._missing
 
-    def write(self, name: str, first: int, values: Numbers) -> None:
+    def write(self, name: str, first: int, values: Array) -> None:
         """Write part of a tensor, from its element `first` on, rounded once (BadInput on overflow)."""
         if not self.lacks(name):
             return
         dtype = self._spec[name].dtype
-        for start in range(
-            0, values.size, BLOCK
-        ):  # in parts: a rounded copy of a whole matrix would take as much memory again
-            numbers = encode(values[start : start + BLOCK], dtype)
+        for numbers in _rounded(values, dtype):
             if not all_finite(numbers, dtype):
                 raise BadInput(
                     "", f"the merge overflows {dtype}", "choose a smaller merge.lam, or a wider merge.dtype"
                 )
-            write_numbers(self._shards[name], name, (first + start) * numbers.itemsize, numbers)
+            write_numbers(self._shards[name], name, first * numbers.itemsize, numbers)
+            first += numbers.size
 
     def copy(self, name: str, stored: Numbers) -> None:
         """Write a whole tensor as it is stored."""
@@ -86,6 +88,19 @@ class Output:
     def close(self) -> Written:
         """Close the journal; return measures and digests."""
         return Written(dict(self._journal.finished), self._journal.close())
+
+
+def _rounded(values: Array, dtype: str) -> Iterator[Numbers]:
+    if isinstance(values, Deferred):
+        numbers = values.rounded(dtype, np.empty(values.size, STORED[dtype]))
+        if numbers is not None:
+            yield numbers
+            return
+    flat = to_numpy(values).reshape(-1)
+    for start in range(
+        0, flat.size, BLOCK
+    ):  # a rounded copy of a whole matrix would take as much memory again
+        yield encode(flat[start : start + BLOCK], dtype)
 
 
 @contextmanager

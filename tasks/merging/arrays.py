@@ -1,4 +1,4 @@
-"""The functions that numpy arrays and torch tensors do not share, under one name each."""
+"""The functions that numpy arrays, deferred ones and torch tensors do not share, under one name each."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,10 +7,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = Any
-"""A numpy array, or a torch tensor on a GPU: methods keep to the operators and functions that both have."""
-Tally: TypeAlias = tuple[np.ndarray[Any, np.dtype[np.uint16]], np.ndarray[Any, np.dtype[np.uint32]]]
-"""Integers below 2**16, ascending, and how often each occurs."""
-
+"""A numpy array, an expression that becomes one, or a torch tensor on a GPU: methods keep to the operators
+and functions that all have."""
 
 PIECE = 2**14
 """Elements whose products are summed in float32; longer float32 sums lose a digit."""
@@ -18,9 +16,9 @@ PIECE = 2**14
 
 def dot(a: Array, b: Array) -> float:
     """Return Σ a·b over two arrays of one shape."""
-    a, b = a.reshape(-1), b.reshape(-1)
-    if not isinstance(a, np.ndarray):
-        return float(double(a) @ double(b))
+    if not of_numpy(a):
+        return float(double(a.reshape(-1)) @ double(b.reshape(-1)))
+    a, b = np.asarray(a).reshape(-1), np.asarray(b).reshape(-1)
     even = a.size - a.size % PIECE
     with np.errstate(over="ignore", invalid="ignore"):
         pieces = np.vecdot(a[:even].reshape(-1, PIECE), b[:even].reshape(-1, PIECE))
@@ -32,11 +30,12 @@ def dot(a: Array, b: Array) -> float:
 
 def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the inner products of all pairs, N × N."""
-    if not isinstance(arrays[0], np.ndarray):
+    if not of_numpy(arrays[0]):
         import torch
 
         rows = torch.stack([array.reshape(-1) for array in arrays]).double()
         return np.asarray((rows @ rows.T).cpu(), dtype=np.float64)
+    arrays = [np.asarray(array) for array in arrays]
     products = np.empty((len(arrays), len(arrays)))
     for i, a in enumerate(arrays):
         for j, b in enumerate(arrays[: i + 1]):  # numpy's matmul is ten times slower on so few long rows
@@ -48,11 +47,11 @@ def ascending(arrays: Sequence[Array]) -> list[Array]:
     """Sort element by element: the first result holds the smallest of each, the last the largest."""
     smaller: Callable[[Array, Array], Array] = np.minimum
     larger: Callable[[Array, Array], Array] = np.maximum
-    if not isinstance(arrays[0], np.ndarray):
+    rows = [np.asarray(array) for array in arrays] if of_numpy(arrays[0]) else list(arrays)
+    if not of_numpy(rows[0]):
         import torch
 
         smaller, larger = torch.minimum, torch.maximum
-    rows = list(arrays)
     for end in range(len(rows) - 1, 0, -1):  # whole arrays are compared: faster than sorting short columns
         for i in range(end):
             rows[i], rows[i + 1] = smaller(rows[i], rows[i + 1]), larger(rows[i], rows[i + 1])
@@ -61,12 +60,12 @@ def ascending(arrays: Sequence[Array]) -> list[Array]:
 
 def double(array: Array) -> Array:
     """Return the numbers in float64."""
-    return array.astype(np.float64) if isinstance(array, np.ndarray) else array.double()
+    return array.astype(np.float64) if of_numpy(array) else array.double()
 
 
 def solution(matrix: Array, right: Array) -> Array:
     """Return X of matrix · X = right."""
-    if isinstance(matrix, np.ndarray):
+    if of_numpy(matrix):
         return np.linalg.solve(matrix, right)
     import torch
 
@@ -75,17 +74,17 @@ def solution(matrix: Array, right: Array) -> Array:
 
 def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
     """Bring an array to the CPU."""
-    return array if isinstance(array, np.ndarray) else array.cpu().numpy()
+    return np.asarray(array) if of_numpy(array) else array.cpu().numpy()
 
 
 def count_nonzero(mask: Array) -> int:
     """Count the true elements."""
-    return int(np.count_nonzero(mask) if isinstance(mask, np.ndarray) else mask.sum())
+    return int(np.count_nonzero(np.asarray(mask)) if of_numpy(mask) else mask.sum())
 
 
 def like(array: np.ndarray[Any, Any], other: Array) -> Array:
     """Bring a numpy array to the device of `other`."""
-    if isinstance(other, np.ndarray):
+    if of_numpy(other):
         return array
     import torch
 
@@ -99,7 +98,7 @@ def factors(numbers: np.ndarray[Any, Any], other: Array) -> Array:
 
 def sums(array: Array, axis: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the sums along an axis, added up in float64."""
-    if isinstance(array, np.ndarray):
+    if of_numpy(array):
         return np.asarray(array.sum(axis, dtype=np.float64))
     import torch
 
@@ -108,32 +107,18 @@ def sums(array: Array, axis: int) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 def number(mask: Array, other: Array) -> Array:
     """Return 1 where the mask holds and else 0, in the dtype of `other`."""
-    return mask.astype(other.dtype) if isinstance(mask, np.ndarray) else mask.to(other.dtype)
+    return mask.astype(other.dtype) if of_numpy(mask) else mask.to(other.dtype)
 
 
 def eps(array: Array) -> float:
     """Return the machine epsilon of the array's dtype."""
-    if isinstance(array, np.ndarray):
+    if of_numpy(array):
         return float(np.finfo(array.dtype).eps)
     import torch
 
     return torch.finfo(array.dtype).eps
 
 
-def bits(array: Array) -> Array:
-    """Return the bit patterns of |x| as float32: integers below 2**31 in the order of the magnitudes."""
-    if isinstance(array, np.ndarray):
-        return abs(array).astype(np.float32, copy=False).view(np.int32)
-    import torch
-
-    return abs(array).float().view(torch.int32)
-
-
-def tally(integers: Array) -> Tally:
-    """Count how often each of the integers occurs, all from 0 to 2**16 − 1."""
-    if isinstance(integers, np.ndarray):
-        counts = np.bincount(integers.reshape(-1))
-    else:
-        counts = integers.reshape(-1).bincount().cpu().numpy()
-    present = np.flatnonzero(counts)
-    return present.astype(np.uint16), counts[present].astype(np.uint32)
+def of_numpy(array: Array) -> bool:
+    """Tell a numpy array, or what follows numpy's protocol, from a torch tensor."""
+    return hasattr(type(array), "__array_ufunc__")

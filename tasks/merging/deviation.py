@@ -53,14 +53,20 @@ def cosines(whole: Deviation) -> np.ndarray[Any, np.dtype[np.float64]]:
     return found
 
 
-def describe(whole: Deviation) -> DeviationSummary:
-    """Return norms of task vectors and anchor, cosines of the pairs, and the share in sign conflict."""
+def describe(measured: Deviation, elements: int | None = None) -> DeviationSummary:
+    """Return norms of task vectors and anchor, cosines of the pairs, and the share in sign conflict.
+
+    What was measured may be a sample of so many `elements`: norms are scaled to all of them.
+    """
+    is_sample = elements is not None and elements != measured.elements
+    scale = elements / measured.elements if elements and is_sample else 1.0
     return DeviationSummary(
-        norms=tuple(np.sqrt(np.diag(whole.products)).tolist()),
-        anchor=whole.anchor**0.5,
-        cosines=tuple(cosines(whole)[np.triu_indices(len(whole.products), 1)].tolist()),
-        conflict=whole.conflicts / whole.elements if whole.elements else 0.0,
-        elements=whole.elements,
+        norms=tuple(np.sqrt(np.diag(measured.products) * scale).tolist()),
+        anchor=(measured.anchor * scale) ** 0.5,
+        cosines=tuple(cosines(measured)[np.triu_indices(len(measured.products), 1)].tolist()),
+        conflict=measured.conflicts / measured.elements if measured.elements else 0.0,
+        elements=measured.elements if elements is None else elements,
+        sampled=measured.elements if is_sample else None,
     )
 
 

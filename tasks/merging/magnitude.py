@@ -10,10 +10,10 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tasks.merging import arrays
-from tasks.merging.arrays import Array, Tally
+from tasks.merging.arrays import Array
 from tasks.merging.block import Block
 from tasks.merging.program import Measure, Results
+from tasks.merging.tallies import Tally, bits, tally
 
 UPPER, LOWER = 2**15, 2**16
 """How many values the halves of a magnitude's 31 bits can have."""
@@ -48,7 +48,7 @@ class Cut(NamedTuple):
 
 def leading(groups: Sequence[Group], deltas: TaskVectors) -> Generator[Measure, Results, Leaders]:
     """Find the leading elements of each task vector, in two measurements."""
-    coarse = yield lambda block: [arrays.tally(arrays.bits(delta) >> 16) for delta in deltas(block)]
+    coarse = yield lambda block: [tally(bits(delta) >> 16) for delta in deltas(block)]
     places: dict[str, list[list[Place]]] = {}
     for group in groups:
         parts = [part for tensor in group.tensors for part in coarse[tensor]]
@@ -72,8 +72,8 @@ def leading(groups: Sequence[Group], deltas: TaskVectors) -> Generator[Measure, 
                 cuts[tensor, start, i] = own
 
     def leaders(block: Block, i: int, delta: Array) -> list[Array]:
-        bits = arrays.bits(delta)
-        return [_mask(bits, cut) for cut in cuts[block.tensor, block.start, i]]
+        patterns = bits(delta)
+        return [_mask(patterns, cut) for cut in cuts[block.tensor, block.start, i]]
 
     return leaders
 
@@ -91,28 +91,28 @@ def _locate(tallies: Sequence[Tally], rank: int, size: int) -> Place:
 
 def _under(delta: Array, places: Sequence[Place]) -> list[Tally]:
     """Count the lower halves of the bit patterns that have the upper half of each place."""
-    bits = arrays.bits(delta)
-    upper = bits >> 16
-    return [arrays.tally(bits[upper == place.value] & LOWER - 1) for place in places]
+    patterns = bits(delta)
+    upper = patterns >> 16
+    return [tally(patterns & LOWER - 1, where=upper == place.value) for place in places]
 
 
 def _cut(tallies: Sequence[Tally], upper: Place) -> list[Cut]:
     """Share out among the blocks, in their order, the elements equal to the last one that is selected."""
     lower = _locate(tallies, upper.rank, LOWER)
-    bits, left = upper.value * LOWER + lower.value, lower.rank
+    pattern, left = upper.value * LOWER + lower.value, lower.rank
     cuts = []
     for values, times in tallies:
         equal = int(times[values == lower.value].sum())
         taken = min(left, equal)
         left -= taken
         # Where all equal ones are taken, no counting is needed later: the threshold moves one down instead.
-        cuts.append(Cut(bits - 1, 0) if taken == equal else Cut(bits, taken))
+        cuts.append(Cut(pattern - 1, 0) if taken == equal else Cut(pattern, taken))
     return cuts
 
 
-def _mask(bits: Array, cut: Cut) -> Array:
-    mask = bits > cut.above
+def _mask(patterns: Array, cut: Cut) -> Array:
+    mask = patterns > cut.above
     if cut.quota:
-        equal = bits == cut.above
+        equal = patterns == cut.above
         mask |= equal & (equal.reshape(-1).cumsum(0).reshape(equal.shape) <= cut.quota)
     return mask

@@ -1,10 +1,11 @@
 """A fingerprint changes exactly when code, parameters or inputs do."""
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from tasks.base.fingerprint import ROOT, code_files, fingerprint
+from tasks.base.fingerprint import IMPORT, ROOT, code_files, fingerprint
 from tasks.parameters.selection import SelectParams
 
 
@@ -44,6 +45,18 @@ def test_a_package_counts_with_the_files_that_may_be_chosen_from(
         path.relative_to(kinds).as_posix() for path in code_files("tasks.stage") if kinds in path.parents
     ]
     assert found == sorted(f"{name}.py" for name in counted)
+
+
+def test_every_import_of_this_project_is_found() -> None:
+    for path in ROOT.glob("tasks/**/*.py"):
+        source = path.read_text(encoding="utf-8")
+        parsed = {
+            ast.unparse(node)
+            for node in ast.walk(ast.parse(source))
+            if (isinstance(node, ast.Import) and node.names[0].name.split(".")[0] == "tasks")
+            or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "tasks")
+        }
+        assert {ast.unparse(ast.parse(statement)) for statement in IMPORT.findall(source)} == parsed, path
 
 
 def test_stages_never_import_each_other() -> None:

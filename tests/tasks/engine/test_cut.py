@@ -1,6 +1,7 @@
 """The pieces of a tensor are its elements, each once, in order."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.engine import cut as module
-from tasks.engine.cut import BLOCK, as_stack, cut, parts
+from tasks.engine.cut import AT_LEAST, BLOCK, SAMPLE, as_stack, cut, parts, sample
 from tasks.merging.block import Block
 
 shapes = st.lists(st.integers(0, 9), max_size=5).map(tuple)
@@ -86,3 +87,19 @@ def test_the_parts_of_a_whole_matrix_are_its_rows_in_float64(monkeypatch: pytest
     for whole, again in ((theta, [part.thetas[0] for part in found]), (base, [part.base for part in found])):
         assert {part.dtype for part in again} == {np.dtype(np.float64)}
         assert np.array_equal(np.concatenate(again), whole)
+
+
+@given(
+    st.sampled_from(
+        [(64, 4096, 512), (32000, 1024), (2816, 1024), (576, 1536), (1024,), (0, 5), (3, BLOCK * 2)]
+    )
+)
+def test_the_sample_is_spread_over_the_tensor_and_large_enough(shape: tuple[int, ...]) -> None:
+    pieces = {piece.start: piece.rows * piece.columns for piece in cut("w", shape, whole=False)}
+    starts, every = list(pieces), sample("w", shape)
+    assert every <= set(starts)
+    measured = sum(pieces[start] for start in every)
+    assert measured >= min(AT_LEAST // 2, math.prod(shape))
+    assert math.prod(shape) >= 2 * AT_LEAST or every == set(starts)
+    places = sorted(starts.index(start) for start in every)
+    assert all(later - earlier <= SAMPLE for earlier, later in pairwise(places))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from tasks.base.errors import BadInput
 from tasks.base.measures import TensorMeasures
 from tasks.checkpoints.layout import INDEX
-from tasks.engine import cut, devices, execute
+from tasks.engine import blocks, cut, devices, execute
 from tasks.engine.execute import survey
 from tasks.engine.progress import Headway
 from tasks.merging.deviation import deviation, join
@@ -49,13 +49,14 @@ def with_workers(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 
 
 @on_all_methods
-def test_shard_size_and_number_of_workers_change_no_bit(
+def test_shard_size_workers_and_compiled_loops_change_no_bit(
     method: str, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cut, "BLOCK", SMALL_BLOCK)
     plan, results = plan_for(params_for(method), models), []
-    for workers, shard_bytes in ((1, 2**40), (2, 300), (5, 0)):
+    for workers, shard_bytes, compiled_from in ((1, 2**40, 2**40), (2, 300, 0), (5, 0, 2**40)):
         with_workers(monkeypatch, workers)
+        monkeypatch.setattr(blocks, "COMPILED_FROM", compiled_from)
         results.append(run(plan, tmp_path / f"{workers}", shard_bytes=shard_bytes))
     assert len(list((tmp_path / "5").glob("*.safetensors"))) == len(plan.spec)
     for tensors, measures in results[1:]:
@@ -242,6 +243,27 @@ def test_measures_hold_norms_cosines_and_sign_conflict(
     base = models[0] if METHODS[method].base == "required" else None
     for key, value in exact_deviation(models[1 : count_for(method) + 1], base).items():
         assert getattr(measures["tall"].deviation, key) == value
+
+
+@pytest.mark.parametrize("method", ["average", "ties", "lore"])
+def test_of_a_large_tensor_a_sample_is_measured_and_said(
+    method: str, models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The norms stand for the whole tensor all the same."""
+    monkeypatch.setattr(cut, "BLOCK", SMALL_BLOCK)
+    plan = plan_for(params_for(method), models)
+    tensors, measures = run(plan, tmp_path / "whole")
+    monkeypatch.setattr(cut, "AT_LEAST", SMALL_BLOCK)
+    same, sampled = run(plan, tmp_path / "sampled")
+    assert equal(tensors, same)
+    every, some = measures["tall"].deviation, sampled["tall"].deviation
+    assert every
+    assert some
+    assert some.sampled
+    assert every.sampled is None
+    assert some.sampled < some.elements == every.elements
+    assert some.norms == pytest.approx(every.norms, rel=0.5)
+    assert some.norms != every.norms
 
 
 def test_a_survey_measures_every_floating_block_and_writes_nothing(

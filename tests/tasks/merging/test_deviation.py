@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from tasks.base.measures import DeviationSummary
 from tasks.merging.block import Block
-from tasks.merging.deviation import describe, deviation, join, recall
+from tasks.merging.deviation import Deviation, describe, deviation, join, recall
 from tests.support.deviation_reference import each_tensor, reference
 
 INTEGERS = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(6)), elements=st.integers(-3, 3))
@@ -38,3 +39,21 @@ def test_what_merge_json_says_of_tensors_is_enough_for_the_model(
     found = describe(join([recall(summary) for summary in tensors.values()]))
     for key, value in reference(checkpoints, origin, ["a", "b"]):
         assert getattr(found, key) == pytest.approx(value, abs=1e-12), key
+
+
+def test_a_sample_stands_for_the_whole() -> None:
+    """Of a tensor whose parts are alike, half of it says all but the number of elements."""
+    rng = np.random.default_rng(0)
+    half, base = rng.normal(size=(3, 50, 2)), rng.normal(size=(50, 2))
+    whole = describe(
+        deviation(Block("a", 0, 0, list(np.concatenate([half, half], 1)), np.tile(base, (2, 1))))
+    )
+    found = describe(deviation(Block("a", 0, 0, list(half), base)), 200)
+    assert found.sampled == 100
+    for key in ("norms", "anchor", "cosines", "conflict", "elements"):
+        assert getattr(found, key) == pytest.approx(getattr(whole, key)), key
+    assert describe(recall_and_join(found)).norms == pytest.approx(whole.norms)
+
+
+def recall_and_join(summary: DeviationSummary) -> Deviation:
+    return join([recall(summary)])

@@ -1,0 +1,183 @@
+"""Arithmetic on stored numbers that is written down first and done later, in one pass.
+
+A method is written for arrays. Given a `Deferred` for each checkpoint, its operators build an expression
+instead of computing: numpy hands each of its element-wise functions to `__array_ufunc__` (NEP 13), and tells
+which dtype its result has. What asks for numbers gets them from one compiled loop over the expression
+(kernels.py), operation by operation as the method says, and so the same bits that numpy gives step by step.
+What no loop can do (sorting, broadcasting, sums) numpy does with the numbers.
+"""
+
+from functools import cache
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from tasks.merging import kernels
+from tasks.merging.kernels import HALVES, Buffer, Loop, Step
+
+Operand: TypeAlias = "Deferred | Buffer | float"
+
+LOOP_KINDS = {np.dtype(own): np.dtype(own).str[1:] for own in (np.float32, np.float64, np.int32, np.bool_)}
+"""What a loop can hold."""
+
+
+class Deferred(NDArrayOperatorsMixin):
+    """An element-wise expression over arrays of one shape."""
+
+    __slots__ = ("dtype", "kind", "operands", "operation", "shape")
+
+    def __init__(
+        self, operation: str, operands: tuple[Operand, ...], dtype: np.dtype[Any], shape: tuple[int, ...]
+    ) -> None:
+        self.operation = operation
+        self.operands = operands
+        self.dtype = dtype
+        self.kind = LOOP_KINDS[dtype]
+        self.shape = shape
+
+    @property
+    def size(self) -> int:
+        """How many elements it has."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def astype(self, dtype: Any, copy: bool = True) -> Any:
+        """Convert the numbers, as numpy does."""
+        target = np.dtype(dtype)
+        if target == self.dtype:
+            return self
+        if target not in LOOP_KINDS or not kernels.converts(self.kind, LOOP_KINDS[target]):
+            return self.numpy().astype(target)
+        return Deferred("astype", (self,), target, self.shape)
+
+    def view(self, dtype: Any) -> Any:
+        """See the bits of the numbers as another dtype."""
+        target = np.dtype(dtype)
+        if (self.kind, LOOP_KINDS.get(target)) not in kernels.VIEW:
+            return self.numpy().view(target)
+        return Deferred("view", (self,), target, self.shape)
+
+    def numpy(self) -> Buffer:
+        """Compute the numbers."""
+        out = np.empty(self.size, self.dtype)
+        return kernels.compute(_loop(self), self.kind, out).reshape(self.shape)
+
+    def rounded(self, dtype: str, out: Buffer) -> Buffer | None:
+        """Compute the numbers, rounded once to a dtype of safetensors, into a flat array; return that.
+
+        None where no loop can round them so.
+        """
+        return kernels.compute(_loop(self), dtype, out) if kernels.rounds(self.kind, dtype) else None
+
+    def tallied(self, size: int, where: "Deferred | None" = None) -> Buffer:
+        """Count how often each integer below `size` occurs, among all elements or where a mask holds."""
+        return kernels.count(_loop(self) if where is None else _loop(self, where), size)
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
+        """Write down a function that a loop can compute; else compute with numpy."""
+        # `a += b` names a as where the result goes; what is returned takes its place
+        out = options.pop("out", ())
+        if method == "__call__" and not options and all(isinstance(own, Deferred) for own in out):
+            types = _types(ufunc, *map(_type, inputs))
+            if types and all(_is_number(own) or own.shape == self.shape for own in inputs):
+                *wanted, result = types
+                operands = tuple(map(_converted, inputs, wanted))
+                return Deferred(ufunc.__name__, operands, result, self.shape)
+        if out and not any(isinstance(own, Deferred) for own in out):
+            options["out"] = out
+        return getattr(ufunc, method)(*map(_numbers, inputs), **options)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Buffer:
+        return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.numpy(), name)  # sums, reshape and all else that an array can do
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.numpy()[key]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __bool__(self) -> bool:
+        return bool(self.numpy())
+
+
+def defer(raw: Buffer, dtype: str, compute: type[np.floating[Any]], shape: tuple[int, ...]) -> Deferred:
+    """Return stored numbers of a floating dtype of safetensors as `compute`, decoded when they are needed."""
+    return Deferred(dtype, (raw,), np.dtype(compute), shape)
+
+
+def _loop(*results: Deferred) -> Loop:
+    """Write expressions as one body, what they share once."""
+    steps: list[Step] = []
+    arrays: list[Buffer] = []
+    constants: list[float] = []
+    places: dict[int, int] = {}
+
+    def add(operation: str, kind: str, arguments: tuple[int, ...]) -> int:
+        steps.append(Step(operation, kind, arguments))
+        return len(steps) - 1
+
+    def place(own: Operand, kind: str) -> int:
+        """Return where an operand of this kind is computed."""
+        known = places.get(id(own))
+        if known is not None:
+            return known
+        if isinstance(own, Deferred):
+            if own.operation in HALVES:
+                found = add(own.operation, own.kind, (read(own.operands[0]),))
+            else:
+                of = next(part.kind for part in own.operands if isinstance(part, Deferred))
+                found = add(own.operation, own.kind, tuple([place(part, of) for part in own.operands]))
+        elif isinstance(own, np.ndarray):
+            found = add("load", kind, (read(own),))
+        else:  # constants of one value are not shared: the form of a loop must not depend on values
+            constants.append(float(own))
+            return add("constant", kind, (len(constants) - 1,))
+        places[id(own)] = found
+        return found
+
+    def read(array: Any) -> int:
+        arrays.append(array)
+        return len(arrays) - 1
+
+    found = tuple([place(own, own.kind) for own in results])
+    return Loop(tuple(steps), found, arrays, constants)
+
+
+def _converted(own: Any, dtype: np.dtype[Any]) -> Any:
+    """Convert an operand to the dtype that the function computes in; numbers are constants of it."""
+    return own if _is_number(own) or own.dtype == dtype else own.astype(dtype)
+
+
+@cache
+def _types(ufunc: np.ufunc, *types: Any) -> tuple[np.dtype[Any], ...] | None:
+    """Return the dtypes of operands and result, as numpy promotes them; None where no loop computes that."""
+    try:
+        *wanted, result = ufunc.resolve_dtypes((*types, None))
+    except TypeError:
+        return None
+    given = [own if isinstance(own, np.dtype) else to for own, to in zip(types, wanted, strict=True)]
+    if any(dtype not in LOOP_KINDS for dtype in [*given, *wanted, result]):
+        return None
+    kinds = [LOOP_KINDS[dtype] for dtype in wanted]
+    if not kernels.computes(ufunc.__name__, kinds):
+        return None
+    convert = all(kernels.converts(LOOP_KINDS[own], to) for own, to in zip(given, kinds, strict=True))
+    return (*wanted, result) if convert else None
+
+
+def _type(own: Any) -> Any:
+    """Return an operand's dtype; the type of a Python number, which takes the dtype of the others."""
+    return own.dtype if isinstance(own, Deferred | np.ndarray | np.generic) else type(own)
+
+
+def _is_number(own: Any) -> bool:
+    return isinstance(own, float | int | np.generic)
+
+
+def _numbers(own: Any) -> Any:
+    return own.numpy() if isinstance(own, Deferred) else own
