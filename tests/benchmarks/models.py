@@ -76,6 +76,8 @@ class Llama:
 
 SCALES = {1: Llama(layers=6, vocabulary=16_000), 2: Llama(), 4: Llama(layers=24, vocabulary=64_000)}
 """Layers and vocabulary grow together, so that parameters do: 110, 220 and 439 million."""
+LARGE = Llama(layers=24, hidden=2048, intermediate=5632)
+"""1.36 billion parameters, where starting is not what takes the time."""
 
 
 def models(root: Path, llama: Llama) -> Path:
@@ -93,6 +95,19 @@ def models(root: Path, llama: Llama) -> Path:
             save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
             (unfinished / "config.json").write_text(json.dumps(llama.config, indent=2))
             unfinished.rename(directory / name)
+    return directory
+
+
+def as_models(root: Path, run: Path) -> Path:
+    """Return a directory like that of `models` with the last checkpoints of a run and the base beside it."""
+    directory = root / f"trained-{run.name}"
+    directory.mkdir(parents=True, exist_ok=True)
+    last = sorted(run.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))[
+        -len(CHECKPOINTS) :
+    ]
+    for name, target in zip(("base", *CHECKPOINTS), (run.parent / "base", *last), strict=True):
+        if not (directory / name).exists():
+            (directory / name).symlink_to(target.absolute())
     return directory
 
 

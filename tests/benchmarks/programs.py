@@ -48,14 +48,14 @@ class Method(NamedTuple):
 MEMORY_GOAL = 0.4
 """Loreline / mergekit, peak resident memory."""
 METHODS = {
-    "average": Method("linear", 0.3, {"weight": 1.0}, base=None),
-    "task_arithmetic": Method("task_arithmetic", 0.25, {"weight": 1.0}),
+    "average": Method("linear", 0.15, {"weight": 1.0}, base=None),
+    "task_arithmetic": Method("task_arithmetic", 0.15, {"weight": 1.0}),
     # mergekit calls the end where t = 0 the base.
     "slerp": Method("slerp", 0.35, {}, {"t": 0.5}, base=CHECKPOINTS[0], checkpoints=CHECKPOINTS[:2]),
     "model_stock": Method("model_stock", 0.25),
-    "dare_ties": Method("dare_ties", 0.2, {"weight": 1.0, "density": 0.5}, {"normalize": True}),
-    "breadcrumbs": Method("breadcrumbs", 0.15, {"weight": 1.0, "density": 0.5, "gamma": 0.01}),
-    "ties": Method("ties", 0.2, {"weight": 1.0, "density": 0.5}, {"normalize": True}),
+    "dare_ties": Method("dare_ties", 0.12, {"weight": 1.0, "density": 0.5}, {"normalize": True}),
+    "breadcrumbs": Method("breadcrumbs", 0.12, {"weight": 1.0, "density": 0.5, "gamma": 0.01}),
+    "ties": Method("ties", 0.08, {"weight": 1.0, "density": 0.5}, {"normalize": True}),
 }
 
 

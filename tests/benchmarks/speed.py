@@ -2,11 +2,12 @@
 
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from tests.benchmarks.measure import digits, in_turn, median, ratio, say, table, warm
-from tests.benchmarks.models import SCALES, Llama, models
+from tests.benchmarks.models import SCALES, Llama, as_models, models
 from tests.benchmarks.programs import MEMORY_GOAL, METHODS, cat, loreline, mergekit, run
 
 HEAD = [
@@ -16,9 +17,8 @@ HEAD = [
 ]
 
 
-def against_mergekit(root: Path, llama: Llama, methods: Sequence[str], runs: int) -> str:
+def against_mergekit(root: Path, checkpoints: Path, methods: Sequence[str], runs: int) -> str:
     """Measure both programs in turn, method by method."""
-    checkpoints = models(root, llama)
     rows = []
     for method in methods:
         warm(checkpoints)
@@ -37,9 +37,19 @@ def against_mergekit(root: Path, llama: Llama, methods: Sequence[str], runs: int
     return table(HEAD, rows)
 
 
-def against_copying(root: Path, llama: Llama, runs: int) -> str:
+def on_kinds(root: Path, run: Path | None, methods: Sequence[str], runs: int) -> str:
+    """Measure both programs on checkpoints of three kinds; those of a run that was trained are float32."""
+    kinds = {"noise": models(root, Llama()), "strong spikes": models(root, replace(Llama(), strength=12.0))}
+    if run is not None:
+        kinds[f"trained, {run.name}"] = as_models(root, run)
+    tables = [
+        f"{kind}:\n\n{against_mergekit(root, directory, methods, runs)}" for kind, directory in kinds.items()
+    ]
+    return "\n\n".join(tables)
+
+
+def against_copying(root: Path, checkpoints: Path, runs: int) -> str:
     """Measure the average beside reading the inputs and writing the output with nothing in between."""
-    checkpoints = models(root, llama)
     warm(checkpoints)
     average = loreline("average", checkpoints)
     with tempfile.TemporaryDirectory(dir=root) as cache:

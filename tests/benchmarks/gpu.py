@@ -1,0 +1,138 @@
+"""Measure merging the shapes of a 7B model on a GPU; print the result, or write it to a page (`make gpu`).
+
+gpu.py [--device cuda:0] [--layers 32] [--side 4096] [--page docs/benchmarks.md]
+
+Three checkpoints are made on the device, matrix by matrix, so that no disk is measured: a base, and noise and rank 16
+from it, bf16. Seconds are of the method alone, with the device waited for before and after each tensor.
+"""
+
+import argparse
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tasks.merging.block import Block
+from tasks.merging.layers import Layers
+from tasks.merging.methods import METHODS
+from tasks.merging.program import Settings, run_program
+from tasks.parameters.merge import MergeParams
+from tasks.parameters.varying import resolve
+from tests.benchmarks.measure import digits, judged, say, table
+from tests.benchmarks.models import CHANGE, CHECKPOINTS, DEVIATION, RANK, Llama
+
+LORE_GOAL = 10.0
+"""Seconds of computing on one H200."""
+MEASURED = {"average": MergeParams(), "ties": MergeParams(method="ties"), "lore": MergeParams(method="lore")}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a method took for a whole model."""
+
+    seconds: float
+    moved: int
+    """Bytes of the checkpoints, as they would be read, and of the merge."""
+    peak: int
+    """Bytes of the device's memory; 0 where torch does not count them."""
+
+
+def measure(method: str, params: MergeParams, llama: Llama, device: str) -> Cost:
+    """Merge every tensor of a model on the device."""
+    layers, seconds, moved = Layers.of(llama.shapes), 0.0, 0
+    if device.startswith("cuda"):
+        torch.cuda.reset_peak_memory_stats(device)
+    for i, (name, shape) in enumerate(llama.shapes.items()):
+        settings = Settings(
+            params,
+            lambda tensor: resolve(params, tensor, layers.position(tensor)),
+            range(1, len(CHECKPOINTS) + 1),
+            {name: shape},
+            {name: "BF16"},
+        )
+        block = made(name, shape, i, llama.strength, device)
+        begun = waited(device)
+        finish = run_program(METHODS[method].run([settings]), [name], lambda _, own=block: own)
+        merged = [own.to(torch.bfloat16) for own, _ in finish(block)]
+        seconds += waited(device) - begun
+        moved += 2 * math.prod(shape) * (len(block.thetas) + (block.base is not None) + len(merged))
+    peak = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
+    return Cost(seconds, moved, peak)
+
+
+def made(name: str, shape: tuple[int, ...], seed: int, strength: float, device: str) -> Block:
+    """Make a tensor of the base and of every checkpoint on the device."""
+    random = torch.Generator(device).manual_seed(seed)
+
+    def normal(*size: int) -> torch.Tensor:
+        return torch.randn(size, generator=random, device=device)
+
+    rows, columns = shape if len(shape) == 2 else (shape[0], 1)
+    base = DEVIATION * normal(rows, columns) if len(shape) == 2 else torch.ones(rows, 1, device=device)
+    thetas = torch.empty(len(CHECKPOINTS), rows, columns, device=device)
+    for theta in thetas:
+        theta.copy_(base + CHANGE * normal(rows, columns))
+        if len(shape) == 2:
+            theta += (strength * CHANGE / RANK**0.5) * (normal(rows, RANK) @ normal(RANK, columns))
+        theta.copy_(theta.bfloat16())
+    return Block(name, 0, 0, thetas, base.bfloat16().float())
+
+
+def waited(device: str) -> float:
+    """Return the time when the device has done all that it was asked."""
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def rows(llama: Llama, device: str) -> Iterator[list[str]]:
+    """Measure the methods one after the other, the first of each once beforehand to warm up."""
+    for method, params in MEASURED.items():
+        say(method)
+        measure(method, params, Llama(1, 256, 512, 512), device)
+        cost = measure(method, params, llama, device)
+        goal = (
+            judged(cost.seconds, "≤", LORE_GOAL) if method == "lore" else [*digits(2, cost.seconds), "", ""]
+        )
+        yield [method, *goal, *digits(0, cost.moved / cost.seconds / 1e9, cost.peak / 1e6)]
+
+
+def with_section(page: str, section: str) -> str:
+    """Return a page with the section of this heading replaced, or added at the end."""
+    heading = section.splitlines()[0]
+    before, found, after = f"\n{page}".partition(f"\n{heading}\n")
+    _, rest, others = after.partition("\n## ")
+    return f"{before.lstrip()}\n{section}" + (f"\n## {others}" if found and rest else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure, then print or write the section."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("--device", default="cuda:0")
+    options.add_argument("--layers", type=int, default=32)
+    options.add_argument(
+        "--side", type=int, default=4096, help="hidden size; less, to try the benchmark itself"
+    )
+    options.add_argument("--page", type=Path, help="where to put the section, instead of the one there")
+    given = options.parse_args(arguments)
+    llama = Llama(given.layers, given.side, given.side * 11 // 4 // 64 * 64, 8 * given.side)
+    name = torch.cuda.get_device_name(given.device) if given.device.startswith("cuda") else given.device
+    columns = ["method", "s", "goal", "met", "GB/s of bf16", "peak MB"]
+    section = (
+        f"## On a GPU\n\n{time.strftime('%Y-%m-%d')}, {name}, torch {torch.__version__}, "
+        f"{llama.parameters / 1e9:.2f} billion parameters, three checkpoints.\n\n"
+        f"{table(columns, list(rows(llama, given.device)))}\n"
+    )
+    if given.page is None:
+        print(section, end="")
+    else:
+        given.page.write_text(with_section(given.page.read_text(encoding="utf-8"), section), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
