@@ -254,30 +254,6 @@ class TestMemory:
         assert "batches of 9 do not fit" in caplog.text
         assert halved["likely"].values["nll"] == pytest.approx(whole["likely"].values["nll"], abs=1e-4)
 
-    @pytest.mark.gpu
-    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-    def test_batches_that_really_do_not_fit_are_halved(self, tiny, folder, monkeypatch, caplog):
-        """The device is left so little memory that the logits of all items at once have no room."""
-        whole = run(tiny, folder, ("likely",), "likely/nll", device="cuda", batch_size=1)
-        shutil.rmtree(state_dir())
-        real = hf._load
-
-        def load(files, device):
-            loaded = real(files, device)
-            taken = torch.cuda.memory_reserved() + 2**21
-            torch.cuda.set_per_process_memory_fraction(
-                taken / torch.cuda.get_device_properties(0).total_memory
-            )
-            return loaded
-
-        monkeypatch.setattr(hf, "_load", load)
-        try:
-            halved = run(tiny, folder, ("likely",), "likely/nll", device="cuda", batch_size=4096)
-        finally:
-            torch.cuda.set_per_process_memory_fraction(1.0)
-        assert "do not fit in GPU memory" in caplog.text
-        assert halved["likely"].values["nll"] == pytest.approx(whole["likely"].values["nll"], abs=1e-4)
-
     def test_auto_asks_16_items_at_a_time_on_the_cpu(self, tiny, folder, monkeypatch):
         real, tried = measure._run, []
         monkeypatch.setattr(
