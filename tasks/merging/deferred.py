@@ -7,6 +7,7 @@ which dtype its result has. What asks for numbers gets them from one compiled lo
 What no loop can do (sorting, broadcasting, sums) numpy does with the numbers.
 """
 
+from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ Operand: TypeAlias = "Deferred | Buffer | float"
 
 LOOP_KINDS = {np.dtype(own): np.dtype(own).str[1:] for own in (np.float32, np.float64, np.int32, np.bool_)}
 """What a loop can hold."""
+SCALARS = (float, int, np.generic)
 
 
 class Deferred(NDArrayOperatorsMixin):
@@ -75,16 +77,15 @@ class Deferred(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         """Write down a function that a loop can compute; else compute with numpy."""
-        # `a += b` names a as where the result goes; what is returned takes its place
-        out = options.pop("out", ())
-        if method == "__call__" and not options and all(isinstance(own, Deferred) for own in out):
-            types = _types(ufunc, *map(_type, inputs))
-            if types and all(_is_number(own) or own.shape == self.shape for own in inputs):
+        if "out" in options and isinstance(options["out"][0], Deferred):
+            del options["out"]  # of `a += b`: what is returned takes a's place
+        if method == "__call__" and not options:
+            given: list[Hashable] = [getattr(own, "dtype", type(own)) for own in inputs]
+            types = _types(ufunc, *given)
+            if types and all(isinstance(own, SCALARS) or own.shape == self.shape for own in inputs):
                 *wanted, result = types
-                operands = tuple(map(_converted, inputs, wanted))
-                return Deferred(ufunc.__name__, operands, result, self.shape)
-        if out and not any(isinstance(own, Deferred) for own in out):
-            options["out"] = out
+                operands = [_converted(own, to) for own, to in zip(inputs, wanted, strict=True)]
+                return Deferred(ufunc.__name__, tuple(operands), result, self.shape)
         return getattr(ufunc, method)(*map(_numbers, inputs), **options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Buffer:
@@ -150,12 +151,15 @@ def _loop(*results: Deferred) -> Loop:
 
 def _converted(own: Any, dtype: np.dtype[Any]) -> Any:
     """Convert an operand to the dtype that the function computes in; numbers are constants of it."""
-    return own if _is_number(own) or own.dtype == dtype else own.astype(dtype)
+    return own if isinstance(own, SCALARS) or own.dtype is dtype else own.astype(dtype)
 
 
 @cache
 def _types(ufunc: np.ufunc, *types: Any) -> tuple[np.dtype[Any], ...] | None:
-    """Return the dtypes of operands and result, as numpy promotes them; None where no loop computes that."""
+    """Return the dtypes of operands and result, as numpy promotes them; None where no loop computes that.
+
+    Of a Python number, which takes the dtype of the others, the type is given.
+    """
     try:
         *wanted, result = ufunc.resolve_dtypes((*types, None))
     except TypeError:
@@ -168,15 +172,6 @@ def _types(ufunc: np.ufunc, *types: Any) -> tuple[np.dtype[Any], ...] | None:
         return None
     convert = all(kernels.converts(LOOP_KINDS[own], to) for own, to in zip(given, kinds, strict=True))
     return (*wanted, result) if convert else None
-
-
-def _type(own: Any) -> Any:
-    """Return an operand's dtype; the type of a Python number, which takes the dtype of the others."""
-    return own.dtype if isinstance(own, Deferred | np.ndarray | np.generic) else type(own)
-
-
-def _is_number(own: Any) -> bool:
-    return isinstance(own, float | int | np.generic)
 
 
 def _numbers(own: Any) -> Any:
