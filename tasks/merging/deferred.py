@@ -7,7 +7,6 @@ which dtype its result has. What asks for numbers gets them from one compiled lo
 What no loop can do (sorting, broadcasting, sums) numpy does with the numbers.
 """
 
-from collections.abc import Hashable
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -80,7 +79,7 @@ class Deferred(NDArrayOperatorsMixin):
         if "out" in options and isinstance(options["out"][0], Deferred):
             del options["out"]  # of `a += b`: what is returned takes a's place
         if method == "__call__" and not options:
-            given: list[Hashable] = [getattr(own, "dtype", type(own)) for own in inputs]
+            given: list[Any] = [getattr(own, "dtype", type(own)) for own in inputs]
             types = _types(ufunc, *given)
             if types and all(isinstance(own, SCALARS) or own.shape == self.shape for own in inputs):
                 *wanted, result = types
