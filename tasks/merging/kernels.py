@@ -96,7 +96,11 @@ def rounds(kind: str, dtype: str) -> bool:
 
 def compute(loop: Loop, target: str, out: Buffer) -> Buffer:
     """Write a loop's result to `out`, as one of numpy's kinds or a dtype of safetensors; return it."""
-    _run(_compiled(loop.steps, loop.results, len(loop.arrays), target), loop, out)
+    arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
+    constants = np.array(loop.constants, np.float64)
+    addresses = [array.ctypes.data for array in arrays]
+    function = _expression(loop.steps, loop.results, len(arrays), target)
+    function(out.ctypes.data, constants.ctypes.data, out.size, *addresses)
     return out
 
 
@@ -105,20 +109,15 @@ def count(loop: Loop, size: int) -> Buffer:
 
     Where the loop has a second result, a mask, only elements are counted where it holds.
     """
-    counts = np.zeros((TABLES, size), np.uint32)
-    _run(_compiled(loop.steps, loop.results, len(loop.arrays), f"count {size}"), loop, counts)
-    return np.asarray(counts.sum(axis=0, dtype=np.uint32))
+    # Two loops: LLVM uses vectors in the first only.
+    values = compute(loop, MASKED, np.empty(loop.arrays[0].size, np.int32))
+    counts = np.zeros(size, np.uint32)
+    _counting()(counts.ctypes.data, values.ctypes.data, values.size)
+    return counts
 
 
-TABLES = 2
-"""Neighbours are counted in different tables: a count just written can be read only after a while."""
-
-
-def _run(function: Callable[..., None], loop: Loop, out: Buffer) -> None:
-    arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
-    constants = np.array(loop.constants, np.float64)
-    addresses = [array.ctypes.data for array in arrays]
-    function(out.ctypes.data, constants.ctypes.data, arrays[0].size, *addresses)
+MASKED = "i4 or -1"
+"""Integers, and −1 where they are not to be counted."""
 
 
 @cache
@@ -144,14 +143,24 @@ _COMPILING = Lock()
 
 
 @cache
-def _compiled(
+def _expression(
     steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, target: str
 ) -> Callable[..., None]:
+    return _compiled(_source(steps, results, arrays, target), 2, arrays)
+
+
+@cache
+def _counting() -> Callable[..., None]:
+    return _compiled(COUNTING, 2, 0)
+
+
+def _compiled(source: str, before: int, after: int) -> Callable[..., None]:
+    """Return a function of so many pointers, a number of elements, and so many pointers."""
     import llvmlite.binding as llvm
 
     machine = _machine()
     with _COMPILING:
-        module = llvm.parse_assembly(_source(steps, results, arrays, target))
+        module = llvm.parse_assembly(source)
         module.triple, module.data_layout = machine.triple, str(machine.target_data)
         options = llvm.create_pipeline_tuning_options(speed_level=3)
         options.loop_vectorization = True
@@ -160,8 +169,8 @@ def _compiled(
         engine = llvm.create_mcjit_compiler(module, machine)
         engine.finalize_object()
         _ENGINES.append(engine)
-        pointers = [ctypes.c_void_p] * 2 + [ctypes.c_int64] + [ctypes.c_void_p] * arrays
-        compiled: Callable[..., None] = ctypes.CFUNCTYPE(None, *pointers)(engine.get_function_address("loop"))
+        types = [ctypes.c_void_p] * before + [ctypes.c_int64] + [ctypes.c_void_p] * after
+        compiled: Callable[..., None] = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address("loop"))
         return compiled
 
 
@@ -173,8 +182,8 @@ def _source(steps: Sequence[Step], results: Sequence[int], arrays: int, target: 
     for step in steps:
         registers.append(_step(step, steps, registers, before, body))
     found = [(registers[place], steps[place].kind) for place in results]
-    if target.startswith("count"):
-        _count(body, int(target.split()[1]), *[register for register, _ in found])
+    if target == MASKED:
+        _write(body, "i4", _masked(body, *[register for register, _ in found]), "i4")
     else:
         _write(body, target, *found[0])
     return "\n".join([
@@ -186,10 +195,8 @@ def _source(steps: Sequence[Step], results: Sequence[int], arrays: int, target: 
         "  %none = icmp eq i64 %size, 0",
         "  br i1 %none, label %end, label %body",
         "body:",
-        "  %i = phi i64 [0, %entry], [%following, %next]",
+        "  %i = phi i64 [0, %entry], [%following, %body]",
         *body.lines,
-        "  br label %next",
-        "next:",
         "  %following = add nuw nsw i64 %i, 1",
         "  %more = icmp ult i64 %following, %size",
         "  br i1 %more, label %body, label %end",
@@ -197,6 +204,34 @@ def _source(steps: Sequence[Step], results: Sequence[int], arrays: int, target: 
         "  ret void",
         "}",
     ])  # fmt: skip
+
+
+COUNTING = """
+define void @loop(ptr noalias %counts, ptr noalias readonly %values, i64 %size) {
+entry:
+  %none = icmp eq i64 %size, 0
+  br i1 %none, label %end, label %body
+body:
+  %i = phi i64 [0, %entry], [%following, %next]
+  %source = getelementptr i32, ptr %values, i64 %i
+  %value = load i32, ptr %source
+  %counted = icmp sge i32 %value, 0
+  br i1 %counted, label %add, label %next
+add:
+  %index = zext i32 %value to i64
+  %place = getelementptr i32, ptr %counts, i64 %index
+  %before = load i32, ptr %place
+  %after = add i32 %before, 1
+  store i32 %after, ptr %place
+  br label %next
+next:
+  %following = add nuw nsw i64 %i, 1
+  %more = icmp ult i64 %following, %size
+  br i1 %more, label %body, label %end
+end:
+  ret void
+}
+"""
 
 
 class _Lines:
@@ -268,6 +303,10 @@ def _write(body: _Lines, target: str, value: str, kind: str) -> None:
     body.lines.append(f"  store {MEMORY[target]} {value}, ptr {place}")
 
 
+def _masked(body: _Lines, value: str, mask: str = "true") -> str:
+    return body.add(f"select i1 {mask}, i32 {value}, i32 -1")
+
+
 def _rounded(body: _Lines, value: str) -> str:
     """Round a float to bfloat16, to nearest even, as `encode` does; every NaN becomes the same."""
     nan = body.add(f"fcmp uno float {value}, 0.0")
@@ -276,15 +315,3 @@ def _rounded(body: _Lines, value: str) -> str:
     carried = body.add(f"add i32 {half}, {bits}")
     chosen = body.add(f"select i1 {nan}, i32 {0x7FC00000}, i32 {carried}")
     return body.chain(chosen, "lshr i32 {}, 16", "trunc i32 {} to i16")
-
-
-def _count(body: _Lines, size: int, value: str, mask: str = "true") -> None:
-    """Add the instructions that count a value, in one of the tables, where the mask holds."""
-    body.lines += [f"  br i1 {mask}, label %hit, label %next", "hit:"]
-    table = body.chain("%i", f"and i64 {{}}, {TABLES - 1}", f"mul i64 {{}}, {size}")
-    index = body.add(f"zext i32 {value} to i64")
-    index = body.add(f"add i64 {index}, {table}")
-    place = body.add(f"getelementptr i32, ptr %out, i64 {index}")
-    count = body.add(f"load i32, ptr {place}")
-    more = body.add(f"add i32 {count}, 1")
-    body.lines.append(f"  store i32 {more}, ptr {place}")

@@ -48,7 +48,7 @@ class Cut(NamedTuple):
 
 def leading(groups: Sequence[Group], deltas: TaskVectors) -> Generator[Measure, Results, Leaders]:
     """Find the leading elements of each task vector, in two measurements."""
-    coarse = yield lambda block: [tally(bits(delta) >> 16) for delta in deltas(block)]
+    coarse = yield lambda block: [tally(bits(delta) >> 16, UPPER) for delta in deltas(block)]
     places: dict[str, list[list[Place]]] = {}
     for group in groups:
         parts = [part for tensor in group.tensors for part in coarse[tensor]]
@@ -93,7 +93,7 @@ def _under(delta: Array, places: Sequence[Place]) -> list[Tally]:
     """Count the lower halves of the bit patterns that have the upper half of each place."""
     patterns = bits(delta)
     upper = patterns >> 16
-    return [tally(patterns & LOWER - 1, where=upper == place.value) for place in places]
+    return [tally(patterns & LOWER - 1, LOWER, where=upper == place.value) for place in places]
 
 
 def _cut(tallies: Sequence[Tally], upper: Place) -> list[Cut]:

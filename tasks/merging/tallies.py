@@ -20,10 +20,10 @@ def bits(array: Array) -> Array:
     return abs(array).float().view(torch.int32)
 
 
-def tally(integers: Array, where: Array = None) -> Tally:
-    """Count how often each of some integers from 0 to 2**16 − 1 occurs, in all or where a mask holds."""
+def tally(integers: Array, size: int, where: Array = None) -> Tally:
+    """Count how often each of some integers from 0 to `size` − 1 occurs, in all or where a mask holds."""
     if isinstance(integers, Deferred):
-        counts = integers.tallied(2**16, where)
+        counts = integers.tallied(size, where)
     else:
         chosen = integers.reshape(-1) if where is None else integers[where]
         counts = np.bincount(chosen) if of_numpy(chosen) else chosen.bincount().cpu().numpy()

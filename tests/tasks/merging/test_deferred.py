@@ -14,7 +14,7 @@ from tasks.checkpoints.numbers import STORED, Numbers, compute_dtype, decode, en
 from tasks.merging import combine
 from tasks.merging.block import Block
 from tasks.merging.deferred import Deferred, defer
-from tasks.merging.magnitude import Cut, Place, _mask, _under
+from tasks.merging.magnitude import UPPER, Cut, Place, _mask, _under
 from tasks.merging.tallies import bits, tally
 from tasks.parameters.merge import MergeParams
 
@@ -137,9 +137,11 @@ def test_tallies_count_what_numpy_counts(data: st.DataObject, dtype: str, size: 
                 [decode(raw, dtype, np.float32).reshape(size, 1) for raw in raws],
             )
         )
-        for found, expected in zip(tally(bits(deferred) >> 16), tally(bits(plain) >> 16), strict=True):
+        for found, expected in zip(
+            tally(bits(deferred) >> 16, UPPER), tally(bits(plain) >> 16, UPPER), strict=True
+        ):
             same(found, expected)
-        [upper, *_] = tally(bits(plain) >> 16)[0]
+        [upper, *_] = tally(bits(plain) >> 16, UPPER)[0]
         [found], [expected] = (_under(own, [Place(int(upper), 1)]) for own in (deferred, plain))
         same(found[0], expected[0])
         same(found[1], expected[1])
