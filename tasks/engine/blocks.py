@@ -19,10 +19,10 @@ from tasks.engine.cut import Piece, cut
 from tasks.engine.devices import CPU, compute_threads
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
-from tasks.merging import kernels
 from tasks.merging.arrays import Array
 from tasks.merging.block import OF_ROWS, Block
 from tasks.merging.deferred import defer
+from tasks.merging.llvm import can_compile
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
@@ -145,7 +145,7 @@ class Blocks:
 
 def _pays(plan: Plan) -> bool:
     """Tell whether compiled loops gain more than starting LLVM costs."""
-    return sum(math.prod(shape) for shape in plan.shapes.values()) >= COMPILED_FROM and kernels.usable()
+    return sum(math.prod(shape) for shape in plan.shapes.values()) >= COMPILED_FROM and can_compile()
 
 
 def _named(tensor: str, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -6,15 +6,13 @@ so that the bits do not depend on the processor. A form of expression compiles i
 process; constants are arguments.
 """
 
-import ctypes
-import platform
-import sys
 from collections.abc import Callable, Sequence
 from functools import cache
-from threading import Lock
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+
+from tasks.merging.llvm import compile_loop
 
 Buffer: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -72,11 +70,6 @@ HALVES = {"F16": "f4", "BF16": "f4", "F32": "f4", "F64": "f8"}
 """What holds the stored numbers of a dtype exactly."""
 
 
-def usable() -> bool:
-    """Tell whether loops can be compiled here."""
-    return sys.byteorder == "little" and _machine() is not None
-
-
 def computes(function: str, operands: Sequence[str]) -> bool:
     """Tell whether a loop can compute a function of numpy of operands of these kinds."""
     if len(operands) == 1:
@@ -121,57 +114,15 @@ MASKED = "i4 or -1"
 
 
 @cache
-def _machine() -> Any:
-    """Return LLVM's view of this processor, or None where there is none that does all we need."""
-    try:
-        import llvmlite.binding as llvm
-    except ImportError:
-        return None
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    features = llvm.get_host_cpu_features()
-    if platform.machine() in ("x86_64", "AMD64") and not features.get("f16c"):
-        return None  # float16 would need functions of a library that is not there
-    target = llvm.Target.from_default_triple()
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=features.flatten(), opt=3)
-
-
-_ENGINES: list[Any] = []
-"""They own the compiled code."""
-_COMPILING = Lock()
-"""LLVM compiles in one thread at a time."""
-
-
-@cache
 def _expression(
     steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, target: str
 ) -> Callable[..., None]:
-    return _compiled(_source(steps, results, arrays, target), 2, arrays)
+    return compile_loop(_source(steps, results, arrays, target), arrays)
 
 
 @cache
 def _counting() -> Callable[..., None]:
-    return _compiled(COUNTING, 2, 0)
-
-
-def _compiled(source: str, before: int, after: int) -> Callable[..., None]:
-    """Return a function of so many pointers, a number of elements, and so many pointers."""
-    import llvmlite.binding as llvm
-
-    machine = _machine()
-    with _COMPILING:
-        module = llvm.parse_assembly(source)
-        module.triple, module.data_layout = machine.triple, str(machine.target_data)
-        options = llvm.create_pipeline_tuning_options(speed_level=3)
-        options.loop_vectorization = True
-        builder = llvm.create_pass_builder(machine, options)
-        builder.getModulePassManager().run(module, builder)
-        engine = llvm.create_mcjit_compiler(module, machine)
-        engine.finalize_object()
-        _ENGINES.append(engine)
-        types = [ctypes.c_void_p] * before + [ctypes.c_int64] + [ctypes.c_void_p] * after
-        compiled: Callable[..., None] = ctypes.CFUNCTYPE(None, *types)(engine.get_function_address("loop"))
-        return compiled
+    return compile_loop(COUNTING, 0)
 
 
 def _source(steps: Sequence[Step], results: Sequence[int], arrays: int, target: str) -> str:
