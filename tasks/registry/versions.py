@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
 from tasks.base.model_files import ModelFiles, published_model
 from tasks.base.publish import is_intact
-from tasks.base.records import AdapterBase, Record, digest_of
+from tasks.base.records import SAMPLED, AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.runs import MERGE_TAG, only
@@ -211,6 +212,24 @@ def version_of_run(params: RegisterParams, run_digest: str) -> ModelVersion | No
     with mlflow_errors(client.tracking_uri):
         found = _search_fact(client, params.name, RUN_DIGEST, run_digest)
         return version_of(client, params.name, int(found[-1].version)) if found else None
+
+
+def newest_inputs_by_sha256(params: RegisterParams) -> set[tuple[int, str]]:
+    """Return step and digest of the newest input of each version by a release that digested whole runs.
+
+    Raises Unavailable when MLflow does not answer.
+    """
+    client = connect(params)
+    with mlflow_errors(client.tracking_uri):
+        versions = client.search_model_versions(f"name = '{params.name}'")
+    found = set()
+    for facts in (unpacked(version.tags) for version in versions):
+        if facts.get(RUN_DIGEST, SAMPLED).startswith(SAMPLED):
+            continue
+        with suppress(KeyError, ValueError, IndexError, TypeError):  # cut, or written by somebody else
+            step, digest = (json.loads(facts[key])[-1] for key in ("loreline.steps", "loreline.checkpoints"))
+            found.add((int(step), str(digest)))
+    return found
 
 
 def _search_fact(client: "MlflowClient", name: str, key: str, digest: str) -> list[Any]:
