@@ -105,13 +105,19 @@ class FileDigest(Record):
     """Relative to the directory, with slashes."""
     size: int
     sha256: str | None = Field(default=None, exclude_if=_absent)
-    """None where the file was not digested yet."""
+    """In records of releases that knew no other digest."""
+    blake3: str | None = Field(default=None, exclude_if=_absent)
 
     @property
     def digest(self) -> str:
-        """What tells its bytes from all others."""
-        assert self.sha256, f"{self.name} is not digested yet"
-        return self.sha256
+        """What tells its bytes from all others, with the name of the algorithm unless that is SHA-256."""
+        assert self.is_digested, f"{self.name} is not digested yet"
+        return self.sha256 or f"blake3:{self.blake3}"
+
+    @property
+    def is_digested(self) -> bool:
+        """Whether it has a digest."""
+        return bool(self.sha256 or self.blake3)
 
 
 def model_digest(files: tuple[FileDigest, ...]) -> str:
@@ -169,7 +175,7 @@ class Checkpoint(Record):
     files: tuple[FileDigest, ...]
     """Digested once it is merged or evaluated."""
     sample: str = Field(default="", exclude_if=_is_empty)
-    """Digest of a few of its bytes; empty in records of releases that digested every checkpoint."""
+    """Digest of some of its bytes; empty in records of releases that digested every checkpoint."""
     base: AdapterBase | None = Field(default=None, exclude_if=_absent)
     """The model that it is an adapter of; None for a whole model."""
     averaged: int = Field(default=1, exclude_if=_is_one)
@@ -187,7 +193,7 @@ class Checkpoint(Record):
     @property
     def is_digested(self) -> bool:
         """Whether its files were digested."""
-        return all(file.sha256 for file in self.files)
+        return all(file.is_digested for file in self.files)
 
     @property
     def identity(self) -> str:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks.base.digests import file_digests
+from tasks.base.digests import sha256_digests
 from tasks.base.model_files import base_directory
 from tasks.base.records import AdapterBase, Checkpoint, TrainingRun
 from tasks.parameters.registration import RegisterParams
@@ -32,11 +32,11 @@ def as_before(run: TrainingRun, artifacts: Path, registry: RegisterParams) -> Tr
 def _by_sha256(checkpoint: Checkpoint, artifacts: Path) -> Checkpoint:
     directory = staged(checkpoint, artifacts)
     base = checkpoint.base and _base_by_sha256(checkpoint.base)
-    files = file_digests(directory, directory.iterdir())
+    files = sha256_digests(directory, directory.iterdir())
     return checkpoint.model_copy(update={"files": files, "base": base, "sample": ""})
 
 
 def _base_by_sha256(base: AdapterBase) -> AdapterBase:
     directory = base_directory(base)
     paths = [directory / file.name for file in base.files]
-    return base.model_copy(update={"files": file_digests(directory, paths)})
+    return base.model_copy(update={"files": sha256_digests(directory, paths)})

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.base.digests import file_digests
+from tasks.base.digests import file_digests, linking
 from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles, on_base
 from tasks.base.publish import link_or_copy
@@ -91,8 +91,9 @@ def stage_files(source: Path, target: Path) -> None:
     """Link what a merge needs of a checkpoint into `target`; the source is only read."""
     wanted = wanted_files(source)
     target.mkdir(parents=True)
-    for path in wanted:
-        link_or_copy(path, target / path.name)
+    with linking(wanted):
+        for path in wanted:
+            link_or_copy(path, target / path.name)
 
 
 def staged_model(checkpoint: Checkpoint, artifacts: Path) -> ModelFiles:
@@ -162,6 +163,6 @@ def _matches(checkpoint: Checkpoint, directory: Path) -> bool:
     if not all(path.is_file() for path in found):
         return False
     if checkpoint.is_digested:
-        return file_digests(directory, found) == checkpoint.files
+        return file_digests(directory, found, checkpoint.files) == checkpoint.files
     names = [file.name for file in checkpoint.files]
     return sorted(path.name for path in found) == names and sample_of(found) == checkpoint.sample
