@@ -31,16 +31,16 @@ CLOCK_TICK_NS = 100_000_000
 """Generous bound on the resolution of file times."""
 
 Algorithm = Literal["blake3", "sha256"]
-READ_AT_ONCE = 2**22
+DIGESTED_AT_ONCE = 2**22
 """Bytes: they stay in the processor's cache, and are enough for several cores."""
 
 _TOLD: set[Path] = set()
 _TELLING = threading.Lock()
 """Threads digest side by side, and one of them says what does not work."""
 
-Key: TypeAlias = tuple[int | str, ...]
+FileKey: TypeAlias = tuple[int | str, ...]
 
-_HASHING: defaultdict[Key, threading.Lock] = defaultdict(threading.Lock)
+_HASHING: defaultdict[FileKey, threading.Lock] = defaultdict(threading.Lock)
 """By file: adapters share a base, and who asks second waits for what the first computes."""
 
 
@@ -117,7 +117,7 @@ class _Known:
             with closing(sqlite3.connect(database, timeout=LOCKED_S, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
 
-    def get(self, seen: Key) -> str | None:
+    def get(self, seen: FileKey) -> str | None:
         """Return a digest that is remembered."""
         try:
             found = self._cache and self._cache.get(seen)
@@ -126,7 +126,7 @@ class _Known:
             return None
         return found if isinstance(found, str) else None
 
-    def set(self, seen: Key, digest: str) -> None:
+    def set(self, seen: FileKey, digest: str) -> None:
         """Remember a digest, where that is possible."""
         try:
             if self._cache is not None:
@@ -158,7 +158,7 @@ def _identity(stat: os.stat_result) -> tuple[int, ...]:
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _key(stat: os.stat_result, algorithm: Algorithm) -> Key:
+def _key(stat: os.stat_result, algorithm: Algorithm) -> FileKey:
     """Return what a digest is remembered by; a SHA-256 as releases did that knew no other."""
     seen = _identity(stat)
     return seen if algorithm == "sha256" else (*seen, algorithm)
@@ -193,7 +193,7 @@ def _computed(path: Path, algorithm: Algorithm) -> str:
     with path.open("rb", buffering=0) as file:
         if algorithm == "sha256":
             return hashlib.file_digest(file, "sha256").hexdigest()
-        digest, buffer = blake3(max_threads=blake3.AUTO), memoryview(bytearray(READ_AT_ONCE))
+        digest, buffer = blake3(max_threads=blake3.AUTO), memoryview(bytearray(DIGESTED_AT_ONCE))
         while size := file.readinto(buffer):
             digest.update(buffer[:size])
         return digest.hexdigest()

@@ -140,6 +140,21 @@ def link_or_copy(source: Path, target: Path) -> None:
         shutil.copy2(source, target)
 
 
+def link_read_only(source: Path, target: Path) -> None:
+    """Link a file, or copy it, so that nobody can write to either by the other's name."""
+    link_or_copy(source, target)
+    try:
+        _protect(target)
+    except PermissionError:  # another user's file, who may write to it
+        target.unlink()
+        shutil.copy2(source, target)
+        _protect(target)
+
+
+def _protect(path: Path) -> None:
+    path.chmod(path.stat().st_mode & ~0o222)
+
+
 def tidy(directory: Path) -> None:
     """Remove scratch directories of killed processes, unless a writer holds the lock."""
     directory = directory.resolve()

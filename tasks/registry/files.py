@@ -10,7 +10,7 @@ from urllib.request import url2pathname
 
 from tasks.base.digests import file_digests, linking
 from tasks.base.errors import BadInput
-from tasks.base.publish import MANIFEST, Manifest, link_or_copy, publishing
+from tasks.base.publish import MANIFEST, Manifest, link_read_only, publishing
 from tasks.base.records import digest_of
 from tasks.registry.store import store_lock
 
@@ -61,7 +61,7 @@ def store_files(
 ) -> None:
     """Make a logged model hold exactly the files of `manifest`: those of `source`, and the few `added` ones.
 
-    Where the store is local, those of `source` are hard links.
+    Where the store is local, those of `source` are hard links, which nobody can write through.
     """
     target = local_directory(model.artifact_location)
     if target is None:
@@ -72,7 +72,7 @@ def store_files(
             with linking(source / name for name in own):
                 for name in own:
                     (scratch / name).parent.mkdir(parents=True, exist_ok=True)
-                    link_or_copy(source / name, scratch / name)
+                    link_read_only(source / name, scratch / name)
             _write(scratch, added)
 
 

@@ -15,7 +15,7 @@ from blake3 import blake3
 
 from tasks.base.digests import (
     CLOCK_TICK_NS,
-    READ_AT_ONCE,
+    DIGESTED_AT_ONCE,
     file_digests,
     linking,
     remember,
@@ -48,7 +48,7 @@ def test_a_file_is_read_once_and_again_when_it_changed(file: Path) -> None:
     assert sha256_of(file) == expected(file)
 
 
-@pytest.mark.parametrize("size", [0, 1, READ_AT_ONCE, READ_AT_ONCE + 1, 3 * READ_AT_ONCE - 7])
+@pytest.mark.parametrize("size", [0, 1, DIGESTED_AT_ONCE, DIGESTED_AT_ONCE + 1, 3 * DIGESTED_AT_ONCE - 7])
 def test_files_are_known_by_blake3_and_compared_by_what_a_record_has(file: Path, size: int) -> None:
     file.write_bytes(os.urandom(size))
     [found] = file_digests(file.parent, [file])
