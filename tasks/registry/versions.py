@@ -2,8 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,17 +50,17 @@ class Contended(Unavailable):
 
 
 def champion(
-    client: "MlflowClient", params: RegisterParams, challenger: str | None = None
+    client: "MlflowClient", params: RegisterParams, challenger: Collection[str] = ()
 ) -> ModelVersion | None:
     """Return the version that is in use, by alias; None when there is none.
 
-    For a challenger (its digest) that is champion already it is the one it replaced, which it had to beat.
+    For a challenger (its digests) that is champion already it is the one it replaced, which it had to beat.
     """
     with mlflow_errors(client.tracking_uri):
         now = aliases(client, params.name)
         numbers = [now[alias] for alias in (CHAMPION, PREVIOUS) if alias in now and CHAMPION in now]
         found = [version_of(client, params.name, number) for number in numbers]
-        return next((version for version in found if version.digest != challenger), None)
+        return next((version for version in found if version.digest not in challenger), None)
 
 
 def files_of(client: "MlflowClient", version: ModelVersion, known: AdapterBase | None = None) -> ModelFiles:
@@ -117,6 +116,11 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
         run_id=found.run_id or None,
         tags=facts,
     )
+
+
+def is_by_sha256(version: ModelVersion) -> bool:
+    """Tell whether a version is of a release that knew no other digest, and digested whole runs."""
+    return not version.tags.get(RUN_DIGEST, SAMPLED).startswith(SAMPLED)
 
 
 def is_versioned(version: ModelVersion) -> bool:
@@ -212,24 +216,6 @@ def version_of_run(params: RegisterParams, run_digest: str) -> ModelVersion | No
     with mlflow_errors(client.tracking_uri):
         found = _search_fact(client, params.name, RUN_DIGEST, run_digest)
         return version_of(client, params.name, int(found[-1].version)) if found else None
-
-
-def newest_inputs_by_sha256(params: RegisterParams) -> set[tuple[int, str]]:
-    """Return step and digest of the newest input of each version by a release that digested whole runs.
-
-    Raises Unavailable when MLflow does not answer.
-    """
-    client = connect(params)
-    with mlflow_errors(client.tracking_uri):
-        versions = client.search_model_versions(f"name = '{params.name}'")
-    found = set()
-    for facts in (unpacked(version.tags) for version in versions):
-        if facts.get(RUN_DIGEST, SAMPLED).startswith(SAMPLED):
-            continue
-        with suppress(KeyError, ValueError, IndexError, TypeError):  # cut, or written by somebody else
-            step, digest = (json.loads(facts[key])[-1] for key in ("loreline.steps", "loreline.checkpoints"))
-            found.add((int(step), str(digest)))
-    return found
 
 
 def _search_fact(client: "MlflowClient", name: str, key: str, digest: str) -> list[Any]:

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from tasks.base.digests import sha256_digests
 from tasks.base.model_files import base_directory
-from tasks.base.records import AdapterBase, Checkpoint, TrainingRun
+from tasks.base.records import AdapterBase, Checkpoint, MergeReport, TrainingRun
 from tasks.parameters.registration import RegisterParams
-from tasks.registry.versions import newest_inputs_by_sha256
+from tasks.registry.history import newest_inputs_by_sha256
 from tasks.sources.staging import staged
 
 
@@ -27,6 +27,13 @@ def as_before(run: TrainingRun, artifacts: Path, registry: RegisterParams) -> Tr
             for key, group in (("checkpoints", run.checkpoints), ("means", run.means))
         }
     )
+
+
+def merge_as_before(report: MergeReport, directory: Path) -> str:
+    """Return the digest that a merge has in a version of such a release. Raises BadInput as `staged` does."""
+    outputs = sha256_digests(directory, [directory / file.name for file in report.outputs])
+    base = report.base and _base_by_sha256(report.base)
+    return report.model_copy(update={"outputs": outputs, "base": base}).digest
 
 
 def _by_sha256(checkpoint: Checkpoint, artifacts: Path) -> Checkpoint:
