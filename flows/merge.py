@@ -1,7 +1,7 @@
 """The main flow of a training run: fetch → select → search → merge → evaluate → register → version."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ from tasks.reporting.recorded_pages import record_pages
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tasks.sources.addresses import normal_address
+from tasks.sources.as_before import as_before
 from tasks.sources.several import observe_runs
 from tasks.version_artifacts import Versioned, check_version, version_artifacts
 from tasks.versioning.worktree import close_workspace, open_workspace
@@ -48,6 +49,7 @@ _claim = stage(claim_in_team, "claim {entry.source}", network=True)
 _check = stage(check_tasks, "check the evaluation tasks")
 _fetch = stage(fetch_run, "fetch {params.address}", network=True)
 _known = stage(version_of_run, "look for the run in {params.name}", network=True)
+_before = stage(as_before, "look for older versions in {registry.name}", network=True)
 _select = stage(select_checkpoints, "select {params.rule}")
 _search = stage(search_merge, "search by {params.sampler}")
 _suits = stage(check_selection, "check the checkpoints for the evaluation")
@@ -123,8 +125,15 @@ def merge(
         with team:
             artifacts = open_workspace(place, root, params) / ARTIFACTS
             fetched = _fetched(params, artifacts, refresh)
-            done = (_merged_elsewhere(params, claim, fetched) if by_itself else None) or _work(
-                params, claim, team.confirm, artifacts, identity_of(fetched, params), again=refresh
+            older = None if refresh else _before(fetched, artifacts, params.register_)
+            known_as = [fetched, *([older] if older else [])]
+            done = (_merged_elsewhere(params, claim, known_as) if by_itself else None) or _work(
+                params,
+                claim,
+                team.confirm,
+                artifacts,
+                [identity_of(run, params) for run in known_as],
+                refresh,
             )
     if isinstance(done, Outcome) and not done.versioned.tag:
         return _completed(done)
@@ -154,7 +163,7 @@ def merge_in_place(params: Params, refresh: bool = False) -> Ended:
             claim.withdraw()
             return _nothing_to_do(team)
         with team:
-            done = _work(params, claim, team.confirm, ARTIFACTS, identity, again=True)
+            done = _work(params, claim, team.confirm, ARTIFACTS, [identity], again=True)
     return _nothing_to_do(done) if isinstance(done, LedgerEntry) else _completed(done)
 
 
@@ -185,19 +194,22 @@ def _fetched(params: Params, artifacts: Path, refresh: bool) -> TrainingRun:
     return _fetch(params.fetch, artifacts, refresh, params.register_, params.watch.quiet_for)
 
 
-def _merged_elsewhere(params: Params, claim: Claim, run: TrainingRun) -> LedgerEntry | None:
+def _merged_elsewhere(params: Params, claim: Claim, known_as: Sequence[TrainingRun]) -> LedgerEntry | None:
     """Settle a run that the registry has a version of: by another machine, or of a ledger that was lost.
 
-    What was begun here is finished here, unless another machine took it over and finished it.
+    `known_as`: the run as this release knows it, and as one before did. What was begun here is finished here,
+    unless another machine took it over and finished it.
     """
-    version = _known(params.register_, run.digest)
+    version = next(filter(None, (_known(params.register_, own.digest) for own in known_as)), None)
     if version is None or (claim.token > 1 and not is_versioned(version)):
         return None
     model = f"models:/{version.name}/{version.version}"
     sentence = (
         f"{model} in {place_of(uri_of(params.register_))} is of the same run; --refresh merges it again"
     )
-    return claim.settle("merged", sentence, identity_of(run, params), model, version.tags.get(GIT_TAG))
+    return claim.settle(
+        "merged", sentence, identity_of(known_as[0], params), model, version.tags.get(GIT_TAG)
+    )
 
 
 def _work(
@@ -205,10 +217,14 @@ def _work(
     claim: Claim,
     confirm_team: Callable[[], None],
     artifacts: Path,
-    identity: str,
+    identities: Sequence[str],
     again: bool,
 ) -> Outcome | LedgerEntry:
-    """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`."""
+    """Run the stages after fetch; an earlier merge of the same checkpoints counts unless `again`.
+
+    `identities`: that of the run, and the one that a release before gave it.
+    """
+    identity = identities[0]
 
     def confirm() -> None:
         claim.confirm()
@@ -220,7 +236,7 @@ def _work(
     _suits(params.evaluate, artifacts)
     with device_lock(params):
         began = time.time()
-        before = None if again else Ledger().merged_as(identity)
+        before = None if again else next(filter(None, map(Ledger().merged_as, identities)), None)
         if before:
             return claim.settle("merged", before.sentence, identity, before.version, before.tag)
         with answer_progress("search") as on_answers:

@@ -39,12 +39,13 @@ from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.reference import reference
 from tasks.registry.store import connect
-from tasks.registry.versions import champion, files_of
+from tasks.registry.versions import champion, files_of, is_by_sha256
 from tasks.reporting.deviation_figure import draw_deviation
 from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import ReportRecords, html_report
 from tasks.reporting.lore_figure import draw_lore
 from tasks.reporting.lore_summary import summarise
+from tasks.sources.as_before import merge_as_before
 from tasks.sources.staging import staged, staged_model
 from tasks.verdict.comparison import MERGE_ROLE, OF_RUN, ResultsByRole
 from tasks.verdict.looking import LookLedger, judge_counted
@@ -81,7 +82,8 @@ def evaluate_merge(
     selection = Selection.read(artifacts / "selection" / "selection.json")
     merge = MergeReport.read(artifacts / "merged" / "merge.json")
     client = connect(registry)
-    registered = _registered(client, registry, params, merge, selection.last.base)
+    own = _digests(client, registry, params, merge, artifacts)
+    registered = _registered(client, registry, params, own, selection.last.base)
     published = artifacts / "evaluation"
     made_from = fingerprint(
         __name__,
@@ -144,18 +146,32 @@ def check_selection(params: EvaluateParams, artifacts: Path) -> None:
     check_model(staged_model(last, artifacts), check_tasks(params), params)
 
 
-def _registered(
+def _digests(
     client: "MlflowClient",
     registry: RegisterParams,
     params: EvaluateParams,
     merge: MergeReport,
+    artifacts: Path,
+) -> list[str]:
+    """Return the digests by which opponents may be the merge itself: older versions have another one."""
+    opponents = champion(client, registry, [merge.digest]), reference(client, registry, params.reference)
+    if any(version and is_by_sha256(version) for version in opponents):
+        return [merge.digest, merge_as_before(merge, artifacts / "merged")]
+    return [merge.digest]
+
+
+def _registered(
+    client: "MlflowClient",
+    registry: RegisterParams,
+    params: EvaluateParams,
+    own: Sequence[str],
     base: AdapterBase | None,
 ) -> list[Contender]:
-    """Return the registry's champion, and the reference, if it is another."""
-    reigning = champion(client, registry, challenger=merge.digest)
+    """Return the registry's champion, and the reference, if it is another; `own`: digests of the merge."""
+    reigning = champion(client, registry, challenger=own)
     fixed = reference(client, registry, params.reference)
     found = [] if reigning is None else [("champion", reigning)]
-    if fixed and fixed.digest != merge.digest and not (reigning and fixed.digest == reigning.digest):
+    if fixed and fixed.digest not in own and not (reigning and fixed.digest == reigning.digest):
         found.append(("reference", fixed))
     return [
         Contender(

@@ -1,12 +1,14 @@
 """Stage fetch: record a finished training run's checkpoints and stage their files."""
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import MergeReport, Registration, TrainingRun
+from tasks.base.records import Checkpoint, MergeReport, Registration, TrainingRun
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams
@@ -14,7 +16,7 @@ from tasks.sources.addresses import new_checkpoints, observe, source_of
 from tasks.sources.base_model import find_base
 from tasks.sources.conversion import convert_pickled, prune_converted
 from tasks.sources.several import joined, named_after, names_of
-from tasks.sources.staging import prune_staged, rates_of, stage_checkpoint
+from tasks.sources.staging import digested, prune_staged, rates_of, stage_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -84,14 +86,25 @@ def _fetched(
         converted = [convert_pickled(checkpoint, alone, artifacts) for checkpoint in found.checkpoints]
         found = found._replace(checkpoints=converted)
     base = find_base(params.base, [checkpoint.directory for checkpoint in found.checkpoints])
+    checkpoints = [stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints]
     return TrainingRun(
         name=name,
         source=address,
-        checkpoints=tuple(stage_checkpoint(checkpoint, artifacts, base) for checkpoint in found.checkpoints),
+        checkpoints=tuple(_told_apart(checkpoints, artifacts)),
         left_out=tuple(found.left_out),
         rates=rates_of(found.checkpoints),
         means=tuple(stage_checkpoint(mean, artifacts, None) for mean in found.means),
     )
+
+
+def _told_apart(checkpoints: Sequence[Checkpoint], artifacts: Path) -> list[Checkpoint]:
+    """Digest those that may be the same, and the newest, which tells a run from others and is evaluated."""
+    newest = max(checkpoint.step for checkpoint in checkpoints)
+    alike = Counter(checkpoint.sample for checkpoint in checkpoints)
+    return [
+        digested(one, artifacts) if one.step == newest or alike[one.sample] > 1 else one
+        for one in checkpoints
+    ]
 
 
 def _is_registered(run: TrainingRun, artifacts: Path) -> bool:
@@ -99,7 +112,9 @@ def _is_registered(run: TrainingRun, artifacts: Path) -> bool:
     try:
         merged = MergeReport.read(artifacts / "merged" / "merge.json")
         registration = Registration.read(artifacts / "registration" / "registration.json")
+        taken = {(source.run, source.step) for source in merged.inputs}
+        merged_of = [own for own in run.checkpoints if (own.run, own.step) in taken]
+        own = {digested(checkpoint, artifacts).digest for checkpoint in merged_of}
     except BadInput:
         return False
-    own = {checkpoint.digest for checkpoint in run.checkpoints}
     return registration.digest == merged.digest and {source.digest for source in merged.inputs} <= own

@@ -9,7 +9,7 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
 from tasks.base.records import Checkpoint, FarCheckpoint, RunPlan, Selection, TrainingRun
 from tasks.parameters.selection import SelectParams
-from tasks.sources.staging import staged
+from tasks.sources.staging import digested, staged
 from tasks.trajectory.far import FEWEST, find_far
 from tasks.trajectory.learning_rate import Rate
 from tasks.trajectory.plan import plan_run
@@ -27,11 +27,22 @@ def select_checkpoints(params: SelectParams, artifacts: Path) -> Selection:
     made_from = fingerprint(__name__, params, run)
     if is_published(published, made_from):
         return Selection.read(published / "selection.json")
-    selection = choose(params, run, partial(_far, artifacts))
+    selection = _digested(choose(params, run, partial(_far, artifacts)), artifacts)
     with publishing(published, made_from) as scratch:
         selection.write(scratch / "selection.json")
         _write_trajectory(scratch / "trajectory.csv", run, selection)
     return selection
+
+
+def _digested(selection: Selection, artifacts: Path) -> Selection:
+    """Digest what is merged and evaluated; the other checkpoints of the run are known by their samples."""
+    return selection.model_copy(
+        update={
+            "chosen": tuple(digested(checkpoint, artifacts) for checkpoint in selection.chosen),
+            "best": digested(selection.best, artifacts) if selection.best else None,
+            "last": digested(selection.last, artifacts),
+        }
+    )
 
 
 def plan_of_run(params: SelectParams, artifacts: Path, directory: Path | None) -> dict[str, RunPlan]:

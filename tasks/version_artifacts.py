@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
+from tasks.base.digests import linking
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.records import Evaluation, MergeReport, Record, Registration, TrainingRun
 from tasks.parameters.params import Params, read_params
@@ -68,7 +69,8 @@ def version_artifacts(
     check_version(params, workspace)
     if reason := _unversioned(params, workspace):
         return Versioned(sentence=f"not versioned: {reason}")
-    dvc(workspace, "commit", "--force", *stages(workspace))  # --quiet would silence its errors too
+    with linking(path for path in (artifacts / "merged").rglob("*") if path.is_file()):
+        dvc(workspace, "commit", "--force", *stages(workspace))  # --quiet would silence its errors too
     if reason := _uncommitted(workspace):
         return Versioned(sentence=f"recorded in dvc.lock, not versioned: {reason}")
     registration = Registration.read(artifacts / "registration" / "registration.json")

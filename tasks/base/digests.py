@@ -1,4 +1,4 @@
-"""SHA-256 of files, computed once and remembered while a file is unchanged."""
+"""BLAKE3 of files, and SHA-256 where others know a file by it: computed once while a file is unchanged."""
 
 import hashlib
 import logging
@@ -7,11 +7,13 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import diskcache
+from blake3 import blake3
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import one_line
@@ -28,34 +30,66 @@ LOCKED_S = 5.0
 CLOCK_TICK_NS = 100_000_000
 """Generous bound on the resolution of file times."""
 
+Algorithm = Literal["blake3", "sha256"]
+DIGESTED_AT_ONCE = 2**22
+"""Bytes: they stay in the processor's cache, and are enough for several cores."""
+
 _TOLD: set[Path] = set()
 _TELLING = threading.Lock()
 """Threads digest side by side, and one of them says what does not work."""
 
-_HASHING: defaultdict[tuple[int, ...], threading.Lock] = defaultdict(threading.Lock)
+FileKey: TypeAlias = tuple[int | str, ...]
+
+_HASHING: defaultdict[FileKey, threading.Lock] = defaultdict(threading.Lock)
 """By file: adapters share a base, and who asks second waits for what the first computes."""
 
 
-def file_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
-    """Digest files below `directory`, in name order."""
+def file_digests(
+    directory: Path, paths: Iterable[Path], like: Iterable[FileDigest] = ()
+) -> tuple[FileDigest, ...]:
+    """Digest files below `directory`, in name order; by SHA-256 what `like`, to be compared, has it of."""
+    by_sha256 = {file.name for file in like if file.sha256}
     named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
     with _Known() as known:
-        return tuple(
-            FileDigest(name=name, size=path.stat().st_size, sha256=_sha256(path, known))
-            for name, path in named
-        )
+        return tuple(_file_digest(name, path, name in by_sha256, known) for name, path in named)
+
+
+def sha256_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
+    """Digest files below `directory` as releases did that knew SHA-256 only, in name order."""
+    named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
+    with _Known() as known:
+        return tuple(_file_digest(name, path, True, known) for name, path in named)
+
+
+def bytes_digest(name: str, data: bytes, like: FileDigest) -> FileDigest:
+    """Digest what is to be a file beside another one, by the same algorithm."""
+    if like.sha256:
+        return FileDigest(name=name, size=len(data), sha256=hashlib.sha256(data).hexdigest())
+    return FileDigest(name=name, size=len(data), blake3=blake3(data).hexdigest())
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256."""
+    """Return a file's SHA-256, by which the Hub knows it."""
     with _Known() as known:
-        return _sha256(path, known)
+        return _digest(path, "sha256", known)
 
 
-def remember(path: Path, sha256: str) -> None:
-    """Remember the digest of a file that was computed while it was written."""
+def remember(path: Path, found: str) -> None:
+    """Remember the BLAKE3 of a file that was computed while it was written."""
     with _Known() as known:
-        known.set(_identity(path.stat()), sha256)
+        known.set(_key(path.stat(), "blake3"), found)
+
+
+@contextmanager
+def linking(paths: Iterable[Path]) -> Iterator[None]:
+    """Keep what is remembered of files that are given other names meanwhile, which changes their ctimes."""
+    before = {path: path.stat() for path in paths}
+    yield
+    with _Known() as known:
+        for path, then in before.items():
+            now = path.stat()
+            if _identity(then)[:-1] == _identity(now)[:-1] and (found := known.get(_key(then, "blake3"))):
+                known.set(_key(now, "blake3"), found)
 
 
 class _Known:
@@ -83,7 +117,7 @@ class _Known:
             with closing(sqlite3.connect(database, timeout=LOCKED_S, isolation_level=None)) as connection:
                 connection.execute("BEGIN IMMEDIATE")
 
-    def get(self, seen: tuple[int, ...]) -> str | None:
+    def get(self, seen: FileKey) -> str | None:
         """Return a digest that is remembered."""
         try:
             found = self._cache and self._cache.get(seen)
@@ -92,7 +126,7 @@ class _Known:
             return None
         return found if isinstance(found, str) else None
 
-    def set(self, seen: tuple[int, ...], digest: str) -> None:
+    def set(self, seen: FileKey, digest: str) -> None:
         """Remember a digest, where that is possible."""
         try:
             if self._cache is not None:
@@ -120,19 +154,46 @@ class _Known:
 
 
 def _identity(stat: os.stat_result) -> tuple[int, ...]:
+    """Return what changes when a file does, its ctime last."""
     return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _sha256(path: Path, known: _Known) -> str:
+def _key(stat: os.stat_result, algorithm: Algorithm) -> FileKey:
+    """Return what a digest is remembered by; a SHA-256 as releases did that knew no other."""
+    seen = _identity(stat)
+    return seen if algorithm == "sha256" else (*seen, algorithm)
+
+
+def _file_digest(name: str, path: Path, by_sha256: bool, known: _Known) -> FileDigest:
+    size = path.stat().st_size
+    if by_sha256:
+        return FileDigest(name=name, size=size, sha256=_digest(path, "sha256", known))
+    return FileDigest(name=name, size=size, blake3=_digest(path, "blake3", known))
+
+
+def _digest(path: Path, algorithm: Algorithm, known: _Known) -> str:
     """Digest a file, unless its inode, size and times are those of the last digest (as git's index does)."""
     stat = path.stat()
-    seen = _identity(stat)
-    with _HASHING[seen]:
-        if (digest := known.get(seen)) is not None:
+    key = _key(stat, algorithm)
+    with _HASHING[key]:
+        if (digest := known.get(key)) is not None:
             return digest
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _computed(path, algorithm)
         # A file written within one tick of its timestamps could change again unseen.
         if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > CLOCK_TICK_NS:
-            known.set(seen, digest)
+            known.set(key, digest)
     return digest
+
+
+def _computed(path: Path, algorithm: Algorithm) -> str:
+    """Read a file and digest it. It is not mapped: one that is cut meanwhile would kill the process.
+
+    All calls share BLAKE3's threads, as many as there are cores.
+    """
+    with path.open("rb", buffering=0) as file:
+        if algorithm == "sha256":
+            return hashlib.file_digest(file, "sha256").hexdigest()
+        digest, buffer = blake3(max_threads=blake3.AUTO), memoryview(bytearray(DIGESTED_AT_ONCE))
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+        return digest.hexdigest()

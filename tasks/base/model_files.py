@@ -30,8 +30,17 @@ def published_model(directory: Path, known: AdapterBase | None = None) -> ModelF
     """
     report = directory / "merge.json"
     base = MergedBase.read(report).base if report.is_file() else None
-    same = base and known and base.digest == known.digest
-    return on_base(directory, known if same else base)
+    return on_base(directory, known if base and known and _is_same(base, known) else base)
+
+
+def _is_same(base: AdapterBase, known: AdapterBase) -> bool:
+    """Tell whether a base that is here is another record's, which may have other digests of it."""
+    directory = address_directory(known.address)
+    paths = [directory / file.name for file in known.files]
+    if base.digest == known.digest or not all(path.is_file() for path in paths):
+        return base.digest == known.digest
+    files = file_digests(directory, paths, base.files)
+    return known.model_copy(update={"files": files}).digest == base.digest
 
 
 def base_directory(base: AdapterBase) -> Path:
@@ -39,7 +48,7 @@ def base_directory(base: AdapterBase) -> Path:
     directory = address_directory(base.address)
     paths = [directory / file.name for file in base.files]
     there = all(path.is_file() for path in paths)
-    if there and file_digests(directory, paths) == base.files:
+    if there and file_digests(directory, paths, base.files) == base.files:
         return directory
     raise BadInput(
         base.address,

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -36,13 +36,17 @@ class Manifest(Record):
 def is_published(directory: Path, made_from: str) -> bool:
     """Tell whether `directory` is the intact output of exactly these inputs."""
     manifest = _manifest(directory)
-    return manifest is not None and manifest.made_from == made_from and manifest.files == _contents(directory)
+    return manifest is not None and manifest.made_from == made_from and _holds(directory, manifest)
 
 
 def is_intact(directory: Path) -> bool:
     """Tell whether a published directory still holds what its manifest says."""
     manifest = _manifest(directory)
-    return manifest is not None and manifest.files == _contents(directory)
+    return manifest is not None and _holds(directory, manifest)
+
+
+def _holds(directory: Path, manifest: Manifest) -> bool:
+    return manifest.files == _contents(directory, manifest.files)
 
 
 def _manifest(directory: Path) -> Manifest | None:
@@ -53,11 +57,11 @@ def _manifest(directory: Path) -> Manifest | None:
         return None
 
 
-def _contents(directory: Path) -> tuple[FileDigest, ...]:
+def _contents(directory: Path, like: Iterable[FileDigest] = ()) -> tuple[FileDigest, ...]:
     """Digest a directory's files, all but its manifest and what a writer keeps there for a while."""
     paths = (path for path in directory.rglob("*") if path.is_file() and path.name != MANIFEST)
     own = own_name(directory)
-    return file_digests(directory, (path for path in paths if not own.match(_first(directory, path))))
+    return file_digests(directory, (path for path in paths if not own.match(_first(directory, path))), like)
 
 
 def check_untouched(directory: Path) -> None:
@@ -65,7 +69,7 @@ def check_untouched(directory: Path) -> None:
     check_replaceable(directory)
     manifest = _manifest(directory)
     known = {file.name: file for file in manifest.files} if manifest else {}
-    for file in _contents(directory):
+    for file in _contents(directory, known.values()):
         if known.get(file.name) != file:
             raise BadInput(
                 directory / file.name,
@@ -93,7 +97,11 @@ def check_replaceable(directory: Path) -> None:
 
 @contextmanager
 def publishing(
-    directory: Path, made_from: str | Callable[[], str], resume: str | None = None, owned: bool = False
+    directory: Path,
+    made_from: str | Callable[[], str],
+    resume: str | None = None,
+    owned: bool = False,
+    like: Iterable[FileDigest] = (),
 ) -> Iterator[Path]:
     """Yield a scratch directory that takes the place of `directory` when the block ends well.
 
@@ -103,7 +111,8 @@ def publishing(
     the next writer finishes. Raises BadInput when something else lies there, or came there meanwhile (see
     `check_replaceable`), unless the directory is Loreline's own (`owned`: a store, a cache). The manifest is
     written last; a `made_from` that is known only then may be a function. With `resume`, the identity of the
-    work, the scratch directory still holds the files of a stopped or killed process with the same one.
+    work, the scratch directory still holds the files of a stopped or killed process with the same one. The
+    manifest has SHA-256 of the files that `like` has it of.
     """
     directory = directory.resolve()
     with _locked(directory), _scratch(directory, resume) as scratch:
@@ -111,7 +120,7 @@ def publishing(
             check_replaceable(directory)
         yield scratch
         origin = made_from if isinstance(made_from, str) else made_from()
-        Manifest(made_from=origin, files=_contents(scratch)).write(scratch / MANIFEST)
+        Manifest(made_from=origin, files=_contents(scratch, like)).write(scratch / MANIFEST)
         sync(*scratch.rglob("*"), scratch)
         if not owned:  # again: the user may have put something there while the block ran
             check_replaceable(directory)
@@ -129,6 +138,21 @@ def link_or_copy(source: Path, target: Path) -> None:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
         shutil.copy2(source, target)
+
+
+def link_read_only(source: Path, target: Path) -> None:
+    """Link a file, or copy it, so that nobody can write to either by the other's name."""
+    link_or_copy(source, target)
+    try:
+        _protect(target)
+    except PermissionError:  # another user's file, who may write to it
+        target.unlink()
+        shutil.copy2(source, target)
+        _protect(target)
+
+
+def _protect(path: Path) -> None:
+    path.chmod(path.stat().st_mode & ~0o222)
 
 
 def tidy(directory: Path) -> None:

@@ -17,6 +17,7 @@ from tasks.base.passage import Passage
 from tasks.base.regular_files import open_regular
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
+SAMPLED = "sampled:"
 HUB_MODEL = re.compile(rf"{HUB}([^@/]+/[^@/]+)")
 GateRule = Literal[
     "equal",
@@ -93,18 +94,35 @@ def _below(name: str) -> str:
     return name
 
 
+def _absent(value: Any) -> bool:
+    return value is None
+
+
 class FileDigest(Record):
     """A file below its directory."""
 
     name: Annotated[str, AfterValidator(_below)]
     """Relative to the directory, with slashes."""
     size: int
-    sha256: str
+    sha256: str | None = Field(default=None, exclude_if=_absent)
+    """In records of releases that knew no other digest."""
+    blake3: str | None = Field(default=None, exclude_if=_absent)
+
+    @property
+    def digest(self) -> str:
+        """What tells its bytes from all others, with the name of the algorithm unless that is SHA-256."""
+        assert self.is_digested, f"{self.name} is not digested yet"
+        return self.sha256 or f"blake3:{self.blake3}"
+
+    @property
+    def is_digested(self) -> bool:
+        """Whether it has a digest."""
+        return bool(self.sha256 or self.blake3)
 
 
 def model_digest(files: tuple[FileDigest, ...]) -> str:
     """Return the digest of the files that decide a model's outputs; trainer_state.json does not."""
-    return digest_of(sorted((file.name, file.sha256) for file in files if file.name != "trainer_state.json"))
+    return digest_of(sorted((file.name, file.digest) for file in files if file.name != "trainer_state.json"))
 
 
 class AdapterBase(Record):
@@ -124,10 +142,6 @@ def _digest_on(base: AdapterBase | None, files: tuple[FileDigest, ...]) -> str:
     """Return the digest of a model: of its files, and where it is an adapter of its base too."""
     own = model_digest(files)
     return digest_of(["adapter", own, base.digest]) if base else own
-
-
-def _absent(value: Record | None) -> bool:
-    return value is None
 
 
 def _is_empty(given: Collection[Any]) -> bool:
@@ -159,6 +173,9 @@ class Checkpoint(Record):
     metrics: dict[str, float]
     """What the Trainer logged at this step."""
     files: tuple[FileDigest, ...]
+    """Digested once it is merged or evaluated."""
+    sample: str = Field(default="", exclude_if=_is_empty)
+    """Digest of some of its bytes; empty in records of releases that digested every checkpoint."""
     base: AdapterBase | None = Field(default=None, exclude_if=_absent)
     """The model that it is an adapter of; None for a whole model."""
     averaged: int = Field(default=1, exclude_if=_is_one)
@@ -172,6 +189,16 @@ class Checkpoint(Record):
     def digest(self) -> str:
         """Identity of its model: weights, configuration and base, wherever they are."""
         return _digest_on(self.base, self.files)
+
+    @property
+    def is_digested(self) -> bool:
+        """Whether its files were digested."""
+        return all(file.is_digested for file in self.files)
+
+    @property
+    def identity(self) -> str:
+        """Its digest, and its sample until it is digested."""
+        return self.digest if self.is_digested else self.sample
 
 
 class LeftOut(Record):
@@ -223,10 +250,16 @@ class TrainingRun(Record):
 
     @property
     def digest(self) -> str:
-        """Identity of the run: that of its checkpoints, and of the means that are merged."""
-        if self.several:
-            return digest_of([own.digest for own in self.runs])
-        return digest_of([(one.step, one.digest) for one in (*self.checkpoints, *self.means)])
+        """Identity of the run: that of its checkpoints, and of the means that are merged.
+
+        It is made of samples, and of digests where a checkpoint could be taken for another; it begins with
+        SAMPLED then, as those of releases that digested all did not.
+        """
+        own = (*self.checkpoints, *self.means)
+        parts: Any = (
+            [run.digest for run in self.runs] if self.several else [(one.step, one.identity) for one in own]
+        )
+        return (SAMPLED if any(one.sample for one in own) else "") + digest_of(parts)
 
 
 class FarCheckpoint(Record):

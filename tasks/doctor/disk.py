@@ -16,6 +16,7 @@ from tasks.doctor.versioning import COUNT_S, cache_directory, nearest, size_of, 
 from tasks.jobs.ledger import idle_workspaces
 from tasks.parameters.params import Params
 from tasks.sources.base_model import base_address
+from tasks.versioning.shared_cache import links_outputs
 
 
 class Need(NamedTuple):
@@ -39,7 +40,7 @@ def check_disk(params: Params, root: Path) -> list[Finding]:
     if state.level == "problem":
         return [state]
     wanted = needs(params, root, *_newest_run(params, root))
-    return [state, *judge_space(wanted, disk_of), *_leftovers()]
+    return [state, *judge_space(wanted, disk_of), *_copies(root), *_leftovers()]
 
 
 def told_space(params: Params, root: Path, run: Path) -> list[str]:
@@ -63,7 +64,7 @@ def needs(params: Params, root: Path, source: Path | None, sizes: Mapping[str, i
         found.append(
             Need(artifacts, sum(sizes[name] for name in copied), f"copies of {len(copied)} checkpoints")
         )
-    if (root / ".dvc").is_dir():
+    if (root / ".dvc").is_dir() and not _links(root, artifacts, by_hand):
         found.append(Need(cache_directory(root), model, "DVC's copy"))
     if not params.register_.tracking_uri and not _together(state_dir(), artifacts):
         found.append(Need(state_dir() / "mlartifacts", model, "MLflow's copy"))
@@ -156,6 +157,27 @@ def _merged_size(params: Params, source: Path | None, sizes: Mapping[str, int]) 
 def _together(one: Path, other: Path) -> bool:
     """Tell whether two places are on one file system, so that files can be linked."""
     return nearest(one.absolute()).stat().st_dev == nearest(other.absolute()).stat().st_dev
+
+
+def _links(root: Path, artifacts: Path, by_hand: bool) -> bool:
+    """Tell whether a merge and DVC's copy of it are one file; workspaces are set to link."""
+    return _together(cache_directory(root), artifacts) and (not by_hand or links_outputs(root))
+
+
+def _copies(root: Path) -> list[Finding]:
+    """Say how often DVC and MLflow keep a model that is merged in this checkout."""
+    if not (root / ".dvc").is_dir():
+        return []
+    if _links(root, root / "artifacts", by_hand=True):
+        text = "a merged model takes its space once on a disk: artifacts/, DVC and MLflow link it"
+    elif _together(cache_directory(root), root / "artifacts"):
+        text = (
+            "a model merged in artifacts/ is copied twice by DVC; dvc config cache.type hardlink,copy makes "
+            "it links, which are read-only"
+        )
+    else:
+        text = "a merged model lies twice: DVC's cache is on another disk than artifacts/"
+    return [Finding("Disk", "copies", text)]
 
 
 def _leftovers() -> list[Finding]:

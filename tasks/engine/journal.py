@@ -1,15 +1,15 @@
 """The journal of finished tensors, from which a killed merge resumes where it stopped.
 
-One line for each tensor, in the order of the weight files, with the SHA-256 of its file up to the tensor's
+One line for each tensor, in the order of the weight files, with the BLAKE3 of its file up to the tensor's
 end: one pass of hashing verifies what an earlier process wrote and gives the digest of the whole file.
 """
 
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+from blake3 import blake3
 from pydantic import ValidationError
 
 from tasks.base.measures import TensorMeasures
@@ -26,7 +26,7 @@ class FinishedTensor(Record):
     """A finished tensor."""
 
     tensor: str
-    sha256: str
+    blake3: str
     """Of the weight file, up to and including this tensor."""
     measures: TensorMeasures
 
@@ -37,7 +37,7 @@ class Journal:
     def __init__(self, directory: Path, shards: Sequence[Shard], spec: Spec) -> None:
         self._spec = spec
         self._places = {name: shard for shard in shards for name in shard.offsets}
-        self._hashes = {shard.path: hashlib.sha256(shard.header) for shard in shards}
+        self._hashes = {shard.path: blake3(shard.header) for shard in shards}
         self._path = directory / JOURNAL
         self._unsynced = 0
         self.finished = self._verified()
@@ -45,7 +45,7 @@ class Journal:
 
     def finish(self, tensor: str, measures: TensorMeasures) -> None:
         """Record that a tensor, the next in order, is written."""
-        entry = FinishedTensor(tensor=tensor, sha256=self._hashed(tensor), measures=measures)
+        entry = FinishedTensor(tensor=tensor, blake3=self._hashed(tensor), measures=measures)
         self.finished[tensor] = measures
         self._write("a", [entry])
         self._unsynced += self._spec[tensor].size
@@ -54,7 +54,7 @@ class Journal:
             self._unsynced = 0
 
     def close(self) -> dict[Path, str]:
-        """Remove the journal; return the SHA-256 of every weight file."""
+        """Remove the journal; return the BLAKE3 of every weight file."""
         self._path.unlink()
         return {path: hash_.hexdigest() for path, hash_ in self._hashes.items()}
 
@@ -64,7 +64,7 @@ class Journal:
         for name, entry in zip(self._places, _entries(self._path), strict=False):
             # hashing cannot be undone: a mismatch goes back to the state before this tensor
             before = self._hashes[self._places[name].path].copy()
-            if entry.tensor != name or entry.sha256 != self._hashed(name):
+            if entry.tensor != name or entry.blake3 != self._hashed(name):
                 self._hashes[self._places[name].path] = before
                 break
             found[name] = entry.measures

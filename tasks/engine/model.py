@@ -42,8 +42,8 @@ def write_models(
     if scratch.exists():
         shutil.rmtree(scratch)
     for found in written:
-        for path, sha256 in found.digests.items():
-            remember(path, sha256)
+        for path, blake3 in found.digests.items():
+            remember(path, blake3)
     return [found.measures for found in written]
 
 

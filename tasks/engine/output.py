@@ -24,7 +24,7 @@ class Written(NamedTuple):
     measures: dict[str, TensorMeasures]
     """By tensor."""
     digests: dict[Path, str]
-    """SHA-256 of the weight files."""
+    """BLAKE3 of the weight files."""
 
 
 class Output:

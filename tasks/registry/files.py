@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from tasks.base.digests import file_digests
+from tasks.base.digests import file_digests, linking
 from tasks.base.errors import BadInput
-from tasks.base.publish import MANIFEST, Manifest, link_or_copy, publishing
+from tasks.base.publish import MANIFEST, Manifest, link_read_only, publishing
 from tasks.base.records import digest_of
 from tasks.registry.store import store_lock
 
@@ -31,7 +31,7 @@ def verify_directory(directory: Path, remedy: str) -> Manifest:
     ours = (path for path in directory.rglob("*") if path != directory / LOADED_NOTE)
     paths = [path for path in ours if path.is_file() and path.name != MANIFEST]
     recorded = {file.name: file for file in manifest.files}
-    present = {file.name: file for file in file_digests(directory, paths)}
+    present = {file.name: file for file in file_digests(directory, paths, manifest.files)}
     for name in sorted(recorded.keys() | present.keys()):
         if recorded.get(name) != present.get(name):
             problem = (
@@ -61,17 +61,18 @@ def store_files(
 ) -> None:
     """Make a logged model hold exactly the files of `manifest`: those of `source`, and the few `added` ones.
 
-    Where the store is local, those of `source` are hard links.
+    Where the store is local, those of `source` are hard links, which nobody can write through.
     """
     target = local_directory(model.artifact_location)
     if target is None:
         _upload(client, model, source, manifest, added)
     elif not _holds(target, manifest):
-        with publishing(target, manifest.made_from, owned=True) as scratch:
-            for file in manifest.files:
-                if file.name not in added:
-                    (scratch / file.name).parent.mkdir(parents=True, exist_ok=True)
-                    link_or_copy(source / file.name, scratch / file.name)
+        with publishing(target, manifest.made_from, owned=True, like=manifest.files) as scratch:
+            own = [file.name for file in manifest.files if file.name not in added]
+            with linking(source / name for name in own):
+                for name in own:
+                    (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+                    link_read_only(source / name, scratch / name)
             _write(scratch, added)
 
 

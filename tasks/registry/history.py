@@ -1,15 +1,17 @@
 """Listing the merged runs in a registry, newest first."""
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tasks.base.records import Record
+from tasks.base.records import SAMPLED, Record
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.runs import BYTES, MERGE_TAG, SECONDS, mlflow_name
 from tasks.registry.store import connect, mlflow_errors
 from tasks.registry.tags import unpacked
-from tasks.registry.versions import GIT_REVISION, GIT_TAG, PRUNED, PUSH, VERDICT, aliases
+from tasks.registry.versions import GIT_REVISION, GIT_TAG, PRUNED, PUSH, RUN_DIGEST, VERDICT, aliases
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -80,6 +82,23 @@ def merged_runs(params: RegisterParams, limit: int | None = None) -> list[Merged
         _merged_run(version, named.get(int(version.version), []), metrics.get(version.run_id, {}))
         for version in versions
     ]
+
+
+def newest_inputs_by_sha256(params: RegisterParams) -> set[tuple[int, str]]:
+    """Return step and digest of the newest input of each version by a release that digested whole runs.
+
+    Raises Unavailable when MLflow does not answer.
+    """
+    client, found = connect(params), set()
+    with mlflow_errors(client.tracking_uri):
+        every = [unpacked(version.tags) for version in our_versions(client, params.name)]
+    for facts in every:
+        if facts.get(RUN_DIGEST, SAMPLED).startswith(SAMPLED):
+            continue
+        with suppress(KeyError, ValueError, IndexError, TypeError):  # cut, or written by somebody else
+            step, digest = (json.loads(facts[key])[-1] for key in ("loreline.steps", "loreline.checkpoints"))
+            found.add((int(step), str(digest)))
+    return found
 
 
 def our_versions(client: "MlflowClient", name: str) -> Iterator[Any]:

@@ -2,17 +2,17 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from tasks.base.digests import bytes_digest
 from tasks.base.hub_address import HUB
 from tasks.base.model_files import address_directory
 from tasks.base.publish import Manifest
-from tasks.base.records import AdapterBase, FileDigest, MergeReport
+from tasks.base.records import AdapterBase, MergeReport
 
 TASK, MAX_NEW_TOKENS = "text-generation", 256
 EXAMPLE, SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"
@@ -53,9 +53,7 @@ def mlflow_files(directory: Path, manifest: Manifest, report: MergeReport) -> di
 
 def with_files(manifest: Manifest, added: Mapping[str, bytes]) -> Manifest:
     """Return the manifest of a directory to which these files are added."""
-    new = [
-        FileDigest(name=name, size=len(data), sha256=sha256(data).hexdigest()) for name, data in added.items()
-    ]
+    new = [bytes_digest(name, data, like=manifest.files[0]) for name, data in added.items()]
     files = sorted([*manifest.files, *new], key=lambda file: file.name)
     return manifest.model_copy(update={"files": tuple(files)})
 

@@ -120,7 +120,7 @@ def mlflow_name(text: str) -> str:
 def _attach(client: "MlflowClient", run: Any, directory: str, paths: Sequence[Path]) -> None:
     """Upload files, unless the tag that is set after a complete upload has their digest."""
     state = digest_of(
-        [(file.name, file.sha256) for path in paths for file in file_digests(path.parent, [path])]
+        [(file.name, file.digest) for path in paths for file in file_digests(path.parent, [path])]
     )
     if run.data.tags.get(f"loreline.{directory}") != state:
         for path in paths:

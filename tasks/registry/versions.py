@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
 from tasks.base.model_files import ModelFiles, published_model
 from tasks.base.publish import is_intact
-from tasks.base.records import AdapterBase, Record, digest_of
+from tasks.base.records import SAMPLED, AdapterBase, Record, digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.runs import MERGE_TAG, only
@@ -50,17 +50,17 @@ class Contended(Unavailable):
 
 
 def champion(
-    client: "MlflowClient", params: RegisterParams, challenger: str | None = None
+    client: "MlflowClient", params: RegisterParams, challenger: Collection[str] = ()
 ) -> ModelVersion | None:
     """Return the version that is in use, by alias; None when there is none.
 
-    For a challenger (its digest) that is champion already it is the one it replaced, which it had to beat.
+    For a challenger (its digests) that is champion already it is the one it replaced, which it had to beat.
     """
     with mlflow_errors(client.tracking_uri):
         now = aliases(client, params.name)
         numbers = [now[alias] for alias in (CHAMPION, PREVIOUS) if alias in now and CHAMPION in now]
         found = [version_of(client, params.name, number) for number in numbers]
-        return next((version for version in found if version.digest != challenger), None)
+        return next((version for version in found if version.digest not in challenger), None)
 
 
 def files_of(client: "MlflowClient", version: ModelVersion, known: AdapterBase | None = None) -> ModelFiles:
@@ -116,6 +116,11 @@ def version_of(client: "MlflowClient", name: str, number: int) -> ModelVersion:
         run_id=found.run_id or None,
         tags=facts,
     )
+
+
+def is_by_sha256(version: ModelVersion) -> bool:
+    """Tell whether a version is of a release that knew no other digest, and digested whole runs."""
+    return not version.tags.get(RUN_DIGEST, SAMPLED).startswith(SAMPLED)
 
 
 def is_versioned(version: ModelVersion) -> bool:

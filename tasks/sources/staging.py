@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from tasks.base.digests import file_digests
+from tasks.base.digests import file_digests, linking
 from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles, on_base
 from tasks.base.publish import link_or_copy
-from tasks.base.records import AdapterBase, Checkpoint
+from tasks.base.records import AdapterBase, Checkpoint, FileDigest
+from tasks.base.samples import sample_of
 from tasks.checkpoints.layout import is_readable, wanted_files
 from tasks.sources.addresses import source_of
 from tasks.sources.conversion import directory_name, reconvert
@@ -27,8 +28,8 @@ OWN_NAME = re.compile(r".+-[0-9a-f]{16}")
 def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBase | None) -> Checkpoint:
     """Link what a merge needs of a checkpoint beside the artifacts, and return its record.
 
-    Links are made before they are digested, because the Trainer may remove the originals at any time. Raises
-    BadInput where that would write into the training directory.
+    Links come first, because the Trainer may remove the originals at any time. Its files are not digested yet
+    (see `digested`). Raises BadInput where that would write into the training directory.
     """
     _keep_apart(found.directory, artifacts / STAGED)
     (artifacts / STAGED).mkdir(parents=True, exist_ok=True)
@@ -36,12 +37,14 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
     try:
         linked = scratch / "linked"
         stage_files(found.directory, linked)
+        paths = sorted(linked.iterdir())
         checkpoint = Checkpoint(
             name=found.name,
             step=found.step,
             source=found.address,
             metrics=logged_metrics(linked, found.step),
-            files=file_digests(linked, linked.iterdir()),
+            files=tuple(FileDigest(name=path.name, size=path.stat().st_size) for path in paths),
+            sample=sample_of(paths),
             base=base,
             averaged=found.averaged,
             conversion=found.conversion,
@@ -53,6 +56,14 @@ def stage_checkpoint(found: FetchedCheckpoint, artifacts: Path, base: AdapterBas
     finally:
         shutil.rmtree(scratch)
     return checkpoint
+
+
+def digested(checkpoint: Checkpoint, artifacts: Path) -> Checkpoint:
+    """Return a checkpoint with its files' digests. Raises BadInput as `staged` does."""
+    if checkpoint.is_digested:
+        return checkpoint
+    directory = staged(checkpoint, artifacts)
+    return checkpoint.model_copy(update={"files": file_digests(directory, directory.iterdir())})
 
 
 def _keep_apart(checkpoint: Path, stage: Path) -> None:
@@ -80,17 +91,18 @@ def stage_files(source: Path, target: Path) -> None:
     """Link what a merge needs of a checkpoint into `target`; the source is only read."""
     wanted = wanted_files(source)
     target.mkdir(parents=True)
-    for path in wanted:
-        link_or_copy(path, target / path.name)
+    with linking(wanted):
+        for path in wanted:
+            link_or_copy(path, target / path.name)
 
 
 def staged_model(checkpoint: Checkpoint, artifacts: Path) -> ModelFiles:
-    """Return where a checkpoint's files are, and its base; both are checked against their digests."""
+    """Return where a checkpoint's files are, and its base; both are checked."""
     return on_base(staged(checkpoint, artifacts), checkpoint.base)
 
 
 def staged(checkpoint: Checkpoint, artifacts: Path) -> Path:
-    """Return the directory with a checkpoint's files, checked against its digests.
+    """Return the directory with a checkpoint's files, checked against its digests, or its sample.
 
     Missing files are staged again from the source. Raises BadInput when they are gone or have changed.
     """
@@ -113,7 +125,8 @@ def prune_staged(artifacts: Path, keep: Iterable[Checkpoint]) -> None:
 
 
 def _place(checkpoint: Checkpoint, artifacts: Path) -> Path:
-    return artifacts / STAGED / f"{directory_name(checkpoint.name)}-{checkpoint.digest[:16]}"
+    own = checkpoint.sample or checkpoint.digest
+    return artifacts / STAGED / f"{directory_name(checkpoint.name)}-{own[:16]}"
 
 
 def _restage(checkpoint: Checkpoint, directory: Path, artifacts: Path) -> None:
@@ -147,4 +160,9 @@ def _remove(directory: Path) -> None:
 
 def _matches(checkpoint: Checkpoint, directory: Path) -> bool:
     found = list(directory.iterdir()) if directory.is_dir() else []
-    return all(path.is_file() for path in found) and file_digests(directory, found) == checkpoint.files
+    if not all(path.is_file() for path in found):
+        return False
+    if checkpoint.is_digested:
+        return file_digests(directory, found, checkpoint.files) == checkpoint.files
+    names = [file.name for file in checkpoint.files]
+    return sorted(path.name for path in found) == names and sample_of(found) == checkpoint.sample

@@ -103,7 +103,7 @@ def _distinct(checkpoints: Sequence[Checkpoint]) -> tuple[list[Checkpoint], list
     first: dict[str, Checkpoint] = {}
     left_out = []
     for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.step):
-        if (same := first.setdefault(checkpoint.digest, checkpoint)) is not checkpoint:
+        if (same := first.setdefault(checkpoint.identity, checkpoint)) is not checkpoint:
             left_out.append(LeftOut(name=checkpoint.name, reason=f"holds the same weights as {same.name}"))
     return list(first.values()), left_out
 

@@ -25,6 +25,11 @@ def default_remote(root: Path) -> str | None:
     return str(remote) if remote else None
 
 
+def links_outputs(root: Path) -> bool:
+    """Tell whether DVC links what it commits to its cache where both are on one file system."""
+    return list(settings(root).get("cache", {}).get("type") or [])[:1] == ["hardlink"]
+
+
 def share_cache(root: Path, workspace: Path) -> None:
     """Make `workspace` a DVC repository with the cache, the remotes and the local settings of `root`.
 

@@ -56,6 +56,16 @@ def test_the_flow_ends_with_table_verdict_and_where_to_look(project: Project) ->
     assert "Traceback" not in project.output
 
 
+def test_a_merged_model_lies_once_on_the_disk_and_nobody_can_write_through_a_name_of_it(
+    project: Project,
+) -> None:
+    weights = project.root / "artifacts" / "merged" / "model.safetensors"
+    kept = [*(project.root / ".dvc" / "cache").rglob("*"), *(project.state / "mlartifacts").rglob("*")]
+    same = [path for path in kept if path.is_file() and path.samefile(weights)]
+    assert (len(same), weights.stat().st_nlink, weights.stat().st_mode & 0o222) == (2, 3, 0)
+    assert "up to date" in project.run("dvc", "status")
+
+
 def test_prefect_shows_the_verdict_and_what_each_task_did(project: Project) -> None:
     with closing(sqlite3.connect(project.root / ".loreline" / "prefect" / "prefect.db")) as database:
         shown = database.execute("select data from artifact where key = 'verdict-loreline-demo'").fetchall()

@@ -1,5 +1,6 @@
 """What release 0.1.0 left is gone on with as it is: nothing is merged again, and nothing has to be converted."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,12 +9,18 @@ import yaml
 from flows.prune_command import prune_old
 from flows.watch import look_around
 from tasks.base.errors import LorelineError
+from tasks.base.records import SAMPLED
 from tasks.doctor.registry import check_registry
+from tasks.fetch_run import fetch_run
+from tasks.jobs.identity import identity_of
 from tasks.jobs.ledger import known_jobs, unmerged
+from tasks.parameters.fetch import FetchParams
 from tasks.parameters.params import Params, read_params
 from tasks.promote_version import promote_version, roll_back
 from tasks.registry.history import merged_runs
 from tasks.registry.store import connect
+from tasks.registry.versions import version_of_run
+from tasks.sources.as_before import as_before
 from tasks.versioning.git import git_answer
 from tests.support.release_0_1_0 import STATE, unpack_project
 
@@ -55,6 +62,26 @@ def test_what_retention_lets_go_is_pruned_and_history_stays(
     assert "removed: weights of version 1: " in capsys.readouterr().out
     assert git_answer(Path.cwd(), "tag") == "merge/second"
     assert [run.pruned for run in merged_runs(params.register_)] == [False, True]
+
+
+def test_a_copy_of_a_run_is_known_by_the_digests_that_it_was_merged_with(
+    params: Params, tmp_path: Path
+) -> None:
+    """Registry and ledger have SHA-256 of every checkpoint; a run that is another one is not digested whole."""
+    shutil.copytree("runs/second", tmp_path / "copy")
+    run = fetch_run(FetchParams(source=str(tmp_path / "copy"), settle=0), tmp_path / "artifacts")
+    assert run.digest.startswith(SAMPLED)
+    before = as_before(run, tmp_path / "artifacts", params.register_)
+    assert before is not None
+    known = version_of_run(params.register_, before.digest)
+    assert known is not None
+    assert known.version == 2
+    as_said = read_params(Path("params.yaml"), ["merge.method=lore"])  # the default of 0.1.0
+    assert identity_of(before, as_said) in {entry.identity for entry in known_jobs()}
+    weights = sorted((tmp_path / "copy").glob("*/model.safetensors"))[-1]
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    again = fetch_run(FetchParams(source=str(tmp_path / "copy"), settle=0), tmp_path / "other")
+    assert as_before(again, tmp_path / "other", params.register_) is None
 
 
 @pytest.mark.servers

@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.base.digests import file_digests
+from tasks.base.digests import file_digests, sha256_digests
 from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles
 from tasks.base.publish import MANIFEST
+from tasks.base.records import model_digest
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.backends import hf
 from tasks.evaluation.progress import ItemsAnswered
@@ -149,6 +150,8 @@ def test_the_champion_is_an_opponent_until_it_is_this_merge(
     point(client, store.name, CHAMPION, register_model(store, artifacts).version)
     alone = evaluate_merge(params, store, artifacts)
     assert "champion" not in [model.role for model in alone.models]
+    as_0_1_0_registered_it(store, artifacts)
+    assert evaluate_merge(params, store, artifacts) == alone
     merge_checkpoints(MergeParams(method="average"), artifacts)
     judged = evaluate_merge(params, store, artifacts)
     assert judged.models[0].label == "champion v1"
@@ -158,6 +161,15 @@ def test_the_champion_is_an_opponent_until_it_is_this_merge(
     before = (artifacts / "evaluation" / MANIFEST).read_bytes()
     assert evaluate_merge(params, store, artifacts) == judged
     assert (artifacts / "evaluation" / MANIFEST).read_bytes() == before
+
+
+def as_0_1_0_registered_it(store: RegisterParams, artifacts: Path) -> None:
+    """Give the version the digests that it had when SHA-256 was the only one."""
+    weights = [path for path in (artifacts / "merged").iterdir() if path.name not in (MANIFEST, "merge.json")]
+    outputs = [path for path in weights if path.name != "README.md"]
+    before = model_digest(sha256_digests(artifacts / "merged", outputs))
+    connect(store).set_model_version_tag(store.name, "1", "loreline.merge", before)
+    connect(store).set_model_version_tag(store.name, "1", "loreline.run_digest", "0" * 64)
 
 
 def test_a_merge_that_changed_is_not_evaluated(

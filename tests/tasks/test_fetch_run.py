@@ -116,6 +116,30 @@ def test_a_run_whose_merge_is_registered_stays_as_it_was_merged(
     assert fetch_run(params(training), artifacts).checkpoints[-1].step == 400
 
 
+def test_what_is_not_selected_is_never_digested(training: Path, artifacts: Path) -> None:
+    run = fetch_run(params(training), artifacts)
+    assert [one.is_digested for one in run.checkpoints] == [False, False, False, True]
+    selection = select_checkpoints(SelectParams(k=2), artifacts)
+    assert [one.step for one in selection.chosen] == [200, 300]
+    assert all(one.is_digested for one in (*selection.chosen, selection.last))
+    assert fetch_run(params(training), artifacts) == run
+
+
+def test_checkpoints_that_differ_where_no_sample_is_taken_are_told_apart(
+    tmp_path: Path, artifacts: Path
+) -> None:
+    """By their digests, as those that are the same are."""
+    weights = torch.zeros(2**20)
+    for step, at in ((10, 0), (20, 2001), (30, 0)):
+        weights[2001] = at
+        training = write_checkpoint(tmp_path / "training", step, {"w": weights}).parent
+    run = fetch_run(params(training), artifacts)
+    assert len({one.sample for one in run.checkpoints}) == 1
+    selection = select_checkpoints(SelectParams(k=3), artifacts)
+    assert [one.step for one in selection.chosen] == [10, 20]
+    assert [left.reason for left in selection.left_out] == ["holds the same weights as checkpoint-10"]
+
+
 def test_the_same_run_gives_the_same_bytes(training: Path, artifacts: Path) -> None:
     fetch_run(params(training), artifacts)
     first = snapshot(artifacts / "run")

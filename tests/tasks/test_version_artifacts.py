@@ -97,7 +97,8 @@ def test_a_version_keeps_the_first_commit_and_the_push_that_it_was_told(root: Pa
     params = read_params(root / "params.yaml", settings)
     artifacts = merge(open_workspace(place, root, params) / "artifacts")
     first = version_artifacts(params, artifacts, "a" * 64)
-    before = tags(artifacts)
+    before, weights = tags(artifacts), (artifacts / "merged" / "model.safetensors").stat()
+    assert (weights.st_nlink, weights.st_mode & 0o222) == (3, 0), "here, in DVC's cache and in MLflow's store"
     assert before["loreline.git_tag"] == first.tag == "merge/tiny"
     assert version_artifacts(params, artifacts, "b" * 64).tag == "merge/tiny-v1"
     assert tags(artifacts) == before

@@ -1,4 +1,4 @@
-"""Digests are those of hashlib; the cache that remembers them is a convenience, whatever becomes of it."""
+"""Digests are those of hashlib and BLAKE3's own package; the cache that remembers them is a convenience, whatever becomes of it."""
 
 import hashlib
 import logging
@@ -11,9 +11,19 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from blake3 import blake3
 
-from tasks.base.digests import CLOCK_TICK_NS, file_digests, sha256_of
+from tasks.base.digests import (
+    CLOCK_TICK_NS,
+    DIGESTED_AT_ONCE,
+    file_digests,
+    linking,
+    remember,
+    sha256_digests,
+    sha256_of,
+)
 from tasks.base.directories import cache_dir
+from tasks.base.publish import link_or_copy
 
 
 @pytest.fixture
@@ -38,12 +48,35 @@ def test_a_file_is_read_once_and_again_when_it_changed(file: Path) -> None:
     assert sha256_of(file) == expected(file)
 
 
+@pytest.mark.parametrize("size", [0, 1, DIGESTED_AT_ONCE, DIGESTED_AT_ONCE + 1, 3 * DIGESTED_AT_ONCE - 7])
+def test_files_are_known_by_blake3_and_compared_by_what_a_record_has(file: Path, size: int) -> None:
+    file.write_bytes(os.urandom(size))
+    [found] = file_digests(file.parent, [file])
+    assert (found.blake3, found.sha256) == (blake3(file.read_bytes()).hexdigest(), None)
+    assert found.digest == f"blake3:{found.blake3}"
+    [before] = sha256_digests(file.parent, [file])
+    assert before.digest == expected(file)
+    assert before.model_dump() == {"name": "weights", "size": size, "sha256": expected(file)}
+    assert file_digests(file.parent, [file], like=[before]) == (before,)
+    assert file_digests(file.parent, [file], like=[found]) == (found,)
+
+
+def test_a_link_does_not_make_a_file_be_read_again(file: Path, tmp_path: Path) -> None:
+    """Nor does it hide a change."""
+    remember(file, "as it was written")
+    with linking([file]):
+        link_or_copy(file, tmp_path / "link")
+    assert file_digests(tmp_path, [tmp_path / "link"])[0].blake3 == "as it was written"
+    file.write_bytes(os.urandom(1000))
+    assert file_digests(tmp_path, [file])[0].blake3 == blake3(file.read_bytes()).hexdigest()
+
+
 def test_a_damaged_cache_is_done_without(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     place = cache_dir() / "digests"
     place.mkdir(parents=True)
     (place / "cache.db").write_bytes(b"no database" * 1000)
     for _ in range(3):
-        assert file_digests(file.parent, [file])[0].sha256 == expected(file)
+        assert sha256_digests(file.parent, [file])[0].sha256 == expected(file)
     assert len(caplog.messages) == 1
     assert "digests: cannot be used (file is not a database)" in caplog.text
 

@@ -13,7 +13,7 @@ import pytest
 
 from tasks.base import placing
 from tasks.base.errors import BadInput
-from tasks.base.publish import MANIFEST, finish_placing, is_intact, is_published, publishing
+from tasks.base.publish import MANIFEST, finish_placing, is_intact, is_published, link_read_only, publishing
 
 
 def write(directory: Path, made_from: str, text: str) -> None:
@@ -223,3 +223,15 @@ def test_a_pipe_in_the_place_of_a_file_is_refused_at_once(tmp_path: Path, name: 
     with pytest.raises(BadInput, match="move it away"):
         write(tmp_path / "out", "v1", "one")
     assert not is_published(tmp_path / "out", "v1")
+
+
+def test_what_is_linked_for_good_cannot_be_written_by_either_name_and_can_be_replaced(tmp_path: Path) -> None:
+    with publishing(tmp_path / "out", "v1") as scratch:
+        (scratch / "weights").write_text("one")
+    link_read_only(tmp_path / "out" / "weights", tmp_path / "kept")
+    assert (tmp_path / "kept").samefile(tmp_path / "out" / "weights")
+    assert (tmp_path / "kept").stat().st_mode & 0o222 == 0
+    with publishing(tmp_path / "out", "v2") as scratch:
+        (scratch / "weights").write_text("two")
+    assert (tmp_path / "kept").read_text() == "one"
+    assert (tmp_path / "out" / "weights").read_text() == "two"

@@ -72,6 +72,24 @@ def test_the_newest_run_s_sizes_count_and_links_are_free(
     assert f"{3 * sizes['checkpoint-20'] / 1e6:.1f} MB" in told[0]
 
 
+def test_it_says_how_often_a_merged_model_lies_on_disk(tmp_path: Path, params: Params) -> None:
+    (tmp_path / ".dvc").mkdir()
+    told, needed = {}, {}
+    for name, config in (
+        ("as DVC does", ""),
+        ("linked", "[cache]\n type = hardlink,copy\n"),
+        ("apart", "[cache]\n dir = /proc\n type = hardlink,copy\n"),
+    ):
+        (tmp_path / ".dvc" / "config").write_text(config)
+        (told[name],) = [own.found for own in check_disk(params, tmp_path) if own.subject == "copies"]
+        found = needs(params, tmp_path, (tmp_path / "training").resolve(), {"checkpoint-1": 7})
+        needed[name] = [need.what for need in found][1:]
+    assert "copied twice by DVC; dvc config cache.type hardlink,copy" in told["as DVC does"]
+    assert "takes its space once" in told["linked"]
+    assert "lies twice" in told["apart"]
+    assert needed == {"as DVC does": ["DVC's copy"], "linked": [], "apart": ["DVC's copy"]}
+
+
 def test_checkpoints_on_another_file_system_are_copied(tmp_path: Path, params: Params) -> None:
     elsewhere = Path("/proc")
     assert elsewhere.stat().st_dev != tmp_path.stat().st_dev

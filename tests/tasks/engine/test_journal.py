@@ -1,11 +1,11 @@
 """A journal believes exactly what the weight files still hold, and hashes them whole."""
 
-import hashlib
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,15 +45,13 @@ def undisturbed(tmp_path: Path) -> dict[str, str]:
 
 
 def digests(directory: Path) -> dict[str, str]:
-    return {
-        path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in directory.glob("*.safetensors")
-    }
+    return {path.name: blake3(path.read_bytes()).hexdigest() for path in directory.glob("*.safetensors")}
 
 
 def test_digests_are_those_of_the_files(tmp_path: Path) -> None:
     _, found = merge(tmp_path)
     assert found is not None
-    assert {path.name: sha256 for path, sha256 in found.items()} == digests(tmp_path)
+    assert {path.name: digest for path, digest in found.items()} == digests(tmp_path)
     assert len(found) == 4
     assert not (tmp_path / JOURNAL).exists()
 
@@ -64,7 +62,7 @@ def test_what_was_finished_is_believed(tmp_path: Path, undisturbed: dict[str, st
     believed, found = merge(tmp_path)
     assert believed == stopped
     assert found is not None
-    assert {path.name: sha256 for path, sha256 in found.items()} == undisturbed == digests(tmp_path)
+    assert {path.name: digest for path, digest in found.items()} == undisturbed == digests(tmp_path)
 
 
 @given(kept=st.integers(0, 2000))
@@ -80,7 +78,7 @@ def test_a_journal_cut_anywhere_is_believed_up_to_its_last_whole_line(
     believed, found = merge(directory)
     assert believed == lines
     assert found is not None
-    assert {path.name: sha256 for path, sha256 in found.items()} == digests(directory)
+    assert {path.name: digest for path, digest in found.items()} == digests(directory)
 
 
 @given(tensor=st.integers(0, 5), byte=st.integers(0, 19), bit=st.integers(0, 7))
@@ -98,7 +96,7 @@ def test_from_a_flipped_bit_on_nothing_is_believed(
     believed, found = merge(directory)
     assert believed == tensor
     assert found is not None
-    assert {path.name: sha256 for path, sha256 in found.items()} == digests(directory)
+    assert {path.name: digest for path, digest in found.items()} == digests(directory)
     values = b"".join(path.read_bytes()[-4:] for path in sorted(directory.glob("*.safetensors")))
     assert np.frombuffer(values, np.float32).tolist() == [1, 3, 5, 7]
 
@@ -106,8 +104,8 @@ def test_from_a_flipped_bit_on_nothing_is_believed(
 @pytest.mark.parametrize(
     ("line", "change"),
     [
-        (2, {"sha256": "0" * 64}),
-        (2, {"sha256": None}),
+        (2, {"blake3": "0" * 64}),
+        (2, {"blake3": None}),
         (2, {"tensor": "d"}),
         (2, {"tensor": "zzz"}),
         (0, {"more": 1}),
@@ -161,4 +159,4 @@ def test_tensors_of_other_values_are_not_mixed_in_unseen(tmp_path: Path) -> None
     assert merge(tmp_path)[0] == 0
     _, found = merge(tmp_path)
     assert found is not None
-    assert {path.name: sha256 for path, sha256 in found.items()} == digests(tmp_path)
+    assert {path.name: digest for path, digest in found.items()} == digests(tmp_path)

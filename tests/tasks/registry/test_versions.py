@@ -50,8 +50,8 @@ def test_a_reigning_challenger_is_compared_with_whom_it_replaced(
     first, second = (version_of(client, "demo", number) for number in (1, 2))
     point(client, "demo", PREVIOUS, 1)
     point(client, "demo", CHAMPION, 2)
-    assert champion(client, store, challenger=second.digest) == first
-    assert champion(client, store, challenger=first.digest) == second
+    assert champion(client, store, challenger=[second.digest]) == first
+    assert champion(client, store, challenger=[first.digest]) == second
     client.delete_registered_model_alias(store.name, CHAMPION)
     assert champion(client, store) is None
 

@@ -85,7 +85,7 @@ def test_what_else_lies_beside_staged_checkpoints_stays(training: Path, artifact
     fetch_run(params(training), artifacts, refresh=True)
     left = {path.name for path in mine.parent.iterdir()}
     kept, gone = (first.checkpoints[i] for i in (1, 0))
-    assert left == {"mine", "NOTES.md", "link-0123456789abcdef", f"{kept.name}-{kept.digest[:16]}"}
+    assert left == {"mine", "NOTES.md", "link-0123456789abcdef", f"{kept.name}-{kept.sample[:16]}"}
     assert gone.name == "checkpoint-20"
     assert (mine / "checkpoint-9").is_dir()
 
