@@ -24,7 +24,7 @@ SCALARS = (float, int, np.generic)
 
 
 class Deferred(NDArrayOperatorsMixin):
-    """An element-wise expression over arrays of one shape."""
+    """An element-wise expression over arrays of one shape, which must not change until it is computed."""
 
     __slots__ = ("dtype", "kind", "operands", "operation", "shape")
 

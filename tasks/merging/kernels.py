@@ -48,6 +48,7 @@ FLOATS = {
     "greater": "fcmp ogt", "greater_equal": "fcmp oge", "less": "fcmp olt", "less_equal": "fcmp ole",
     "equal": "fcmp oeq", "not_equal": "fcmp une",
 }  # fmt: skip
+# a shift is by less than 32: more is undefined
 INTEGERS = {"bitwise_and": "and", "right_shift": "ashr", "greater": "icmp sgt", "equal": "icmp eq"}
 MASKS = {"bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor"}
 BINARY = {"f4": FLOATS, "f8": FLOATS, "i4": INTEGERS, "b1": MASKS}
