@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -49,16 +49,12 @@ def file_digests(
 ) -> tuple[FileDigest, ...]:
     """Digest files below `directory`, in name order; by SHA-256 what `like`, to be compared, has it of."""
     by_sha256 = {file.name for file in like if file.sha256}
-    named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
-    with _Known() as known:
-        return tuple(_file_digest(name, path, name in by_sha256, known) for name, path in named)
+    return _digests(directory, paths, by_sha256.__contains__)
 
 
 def sha256_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
     """Digest files below `directory` as releases did that knew SHA-256 only, in name order."""
-    named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
-    with _Known() as known:
-        return tuple(_file_digest(name, path, True, known) for name, path in named)
+    return _digests(directory, paths, lambda name: True)
 
 
 def bytes_digest(name: str, data: bytes, like: FileDigest) -> FileDigest:
@@ -87,6 +83,8 @@ def linking(paths: Iterable[Path]) -> Iterator[None]:
     yield
     with _Known() as known:
         for path, then in before.items():
+            if not path.exists():
+                continue
             now = path.stat()
             if _identity(then)[:-1] == _identity(now)[:-1] and (found := known.get(_key(then, "blake3"))):
                 known.set(_key(now, "blake3"), found)
@@ -162,6 +160,14 @@ def _key(stat: os.stat_result, algorithm: Algorithm) -> FileKey:
     """Return what a digest is remembered by; a SHA-256 as releases did that knew no other."""
     seen = _identity(stat)
     return seen if algorithm == "sha256" else (*seen, algorithm)
+
+
+def _digests(
+    directory: Path, paths: Iterable[Path], by_sha256: Callable[[str], bool]
+) -> tuple[FileDigest, ...]:
+    named = sorted((path.relative_to(directory).as_posix(), path) for path in paths)
+    with _Known() as known:
+        return tuple(_file_digest(name, path, by_sha256(name), known) for name, path in named)
 
 
 def _file_digest(name: str, path: Path, by_sha256: bool, known: _Known) -> FileDigest:
