@@ -15,6 +15,7 @@ from scipy.linalg import blas, lapack
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near
+from tasks.merging.lore.uniqueness import Sharpness
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
@@ -42,10 +43,9 @@ def met(proof: Proof, tolerance: float | Near) -> bool:
     return proof.gap <= tolerance
 
 
-def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | None:
+def prove(B: Tensor, total: float, here: Iterate, sharp: Sharpness) -> Proof | None:
     """Return what can be proven of an iterate for N × m × n deviations, `total` = Σ‖B_i‖².
 
-    `curvature` is a lower bound on that of the fit at z.
     None where leading triplets are missing.
     """
     distances = []
@@ -54,7 +54,9 @@ def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | N
         distances.append(distance_from(A, found))
         if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
             return None
-    return Proof(relative_gap(here, total, distances), _error(here, distances, curvature), curvature)
+    error = distance(sharp, sum(distances))
+    far = error >= radius_of(here)
+    return Proof(relative_gap(here, total, distances), math.inf if far else error, sharp.curvature)
 
 
 def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> float:
@@ -80,12 +82,16 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
     return gap / objective if objective > 0 else (0.0 if gap == 0.0 else math.inf)
 
 
-def allowed_slope(here: Iterate, distance: float, curvature: float) -> float:
-    """Return the slope ‖ΣClip_μ(B_i − z)‖_F at which z is proven to be this near to the minimiser.
+def distance(sharp: Sharpness, residual: float) -> float:
+    """Return the bound on ‖z − z*‖_F, the slope being known but for a residual; if it is within the radius.
 
-    Slope over curvature, and twice that for how the curvature changes on the way.
+    With x = z − z* and the slope r, ⟨x, Lx⟩ ≤ 2⟨r, x⟩, twice for how the curvature changes on the way, so
+    that ‖L^½x‖ ≤ 2‖L^−½r‖; and L is nowhere smaller than the curvature.
     """
-    return min(distance, radius_of(here)) * curvature / 2
+    if not sharp.curvature:
+        return math.inf
+    root = sharp.curvature**0.5
+    return 2 * (sharp.force + residual / root) / root
 
 
 def limit_of(here: Iterate) -> float:
@@ -101,12 +107,6 @@ def limit(cut: float, mu: float) -> float:
 def radius_of(here: Iterate) -> float:
     """Return how far z may be from the minimiser for the curvature at z to tell its distance."""
     return (here.mu - limit_of(here)) / 2
-
-
-def _error(here: Iterate, residuals: Sequence[float], curvature: float) -> float:
-    """Return the bound on ‖z − z*‖_F, if z is near enough for one."""
-    slope = len(residuals) * float(torch.linalg.matrix_norm(here.step)) + sum(residuals)
-    return 2 * slope / curvature if slope < allowed_slope(here, math.inf, curvature) else math.inf
 
 
 def distance_from(A: Tensor, found: Factors) -> float:

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, met, prove, radius_of, relative_gap
+from tasks.merging.lore.certificate import Proof, distance, limit_of, met, prove, radius_of, relative_gap
 from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Start, Unproven
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.uniqueness import curvature_bound
+from tasks.merging.lore.uniqueness import Sharpness, sharpness
 
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
@@ -50,12 +50,13 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     while True:
         missing = False
         if goal.in_reach(here):
-            goal.curvature = curvature_at(here)
-            proof = prove(B, total, here, goal.curvature)
+            sharp = sharpness_at(here)
+            goal.seen(here, sharp)
+            proof = prove(B, total, here, sharp)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
-        step = float(torch.linalg.matrix_norm(here.step))
+        step = _length(here)
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
         if since == PATIENCE or failed == ATTEMPTS or step < finest:
             raise Unproven
@@ -68,23 +69,33 @@ class _Goal:
     def __init__(self, tolerance: float | Near, total: float) -> None:
         self._tolerance, self._total = tolerance, total
         self._gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
-        self.curvature: float | None = None
-        """Of the fit: a guess before the first proof, later the bound that was found."""
+        self._sharp: Sharpness | None = None
+        """Of the last iterate that was looked at: a guess first."""
+        self._step = 0.0
+        """The step from there, in whose proportion force is taken to fall."""
+
+    def seen(self, here: Iterate, sharp: Sharpness) -> None:
+        """Estimate by what has been found at an iterate."""
+        self._sharp, self._step = sharp, _length(here)
 
     def in_reach(self, here: Iterate) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
-        step = float(torch.linalg.matrix_norm(here.step))
         if isinstance(self._tolerance, Near):
-            N = len(here.deltas)
-            if step > allowed_slope(here, self._tolerance.distance, N) / N:
+            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), _length(here)
+            if 2 * step > near:  # no fit curves by more than N
                 return False
-            if self.curvature is None:
-                self.curvature = curvature_at(here, guess=True)
-            if self.curvature > FLAT:
-                return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self.curvature)
+            if self._sharp is None:
+                self.seen(here, sharpness_at(here, guess=True))
+            if self._sharp.curvature > FLAT:
+                return distance(self._sharp, 0.0) * step <= near * self._step
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
-def curvature_at(here: Iterate, guess: bool = False) -> float:
-    """Return a lower bound on the curvature of the fit near an iterate, or a guess."""
-    return curvature_bound(here.leading, here.mu - radius_of(here), limit_of(here), guess)
+def _length(here: Iterate) -> float:
+    return float(torch.linalg.matrix_norm(here.step))
+
+
+def sharpness_at(here: Iterate, guess: bool = False) -> Sharpness:
+    """Return how the fit curves near an iterate, from below, or a guess."""
+    slope = -len(here.deltas) * here.step
+    return sharpness(here.leading, here.mu - radius_of(here), limit_of(here), slope, guess)

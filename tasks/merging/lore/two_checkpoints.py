@@ -63,7 +63,7 @@ def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> So
     size = total**0.5
     start = look(D[None], scale)
     mu, cut = start.penalty.mu, cut_below(start, D.shape[1])
-    known = start.leading[0].V if start.leading else D.new_zeros(D.shape[1], 0)
+    known = start.leading[0] if start.leading else None
     sharp = min(SHARPNESS * size, tolerance.distance if isinstance(tolerance, Near) else math.inf)
     found = triplets_above(D, cut * mu, known, sharp, thorough=True).above(cut * mu)
     distance = distance_from(D, found)
