@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
+from tasks.merging.lore.algebra import Factors, Tensor, energy, product, row_dot
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near
 from tasks.merging.lore.uniqueness import Sharpness
 
@@ -85,12 +85,12 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
 def distance(sharp: Sharpness, residual: float) -> float:
     """Return the bound on ‖z − z*‖_F, the slope being known but for a residual; if it is within the radius.
 
-    With x = z − z* and the slope r, ⟨x, Lx⟩ ≤ 2⟨r, x⟩, twice for how the curvature changes on the way, so
-    that ‖L^½x‖ ≤ 2‖L^−½r‖; and L is nowhere smaller than the curvature.
+    With x = z − z*, the slope r and C as in `Sharpness`, ⟨x, Cx⟩ ≤ 2⟨r, x⟩, twice for how the curvature
+    changes on the way, so that ‖C^½x‖ ≤ 2‖C^−½r‖; and C is nowhere smaller than the curvature.
     """
     if not sharp.curvature:
         return math.inf
-    root = sharp.curvature**0.5
+    root = math.sqrt(sharp.curvature)
     return 2 * (sharp.force + residual / root) / root
 
 
@@ -111,8 +111,8 @@ def radius_of(here: Iterate) -> float:
 
 def distance_from(A: Tensor, found: Factors) -> float:
     """Return how far A is, at most, from a matrix that has exactly these triplets, in the Frobenius norm."""
-    right = torch.linalg.matrix_norm(A @ found.V - found.U * found.sigma)
-    left = torch.linalg.matrix_norm(A.T @ found.U - found.V * found.sigma)
+    right = torch.linalg.matrix_norm(product(A, found.V) - found.U * found.sigma)
+    left = torch.linalg.matrix_norm(product(A.T, found.U) - found.V * found.sigma)
     rounding = ROUNDING * torch.finfo(A.dtype).eps * energy(A) ** 0.5
     return math.hypot(float(right), float(left)) + float(rounding)
 

@@ -84,10 +84,11 @@ class _Goal:
             near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), _length(here)
             if 2 * step > near:  # no fit curves by more than N
                 return False
+            known = self._sharp or sharpness_at(here, guess=True)
             if self._sharp is None:
-                self.seen(here, sharpness_at(here, guess=True))
-            if self._sharp.curvature > FLAT:
-                return distance(self._sharp, 0.0) * step <= near * self._step
+                self.seen(here, known)
+            if known.curvature > FLAT:
+                return distance(known, 0.0) * step <= near * self._step
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 

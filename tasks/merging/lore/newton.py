@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
+from tasks.merging.lore.algebra import Factors, Tensor, energy, product, row_dot, zero
 from tasks.merging.lore.curvature import Bases, Curvature, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.problem import Iterate, Start
 from tasks.merging.lore.triplets import DIRECT, triplets_above
@@ -32,6 +32,8 @@ UNDAMPED, BOLDER = 8, 2
 FINE = 0.03
 """The step that is left, in units of a deviation, from where on that pays: before, it changes what leads."""
 CG_STEPS = 12
+PROVABLE = 0.1
+"""Residual of leading triplets that a proof may meet, in units of what lies between the cut and μ."""
 SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
@@ -44,10 +46,11 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     N, total, mu = len(B), energy(B), start.penalty.mu
     cut = cut_below(start, B.shape[2])
     z = torch.zeros_like(B[0])
-    known, found = start.leading, list[Factors]()
+    known, found, nothing = start.leading, list[Factors](), zero(B[0])
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
     descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
+    provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
     thorough, slope, last = True, 0.0, z
     while True:
@@ -57,11 +60,14 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         # as long as nothing else comes to lead. With a small μ at once everything would lead everywhere.
         following = max(mu, descent * level)
         # as sharp as this pass's step can use, and as rounding lets them be
-        sharp = max(0.1 * min(remaining, 0.1), SHARPEST * torch.finfo(B.dtype).eps) * size
+        sharp = 0.1 * min(remaining, 0.1) * size
+        if level == mu and provable < sharp < 4 * provable:
+            sharp = provable
+        sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
         if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
             known = [
                 triplets_above(b - z, cut * level, part, sharp, thorough and level == mu)
-                for b, part in zip(B, known or [None] * N, strict=True)
+                for b, part in zip(B, known or [nothing] * N, strict=True)
             ]
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
@@ -142,7 +148,7 @@ def _with_others(B: Tensor, z: Tensor, found: list[Factors], bases: Bases, mu: f
     """
     width = min(sum(part.rank for part in found), bases.U.shape[1], bases.V.shape[1])
     U, V = bases.U[:, :width], bases.V[:, :width]
-    cores = U.T @ (B @ V) - U.T @ (z @ V)
+    cores = U.T @ (product(B, V) - product(z, V))
     known = []
     for core, own in zip(cores, found, strict=True):
         P, sigma, Qt = torch.linalg.svd(core - (U.T @ own.U * own.sigma) @ (own.V.T @ V))

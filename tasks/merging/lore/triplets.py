@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, gaussian, gram_matrix
+from tasks.merging.lore.algebra import Factors, Tensor, gaussian, gram_matrix, product, zero
 from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
 
 DIRECT = 400
@@ -28,15 +28,13 @@ ROUNDS = 12
 """Polynomials before a full decomposition takes over; one or two are usual."""
 
 
-def triplets_above(
-    A: Tensor, limit: float, start: Factors | None, sharp: float, thorough: bool = False
-) -> Factors:
+def triplets_above(A: Tensor, limit: float, start: Factors, sharp: float, thorough: bool = False) -> Factors:
     """Return the triplets of A (m × n, m ≥ n) that exceed the limit, and some that are not sharp.
 
     `start` are those of a similar matrix. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need no more
     work; `thorough` looks for what is missing in them first.
     """
-    expected = start.rank if start is not None else 0
+    expected = start.rank
     if A.shape[1] > DIRECT and expected < A.shape[1] // SHARE:
         found = _by_subspace(A, lambda sigma: int((sigma > limit).sum()), start, lambda _: sharp, thorough)
         if found is not None:
@@ -53,7 +51,9 @@ def largest(A: Tensor, count: int, sharp: float) -> Factors:
     count = min(count, A.shape[1])
     if A.shape[1] > DIRECT and count < A.shape[1] // SHARE:
         width = count + _spare(count)
-        found = _by_subspace(A, lambda _: count, None, lambda least: sharp * least, clear=CLEAR, width=width)
+        found = _by_subspace(
+            A, lambda _: count, zero(A), lambda least: sharp * least, clear=CLEAR, width=width
+        )
         if found is not None:
             return found.truncated(count)
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
@@ -69,8 +69,8 @@ def _sharpened(A: Tensor, V: Tensor) -> tuple[Factors, Tensor]:
 
     V' is the span of AᵀU, and nearer than V: the residuals of the triplets are no larger than these.
     """
-    U, own = torch.linalg.qr(A @ V)
-    image = A.T @ U
+    U, own = torch.linalg.qr(product(A, V))
+    image = product(A.T, U)
     Q, R = torch.linalg.qr(image)
     # On the CPU, wherever A is: for such small matrices a GPU's decomposition is slower.
     # AᵀU = QR = (QX)ΣZᵀ gives A's right vectors QX and its left ones UZ.
@@ -82,7 +82,7 @@ def _sharpened(A: Tensor, V: Tensor) -> tuple[Factors, Tensor]:
 def _by_subspace(
     A: Tensor,
     wanted: Callable[[Tensor], int],
-    start: Factors | None,
+    start: Factors,
     sharp: Callable[[float], float],
     thorough: bool = False,
     clear: float = 1.0,
@@ -95,7 +95,7 @@ def _by_subspace(
     large.
     """
     n = A.shape[1]
-    if start is None or start.rank == 0:
+    if start.rank == 0:
         found, left = _sharpened(A, widened(A.new_zeros(n, 0), width))
     else:
         width = max(start.rank, width)
@@ -146,12 +146,12 @@ def filtered(A: Tensor, V: Tensor, apart: Tensor, below: float) -> Tensor:
     """
     half = below**2 / 2  # AᵀA/half − 1 takes what is below to [−1, 1], where the polynomial is at most 1
 
-    def product(X: Tensor) -> Tensor:
-        Y = A.T @ (A @ X) / half
+    def square(X: Tensor) -> Tensor:
+        Y = product(A.T, product(A, X)) / half
         return Y - apart @ (apart.T @ Y) - X
 
-    before, here = V, product(V)
+    before, here = V, square(V)
     for _ in range(DEGREE - 1):
-        before, here = here, 2 * product(here) - before
+        before, here = here, 2 * square(here) - before
     basis: Tensor = torch.linalg.qr(torch.cat([apart, here], 1)).Q
     return basis

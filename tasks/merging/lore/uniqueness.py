@@ -29,12 +29,12 @@ SLACK, ROUNDING = 0.01, 8
 
 
 class Sharpness(NamedTuple):
-    """How the fit curves near an iterate, in every direction at least so much as an operator L does."""
+    """How the fit curves near an iterate, in every direction at least as much as an operator C does."""
 
     curvature: float
-    """The smallest eigenvalue of L, from below."""
+    """The smallest eigenvalue of C, from below."""
     force: float
-    """‖L^−½ r‖_F for the slope r, from above: most of r lies where the fit curves more than that."""
+    """‖C^−½ r‖_F for the slope r, from above: most of r lies where the fit curves more than that."""
 
 
 def curvature_bound(found: Sequence[Factors], mu: float, rest: float, guess: bool = False) -> float:
@@ -74,9 +74,9 @@ def sharpness(
 
 
 def _squared_force(curvature: Curvature, N: int, core: Tensor, least: float) -> float:
-    """Return an upper bound on ⟨r, L⁻¹r⟩ within the bases.
+    """Return an upper bound on ⟨r, C⁻¹r⟩ within the bases.
 
-    For any x and e = r − Lx it is 2⟨r, x⟩ − ⟨x, Lx⟩ + ⟨e, L⁻¹e⟩, of which the last is ‖e‖²/c at most.
+    For any x and e = r − Cx it is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩, of which the last is ‖e‖²/c at most.
     """
     x = conjugate_gradients(lambda X: N * X - curvature.of(X), core, RESIDUAL, SOLVES)
     image = N * x - curvature.of(x)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import triplets
-from tasks.merging.lore.algebra import Factors, gaussian
+from tasks.merging.lore.algebra import Factors, gaussian, zero
 from tasks.merging.lore.converge import ATTEMPTS
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_factors import factors
@@ -91,7 +91,8 @@ def test_what_is_found_has_the_residual_asked_for(
         limit = (
             share * edge(n + more, n) * (1 if kind in ("spikes", "noise") else sigma[0] / edge(n + more, n))
         )
-        found = triplets.triplets_above(torch.from_numpy(A).to(dtype), limit, None, sharp)
+        given = torch.from_numpy(A).to(dtype)
+        found = triplets.triplets_above(given, limit, zero(given), sharp)
     above = found.above(limit)
     check(above, A, sigma, sharp * 1.01)
     assert above.rank <= np.sum(sigma > limit * (1 - 1e-5))
@@ -157,5 +158,5 @@ def test_widened_subspaces_hold_the_old_one() -> None:
 @on_dtypes
 def test_the_same_matrix_gives_the_same_bytes(dtype: torch.dtype, direct: int) -> None:
     A = torch.from_numpy(made("spikes")[0]).to(dtype)
-    first, second = (triplets.triplets_above(A, 20.0, None, 1e-3) for _ in range(2))
+    first, second = (triplets.triplets_above(A, 20.0, zero(A), 1e-3) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
