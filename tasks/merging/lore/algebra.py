@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 
 Tensor = torch.Tensor
+ROWS = 2**10
+"""Rows of a matrix that are computed at a time, so that none is held twice."""
 SEED = 0
 """Of the random starting blocks: fixed, so that the same matrices always give the same bytes."""
 
@@ -84,7 +86,8 @@ def energy(B: Tensor) -> float:
 
 def row_dot(left: Tensor, right: Tensor) -> float:
     """Return ⟨left, right⟩ of two dense matrices, summed as in `energy`."""
-    return float(torch.linalg.vecdot(left, right).double().sum())
+    rows = zip(left.split(ROWS), right.split(ROWS), strict=True)  # products of a few rows at a time
+    return float(torch.stack([torch.linalg.vecdot(*own).double().sum() for own in rows]).sum())
 
 
 def product(A: Tensor, X: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, product, row_dot
+from tasks.merging.lore.algebra import ROWS, Factors, Tensor, energy, product, row_dot
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near
 from tasks.merging.lore.uniqueness import Sharpness
 
@@ -21,8 +21,6 @@ MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
 ROUNDING = 8
 """Rounding of products, in units of ε: of a matrix's norm for residuals."""
-ROWS = 2**10
-"""Rows of a matrix that are computed at a time, so that none is held twice."""
 
 
 class Proof(NamedTuple):
@@ -50,9 +48,8 @@ def prove(B: Tensor, total: float, here: Iterate, sharp: Sharpness) -> Proof | N
     """
     distances = []
     for b, found in zip(B, here.leading, strict=True):
-        A = b - here.z
-        distances.append(distance_from(A, found))
-        if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
+        distances.append(distance_from(b, found, here.z))
+        if limit_of(here) + distances[-1] > here.mu or not bounded(b, found, limit_of(here), here.z):
             return None
     error = distance(sharp, sum(distances))
     far = error >= radius_of(here)
@@ -109,36 +106,44 @@ def radius_of(here: Iterate) -> float:
     return (here.mu - limit_of(here)) / 2
 
 
-def distance_from(A: Tensor, found: Factors) -> float:
-    """Return how far A is, at most, from a matrix that has exactly these triplets, in the Frobenius norm."""
-    right = torch.linalg.matrix_norm(product(A, found.V) - found.U * found.sigma)
-    left = torch.linalg.matrix_norm(product(A.T, found.U) - found.V * found.sigma)
-    rounding = ROUNDING * torch.finfo(A.dtype).eps * energy(A) ** 0.5
-    return math.hypot(float(right), float(left)) + float(rounding)
+def distance_from(b: Tensor, found: Factors, z: Tensor | None = None) -> float:
+    """Return how far b − z is, at most, from a matrix with exactly these triplets, in the Frobenius norm."""
+    right, left = product(b, found.V), product(b.T, found.U)
+    size = energy(b) ** 0.5
+    if z is not None:  # subtracted from the products, because b − z would be another matrix
+        right, left = right - product(z, found.V), left - product(z.T, found.U)
+        size += energy(z) ** 0.5
+    right, left = right - found.U * found.sigma, left - found.V * found.sigma
+    rounding = ROUNDING * torch.finfo(b.dtype).eps * size
+    return (
+        math.hypot(float(torch.linalg.matrix_norm(right)), float(torch.linalg.matrix_norm(left))) + rounding
+    )
 
 
-def bounded(A: Tensor, found: Factors, most: float) -> bool:
-    """Tell whether ‖W‖_2 < `most` for W = A − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
+def bounded(b: Tensor, found: Factors, most: float, z: Tensor | None = None) -> bool:
+    """Tell whether ‖W‖_2 < `most` for W = b − z − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
     take many times that. One n × n matrix is the only large array: W is made ROWS rows at a time, and the
     difference is factored in place.
     """
     # the error of a sum of products grows like the root of their number
-    most *= 1 - 8 * torch.finfo(A.dtype).eps * math.sqrt(len(A))
-    n, left = A.shape[1], found.U * -found.sigma
-    rows = (
-        torch.addmm(A[first : first + ROWS], left[first : first + ROWS], found.V.T)
-        for first in range(0, len(A), ROWS)
-    )
-    if A.device.type != "cpu":
-        G = most**2 * torch.eye(n, dtype=A.dtype, device=A.device) - sum(W.T @ W for W in rows)
+    most *= 1 - 8 * torch.finfo(b.dtype).eps * math.sqrt(len(b))
+    n, left = b.shape[1], found.U * -found.sigma
+
+    def rest_of(rows: slice) -> Tensor:
+        A = b[rows] if z is None else b[rows] - z[rows]
+        return torch.addmm(A, left[rows], found.V.T)
+
+    blocks = (rest_of(slice(first, first + ROWS)) for first in range(0, len(b), ROWS))
+    if b.device.type != "cpu":
+        G = most**2 * torch.eye(n, dtype=b.dtype, device=b.device) - sum(W.T @ W for W in blocks)
         return int(torch.linalg.cholesky_ex(G).info) == 0
-    syrk, potrf = (blas.ssyrk, lapack.spotrf) if A.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
+    syrk, potrf = (blas.ssyrk, lapack.spotrf) if b.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
     # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time
-    rest = np.zeros((n, n), A.numpy().dtype, order="F")
+    rest = np.zeros((n, n), b.numpy().dtype, order="F")
     np.fill_diagonal(rest, most**2)
-    for W in rows:
+    for W in blocks:
         rest = syrk(-1.0, W.numpy().T, beta=1.0, c=rest, overwrite_c=True)
     # clean=False: the other triangle is neither read nor zeroed
     return bool(potrf(rest, clean=False, overwrite_a=True)[1] == 0)

@@ -60,6 +60,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
         if since == PATIENCE or failed == ATTEMPTS or step < finest:
             raise Unproven
+        del here  # its matrices, while the next ones are made
         here = steps.send(missing)
 
 

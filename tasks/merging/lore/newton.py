@@ -72,23 +72,26 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
         step = sum_of(deltas, z).div_(-N).sub_(z)
-        if level == mu:
-            thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
         remaining = float(torch.linalg.matrix_norm(step)) / size
         # Σh(B_i − z), the objective with the best task vectors for this z
         objective = (total + N * energy(z)) / 2 - sum(
             float(d.sigma.double().square().sum()) for d in deltas
         ) / 2
-        if level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total:
+        bold = level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total
+        last = last if bold else z  # which is all that is needed, and a matrix less while a proof is tried
+        if level == mu:
+            thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
+        if bold:
             # Too bold: part of the way back, and for a while the damping does not get that low again.
-            share = _share(slope, -row_dot(z - last, step))
+            share = _share(slope, row_dot(last, step) - row_dot(z, step))
             z, slope = torch.lerp(last, z, share), slope * share
             damping = lowest = min(BOLDER * max(damping, LEAST_DAMPING), MOST_DAMPING)
             continue
         damping, lowest = max(damping / UNDAMPED, lowest), lowest / BOLDER
         before = objective if level == mu else float("inf")
-        last, z = z, _next(B, z, step, found, previous, (following, level), damping, remaining)
-        slope = -row_dot(z - last, step)
+        z = _next(B, z, step, found, previous, (following, level), damping, remaining)
+        slope = row_dot(last, step) - row_dot(z, step)
+        del step  # a matrix less while the next triplets are found
         level = following
 
 
@@ -148,9 +151,9 @@ def _with_others(B: Tensor, z: Tensor, found: list[Factors], bases: Bases, mu: f
     """
     width = min(sum(part.rank for part in found), bases.U.shape[1], bases.V.shape[1])
     U, V = bases.U[:, :width], bases.V[:, :width]
-    cores = U.T @ (product(B, V) - product(z, V))
-    known = []
-    for core, own in zip(cores, found, strict=True):
+    moved, known = product(z, V), []
+    for b, own in zip(B, found, strict=True):
+        core = U.T @ (product(b, V) - moved)
         P, sigma, Qt = torch.linalg.svd(core - (U.T @ own.U * own.sigma) @ (own.V.T @ V))
         k = min(int((sigma > BESIDE * mu).sum()), width - own.rank)
         more = Factors(U @ P[:, :k], sigma[:k], V @ Qt[:k].T)
