@@ -86,8 +86,8 @@ def energy(B: Tensor) -> float:
 
 def row_dot(left: Tensor, right: Tensor) -> float:
     """Return ⟨left, right⟩ of two dense matrices, summed as in `energy`."""
-    rows = zip(left.split(ROWS), right.split(ROWS), strict=True)  # products of a few rows at a time
-    return float(torch.stack([torch.linalg.vecdot(*own).double().sum() for own in rows]).sum())
+    blocks = (slice(first, first + ROWS) for first in range(0, len(left), ROWS))  # as products need memory
+    return sum(float(torch.linalg.vecdot(left[rows], right[rows]).double().sum()) for rows in blocks)
 
 
 def product(A: Tensor, X: Tensor) -> Tensor:

@@ -103,16 +103,21 @@ def limit(cut: float, mu: float) -> float:
 
 def radius_of(here: Iterate) -> float:
     """Return how far z may be from the minimiser for the curvature at z to tell its distance."""
-    return (here.mu - limit_of(here)) / 2
+    return radius(here.cut, here.mu)
+
+
+def radius(cut: float, mu: float) -> float:
+    """Return that radius for the triplets above cut · μ."""
+    return (mu - limit(cut, mu)) / 2
 
 
 def distance_from(b: Tensor, found: Factors, z: Tensor | None = None) -> float:
     """Return how far b − z is, at most, from a matrix with exactly these triplets, in the Frobenius norm."""
     right, left = product(b, found.V), product(b.T, found.U)
-    size = energy(b) ** 0.5
+    size = math.sqrt(energy(b))
     if z is not None:  # subtracted from the products, because b − z would be another matrix
         right, left = right - product(z, found.V), left - product(z.T, found.U)
-        size += energy(z) ** 0.5
+        size += math.sqrt(energy(z))
     right, left = right - found.U * found.sigma, left - found.V * found.sigma
     rounding = ROUNDING * torch.finfo(b.dtype).eps * size
     return (

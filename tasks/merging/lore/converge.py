@@ -7,8 +7,18 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, distance, limit_of, met, prove, radius_of, relative_gap
-from tasks.merging.lore.newton import iterates
+from tasks.merging.lore.certificate import (
+    ROUNDING,
+    Proof,
+    distance,
+    limit_of,
+    met,
+    prove,
+    radius,
+    radius_of,
+    relative_gap,
+)
+from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Start, Unproven
 from tasks.merging.lore.spectrum import look
@@ -18,6 +28,8 @@ GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
 PATIENCE = 15
 """Passes in which the step has to fall to a half."""
+USUAL = 0.25
+"""Of a fit's curvature."""
 FLOOR = 16
 """Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
@@ -40,11 +52,17 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     Raises Unproven where more precision, or another solver, is needed.
     """
     start, total = look(B, scale), energy(B)
-    if torch.finfo(B.dtype).eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
+    eps, size = float(torch.finfo(B.dtype).eps), math.sqrt(total / len(B))
+    if eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
+        raise Unproven
+    # what rounding leaves of the residuals, over a usual curvature
+    rounding = 2 * len(B) * (ROUNDING + SHARPEST) * eps * size / USUAL
+    reach = radius(cut_below(start, B.shape[2]), start.penalty.mu)
+    if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
         raise Unproven
     goal = _Goal(tolerance, total)
     best, since, failed = math.inf, 0, 0
-    finest = FLOOR * torch.finfo(B.dtype).eps * (total / len(B)) ** 0.5
+    finest = FLOOR * eps * size
     steps = iterates(B, start, on_pass)
     here = next(steps)
     while True:
