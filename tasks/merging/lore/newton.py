@@ -52,7 +52,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
     provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
-    thorough, slope, last = True, 0.0, z
+    thorough, slope, last = False, 0.0, z
     while True:
         passes += 1
         on_pass(passes)
