@@ -14,8 +14,7 @@ import torch
 from scipy.linalg import blas, lapack
 
 from tasks.merging.lore.algebra import ROWS, Factors, Tensor, energy, product, row_dot
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near
-from tasks.merging.lore.uniqueness import Sharpness
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""

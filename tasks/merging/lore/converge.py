@@ -20,9 +20,9 @@ from tasks.merging.lore.certificate import (
 )
 from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Start, Unproven
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness, Start, Unproven
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.uniqueness import Sharpness, sharpness
+from tasks.merging.lore.uniqueness import sharpness
 
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""

@@ -6,13 +6,12 @@ value exceeds μ, and 0 where all checkpoints share a direction in which the min
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, gaussian
 from tasks.merging.lore.curvature import Bases, Curvature, conjugate_gradients, joint
-from tasks.merging.lore.problem import FLAT
+from tasks.merging.lore.problem import FLAT, Sharpness
 
 DOUBT = 1e-6
 """The probability, over the random start, that the bound is wrong."""
@@ -26,15 +25,6 @@ RESIDUAL, SOLVES = 0.03, 40
 """Of conjugate gradients, in units of the slope, and their steps."""
 SLACK, ROUNDING = 0.01, 8
 """For rounding: of the force, a share; of the curvature, in units of ε and its largest value."""
-
-
-class Sharpness(NamedTuple):
-    """How the fit curves near an iterate, in every direction at least as much as an operator C does."""
-
-    curvature: float
-    """The smallest eigenvalue of C, from below."""
-    force: float
-    """‖C^−½ r‖_F for the slope r, from above: most of r lies where the fit curves more than that."""
 
 
 def curvature_bound(found: Sequence[Factors], mu: float, rest: float, guess: bool = False) -> float:
