@@ -114,7 +114,7 @@ def _by_subspace(
             least = float(found.sigma[-1])
             sure = found.truncated(k).above(clear * least).rank
             # the product that made V' from V took off that much, if what is missing is smaller than the last
-            last = found.sigma[max(sure, 1) - 1]
+            last = least if clear > 1 else float(found.sigma[max(sure, 1) - 1])
             residual = float(torch.linalg.vector_norm(left[:sure] * (last / found.sigma[:sure])))
             if done >= thorough and residual <= sharp(least):
                 return found.truncated(k + 3 * _spare(k) // 2)
