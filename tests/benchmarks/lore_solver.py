@@ -34,8 +34,8 @@ class Step(NamedTuple):
 
     A: Tensor
     """B_i − z, m × n"""
-    V: Tensor
-    """Its subspace as the pass before left it: n × k."""
+    start: Factors
+    """Its triplets as the pass before left them: a subspace n × k."""
     limit: float
     """Of the singular values that are wanted."""
     sharp: float
@@ -58,7 +58,7 @@ def _thresholding(n: int, goal: float, turns: int) -> list[str]:
         partial(warm, step), lambda: theirs.append(cut(step.A, step.mu)), turns=turns, repeats=REPEATS
     )
     return [
-        *[f"{n}²", f"{step.V.shape[-1]}", f"{1e3 * found.ours:.1f}", *digits(2, found.theirs)],
+        *[f"{n}²", f"{step.start.rank}", f"{1e3 * found.ours:.1f}", *digits(2, found.theirs)],
         *judged(found.ratio, "≥", goal, 0),
         *[f"{_relative(warm(step).matrix(), theirs[0].matrix()):.1e}", f"≤ {SVT_ERROR:g}"],
     ]
@@ -68,13 +68,13 @@ def last_step(B: Tensor) -> Step:
     """Return what the last pass of a solution started from, for the last matrix."""
     with mock.patch.object(newton, "triplets_above", wraps=newton.triplets_above) as triplets:
         found = solve(B, _noise_edges(MU, B), TOLERANCE)
-    A, limit, V, sharp, *_ = triplets.call_args.args
-    return Step(A, V, limit, sharp, found.penalty.mu)
+    A, limit, start, sharp, *_ = triplets.call_args.args
+    return Step(A, start, limit, sharp, found.penalty.mu)
 
 
 def warm(step: Step) -> Factors:
     """Take μ off the singular values of B − z, from the subspace of the pass before."""
-    return newton.triplets_above(step.A, step.limit, step.V, step.sharp).thresholded(step.mu)
+    return newton.triplets_above(step.A, step.limit, step.start, step.sharp).thresholded(step.mu)
 
 
 def cut(A: Tensor, mu: float) -> Factors:

@@ -13,15 +13,13 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near
+from tasks.merging.lore.algebra import ROWS, Factors, Tensor, energy, product, row_dot
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
 ROUNDING = 8
 """Rounding of products, in units of ε: of a matrix's norm for residuals."""
-ROWS = 2**10
-"""Rows of a matrix that are computed at a time, so that none is held twice."""
 
 
 class Proof(NamedTuple):
@@ -42,19 +40,19 @@ def met(proof: Proof, tolerance: float | Near) -> bool:
     return proof.gap <= tolerance
 
 
-def prove(B: Tensor, total: float, here: Iterate, curvature: float) -> Proof | None:
+def prove(B: Tensor, total: float, here: Iterate, sharp: Sharpness) -> Proof | None:
     """Return what can be proven of an iterate for N × m × n deviations, `total` = Σ‖B_i‖².
 
-    `curvature` is a lower bound on that of the fit at z.
     None where leading triplets are missing.
     """
     distances = []
     for b, found in zip(B, here.leading, strict=True):
-        A = b - here.z
-        distances.append(distance_from(A, found))
-        if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
+        distances.append(distance_from(b, found, here.z))
+        if limit_of(here) + distances[-1] > here.mu or not bounded(b, found, limit_of(here), here.z):
             return None
-    return Proof(relative_gap(here, total, distances), _error(here, distances, curvature), curvature)
+    error = distance(sharp, sum(distances))
+    far = error >= radius_of(here)
+    return Proof(relative_gap(here, total, distances), math.inf if far else error, sharp.curvature)
 
 
 def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> float:
@@ -80,12 +78,16 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
     return gap / objective if objective > 0 else (0.0 if gap == 0.0 else math.inf)
 
 
-def allowed_slope(here: Iterate, distance: float, curvature: float) -> float:
-    """Return the slope ‖ΣClip_μ(B_i − z)‖_F at which z is proven to be this near to the minimiser.
+def distance(sharp: Sharpness, residual: float) -> float:
+    """Return the bound on ‖z − z*‖_F, the slope being known but for a residual; if it is within the radius.
 
-    Slope over curvature, and twice that for how the curvature changes on the way.
+    With x = z − z*, the slope r and C as in `Sharpness`, ⟨x, Cx⟩ ≤ 2⟨r, x⟩, twice for how the curvature
+    changes on the way, so that ‖C^½x‖ ≤ 2‖C^−½r‖; and C is nowhere smaller than the curvature.
     """
-    return min(distance, radius_of(here)) * curvature / 2
+    if not sharp.curvature:
+        return math.inf
+    root = math.sqrt(sharp.curvature)
+    return 2 * (sharp.force + residual / root) / root
 
 
 def limit_of(here: Iterate) -> float:
@@ -100,45 +102,52 @@ def limit(cut: float, mu: float) -> float:
 
 def radius_of(here: Iterate) -> float:
     """Return how far z may be from the minimiser for the curvature at z to tell its distance."""
-    return (here.mu - limit_of(here)) / 2
+    return radius(here.cut, here.mu)
 
 
-def _error(here: Iterate, residuals: Sequence[float], curvature: float) -> float:
-    """Return the bound on ‖z − z*‖_F, if z is near enough for one."""
-    slope = len(residuals) * float(torch.linalg.matrix_norm(here.step)) + sum(residuals)
-    return 2 * slope / curvature if slope < allowed_slope(here, math.inf, curvature) else math.inf
+def radius(cut: float, mu: float) -> float:
+    """Return that radius for the triplets above cut · μ."""
+    return (mu - limit(cut, mu)) / 2
 
 
-def distance_from(A: Tensor, found: Factors) -> float:
-    """Return how far A is, at most, from a matrix that has exactly these triplets, in the Frobenius norm."""
-    right = torch.linalg.matrix_norm(A @ found.V - found.U * found.sigma)
-    left = torch.linalg.matrix_norm(A.T @ found.U - found.V * found.sigma)
-    rounding = ROUNDING * torch.finfo(A.dtype).eps * energy(A) ** 0.5
-    return math.hypot(float(right), float(left)) + float(rounding)
+def distance_from(b: Tensor, found: Factors, z: Tensor | None = None) -> float:
+    """Return how far b − z is, at most, from a matrix with exactly these triplets, in the Frobenius norm."""
+    right, left = product(b, found.V), product(b.T, found.U)
+    size = math.sqrt(energy(b))
+    if z is not None:  # subtracted from the products, because b − z would be another matrix
+        right, left = right - product(z, found.V), left - product(z.T, found.U)
+        size += math.sqrt(energy(z))
+    right, left = right - found.U * found.sigma, left - found.V * found.sigma
+    rounding = ROUNDING * torch.finfo(b.dtype).eps * size
+    return (
+        math.hypot(float(torch.linalg.matrix_norm(right)), float(torch.linalg.matrix_norm(left))) + rounding
+    )
 
 
-def bounded(A: Tensor, found: Factors, most: float) -> bool:
-    """Tell whether ‖W‖_2 < `most` for W = A − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
+def bounded(b: Tensor, found: Factors, most: float, z: Tensor | None = None) -> bool:
+    """Tell whether ‖W‖_2 < `most` for W = b − z − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
     take many times that. One n × n matrix is the only large array: W is made ROWS rows at a time, and the
     difference is factored in place.
     """
     # the error of a sum of products grows like the root of their number
-    most *= 1 - 8 * torch.finfo(A.dtype).eps * math.sqrt(len(A))
-    n, left = A.shape[1], found.U * -found.sigma
-    rows = (
-        torch.addmm(A[first : first + ROWS], left[first : first + ROWS], found.V.T)
-        for first in range(0, len(A), ROWS)
-    )
-    if A.device.type != "cpu":
-        G = most**2 * torch.eye(n, dtype=A.dtype, device=A.device) - sum(W.T @ W for W in rows)
+    most *= 1 - 8 * torch.finfo(b.dtype).eps * math.sqrt(len(b))
+    n, left = b.shape[1], found.U * -found.sigma
+
+    def rest_of(rows: slice) -> Tensor:
+        A = b[rows] if z is None else b[rows] - z[rows]
+        return torch.addmm(A, left[rows], found.V.T)
+
+    blocks = (rest_of(slice(first, first + ROWS)) for first in range(0, len(b), ROWS))
+    if b.device.type != "cpu":
+        G = most**2 * torch.eye(n, dtype=b.dtype, device=b.device) - sum(W.T @ W for W in blocks)
         return int(torch.linalg.cholesky_ex(G).info) == 0
-    syrk, potrf = (blas.ssyrk, lapack.spotrf) if A.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
+    syrk, potrf = (blas.ssyrk, lapack.spotrf) if b.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
     # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time
-    rest = np.zeros((n, n), A.numpy().dtype, order="F")
+    rest = np.zeros((n, n), b.numpy().dtype, order="F")
     np.fill_diagonal(rest, most**2)
-    for W in rows:
+    for W in blocks:
         rest = syrk(-1.0, W.numpy().T, beta=1.0, c=rest, overwrite_c=True)
     # clean=False: the other triangle is neither read nor zeroed
     return bool(potrf(rest, clean=False, overwrite_a=True)[1] == 0)

@@ -7,17 +7,29 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Tensor, energy
-from tasks.merging.lore.certificate import Proof, allowed_slope, limit_of, met, prove, radius_of, relative_gap
-from tasks.merging.lore.newton import iterates
+from tasks.merging.lore.certificate import (
+    ROUNDING,
+    Proof,
+    distance,
+    limit_of,
+    met,
+    prove,
+    radius,
+    radius_of,
+    relative_gap,
+)
+from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Start, Unproven
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness, Start, Unproven
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.uniqueness import curvature_bound
+from tasks.merging.lore.uniqueness import sharpness
 
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
 PATIENCE = 15
 """Passes in which the step has to fall to a half."""
+USUAL = 0.25
+"""Of a fit's curvature."""
 FLOOR = 16
 """Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
@@ -40,25 +52,33 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     Raises Unproven where more precision, or another solver, is needed.
     """
     start, total = look(B, scale), energy(B)
-    if torch.finfo(B.dtype).eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
+    eps, size = float(torch.finfo(B.dtype).eps), math.sqrt(total / len(B))
+    if eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
+        raise Unproven
+    # what rounding leaves of the residuals, over a usual curvature
+    rounding = 2 * len(B) * (ROUNDING + SHARPEST) * eps * size / USUAL
+    reach = radius(cut_below(start, B.shape[2]), start.penalty.mu)
+    if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
         raise Unproven
     goal = _Goal(tolerance, total)
     best, since, failed = math.inf, 0, 0
-    finest = FLOOR * torch.finfo(B.dtype).eps * (total / len(B)) ** 0.5
+    finest = FLOOR * eps * size
     steps = iterates(B, start, on_pass)
     here = next(steps)
     while True:
         missing = False
         if goal.in_reach(here):
-            goal.curvature = curvature_at(here)
-            proof = prove(B, total, here, goal.curvature)
+            sharp = sharpness_at(here)
+            goal.seen(here, sharp)
+            proof = prove(B, total, here, sharp)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
-        step = float(torch.linalg.matrix_norm(here.step))
+        step = _length(here)
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
         if since == PATIENCE or failed == ATTEMPTS or step < finest:
             raise Unproven
+        del here  # its matrices, while the next ones are made
         here = steps.send(missing)
 
 
@@ -68,23 +88,34 @@ class _Goal:
     def __init__(self, tolerance: float | Near, total: float) -> None:
         self._tolerance, self._total = tolerance, total
         self._gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
-        self.curvature: float | None = None
-        """Of the fit: a guess before the first proof, later the bound that was found."""
+        self._sharp: Sharpness | None = None
+        """Of the last iterate that was looked at: a guess first."""
+        self._step = 0.0
+        """The step from there, in whose proportion force is taken to fall."""
+
+    def seen(self, here: Iterate, sharp: Sharpness) -> None:
+        """Estimate by what has been found at an iterate."""
+        self._sharp, self._step = sharp, _length(here)
 
     def in_reach(self, here: Iterate) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
-        step = float(torch.linalg.matrix_norm(here.step))
         if isinstance(self._tolerance, Near):
-            N = len(here.deltas)
-            if step > allowed_slope(here, self._tolerance.distance, N) / N:
+            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), _length(here)
+            if 2 * step > near:  # no fit curves by more than N
                 return False
-            if self.curvature is None:
-                self.curvature = curvature_at(here, guess=True)
-            if self.curvature > FLAT:
-                return N * step <= CAUTION * allowed_slope(here, self._tolerance.distance, self.curvature)
+            known = self._sharp or sharpness_at(here, guess=True)
+            if self._sharp is None:
+                self.seen(here, known)
+            if known.curvature > FLAT:
+                return distance(known, 0.0) * step <= near * self._step
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
-def curvature_at(here: Iterate, guess: bool = False) -> float:
-    """Return a lower bound on the curvature of the fit near an iterate, or a guess."""
-    return curvature_bound(here.leading, here.mu - radius_of(here), limit_of(here), guess)
+def _length(here: Iterate) -> float:
+    return float(torch.linalg.matrix_norm(here.step))
+
+
+def sharpness_at(here: Iterate, guess: bool = False) -> Sharpness:
+    """Return how the fit curves near an iterate, from below, or a guess."""
+    slope = -len(here.deltas) * here.step
+    return sharpness(here.leading, here.mu - radius_of(here), limit_of(here), slope, guess)

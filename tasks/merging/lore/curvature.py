@@ -50,26 +50,31 @@ class Curvature:
         outside: Callable[[Tensor], Tensor],
     ) -> None:
         """Take the leading triplets; `outside` gives K's coefficient between σ and what does not lead."""
-        self._alpha = torch.cat([outside(part.sigma) for part in found])
-        self._U, self._V = (
-            torch.cat([bases[side].T @ part[2 * side] for part in found], 1) for side in (0, 1)
-        )
-        ranks = [part.rank for part in found]
-        ends = [sum(ranks[: i + 1]) for i in range(len(ranks))]
-        self._parts = [slice(end - rank, end) for end, rank in zip(ends, ranks, strict=True)]
-        self._weights = [_weights(part.sigma, *cuts) for part in found]
+        # One product for all matrices instead of one each: cores are small, and calls would take the time.
+        # Where one has fewer triplets than another, columns of zeros take their place.
+        N, rank = len(found), max(part.rank for part in found)
+        p, q = bases.U.shape[1], bases.V.shape[1]
+        self._U, self._V = bases.U.new_zeros(N, rank, p), bases.V.new_zeros(N, rank, q)
+        self._alpha = bases.U.new_zeros(N, rank, 1)
+        self._straight, self._turned = bases.U.new_zeros(2, N, rank, rank)
+        for i, part in enumerate(found):
+            r = part.rank
+            self._U[i, :r], self._V[i, :r] = part.U.T @ bases.U, part.V.T @ bases.V
+            self._alpha[i, :r, 0] = outside(part.sigma)
+            self._straight[i, :r, :r], self._turned[i, :r, :r] = _weights(part.sigma, *cuts)
+        # between leading vectors by the weights, between a leading one and all others by α: those between
+        # leading ones are taken off where rows and columns have α
+        self._straight -= self._alpha + self._alpha.mT
 
     def of(self, X: Tensor) -> Tensor:
         """Return ΣK_i(X)."""
         U, V, alpha = self._U, self._V, self._alpha
-        rows, columns = U.T @ X, X @ V
-        for part, (straight, turned) in zip(self._parts, self._weights, strict=True):
-            own = rows[part] @ V[:, part]
-            # between leading vectors by the weights, between a leading one and all others by α
-            columns[:, part] -= U[:, part] @ own
-            inner = straight * own + turned * own.T - alpha[part, None] * own
-            rows[part] = alpha[part, None] * rows[part] + inner @ V[:, part].T
-        return U @ rows + (columns * alpha) @ V.T
+        (N, r, p), q = U.shape, V.shape[2]
+        flat_U, flat_V = U.view(N * r, p), V.view(N * r, q)
+        rows, columns = (flat_U @ X).view(N, r, q), (flat_V @ X.T).view(N, r, p)
+        own = rows @ V.mT
+        rows = torch.baddbmm(alpha * rows, self._straight * own + self._turned * own.mT, V)
+        return flat_U.T @ rows.view(N * r, q) + (alpha * columns).view(N * r, p).T @ flat_V
 
 
 def shrunk(sigma: Tensor, mu: float, level: float) -> Tensor:
@@ -87,3 +92,23 @@ def _weights(sigma: Tensor, mu: float, level: float) -> tuple[Tensor, Tensor]:
     symmetric = torch.where(both | close, both.to(sigma.dtype), symmetric)
     rotating = (d[:, None] + d) / total
     return (symmetric + rotating) / 2, (symmetric - rotating) / 2
+
+
+def conjugate_gradients(
+    apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float, steps: int
+) -> Tensor:
+    """Return x with about apply(x) = right, the residual reduced by this factor."""
+    x, residual = torch.zeros_like(right), right.clone()
+    direction, square = residual.clone(), float((residual * residual).sum())
+    enough = reduction**2 * square
+    for _ in range(steps):
+        if square <= enough:
+            break
+        image = apply(direction)
+        length = square / float((direction * image).sum())
+        x.add_(direction, alpha=length)
+        residual.sub_(image, alpha=length)
+        following = float((residual * residual).sum())
+        direction = residual + following / square * direction
+        square = following
+    return x

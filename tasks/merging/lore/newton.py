@@ -11,8 +11,8 @@ from collections.abc import Callable, Generator, Sequence
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, row_dot
-from tasks.merging.lore.curvature import Curvature, joint, shrunk
+from tasks.merging.lore.algebra import Factors, Tensor, energy, product, row_dot, zero
+from tasks.merging.lore.curvature import Bases, Curvature, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.problem import Iterate, Start
 from tasks.merging.lore.triplets import DIRECT, triplets_above
 
@@ -23,12 +23,17 @@ CUT = 0.85
 NOISY = 0.8
 """Noise edge over μ above which subspaces stop a quarter of the way from the edge to μ: they are slow at
 telling noise from noise."""
-REST = 0.7
-"""Where the singular values lie that are not found, in units of μ: a guess, which decides the speed only."""
+BESIDE, REST = 0.35, 0.3
+"""Down to which, in units of μ, singular values beside the leading ones are taken into account; and where the
+others lie: a guess, which decides the speed only."""
 FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
 UNDAMPED, BOLDER = 8, 2
 """Factors by which damping falls, and by which the lowest allowed rises and falls."""
+FINE = 0.03
+"""The step that is left, in units of a deviation, from where on that pays: before, it changes what leads."""
 CG_STEPS = 12
+PROVABLE = 0.1
+"""Residual of leading triplets that a proof may meet, in units of what lies between the cut and μ."""
 SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
@@ -41,12 +46,13 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     N, total, mu = len(B), energy(B), start.penalty.mu
     cut = cut_below(start, B.shape[2])
     z = torch.zeros_like(B[0])
-    known, found = start.leading, list[Factors]()
+    known, found, nothing = start.leading, list[Factors](), zero(B[0])
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
     descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
+    provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
-    thorough, slope, last = True, 0.0, z
+    thorough, slope, last = False, 0.0, z
     while True:
         passes += 1
         on_pass(passes)
@@ -54,33 +60,38 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         # as long as nothing else comes to lead. With a small μ at once everything would lead everywhere.
         following = max(mu, descent * level)
         # as sharp as this pass's step can use, and as rounding lets them be
-        sharp = max(0.1 * min(remaining, 0.1), SHARPEST * torch.finfo(B.dtype).eps) * size
+        sharp = 0.1 * min(remaining, 0.1) * size
+        if level == mu and provable < sharp < 4 * provable:
+            sharp = provable
+        sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
         if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
-            starts = [part.V for part in known] or [B.new_zeros(B.shape[2], 0)] * N
             known = [
-                triplets_above(b - z, cut * level, V, sharp, thorough and level == mu)
-                for b, V in zip(B, starts, strict=True)
+                triplets_above(b - z, cut * level, part, sharp, thorough and level == mu)
+                for b, part in zip(B, known or [nothing] * N, strict=True)
             ]
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
         step = sum_of(deltas, z).div_(-N).sub_(z)
-        if level == mu:
-            thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
         remaining = float(torch.linalg.matrix_norm(step)) / size
         # Σh(B_i − z), the objective with the best task vectors for this z
         objective = (total + N * energy(z)) / 2 - sum(
             float(d.sigma.double().square().sum()) for d in deltas
         ) / 2
-        if level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total:
+        bold = level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total
+        last = last if bold else z  # which is all that is needed, and a matrix less while a proof is tried
+        if level == mu:
+            thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
+        if bold:
             # Too bold: part of the way back, and for a while the damping does not get that low again.
-            share = _share(slope, -row_dot(z - last, step))
+            share = _share(slope, row_dot(last, step) - row_dot(z, step))
             z, slope = torch.lerp(last, z, share), slope * share
             damping = lowest = min(BOLDER * max(damping, LEAST_DAMPING), MOST_DAMPING)
             continue
         damping, lowest = max(damping / UNDAMPED, lowest), lowest / BOLDER
         before = objective if level == mu else float("inf")
-        last, z = z, _next(z, step, found, previous, (following, level), damping, remaining)
-        slope = -row_dot(z - last, step)
+        z = _next(B, z, step, found, previous, (following, level), damping, remaining)
+        slope = row_dot(last, step) - row_dot(z, step)
+        del step  # a matrix less while the next triplets are found
         level = following
 
 
@@ -105,6 +116,7 @@ def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
 
 
 def _next(
+    B: Tensor,
     z: Tensor,
     step: Tensor,
     found: list[Factors],
@@ -117,30 +129,33 @@ def _next(
     N, bases = len(found), joint(found, previous)
 
     def outside(sigma: Tensor) -> Tensor:
-        return shrunk(sigma, *cuts) * sigma / (sigma**2 - (REST * cuts[0]) ** 2)
+        rest = (REST * cuts[0]) ** 2
+        return shrunk(sigma, *cuts) * sigma / (sigma**2 - rest).clamp(min=rest)
 
-    curvature = Curvature(found, cuts, bases, outside)
-    x = _conjugate_gradients(
+    known = _with_others(B, z, found, bases, cuts[0]) if remaining < FINE else found
+    curvature = Curvature(known, cuts, bases, outside)
+    x = conjugate_gradients(
         lambda X: (1 + damping) * X - curvature.of(X) / N,
         bases.core(step),
         max(0.01, min(0.2, 3 * remaining)),
+        CG_STEPS,
     )
     return bases.lifted(curvature.of(x) / N).add_(z).add_(step)
 
 
-def _conjugate_gradients(apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float) -> Tensor:
-    """Return x with apply(x) = right, the residual reduced by this factor."""
-    x, residual = torch.zeros_like(right), right.clone()
-    direction, square = residual.clone(), float((residual * residual).sum())
-    enough = reduction**2 * square
-    for _ in range(CG_STEPS):
-        if square <= enough:
-            break
-        image = apply(direction)
-        length = square / float((direction * image).sum())
-        x.add_(direction, alpha=length)
-        residual.sub_(image, alpha=length)
-        following = float((residual * residual).sum())
-        direction = residual + following / square * direction
-        square = following
-    return x
+def _with_others(B: Tensor, z: Tensor, found: list[Factors], bases: Bases, mu: float) -> list[Factors]:
+    """Return the leading triplets of every A_i and the larger part of what else it has where others lead.
+
+    What leads in one checkpoint is seldom noise in another. The coefficients of K_i between σ and these
+    depend on them; one guess for all is wrong by a fifth.
+    """
+    width = min(sum(part.rank for part in found), bases.U.shape[1], bases.V.shape[1])
+    U, V = bases.U[:, :width], bases.V[:, :width]
+    moved, known = product(z, V), []
+    for b, own in zip(B, found, strict=True):
+        core = U.T @ (product(b, V) - moved)
+        P, sigma, Qt = torch.linalg.svd(core - (U.T @ own.U * own.sigma) @ (own.V.T @ V))
+        k = min(int((sigma > BESIDE * mu).sum()), width - own.rank)
+        more = Factors(U @ P[:, :k], sigma[:k], V @ Qt[:k].T)
+        known.append(Factors(*(torch.cat(parts, -1) for parts in zip(own, more, strict=True))))
+    return known

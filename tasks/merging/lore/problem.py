@@ -54,6 +54,15 @@ class Iterate(NamedTuple):
     passes: int
 
 
+class Sharpness(NamedTuple):
+    """How the fit curves near an iterate, in every direction at least as much as an operator C does."""
+
+    curvature: float
+    """The smallest eigenvalue of C, from below."""
+    force: float
+    """‖C^−½ r‖_F for the slope r, from above: most of r lies where the fit curves more than that."""
+
+
 class Solution(NamedTuple):
     """The task vectors of one matrix, with what is proven of them."""
 

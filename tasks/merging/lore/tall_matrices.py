@@ -9,7 +9,7 @@ other iterate, on the matrices themselves.
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, add_up, gram_matrix
+from tasks.merging.lore.algebra import Factors, Tensor, add_up, gram_matrix, product
 from tasks.merging.lore.problem import Iterate
 from tasks.merging.lore.triplets import ritz
 
@@ -59,7 +59,7 @@ def refresh(B: Tensor, deltas: list[Factors], mu: float) -> list[Factors]:
     """
     N = len(B)
     kept = [delta.sigma / (delta.sigma + mu) for delta in deltas]
-    images = [b @ delta.V for b, delta in zip(B, deltas, strict=True)]
+    images = [product(b, delta.V) for b, delta in zip(B, deltas, strict=True)]
     # The inverse is of the size of all ranks together; in float64, because N − M may be nearly singular.
     V, root = torch.cat([delta.V for delta in deltas], -1), torch.cat(kept).double().sqrt()
     overlaps = (V.T @ V).double()

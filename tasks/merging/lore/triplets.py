@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, gaussian, gram_matrix
+from tasks.merging.lore.algebra import Factors, Tensor, gaussian, gram_matrix, product, zero
 from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
 
 DIRECT = 400
@@ -22,19 +22,19 @@ SPARE = 8
 """Columns of a subspace beyond those above the limit, at least; a quarter of these where that is more."""
 CLEAR = 1.2
 """Of a number of triplets the last ones may lie among many that are hardly smaller, and never get sharp."""
-STRONG = 2
-"""Times what a polynomial is to suppress."""
+STRONG, STEEPEST = 2, 16
+"""Times what a polynomial is to suppress: what is kept out of it, and what may be in it."""
 ROUNDS = 12
 """Polynomials before a full decomposition takes over; one or two are usual."""
 
 
-def triplets_above(A: Tensor, limit: float, start: Tensor, sharp: float, thorough: bool = False) -> Factors:
+def triplets_above(A: Tensor, limit: float, start: Factors, sharp: float, thorough: bool = False) -> Factors:
     """Return the triplets of A (m × n, m ≥ n) that exceed the limit, and some that are not sharp.
 
-    `start` (n × k) spans about their right vectors, as those of a similar matrix do. `sharp` is the residual
-    ‖AV − Uσ‖_F at which subspaces need no more work; `thorough` looks for what is missing in them first.
+    `start` are those of a similar matrix. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need no more
+    work; `thorough` looks for what is missing in them first.
     """
-    expected = start.shape[1]
+    expected = start.rank
     if A.shape[1] > DIRECT and expected < A.shape[1] // SHARE:
         found = _by_subspace(A, lambda sigma: int((sigma > limit).sum()), start, lambda _: sharp, thorough)
         if found is not None:
@@ -50,8 +50,10 @@ def largest(A: Tensor, count: int, sharp: float) -> Factors:
     """
     count = min(count, A.shape[1])
     if A.shape[1] > DIRECT and count < A.shape[1] // SHARE:
-        start = gaussian(A.shape[1], count + _spare(count), like=A)
-        found = _by_subspace(A, lambda _: count, start, lambda least: sharp * least, clear=CLEAR)
+        width = count + _spare(count)
+        found = _by_subspace(
+            A, lambda _: count, zero(A), lambda least: sharp * least, clear=CLEAR, width=width
+        )
         if found is not None:
             return found.truncated(count)
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
@@ -59,21 +61,32 @@ def largest(A: Tensor, count: int, sharp: float) -> Factors:
 
 def ritz(A: Tensor, V: Tensor) -> Factors:
     """Return Ritz triplets from a subspace V (n × k), by one product from either side."""
-    U = torch.linalg.qr(A @ V).Q
-    Q, R = torch.linalg.qr(A.T @ U)
+    return _sharpened(A, V)[0]
+
+
+def _sharpened(A: Tensor, V: Tensor) -> tuple[Factors, Tensor]:
+    """Return Ritz triplets U, σ, V' from a subspace V, and the residuals AᵀU − VVᵀAᵀU, column by column.
+
+    V' is the span of AᵀU, and nearer than V: the residuals of the triplets are no larger than these.
+    """
+    U, own = torch.linalg.qr(product(A, V))
+    image = product(A.T, U)
+    Q, R = torch.linalg.qr(image)
     # On the CPU, wherever A is: for such small matrices a GPU's decomposition is slower.
     # AᵀU = QR = (QX)ΣZᵀ gives A's right vectors QX and its left ones UZ.
     X, sigma, Zt = (part.to(R.device) for part in torch.linalg.svd(R.cpu()))
-    return Factors(U @ Zt.T, sigma, Q @ X)
+    left = torch.linalg.vector_norm((image - V @ own.T) @ Zt.T, dim=0)
+    return Factors(U @ Zt.T, sigma, Q @ X), left
 
 
 def _by_subspace(
     A: Tensor,
     wanted: Callable[[Tensor], int],
-    start: Tensor,
+    start: Factors,
     sharp: Callable[[float], float],
     thorough: bool = False,
     clear: float = 1.0,
+    width: int = SPARE,
 ) -> Factors | None:
     """Sharpen a subspace until it holds the triplets wanted, a number that follows from the singular values.
 
@@ -81,30 +94,40 @@ def _by_subspace(
     returns the residual, given the smallest, at which the others are. None where the subspace would grow too
     large.
     """
-    n, width = A.shape[1], max(start.shape[1], SPARE)
-    found = ritz(A, widened(start, width))
+    n = A.shape[1]
+    if start.rank == 0:
+        found, left = _sharpened(A, widened(A.new_zeros(n, 0), width))
+    else:
+        width = max(start.rank, width)
+        basis = start.V
+        # what was sharp in the matrix before is so no more: the polynomial takes it along, unless too steep
+        if start.rank > 1 and float(start.sigma[0]) < STEEPEST * (below := float(start.sigma[-1])):
+            basis = filtered(A, start.V, start.V[:, :0], below)
+        found, left = _sharpened(A, widened(basis, width))
     for done in range(ROUNDS):
         k = wanted(found.sigma)
-        if found.rank < k + _spare(k):
+        if found.rank < k + _spare(k) // 2:
             if 2 * k + _spare(k) > n // 2:
                 return None
             width = 2 * k + _spare(k)
         else:
             least = float(found.sigma[-1])
-            sure = found.truncated(k).above(clear * least)
-            if done >= thorough and _residual(A, sure) <= sharp(least):
-                return found.truncated(k + 2 * _spare(k))
-        found = ritz(A, widened(filtered(A, found, float(found.sigma[-1])), width))
+            sure = found.truncated(k).above(clear * least).rank
+            # the product that made V' from V took off that much, if what is missing is smaller than the last
+            last = least if clear > 1 else float(found.sigma[max(sure, 1) - 1])
+            residual = float(torch.linalg.vector_norm(left[:sure] * (last / found.sigma[:sure])))
+            if done >= thorough and residual <= sharp(least):
+                return found.truncated(k + 3 * _spare(k) // 2)
+        below = float(found.sigma[-1])
+        # strong triplets are sharp already, and stay; rounding would carry them into all other columns
+        strong = found.above(STRONG * below).V
+        basis = filtered(A, found.V[:, strong.shape[1] :], strong, below)
+        found, left = _sharpened(A, widened(basis, width))
     return None
 
 
 def _spare(k: int) -> int:
     return max(SPARE, k // 4)
-
-
-def _residual(A: Tensor, found: Factors) -> float:
-    # A V = U Σ for Ritz triplets only in the end; AᵀU = VΣ holds by construction
-    return float(torch.linalg.matrix_norm(A @ found.V - found.U * found.sigma))
 
 
 def widened(V: Tensor, width: int) -> Tensor:
@@ -116,21 +139,19 @@ def widened(V: Tensor, width: int) -> Tensor:
     return basis
 
 
-def filtered(A: Tensor, found: Factors, below: float) -> Tensor:
-    """Return an orthonormal basis of p(AᵀA)V, p the Chebyshev polynomial that is small up to σ = `below`.
+def filtered(A: Tensor, V: Tensor, apart: Tensor, below: float) -> Tensor:
+    """Return an orthonormal basis of p(AᵀA)V and what is set apart.
 
-    Strong triplets are sharp already, and stay; rounding would carry them into all other columns.
+    p is the Chebyshev polynomial that is small up to σ = `below`.
     """
-    strong = found.above(STRONG * below).V
     half = below**2 / 2  # AᵀA/half − 1 takes what is below to [−1, 1], where the polynomial is at most 1
 
-    def product(X: Tensor) -> Tensor:
-        Y = A.T @ (A @ X) / half
-        return Y - strong @ (strong.T @ Y) - X
+    def square(X: Tensor) -> Tensor:
+        Y = product(A.T, product(A, X)) / half
+        return Y - apart @ (apart.T @ Y) - X
 
-    before = found.V[:, strong.shape[1] :]
-    here = product(before)
+    before, here = V, square(V)
     for _ in range(DEGREE - 1):
-        before, here = here, 2 * product(here) - before
-    basis: Tensor = torch.linalg.qr(torch.cat([strong, here], 1)).Q
+        before, here = here, 2 * square(here) - before
+    basis: Tensor = torch.linalg.qr(torch.cat([apart, here], 1)).Q
     return basis

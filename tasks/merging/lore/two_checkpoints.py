@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, precise
+from tasks.merging.lore.algebra import Tensor, energy, precise, zero
 from tasks.merging.lore.certificate import ROUNDING, Proof, bounded, distance_from, limit, met
 from tasks.merging.lore.newton import cut_below
 from tasks.merging.lore.penalty import Penalty, Scale, values
@@ -45,9 +45,8 @@ def anchored(B: Tensor, anchor: int, scale: Scale, tolerance: float | Near) -> S
 
 def no_task_vectors(B: Tensor, solver: str) -> Solution:
     """Return task vectors that are zero, for N × m × n deviations."""
-    N, m, n = B.shape
-    zero = Factors(B.new_zeros(m, 0), B.new_zeros(0), B.new_zeros(n, 0))
-    return Solution([zero] * N, [[]] * N, Penalty("nuclear", 0.0), [0.0] * N, 0.0, 0, 0.0, 0.0, solver)
+    N = len(B)
+    return Solution([zero(B[0])] * N, [[]] * N, Penalty("nuclear", 0.0), [0.0] * N, 0.0, 0, 0.0, 0.0, solver)
 
 
 def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> Solution | None:
@@ -63,7 +62,7 @@ def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> So
     size = total**0.5
     start = look(D[None], scale)
     mu, cut = start.penalty.mu, cut_below(start, D.shape[1])
-    known = start.leading[0].V if start.leading else D.new_zeros(D.shape[1], 0)
+    known = start.leading[0] if start.leading else zero(D)
     sharp = min(SHARPNESS * size, tolerance.distance if isinstance(tolerance, Near) else math.inf)
     found = triplets_above(D, cut * mu, known, sharp, thorough=True).above(cut * mu)
     distance = distance_from(D, found)

@@ -18,7 +18,7 @@ from tasks.merging.lore.certificate import (
     radius_of,
     relative_gap,
 )
-from tasks.merging.lore.converge import curvature_at
+from tasks.merging.lore.converge import sharpness_at
 from tasks.merging.lore.problem import Iterate
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_curvature_reference import exact, hessian
@@ -40,9 +40,8 @@ def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -
     return Iterate(given, found, deltas, -given - S / len(B), mu, CUT, 1)
 
 
-def proof(B: Array, here: Iterate, curvature: float | None = None) -> Proof | None:
-    given = torch.from_numpy(B).to(here.z.dtype)
-    return prove(given, float(np.sum(B**2)), here, curvature_at(here) if curvature is None else curvature)
+def proof(B: Array, here: Iterate) -> Proof | None:
+    return prove(torch.from_numpy(B).to(here.z.dtype), float(np.sum(B**2)), here, sharpness_at(here))
 
 
 def optimum(shape: tuple[int, int] = (20, 14)) -> tuple[Array, Array, float]:
@@ -121,7 +120,7 @@ def test_the_optimum_is_proven_almost_to_rounding(
         leading=[Factors(*(one.to(device) for one in part)) for part in here.leading],
         deltas=[Factors(*(one.to(device) for one in part)) for part in here.deltas],
     )
-    found = prove(given, float(np.sum(B**2)), moved, curvature_at(moved))
+    found = prove(given, float(np.sum(B**2)), moved, sharpness_at(moved))
     assert found is not None
     eps = torch.finfo(dtype).eps
     assert found.gap <= max(1e4 * eps, 1e-7)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import triplets
-from tasks.merging.lore.algebra import Factors, gaussian
+from tasks.merging.lore.algebra import Factors, gaussian, zero
 from tasks.merging.lore.converge import ATTEMPTS
 from tests.support.lore_checks import DTYPES, on_devices
+from tests.support.lore_factors import factors
 from tests.support.lore_matrices import SPECTRA, edge, with_spectrum
 from tests.support.lore_reference import Array
 
@@ -59,11 +60,12 @@ def test_all_that_exceeds_a_limit_is_found(
     count = min(count, 7)
     limit = (sigma[count - 1] + sigma[count]) / 2
     size = float(np.linalg.norm(A))
-    start = torch.from_numpy(np.linalg.svd(A)[2][:known].T.copy()).to(device, dtype)
+    start = factors(A).truncated(known).to(dtype)
+    start = Factors(*(part.to(device) for part in start))
     given_matrix = torch.from_numpy(A).to(device, dtype)
     for _ in range(ATTEMPTS if known else 1):
         found = triplets.triplets_above(given_matrix, limit, start, SHARP * size, thorough=True)
-        start = found.V
+        start = found
     assert found.U.dtype == dtype
     assert int((found.sigma > limit).sum()) == count
     check(found.above(limit), A, sigma, SHARP * size)
@@ -85,12 +87,12 @@ def test_what_is_found_has_the_residual_asked_for(
     A, sigma = made(kind, seed, n + more, n)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(triplets, "DIRECT", 40)
-        start = torch.zeros(n, 0, dtype=dtype)
         sharp = SHARP * float(np.linalg.norm(A))
         limit = (
             share * edge(n + more, n) * (1 if kind in ("spikes", "noise") else sigma[0] / edge(n + more, n))
         )
-        found = triplets.triplets_above(torch.from_numpy(A).to(dtype), limit, start, sharp)
+        given = torch.from_numpy(A).to(dtype)
+        found = triplets.triplets_above(given, limit, zero(given), sharp)
     above = found.above(limit)
     check(above, A, sigma, sharp * 1.01)
     assert above.rank <= np.sum(sigma > limit * (1 - 1e-5))
@@ -134,7 +136,9 @@ def test_a_polynomial_leaves_the_strong_where_they_are_and_sharpens_the_rest() -
     found = triplets.ritz(given_matrix, torch.linalg.qr(gaussian(150, 20, like=given_matrix)).Q)
     lost = []
     for _ in range(6):
-        V = triplets.filtered(given_matrix, found, float(found.sigma[-1]))
+        below = float(found.sigma[-1])
+        strong = found.above(triplets.STRONG * below).rank
+        V = triplets.filtered(given_matrix, found.V[:, strong:], found.V[:, :strong], below)
         np.testing.assert_allclose(V.T @ V, np.eye(V.shape[1]), atol=1e-12)
         lost.append(np.linalg.norm(exact - V.numpy() @ (V.numpy().T @ exact)))
         found = triplets.ritz(given_matrix, V)
@@ -154,5 +158,5 @@ def test_widened_subspaces_hold_the_old_one() -> None:
 @on_dtypes
 def test_the_same_matrix_gives_the_same_bytes(dtype: torch.dtype, direct: int) -> None:
     A = torch.from_numpy(made("spikes")[0]).to(dtype)
-    first, second = (triplets.triplets_above(A, 20.0, A.new_zeros(150, 0), 1e-3) for _ in range(2))
+    first, second = (triplets.triplets_above(A, 20.0, zero(A), 1e-3) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore.problem import FLAT
-from tasks.merging.lore.uniqueness import ENOUGH, curvature_bound
+from tasks.merging.lore.uniqueness import ENOUGH, curvature_bound, sharpness
 from tests.support.lore_checks import on_devices
 from tests.support.lore_curvature_reference import hessian
 from tests.support.lore_factors import factors
@@ -44,6 +44,31 @@ def test_it_is_a_lower_bound_on_the_hessian_s_smallest_eigenvalue(
     for threshold in (mu, 0.97 * mu):
         found = bound(B, threshold, below * threshold)
         assert 0 <= found <= max(lowest, 0) + 1e-6 * N
+
+
+@given(
+    kind=st.sampled_from(["falling", "twins", "plateau"]),
+    N=st.integers(3, 5),
+    m=st.integers(2, 7),
+    n=st.integers(2, 7),
+    seed=st.integers(0, 99),
+    place=st.floats(0.1, 0.9),
+)
+@settings(max_examples=25, deadline=None)
+def test_the_force_of_a_slope_is_no_less_than_that_on_the_hessian(
+    kind: str, N: int, m: int, n: int, seed: int, place: float
+) -> None:
+    """√⟨r, H⁻¹r⟩, for slopes within what leads, beside it and anywhere."""
+    B = trajectory(kind, N, max(m, n), min(m, n), seed)
+    sigma = np.sort(np.linalg.svd(B, compute_uv=False).ravel())
+    mu, rng = float(sigma[int(place * (len(sigma) - 1))]), np.random.default_rng(seed)
+    if mu < max(1e-6 * sigma[-1], 1e-9):
+        return
+    H, found = hessian(B, np.zeros_like(B[0]), mu), [factors(b).above(0.9 * mu) for b in B]
+    for r in (rng.standard_normal(B[0].shape), B[0], found[0].matrix().numpy()):
+        sharp = sharpness(found, mu, 0.9 * mu, torch.from_numpy(r.copy()))
+        if sharp.curvature > FLAT:
+            assert sharp.force**2 >= (1 - 1e-6) * r.ravel() @ np.linalg.solve(H, r.ravel())
 
 
 @pytest.mark.parametrize("N", [3, 5])
