@@ -172,8 +172,8 @@ def _copies(root: Path) -> list[Finding]:
         text = "a merged model takes its space once on a disk: artifacts/, DVC and MLflow link it"
     elif _together(cache_directory(root), root / "artifacts"):
         text = (
-            "a model merged in artifacts/ is copied twice by DVC; dvc config cache.type hardlink,copy makes "
-            "it links, which are read-only"
+            "a model merged in artifacts/ is copied twice by DVC, but where the file system clones files; "
+            "dvc config cache.type hardlink,copy makes it links, which are read-only"
         )
     else:
         text = "a merged model lies twice: DVC's cache is on another disk than artifacts/"
