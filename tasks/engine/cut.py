@@ -35,7 +35,7 @@ def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
     ]
 
 
-SAMPLE, AT_LEAST = 8, 2**19
+SAMPLE, AT_LEAST = 16, 2**19
 """For the report one in so many blocks of a tensor is measured, of so many elements at least."""
 
 
@@ -45,7 +45,7 @@ def sample(tensor: str, shape: tuple[int, ...]) -> frozenset[int]:
     They are spread evenly; of a tensor of less than twice AT_LEAST elements they are all.
     """
     starts = [piece.start for piece in cut(tensor, shape, whole=False)]
-    every = max(1, min(SAMPLE, math.prod(shape) // AT_LEAST))
+    every = max(1, min(SAMPLE, math.prod(shape) // AT_LEAST, len(starts)))
     return frozenset(starts[every // 2 :: every])
 
 

@@ -91,7 +91,17 @@ def test_the_parts_of_a_whole_matrix_are_its_rows_in_float64(monkeypatch: pytest
 
 @given(
     st.sampled_from(
-        [(64, 4096, 512), (32000, 1024), (2816, 1024), (576, 1536), (1024,), (0, 5), (3, BLOCK * 2)]
+        [
+            (64, 4096, 512),
+            (32000, 1024),
+            (2816, 1024),
+            (576, 1536),
+            (1024,),
+            (0, 5),
+            (3, BLOCK * 2),
+            (2, 40 * BLOCK),
+            (4, 2048, 2048),
+        ]
     )
 )
 def test_the_sample_is_spread_over_the_tensor_and_large_enough(shape: tuple[int, ...]) -> None:
