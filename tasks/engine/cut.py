@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from tasks.merging.block import Block
+from tasks.merging.roles import is_embedding, is_head
 
 BLOCK = 2**18
 """Elements of a block: a megabyte of float32, so that the arrays of one block stay in the second-level cache.
@@ -42,9 +43,12 @@ SAMPLE, AT_LEAST = 16, 2**19
 def sample(tensor: str, shape: tuple[int, ...]) -> frozenset[int]:
     """Return where the blocks start that the report's norms and cosines are measured on.
 
-    They are spread evenly; of a tensor of less than twice AT_LEAST elements they are all.
+    They are spread evenly; of a tensor of less than twice AT_LEAST elements they are all, and of embeddings
+    and heads: their rows change as often as their tokens occur, and a few blocks miss the norms by far.
     """
     starts = [piece.start for piece in cut(tensor, shape, whole=False)]
+    if is_embedding(tensor, shape) or is_head(tensor, shape):
+        return frozenset(starts)
     every = max(1, min(SAMPLE, math.prod(shape) // AT_LEAST, len(starts)))
     return frozenset(starts[every // 2 :: every])
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from tasks.merging import kernels
-from tasks.merging.kernels import HALVES, Buffer, Loop, Step
+from tasks.merging.kernels import DECODED, Buffer, Loop, Step
 
 Operand: TypeAlias = "Deferred | Buffer | float"
 
@@ -127,7 +127,7 @@ def _loop(*results: Deferred) -> Loop:
         if known is not None:
             return known
         if isinstance(own, Deferred):
-            if own.operation in HALVES:
+            if own.operation in DECODED:
                 found = add(own.operation, own.kind, (read(own.operands[0]),))
             else:
                 of = next(part.kind for part in own.operands if isinstance(part, Deferred))

@@ -67,7 +67,7 @@ CONVERSIONS = {
     ("f8", "i4"): "fptosi double {} to i32",
 }
 VIEW = {("f4", "i4"): "bitcast float {} to i32"}
-HALVES = {"F16": "f4", "BF16": "f4", "F32": "f4", "F64": "f8"}
+DECODED = {"F16": "f4", "BF16": "f4", "F32": "f4", "F64": "f8"}
 """What holds the stored numbers of a dtype exactly."""
 
 
@@ -85,7 +85,7 @@ def converts(source: str, target: str) -> bool:
 
 def rounds(kind: str, dtype: str) -> bool:
     """Tell whether a loop can round a kind to a dtype of safetensors, once."""
-    return kind == HALVES[dtype] or (kind, dtype) in {("f8", "F32"), ("f4", "F64")}
+    return kind == DECODED[dtype] or (kind, dtype) in {("f8", "F32"), ("f4", "F64")}
 
 
 def compute(loop: Loop, target: str, out: Buffer) -> Buffer:
@@ -217,9 +217,9 @@ def _step(step: Step, steps: Sequence[Step], registers: Sequence[str], before: _
     if operation == "load":
         value = body.read(f"%a{arguments[0]}", MEMORY[kind], "%i")
         return body.chain(value, "trunc i8 {} to i1") if kind == "b1" else value
-    if operation in HALVES:
+    if operation in DECODED:
         value = body.read(f"%a{arguments[0]}", MEMORY[operation], "%i")
-        return _converted(body, _widened(body, value, operation), HALVES[operation], kind)
+        return _converted(body, _widened(body, value, operation), DECODED[operation], kind)
     values, first = [registers[place] for place in arguments], steps[arguments[0]].kind
     if operation == "astype":
         return _converted(body, values[0], first, kind)
@@ -249,8 +249,8 @@ def _write(body: _Lines, target: str, value: str, kind: str) -> None:
         value = body.chain(value, "fptrunc float {} to half")
     elif target == "b1":
         value = body.chain(value, "zext i1 {} to i8")
-    elif target in HALVES:
-        value = _converted(body, value, kind, HALVES[target])
+    elif target in DECODED:
+        value = _converted(body, value, kind, DECODED[target])
     place = body.add(f"getelementptr {MEMORY[target]}, ptr %out, i64 %i")
     body.lines.append(f"  store {MEMORY[target]} {value}, ptr {place}")
 

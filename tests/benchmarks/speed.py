@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from tests.benchmarks.lore_merges import STRENGTH
 from tests.benchmarks.measure import Usage, digits, in_turn, median, ratio, say, table, warm
 from tests.benchmarks.models import SCALES, Llama, as_models, models
 from tests.benchmarks.programs import MEMORY_GOAL, METHODS, Command, cat, loreline, mergekit, run
@@ -46,7 +47,10 @@ def _warm_run(root: Path, checkpoints: Path, command: Command) -> Usage:
 
 def on_kinds(root: Path, run: Path | None, methods: Sequence[str], runs: int) -> str:
     """Measure both programs on checkpoints of three kinds; those of a run that was trained are float32."""
-    kinds = {"noise": models(root, Llama()), "strong spikes": models(root, replace(Llama(), strength=12.0))}
+    kinds = {
+        "noise": models(root, Llama()),
+        "strong spikes": models(root, replace(Llama(), strength=STRENGTH)),
+    }
     if run is not None:
         kinds[f"trained, {run.name}"] = as_models(root, run)
     tables = [

@@ -111,5 +111,7 @@ def test_the_sample_is_spread_over_the_tensor_and_large_enough(shape: tuple[int,
     measured = sum(pieces[start] for start in every)
     assert measured >= min(AT_LEAST // 2, math.prod(shape))
     assert math.prod(shape) >= 2 * AT_LEAST or every == set(starts)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        assert len(shape) != 2 or sample(name, shape) == set(starts)
     places = sorted(starts.index(start) for start in every)
     assert all(later - earlier <= SAMPLE for earlier, later in pairwise(places))
