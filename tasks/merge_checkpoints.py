@@ -1,7 +1,7 @@
 """Stage merge: the selected checkpoints become one model directory; by hand, one or several."""
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,6 @@ from tasks.base.records import (
     MergeReport,
     SearchReport,
     Selection,
-    model_digest,
 )
 from tasks.checkpoints.layout import is_adapter, side_files
 from tasks.checkpoints.models import open_models, own_base
@@ -31,6 +30,7 @@ from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.calibration import CALIBRATION, read_texts
 from tasks.engine.chosen import merge_key, resolved
+from tasks.engine.digesting import digesting, is_digested_on_the_way, source_digest
 from tasks.engine.leaving import leave
 from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
@@ -53,7 +53,7 @@ def merge_checkpoints(params: MergeParams, artifacts: Path, on_progress: OnProgr
     params = resolved(given, chosen)
     texts = read_texts(params, artifacts / "search" / CALIBRATION)
     base = open_base(params)
-    of_base = _digest(base) if base else None
+    of_base = source_digest(base) if base else None
     made_from = fingerprint(
         __name__, _decisive(params), chosen, of_base, _rates(selection), searched, CalibrationText.of(texts)
     )
@@ -100,19 +100,24 @@ def sweep_directories(
 
     The parameters may differ in what their method reads. Raises BadInput as a single merge does.
     """
-    plan = plan_directories(variants, directories)
+    plan = digesting(plan_directories(variants, directories))
     with ExitStack() as stack:
         hashing = ThreadPoolExecutor(len(plan.sources))
         stack.push(lambda kind, error, trace: leave(hashing, error))
         # Digests are taken while the merge runs: nothing waits for them but the manifest.
-        digests = [hashing.submit(_digest, source) for source in plan.sources]
+        digests = [
+            partial(source_digest, source)
+            if is_digested_on_the_way(source)
+            else hashing.submit(source_digest, source).result
+            for source in plan.sources
+        ]
         targets = [_target(plan, i, out, digests) for i, out in enumerate(variants)]
         todo = [i for i, target in enumerate(targets) if not _is_done(target)]
         found = {target.published: _report(target) for i, target in enumerate(targets) if i not in todo}
         if todo:
             inputs = [(str(directory), step_of(directory), "") for directory in directories]
             wanted = [targets[i] for i in todo]
-            job = Job(inputs, lambda i: digests[i].result(), wanted, narrowed, _write, model_card)
+            job = Job(inputs, lambda i: digests[i](), wanted, narrowed, _write, model_card)
             made = publish_merges(with_variants(plan, todo), job, on_progress)
             found |= {target.published: report for target, report in zip(wanted, made, strict=True)}
         return {out: found[out] for out in variants}
@@ -140,7 +145,7 @@ def _write(
     return write_models(plan, directories, on_progress)
 
 
-def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Future[str]]) -> Target:
+def _target(plan: Plan, variant: int, out: Path, digests: Sequence[Callable[[], str]]) -> Target:
     settings = plan.variants[variant]
     decisive = _decisive(settings.params)
     # configurations, tokenizers and templates are copied: one that was mended makes another merge
@@ -166,9 +171,9 @@ def _made_from(
     trajectory: tuple[Sequence[int], Sequence[tuple[int, float]]],
     beside: Sequence[tuple[FileDigest, ...]],
     texts: CalibrationText | None,
-    digests: Sequence[Future[str]],
+    digests: Sequence[Callable[[], str]],
 ) -> str:
-    found = [digest.result() for digest in digests]
+    found = [digest() for digest in digests]
     return fingerprint(__name__, decisive, trajectory, found, beside, texts)
 
 
@@ -233,16 +238,6 @@ def _on_named_base(params: MergeParams, directories: Sequence[Path]) -> MergePar
 def _decisive(params: MergeParams) -> MergeParams:
     """Return the parameters that decide the bytes of the result."""
     return params.model_copy(update={"device": "auto"})
-
-
-def _digest(source: WeightReader) -> str:
-    try:
-        files = source.essential_files
-        return model_digest(tuple(found for path in files for found in file_digests(path.parent, [path])))
-    except (FileNotFoundError, BadInput):
-        raise BadInput(
-            source.directory, "deleted while it was merged", "keep a checkpoint until its merge is done"
-        ) from None
 
 
 def _identity(source: WeightReader) -> list[tuple[str, int, int, int]]:

@@ -70,10 +70,21 @@ def sha256_of(path: Path) -> str:
         return _digest(path, "sha256", known)
 
 
-def remember(path: Path, found: str) -> None:
-    """Remember the BLAKE3 of a file that was computed while it was written."""
+def is_remembered(state: os.stat_result) -> bool:
+    """Tell whether the BLAKE3 of a file in this state is known without reading it."""
     with _Known() as known:
-        known.set(_key(path.stat(), "blake3"), found)
+        return known.get(_key(state, "blake3")) is not None
+
+
+def remember(state: os.stat_result, found: str) -> None:
+    """Remember the BLAKE3 of a file that was in this state when its writing ended, or its reading began."""
+    with _Known() as known:
+        known.set(_key(state, "blake3"), found)
+
+
+def is_settled(state: os.stat_result) -> bool:
+    """Tell whether a change from now on would show in the file's times: within a clock's tick it may not."""
+    return time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > CLOCK_TICK_NS
 
 
 @contextmanager
@@ -185,8 +196,7 @@ def _digest(path: Path, algorithm: Algorithm, known: _Known) -> str:
         if (digest := known.get(key)) is not None:
             return digest
         digest = _computed(path, algorithm)
-        # A file written within one tick of its timestamps could change again unseen.
-        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > CLOCK_TICK_NS:
+        if is_settled(stat):
             known.set(key, digest)
     return digest
 

@@ -20,6 +20,12 @@ INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF000000
 """The bit pattern, without its sign, from which on a number is infinite or NaN."""
 
 
+def as_bytes(numbers: Numbers) -> memoryview:
+    """See the bytes of a contiguous array, without copying."""
+    # an empty buffer cannot be cast
+    return memoryview(numbers.data).cast("B") if numbers.size else memoryview(b"")
+
+
 def compute_dtype(dtype: str) -> type[np.floating[Any]]:
     """Return what a tensor of this output dtype is computed in, so that rounding to it happens once."""
     return np.float32 if dtype in ("BF16", "F16") else np.float64

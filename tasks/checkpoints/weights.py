@@ -10,9 +10,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from tasks.base.errors import BadInput
+from tasks.base.running_digest import RunningDigest
 from tasks.checkpoints.header import TensorInfo
 from tasks.checkpoints.layout import read_tensors
-from tasks.checkpoints.numbers import STORED, Numbers, all_finite, decode
+from tasks.checkpoints.numbers import STORED, Numbers, all_finite, as_bytes, decode
 
 
 class WeightReader(Protocol):
@@ -54,6 +55,18 @@ class Changed(WeightReader, Protocol):
         """
 
 
+class OpenFile:
+    """A file that stays open for as long as a model reads from it."""
+
+    def __init__(self, path: Path) -> None:
+        self.handle = os.open(path, os.O_RDONLY)
+        self.state = os.fstat(self.handle)
+
+    def __del__(self) -> None:
+        with suppress(OSError):  # what was only read can lose nothing
+            os.close(self.handle)
+
+
 @dataclass(frozen=True)
 class SafetensorsModel:
     """The safetensors files of one model directory. Files stay open, so that a deletion does no harm."""
@@ -63,7 +76,9 @@ class SafetensorsModel:
     tensors: Mapping[str, TensorInfo]
     files: Mapping[str, Path]
     """Tensor name → file."""
-    _handles: Mapping[Path, int] = field(repr=False, compare=False)
+    opened: Mapping[Path, OpenFile] = field(repr=False, compare=False)
+    running: Mapping[Path, RunningDigest] = field(default_factory=dict, repr=False, compare=False)
+    """The files that are digested while they are read."""
 
     @property
     def essential_files(self) -> Sequence[Path]:
@@ -71,18 +86,20 @@ class SafetensorsModel:
         return [*sorted(set(self.files.values())), self.directory / "config.json"]
 
     def stored(self, name: str, first: int, count: int) -> Numbers:
-        """Read `count` elements from `first` on as they are stored."""
+        """Read `count` elements from `first` on as they are stored; the array must not be changed."""
         info = self.tensors[name]
         values: Numbers = np.empty(count, STORED[info.dtype])
         offset = info.start + first * values.itemsize
-        view = memoryview(values.data).cast("B") if count else memoryview(b"")
+        view = as_bytes(values)
         while view:
-            got = os.preadv(self._handles[self.files[name]], [view], offset)
+            got = os.preadv(self.opened[self.files[name]].handle, [view], offset)
             if not got:
                 raise BadInput(
                     self.files[name], "became shorter while it was read", "fetch the checkpoint again"
                 )
             view, offset = view[got:], offset + got
+        if running := self.running.get(self.files[name]):
+            running.passed(offset - values.nbytes, as_bytes(values))
         return values
 
     def read(self, name: str, first: int, count: int, compute: type[np.floating[Any]]) -> Numbers:
@@ -102,13 +119,7 @@ class SafetensorsModel:
             self,
             tensors={names.get(name, name): info for name, info in self.tensors.items()},
             files={names.get(name, name): path for name, path in self.files.items()},
-            _handles={path: os.dup(handle) for path, handle in self._handles.items()},  # each closes its own
         )
-
-    def __del__(self) -> None:
-        for handle in self._handles.values():
-            with suppress(OSError):  # what was only read can lose nothing
-                os.close(handle)
 
 
 class NotFinite(BadInput):
@@ -135,5 +146,5 @@ def open_weights(directory: Path, label: str) -> SafetensorsModel:
         directory,
         {name: info for name, (_, info) in placed.items()},
         files,
-        {path: os.open(path, os.O_RDONLY) for path in set(files.values())},
+        {path: OpenFile(path) for path in set(files.values())},
     )

@@ -17,6 +17,7 @@ from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import Piece, cut, parts, sample
+from tasks.engine.digesting import pass_over
 from tasks.engine.estimate import TimeEstimate
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
@@ -49,6 +50,7 @@ def execute(
             stack.enter_context(open_output(directory, plan.spec, max_shard_bytes))
             for directory in directories
         ]
+        pass_over(plan, [name for name in plan.spec if not any(own.lacks(name) for own in outputs)])
         stack.enter_context(one_thread_each(plan.method.whole))
         blocks = Blocks(plan, devices)
         # One thread more than compute blocks, so that there are always blocks waiting for a thread. ExitStack

@@ -43,7 +43,7 @@ def write_models(
         shutil.rmtree(scratch)
     for found in written:
         for path, blake3 in found.digests.items():
-            remember(path, blake3)
+            remember(path.stat(), blake3)
     return [found.measures for found in written]
 
 

@@ -14,7 +14,7 @@ from tasks.checkpoints.numbers import STORED, Numbers, all_finite, encode
 from tasks.engine.cut import BLOCK
 from tasks.engine.journal import Journal
 from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
-from tasks.merging.arrays import Array, to_numpy
+from tasks.merging.arrays import Array, of_numpy, to_numpy
 from tasks.merging.deferred import Deferred
 
 
@@ -47,18 +47,24 @@ class Output:
         if not self.lacks(name):
             return
         dtype = self._spec[name].dtype
+        once = of_numpy(
+            values
+        )  # a GPU that runs out of memory leaves a block to the CPU, which writes it again
         for numbers in _rounded(values, dtype):
             if not all_finite(numbers, dtype):
                 raise BadInput(
                     "", f"the merge overflows {dtype}", "choose a smaller merge.lam, or a wider merge.dtype"
                 )
             write_numbers(self._shards[name], name, first * numbers.itemsize, numbers)
+            if once:
+                self._journal.wrote(name, first * numbers.itemsize, numbers)
             first += numbers.size
 
     def copy(self, name: str, stored: Numbers) -> None:
         """Write a whole tensor as it is stored."""
         if self.lacks(name):
             write_numbers(self._shards[name], name, 0, stored)
+            self._journal.wrote(name, 0, stored)
             self.complete(name, TensorMeasures())
 
     def complete(self, name: str, measures: TensorMeasures) -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from tasks.checkpoints.header import ITEM_SIZE
 from tasks.checkpoints.layout import INDEX, SINGLE
-from tasks.checkpoints.numbers import Numbers
+from tasks.checkpoints.numbers import Numbers, as_bytes
 
 UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}  # fmt: skip
@@ -90,9 +90,7 @@ def open_shards(directory: Path, spec: Spec, max_bytes: int) -> Iterator[list[Sh
 
 def write_numbers(shard: Shard, tensor: str, first_byte: int, numbers: Numbers) -> None:
     """Write part of a tensor at its place in the file."""
-    # an empty buffer cannot be cast
-    view = memoryview(numbers.data).cast("B") if numbers.size else memoryview(b"")
-    offset = shard.offsets[tensor] + first_byte
+    view, offset = as_bytes(numbers), shard.offsets[tensor] + first_byte
     while view:  # pwrite may write less than asked: Linux stops at 2 GiB
         written = os.pwrite(shard.handle, view, offset)
         view, offset = view[written:], offset + written

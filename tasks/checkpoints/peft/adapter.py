@@ -1,7 +1,6 @@
 """A PEFT adapter directory: low-rank factors, and whole tensors in place of the base's."""
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from tasks.checkpoints.header import FLOATING, TensorInfo, read_header
 from tasks.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, adapter_file
 from tasks.checkpoints.numbers import Numbers, decode
 from tasks.checkpoints.peft.config import AdapterConfig, read_config
-from tasks.checkpoints.weights import SafetensorsModel
+from tasks.checkpoints.weights import OpenFile, SafetensorsModel
 
 PREFIX = "base_model.model."
 _FACTOR = re.compile(re.escape(PREFIX) + r"(.+)\.lora_(embedding_)?([AB])(\.weight)?")
@@ -109,7 +108,7 @@ def read_adapter(directory: Path, label: str) -> Adapter:
         directory,
         tensors,
         dict.fromkeys(tensors, path),
-        {path: os.open(path, os.O_RDONLY)},
+        {path: OpenFile(path)},
         config=config,
         factors={f"{module}.weight": _factors(label, module, halves, norms.get(module), tensors, config)
                  for module in dict.fromkeys(found[1] for found in halves.values())},

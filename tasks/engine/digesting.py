@@ -1,0 +1,86 @@
+"""Digesting checkpoints while they are merged, so that each is read once."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+from tasks.base.digests import file_digests, is_remembered, is_settled, remember
+from tasks.base.errors import BadInput
+from tasks.base.records import model_digest
+from tasks.base.running_digest import RunningDigest
+from tasks.checkpoints.weights import SafetensorsModel, WeightReader
+from tasks.engine.adapters import AdapterPlan
+from tasks.engine.plan import Plan
+
+
+def digesting(plan: Plan) -> Plan:
+    """Return the same plan, of sources that are digested while the merge reads them, where that is of use.
+
+    It is not for whole matrices: they do not come in pieces, and take longer than reading twice; nor for
+    adapters, which are small.
+    """
+    if plan.method.whole or isinstance(plan, AdapterPlan):
+        return plan
+    names = list(plan.spec)
+    inputs = [_digested_on_the_way(source, names) for source in plan.inputs]
+    return replace(plan, inputs=inputs, base=plan.base and _digested_on_the_way(plan.base, names))
+
+
+def source_digest(source: WeightReader) -> str:
+    """Return a model's digest; what the merge has read is not read again.
+
+    Raises BadInput when a file was deleted, or became shorter, meanwhile.
+    """
+    try:
+        if isinstance(source, SafetensorsModel):
+            for path, running in source.running.items():
+                state = source.opened[path].state
+                remember(state, running.up_to(state.st_size))
+        files = source.essential_files
+        return model_digest(tuple(found for path in files for found in file_digests(path.parent, [path])))
+    except (FileNotFoundError, BadInput):
+        raise BadInput(
+            source.directory, "deleted while it was merged", "keep a checkpoint until its merge is done"
+        ) from None
+
+
+def is_digested_on_the_way(source: WeightReader) -> bool:
+    """Tell whether a source's digest is best asked for when it has been read."""
+    return isinstance(source, SafetensorsModel) and bool(source.running)
+
+
+def pass_over(plan: Plan, names: Iterable[str]) -> None:
+    """Let no digest wait for these tensors: an earlier process has merged them."""
+    for name in names:
+        for source in plan.sources:
+            if isinstance(source, SafetensorsModel) and (running := source.running.get(source.files[name])):
+                running.absent(source.tensors[name].start, source.tensors[name].end)
+
+
+def _digested_on_the_way(source: WeightReader, names: Sequence[str]) -> WeightReader:
+    """Return a source that is digested while these tensors are read, one after another.
+
+    The source itself where they do not lie so in its files, or where these have just been written.
+    """
+    if not isinstance(source, SafetensorsModel):
+        return source
+    places: dict[Path, list[tuple[int, int]]] = {}
+    for name in names:
+        info = source.tensors[name]
+        places.setdefault(source.files[name], []).append((info.start, info.end))
+    states = {path: source.opened[path].state for path in places}
+    unknown = [path for path, state in states.items() if not is_remembered(state)]
+    if not all(places[path] == sorted(places[path]) and is_settled(states[path]) for path in unknown):
+        return source
+    handles = {path: source.opened[path].handle for path in unknown}
+    running = {path: _running(path, handles[path], states[path].st_size, places[path]) for path in unknown}
+    return replace(source, running=running)
+
+
+def _running(path: Path, handle: int, size: int, places: Sequence[tuple[int, int]]) -> RunningDigest:
+    """Return a digest of a file of which these places will pass."""
+    running = RunningDigest(path, handle, [size])
+    for (_, end), (start, _) in pairwise([(0, 0), *places, (size, size)]):
+        running.absent(end, start)
+    return running
