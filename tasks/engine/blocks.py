@@ -45,6 +45,7 @@ class Blocks:
         self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
         self._deferred = on_cpu and not plan.method.whole and _pays(plan)
         self._local = threading.local()
+        self._submitting = threading.Lock()  # so that tensors are read one after another, as they lie in files
         self._held: dict[Piece, Block] = {}
         # each thread takes one device when it starts and keeps it
         waiting: SimpleQueue[str] = SimpleQueue()
@@ -63,7 +64,8 @@ class Blocks:
     def start(self, function: Callable[[Block], Any], name: str, keep: bool = False) -> list[Future[Any]]:
         """Submit a function for all blocks of a tensor; with `keep`, hold the blocks for the next call."""
         pieces = cut(name, self._plan.spec[name].shape, self._plan.method.whole)
-        return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
+        with self._submitting:
+            return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
 
     def compute(self, function: Callable[[Block], Any], name: str, read: Callable[[], Block]) -> Future[Any]:
         """Submit a function of a block of a tensor that `read` returns, whatever part of it that is."""

@@ -7,6 +7,7 @@ which dtype its result has. What asks for numbers gets them from one compiled lo
 What no loop can do (sorting, broadcasting, sums) numpy does with the numbers.
 """
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -110,6 +111,12 @@ def defer(raw: Buffer, dtype: str, compute: type[np.floating[Any]], shape: tuple
     return Deferred(dtype, (raw,), np.dtype(compute), shape)
 
 
+def totals_of(expressions: Sequence[Deferred]) -> list[float]:
+    """Return the sum of each of some expressions of the same elements, added up in float64, in one pass."""
+    totals: list[float] = kernels.add_up(_loop(*expressions)).tolist()
+    return totals
+
+
 def _loop(*results: Deferred) -> Loop:
     """Write expressions as one body, what they share once."""
     steps: list[Step] = []
@@ -130,7 +137,7 @@ def _loop(*results: Deferred) -> Loop:
             if own.operation in DECODED:
                 found = add(own.operation, own.kind, (read(own.operands[0]),))
             else:
-                of = next(part.kind for part in own.operands if isinstance(part, Deferred))
+                [of, *_] = [part.kind for part in own.operands if isinstance(part, Deferred)]
                 found = add(own.operation, own.kind, tuple([place(part, of) for part in own.operands]))
         elif isinstance(own, np.ndarray):
             found = add("load", kind, (read(own),))

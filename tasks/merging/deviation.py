@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tasks.base.measures import DeviationSummary
-from tasks.merging.arrays import count_nonzero, dot, gram
+from tasks.merging.arrays import dots, double, pairs, symmetric
 from tasks.merging.block import Block
 
 
@@ -29,9 +29,11 @@ def deviation(block: Block) -> Deviation:
         raised |= delta > 0
         lowered |= delta < 0
     raised &= lowered
+    anchor, conflict = double(block.anchor), double(raised)  # 0 or 1, which is its own square
+    deltas = [double(delta) for delta in block.deltas]
+    *products, squared, conflicts = dots([*pairs(deltas), (anchor, anchor), (conflict, conflict)])
     rows, columns = block.deltas[0].shape
-    anchor = dot(block.anchor, block.anchor)
-    return Deviation(gram(block.deltas), anchor, count_nonzero(raised), rows * columns)
+    return Deviation(symmetric(products), squared, round(conflicts), rows * columns)
 
 
 def join(parts: Sequence[Deviation]) -> Deviation:

@@ -90,11 +90,7 @@ def rounds(kind: str, dtype: str) -> bool:
 
 def compute(loop: Loop, target: str, out: Buffer) -> Buffer:
     """Write a loop's result to `out`, as one of numpy's kinds or a dtype of safetensors; return it."""
-    arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
-    constants = np.array(loop.constants, np.float64)
-    addresses = [array.ctypes.data for array in arrays]
-    function = _expression(loop.steps, loop.results, len(arrays), target)
-    function(out.ctypes.data, constants.ctypes.data, out.size, *addresses)
+    _call(_expression(loop.steps, loop.results, len(loop.arrays), target), out, out.size, loop)
     return out
 
 
@@ -110,15 +106,62 @@ def count(loop: Loop, size: int) -> Buffer:
     return counts
 
 
+LANES = 512
+"""An element's place modulo this is the lane that it is added to; lanes are added up at the end.
+
+Fixed, because the order of the terms decides the last bits of a sum.
+"""
+APART = LANES + 16
+"""From the lanes of one result to those of the next: at multiples of 4 KB processors mistake them for one."""
+
+
+def add_up(loop: Loop) -> Buffer:
+    """Return the sum of each of a loop's results, in float64."""
+    lanes = np.zeros((len(loop.results), APART))
+    _call(_adding(loop.steps, loop.results, len(loop.arrays)), lanes, loop.arrays[0].size, loop)
+    return total_of_lanes(lanes[:, :LANES])
+
+
+def total_of_lanes(lanes: Buffer) -> Buffer:
+    """Add up lanes, the last dimension."""
+    total: Buffer = lanes.sum(axis=-1)
+    return total
+
+
 MASKED = "i4 or -1"
 """Integers, and −1 where they are not to be counted."""
+
+
+def _call(function: Callable[..., None], out: Buffer, size: int, loop: Loop) -> None:
+    arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
+    constants = np.array(loop.constants, np.float64)
+    function(out.ctypes.data, constants.ctypes.data, size, *[array.ctypes.data for array in arrays])
 
 
 @cache
 def _expression(
     steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, target: str
 ) -> Callable[..., None]:
-    return compile_loop(_source(steps, results, arrays, target), arrays)
+    """Compile a loop that writes one number for each element."""
+    before, body, found = _body(steps, results)
+    if target == MASKED:
+        _write(body, "i4", _masked(body, *[register for register, _ in found]), "i4")
+    else:
+        _write(body, target, *found[0])
+    return compile_loop(_function(SINGLE, before, body, arrays), arrays)
+
+
+@cache
+def _adding(steps: tuple[Step, ...], results: tuple[int, ...], arrays: int) -> Callable[..., None]:
+    """Compile a loop that adds each result to its lanes."""
+    before, body, found = _body(steps, results)
+    for number, (value, kind) in enumerate(found):
+        lane = body.add(f"add nuw nsw i64 %lane, {number * APART}")
+        place = body.add(f"getelementptr double, ptr %out, i64 {lane}")
+        so_far = body.add(f"load double, ptr {place}")
+        more = body.add(f"fadd double {so_far}, {_converted(body, value, kind, 'f8')}")
+        body.lines.append(f"  store double {more}, ptr {place}")
+    return compile_loop(_function(IN_LANES, before, body, arrays), arrays)
 
 
 @cache
@@ -126,37 +169,71 @@ def _counting() -> Callable[..., None]:
     return compile_loop(COUNTING, 0)
 
 
-def _source(steps: Sequence[Step], results: Sequence[int], arrays: int, target: str) -> str:
-    """Return the loop in LLVM's language."""
-    parameters = "".join(f", ptr noalias readonly %a{i}" for i in range(arrays))
+def _body(steps: Sequence[Step], results: Sequence[int]) -> tuple["_Lines", "_Lines", list[tuple[str, str]]]:
+    """Return what comes before a loop, its body, and the registers and kinds of its results."""
     before, body = _Lines("c"), _Lines("v")
     registers: list[str] = []
     for step in steps:
         registers.append(_step(step, steps, registers, before, body))
-    found = [(registers[place], steps[place].kind) for place in results]
-    if target == MASKED:
-        _write(body, "i4", _masked(body, *[register for register, _ in found]), "i4")
-    else:
-        _write(body, target, *found[0])
-    return "\n".join([
-        "declare float @llvm.fabs.f32(float)",
-        "declare double @llvm.fabs.f64(double)",
-        f"define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{parameters}) {{",
-        "entry:",
-        *before.lines,
-        "  %none = icmp eq i64 %size, 0",
-        "  br i1 %none, label %end, label %body",
-        "body:",
-        "  %i = phi i64 [0, %entry], [%following, %body]",
-        *body.lines,
-        "  %following = add nuw nsw i64 %i, 1",
-        "  %more = icmp ult i64 %following, %size",
-        "  br i1 %more, label %body, label %end",
-        "end:",
-        "  ret void",
-        "}",
-    ])  # fmt: skip
+    return before, body, [(registers[place], steps[place].kind) for place in results]
 
+
+def _function(frame: str, before: "_Lines", body: "_Lines", arrays: int) -> str:
+    """Return a function in LLVM's language."""
+    parameters = "".join(f", ptr noalias readonly %a{i}" for i in range(arrays))
+    return frame.format(parameters=parameters, before="\n".join(before.lines), body="\n".join(body.lines))
+
+
+SINGLE = """
+declare float @llvm.fabs.f32(float)
+declare double @llvm.fabs.f64(double)
+define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{parameters}) {{
+entry:
+{before}
+  %none = icmp eq i64 %size, 0
+  br i1 %none, label %end, label %body
+body:
+  %i = phi i64 [0, %entry], [%following, %body]
+{body}
+  %following = add nuw nsw i64 %i, 1
+  %more = icmp ult i64 %following, %size
+  br i1 %more, label %body, label %end
+end:
+  ret void
+}}
+"""
+"""A loop over all elements."""
+
+IN_LANES = f"""
+declare float @llvm.fabs.f32(float)
+declare double @llvm.fabs.f64(double)
+define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{{parameters}}) {{{{
+entry:
+{{before}}
+  %none = icmp eq i64 %size, 0
+  br i1 %none, label %end, label %row
+row:
+  %first = phi i64 [0, %entry], [%next, %done]
+  %left = sub nuw nsw i64 %size, %first
+  %few = icmp ult i64 %left, {LANES}
+  %lanes = select i1 %few, i64 %left, i64 {LANES}
+  br label %body
+body:
+  %lane = phi i64 [0, %row], [%following, %body]
+  %i = add nuw nsw i64 %first, %lane
+{{body}}
+  %following = add nuw nsw i64 %lane, 1
+  %more = icmp ult i64 %following, %lanes
+  br i1 %more, label %body, label %done
+done:
+  %next = add nuw nsw i64 %first, {LANES}
+  %again = icmp ult i64 %next, %size
+  br i1 %again, label %row, label %end
+end:
+  ret void
+}}}}
+"""
+"""A loop over rows of lanes: elements of one row are independent, which lets LLVM use vectors."""
 
 COUNTING = """
 define void @loop(ptr noalias %counts, ptr noalias readonly %values, i64 %size) {

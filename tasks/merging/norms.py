@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias
 
 from tasks.base.measures import WeightsUsed
-from tasks.merging.arrays import Array, dot
+from tasks.merging.arrays import Array, dots
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Measure, Results, Settings
@@ -62,7 +62,7 @@ def _of(block: Block, of: Literal["weights", "task_vectors"]) -> Sequence[Array]
 def _squared_norms(
     settings: Settings, per: Literal["tensor", "model"], vectors: Callable[[Block], Sequence[Array]]
 ) -> Generator[Measure, Results, Squares]:
-    results = yield lambda block: [dot(vector, vector) for vector in vectors(block)]
+    results = yield lambda block: dots([(vector, vector) for vector in vectors(block)])
     tensors = {tensor: _add(results[tensor]) for tensor in settings.shapes}
     if per == "tensor":
         return tensors.__getitem__

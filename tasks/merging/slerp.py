@@ -3,7 +3,7 @@
 import math
 
 from tasks.base.measures import SlerpMeasures
-from tasks.merging.arrays import dot
+from tasks.merging.arrays import dots
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.program import Settings
@@ -33,10 +33,10 @@ def arc_weights(cosine: float, t: float) -> list[float]:
     return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
 
 
-def _measure(block: Block) -> tuple[float, float, float]:
+def _measure(block: Block) -> list[float]:
     """Return both squared norms and the dot product of a block; the sums over all blocks give Ω."""
     first, second = block.thetas
-    return dot(first, first), dot(second, second), dot(first, second)
+    return dots([(first, first), (second, second), (first, second)])
 
 
 def _cosine(first: float, second: float, product: float) -> float:
