@@ -45,7 +45,9 @@ class Blocks:
         self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
         self._deferred = on_cpu and not plan.method.whole and _pays(plan)
         self._local = threading.local()
-        self._submitting = threading.Lock()  # so that tensors are read one after another, as they lie in files
+        self._submitting = (
+            threading.Lock()
+        )  # so that tensors are read one after another, as they lie in files
         self._held: dict[Piece, Block] = {}
         # each thread takes one device when it starts and keeps it
         waiting: SimpleQueue[str] = SimpleQueue()

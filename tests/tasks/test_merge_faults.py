@@ -251,7 +251,7 @@ def test_a_source_deleted_before_its_digest_is_taken_is_named(
     three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A merge whose inputs cannot be told apart any more is not published."""
-    deleted, take = threading.Event(), merge_checkpoints._digest
+    deleted, take = threading.Event(), merge_checkpoints.source_digest
 
     def digest(source: Any) -> str:
         deleted.wait()
@@ -261,7 +261,7 @@ def test_a_source_deleted_before_its_digest_is_taken_is_named(
         shutil.rmtree(three[0], ignore_errors=True)
         deleted.set()
 
-    monkeypatch.setattr(merge_checkpoints, "_digest", digest)
+    monkeypatch.setattr(merge_checkpoints, "source_digest", digest)
     with pytest.raises(BadInput, match="checkpoint-100: deleted while it was merged; keep a checkpoint"):
         merge_directories(AVERAGE, three, tmp_path / "out", delete)
     assert not list(tmp_path.glob("*out*"))
