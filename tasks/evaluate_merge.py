@@ -10,19 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles, base_directory, published_model
 from tasks.base.publish import is_intact, is_published, publishing
-from tasks.base.records import (
-    AdapterBase,
-    Checkpoint,
-    EvaluatedModel,
-    Evaluation,
-    MergeReport,
-    SearchReport,
-    Selection,
-    TrainingRun,
-    digest_of,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.model import AdapterBase
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.search import SearchReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.chosen import shares_of_runs

@@ -12,9 +12,12 @@ import numpy as np
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles, base_directory
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Checkpoint, SearchReport, Selection, TriedMerge, digest_of
+from tasks.base.records.search import SearchReport, TriedMerge
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.calibration import CALIBRATION, wants_items, write_texts

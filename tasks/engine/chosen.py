@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from tasks.base.errors import BadInput
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import base_directory
-from tasks.base.records import Checkpoint, digest_of
+from tasks.base.records.training_run import Checkpoint
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 

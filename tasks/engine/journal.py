@@ -13,7 +13,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from tasks.base.measures import TensorMeasures
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 from tasks.engine.shards import Shard, Spec
 
 JOURNAL = ".journal"

@@ -9,7 +9,7 @@ import numpy as np
 
 from tasks.base.measures import DeviationSummary
 from tasks.merging.deviation import Deviation, cosines, describe, join
-from tasks.reporting.figures import in_figure, name_layers, save
+from tasks.reporting.drawing import in_figure, name_layers, save
 from tasks.reporting.model_parts import Parts, by_layer, tensor_parts
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import DeviationSummary
 from tasks.base.publish import publishing
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 from tasks.engine.devices import CPU
 from tasks.engine.execute import survey
 from tasks.engine.planning import plan_inspection

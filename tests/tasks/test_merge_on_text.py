@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.base.measures import WeightsUsed
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.engine import on_text
 from tasks.engine.calibration import CALIBRATION
 from tasks.fetch_run import fetch_run
