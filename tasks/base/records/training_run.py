@@ -1,5 +1,7 @@
 """Records of training runs: their checkpoints, and those that were left out."""
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 from pydantic import Field
@@ -123,3 +125,9 @@ class TrainingRun(Record):
             [run.digest for run in self.runs] if self.several else [(one.step, one.identity) for one in own]
         )
         return (SAMPLED if any(one.sample for one in own) else "") + digest_of(parts)
+
+
+def shares_of_runs(chosen: Sequence[Checkpoint]) -> list[tuple[float, ...]]:
+    """Return run by run the weights of its checkpoints in its own average, which add up to 1."""
+    runs = [[own.averaged for own in group] for _, group in groupby(chosen, lambda own: own.run)]
+    return [tuple(count / sum(counts) for count in counts) for counts in runs]
