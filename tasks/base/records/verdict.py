@@ -5,8 +5,6 @@ from typing import Literal
 from tasks.base.records.record import Interval, Record
 
 Decision = Literal["PROMOTE", "KEEP", "INCONCLUSIVE"]
-
-
 GateRule = Literal[
     "equal",
     "gain_ruled_out",
