@@ -23,7 +23,9 @@ from flows.team_claim import claim_in_team
 from flows.without_merge import runs_without_merge
 from tasks.base.directories import ARTIFACTS, state_dir
 from tasks.base.errors import BadInput, without_secrets
-from tasks.base.records import Evaluation, Registration, TrainingRun
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.registration import Registration
+from tasks.base.records.training_run import TrainingRun
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.task_files import check_tasks
 from tasks.fetch_run import fetch_run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from flows.progress import say, tensor_progress
 from flows.terminal import tell
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.merge_checkpoints import merge_checkpoints, plan_directories, plan_selection, sweep_directories
 from tasks.parameters.merge import MergeParams
 from tasks.recipes.recipe import recipe_of

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from flows.places import project_named, tag_of
 from flows.progress import say
 from tasks.base.errors import BadInput, one_line
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.doctor.probe import WAIT_S
 from tasks.parameters.params import Params
 

@@ -9,7 +9,7 @@ from prefect.runtime import flow_run
 
 from tasks.base.errors import LONGEST_SENTENCE, one_line
 from tasks.base.markdown import in_markdown
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tasks.reporting.table import markdown_tables
 
 SIGNS = {"PROMOTE": "✓", "KEEP": "✗", "INCONCLUSIVE": "?"}

@@ -4,28 +4,23 @@ import json
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles, base_directory, published_model
 from tasks.base.publish import is_intact, is_published, publishing
-from tasks.base.records import (
-    AdapterBase,
-    Checkpoint,
-    EvaluatedModel,
-    Evaluation,
-    MergeReport,
-    SearchReport,
-    Selection,
-    TrainingRun,
-    digest_of,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.model import AdapterBase
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.search import SearchReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
-from tasks.engine.chosen import shares_of_runs
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_average
 from tasks.evaluation.measure import check_model, evaluate_model
@@ -40,14 +35,12 @@ from tasks.parameters.registration import RegisterParams
 from tasks.registry.reference import reference
 from tasks.registry.store import connect
 from tasks.registry.versions import champion, files_of, is_by_sha256
-from tasks.reporting.deviation_figure import draw_deviation
-from tasks.reporting.figures import draw_gains, draw_trajectory
-from tasks.reporting.html_report import ReportRecords, html_report
-from tasks.reporting.lore_figure import draw_lore
-from tasks.reporting.lore_summary import summarise
+from tasks.reporting.evaluation_report import write_report
+from tasks.reporting.html_report import ReportRecords
 from tasks.sources.as_before import merge_as_before
 from tasks.sources.staging import staged, staged_model
-from tasks.verdict.comparison import MERGE_ROLE, OF_RUN, ResultsByRole
+from tasks.verdict.alternatives import Alternative, alternatives
+from tasks.verdict.comparison import MERGE_ROLE, ResultsByRole
 from tasks.verdict.looking import LookLedger, judge_counted
 from tasks.verdict.sentence import with_sentence
 
@@ -60,10 +53,6 @@ class Contender(NamedTuple):
 
     record: EvaluatedModel
     files: Callable[[], ModelFiles]
-
-
-MakeAverage: TypeAlias = Callable[[Sequence[Checkpoint], Sequence[float] | None], ModelFiles]
-"""Writes the average of checkpoints, by their weights."""
 
 
 def evaluate_merge(
@@ -105,7 +94,8 @@ def evaluate_merge(
         shutil.rmtree(out / "average", ignore_errors=True)
         evaluation = _described(evaluation, results[MERGE_ROLE])
         evaluation = _warned(evaluation, sum(trained_on(splits.test, params.training_data).values()))
-        _write(out, evaluation, results, TrainingRun.read(artifacts / "run" / "run.json"), selection, merge)
+        run = TrainingRun.read(artifacts / "run" / "run.json")
+        _write(out, ReportRecords(run, selection, merge, evaluation), results)
     return evaluation
 
 
@@ -183,82 +173,18 @@ def _registered(
 
 
 def _contenders(selection: Selection, merge: MergeReport, artifacts: Path, scratch: Path) -> list[Contender]:
-    """Return the merge, and what it was made from, the strongest first."""
-    last, best = selection.last, selection.best
-    found = [("last", f"last ({last.name})", last)]
-    if best is not None and best.digest == last.digest:
-        found = [("last", f"last and best ({last.name})", last)]
-    elif best is not None:
-        found.insert(0, ("best", f"best ({best.name})", best))
+    """Return what could be had without the merge, the strongest first, the merge, and its base."""
+    base = selection.last.base
     contenders = [
-        Contender(
-            EvaluatedModel(role=role, label=label, digest=checkpoint.digest),
-            lambda checkpoint=checkpoint: staged_model(checkpoint, artifacts),  # type: ignore[misc]
-        )
-        for role, label, checkpoint in found
+        Contender(other.record, partial(_files, artifacts, scratch, base, other))
+        for other in alternatives(selection, merge, _searched(artifacts))
     ]
-    searched = _searched(artifacts)
-    chosen = _mergeable(selection.chosen, merge, searched)
-    averaged = partial(_averaged, artifacts, scratch, last.base)
-    contenders += _of_runs(chosen, {c.digest for c in (last, best) if c}, artifacts, averaged)
-    if not _is_plain_average(merge, searched, chosen):
-        label = f"average of {len(chosen)}"
-        if runs := len(selection.plans):
-            label += f" over {runs} runs"
-        contenders.append(_average("average", label, chosen, averaged))
     merged = EvaluatedModel(role="merge", label=f"{merge.method} merge", digest=merge.digest)
     contenders.append(Contender(merged, lambda: published_model(artifacts / "merged")))
-    if base := last.base:
+    if base:
         shown = EvaluatedModel(role="base", label=f"base ({base.address})", digest=base.digest)
         contenders.append(Contender(shown, lambda: ModelFiles(base_directory(base))))
     return contenders
-
-
-def _mergeable(
-    chosen: Sequence[Checkpoint], merge: MergeReport, searched: SearchReport | None
-) -> Sequence[Checkpoint]:
-    """Return the selection without what merge.on_nan has left out: nothing can be made of that."""
-    taken = chosen[-searched.newest :] if searched and searched.newest else chosen
-    dropped = {own.digest for own in taken} - {source.digest for source in merge.inputs}
-    return [own for own in chosen if own.digest not in dropped]
-
-
-def _of_runs(
-    chosen: Sequence[Checkpoint], known: Collection[str], artifacts: Path, averaged: MakeAverage
-) -> list[Contender]:
-    """Return what could be had of each of several runs alone, but for what is `known` to take part."""
-    runs = [(run, list(own)) for run, own in groupby(chosen, lambda checkpoint: checkpoint.run)]
-    if len(runs) < 2:
-        return []
-    found = []
-    for number, (run, own) in enumerate(runs, 1):
-        role = f"{OF_RUN}{number}"
-        if len(own) > 1:
-            found.append(_average(role, f"average of {len(own)} ({run})", own, averaged))
-        elif own[0].digest not in known:
-            record = EvaluatedModel(role=role, label=own[0].name, digest=own[0].digest)
-            found.append(Contender(record, partial(staged_model, own[0], artifacts)))
-    return found
-
-
-def _is_plain_average(
-    merge: MergeReport, searched: SearchReport | None, chosen: Sequence[Checkpoint]
-) -> bool:
-    """Tell whether the merge is the plain average itself, which is not measured twice nor judged against."""
-    if searched and searched.newest not in (0, len(chosen)):
-        return False  # of some of the checkpoints only
-    changed = {
-        key
-        for key, value in merge.parameters.items()
-        if value not in (None, "uniform", _weights_of_runs(chosen))
-    }
-    return merge.method == "average" and not {"weights", "adapter_rank"} & changed
-
-
-def _weights_of_runs(chosen: Sequence[Checkpoint]) -> list[float] | None:
-    """Return the weights of a plain average that weighs several runs alike; None for one run."""
-    shares = shares_of_runs(chosen)
-    return [weight for run in shares for weight in run] if len(shares) > 1 else None
 
 
 def _searched(artifacts: Path) -> SearchReport | None:
@@ -266,24 +192,13 @@ def _searched(artifacts: Path) -> SearchReport | None:
     return SearchReport.read(place) if place.exists() else None
 
 
-def _average(role: str, label: str, chosen: Sequence[Checkpoint], averaged: MakeAverage) -> Contender:
-    weights = _weights_of_runs(chosen)
-    identity = ["average", *(checkpoint.digest for checkpoint in chosen), *([weights] if weights else [])]
-    record = EvaluatedModel(role=role, label=label, digest=digest_of(identity))
-    return Contender(record, partial(averaged, chosen, weights))
-
-
-def _averaged(
-    artifacts: Path,
-    scratch: Path,
-    on: AdapterBase | None,
-    chosen: Sequence[Checkpoint],
-    weights: Sequence[float] | None,
-) -> ModelFiles:
-    """Write an average in place of the one before, which has been measured."""
-    directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in chosen}
+def _files(artifacts: Path, scratch: Path, on: AdapterBase | None, other: Alternative) -> ModelFiles:
+    """Return a checkpoint's files, or write an average over the one before, which has been measured."""
+    if isinstance(other.made_of, Checkpoint):
+        return staged_model(other.made_of, artifacts)
+    directories = {checkpoint.name: staged(checkpoint, artifacts) for checkpoint in other.made_of}
     base = base_directory(on) if on else None
-    plan = plan_average(directories, [checkpoint.step for checkpoint in chosen], base, weights)
+    plan = plan_average(directories, [checkpoint.step for checkpoint in other.made_of], base, other.weights)
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     if isinstance(plan, AdapterPlan):
@@ -319,30 +234,15 @@ def _evaluate(
     )
 
 
-def _write(
-    out: Path,
-    evaluation: Evaluation,
-    results: ResultsByRole,
-    run: TrainingRun,
-    selection: Selection,
-    merge: MergeReport,
-) -> None:
+def _write(out: Path, records: ReportRecords, results: ResultsByRole) -> None:
+    evaluation = records.evaluation
     evaluation.write(out / "evaluation.json")
     (out / "metrics.json").write_text(json.dumps(_metrics(evaluation), indent=1) + "\n")
     for role, tasks in results.items():
         (out / "items" / role).mkdir(parents=True)
         for name, result in tasks.items():
             result.write(out / "items" / role / f"{name}.json")
-    (out / "figures").mkdir()
-    draw_trajectory(out / "figures" / "trajectory.png", run.checkpoints, selection)
-    draw_gains(out / "figures" / "gains.png", evaluation)
-    if merge.deviations:
-        labels, has_base = [source.label for source in merge.inputs], "base" in merge.parameters
-        draw_deviation(out / "figures" / "deviation.png", labels, merge.deviations, has_base)
-    if (found := summarise(merge)) and found.matrices:
-        draw_lore(out / "figures" / "lore.png", merge)
-    report = html_report(ReportRecords(run, selection, merge, evaluation))
-    (out / "report.html").write_text(report, encoding="utf-8")
+    write_report(out, records)
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, object]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Checkpoint, MergeReport, Registration, TrainingRun
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.registration import Registration
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.parameters.watch import WatchParams

@@ -13,14 +13,11 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import is_published, tidy
-from tasks.base.records import (
-    CalibrationText,
-    Checkpoint,
-    FileDigest,
-    MergeReport,
-    SearchReport,
-    Selection,
-)
+from tasks.base.records.merge import CalibrationText, MergeReport
+from tasks.base.records.record import FileDigest
+from tasks.base.records.search import SearchReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint
 from tasks.checkpoints.layout import is_adapter, side_files
 from tasks.checkpoints.models import open_models, own_base
 from tasks.checkpoints.names import labels_of, step_of

@@ -6,7 +6,8 @@ import time
 import uuid
 
 from tasks.base.errors import BadInput, LorelineError
-from tasks.base.records import Record, Registration
+from tasks.base.records.record import Record
+from tasks.base.records.registration import Registration
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.alias_changes import STORY, TEXT_LIMIT, AliasChange, lock_location, utc_now

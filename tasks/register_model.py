@@ -9,15 +9,12 @@ from typing import TYPE_CHECKING
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import (
-    Evaluation,
-    MergeReport,
-    Record,
-    Registration,
-    Selection,
-    TrainingRun,
-    Unregistered,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.record import Record
+from tasks.base.records.registration import Registration, Unregistered
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import TrainingRun
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import EVALUATION, EVALUATION_FILE, recorded_evaluation
 from tasks.registry.facts import (

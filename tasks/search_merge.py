@@ -5,20 +5,22 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
 from tasks.base.fingerprint import fingerprint
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles, base_directory
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Checkpoint, SearchReport, Selection, TriedMerge, digest_of
+from tasks.base.records.search import SearchReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import shares_of_runs
 from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.calibration import CALIBRATION, wants_items, write_texts
-from tasks.engine.chosen import merge_key, resolved, shares_of_runs
+from tasks.engine.chosen import merge_key, resolved
 from tasks.engine.devices import cores
 from tasks.engine.model import write_models
 from tasks.engine.planning import plan_chosen
@@ -34,21 +36,13 @@ from tasks.parameters.merge import MergeParams
 from tasks.parameters.search import SearchParams
 from tasks.reporting.search_figure import draw_search
 from tasks.search.candidate import Candidate, as_it_stands, plain_average
-from tasks.search.drawn import draw_candidates
-from tasks.search.greedy import greedy
 from tasks.search.on_devices import MeasureOne, MeasureSome, on_devices
+from tasks.search.report import candidate_text, search_report
+from tasks.search.samplers import proposals_of
 from tasks.search.settings import check_space, is_read, merge_params
-from tasks.search.surface import fitting, surface
-from tasks.search.trials import Losses, Proposals, Tried, run_trials
+from tasks.search.surface import fitting
+from tasks.search.trials import Losses, Measured, Tried, run_trials
 from tasks.sources.staging import staged
-
-
-class Measured(NamedTuple):
-    """A candidate's losses, and the metric they are of."""
-
-    metric: str
-    higher_is_better: bool
-    losses: Losses
 
 
 def search_merge(
@@ -85,10 +79,12 @@ def search_merge(
             ]
             # named by the place too, which has one writer: two projects may search the same run
             log = state_dir() / "searches" / f"{digest_of([str(published.resolve()), made_from])[:16]}.log"
-            tell = partial(_told, selection.chosen)
             with on_devices(makers, max(1, cores() // params.at_once)) as measure:
-                found = _search(params, merge, selection, measure, log, on_answers)
-            report = _report(params, merge, key, *found, tell)
+                tried, first = _search(params, merge, selection, measure, log, on_answers)
+            section = merge_params(merge, tried.accepted.settings).model_dump(
+                mode="json", exclude={"device"}, exclude_unset=True
+            )
+            report = search_report(key, section, params.sampler, tried, first, selection.chosen)
             draw_search(out / "search.png", report)
         if texts is not None:
             write_texts(texts, out / CALIBRATION)
@@ -128,7 +124,7 @@ def _search(
 
     def losses_of(candidates: Sequence[Candidate], best: Losses | None) -> list[Losses]:
         turns = [
-            ItemsAnswered(_told(selection.chosen, candidate), number, params.budget)
+            ItemsAnswered(candidate_text(selection.chosen, candidate), number, params.budget)
             for number, candidate in enumerate(candidates, len(known) + 1)
         ]
         for turn in turns:
@@ -146,7 +142,8 @@ def _search(
 
     shares = shares_of_runs(selection.chosen)
     parts = shares if len(shares) > 1 else [(1.0,)] * count
-    proposals, first = _proposals(params, merge, parts, log), _first(merge, selection)
+    proposals = proposals_of(params, partial(is_read, merge), parts, log)
+    first = _first(merge, selection)
     return run_trials(proposals, first, params.budget, losses_of, params.at_once, enough), known[0]
 
 
@@ -159,19 +156,6 @@ def _first(merge: MergeParams, selection: Selection) -> Candidate:
         if (said.method, said.weights) == (plain.method, plain.weights)
         else as_it_stands(count)
     )
-
-
-def _proposals(
-    params: SearchParams, merge: MergeParams, parts: Sequence[Sequence[float]], log: Path
-) -> Proposals:
-    count = sum(map(len, parts))
-    match params.sampler:
-        case "surface":
-            return surface(count, params.budget)
-        case "greedy":
-            return greedy(parts)
-        case _:
-            return draw_candidates(params, partial(is_read, merge), count, log)
 
 
 def _measuring(
@@ -250,68 +234,3 @@ def _measured(split: Split, results: Mapping[str, TaskResult]) -> Measured:
     values, higher = np.asarray(result.values[metric], float), result.higher_is_better[metric]
     losses = Losses(-values if higher else values, result.clusters, result.weights)
     return Measured(name, higher, losses)
-
-
-def _told(chosen: Sequence[Checkpoint], candidate: Candidate) -> str:
-    """Return a candidate in words; of several runs which ones it averages."""
-    weights = dict(candidate.settings).get("weights")
-    if not chosen[0].run or not isinstance(weights, tuple):
-        return str(candidate)
-    runs = dict.fromkeys(own.run for own, weight in zip(chosen, weights, strict=True) if weight)
-    return f"average of {' + '.join(runs)}"
-
-
-def _report(
-    params: SearchParams,
-    merge: MergeParams,
-    key: str,
-    tried: Tried,
-    first: Measured,
-    tell: Callable[[Candidate], str],
-) -> SearchReport:
-    accepted, first_losses = tried.accepted, tried.losses[tried.first]
-    sign = -1 if first.higher_is_better else 1
-    rows = []
-    for candidate, losses in tried.losses.items():
-        gain = losses.gain_over(first_losses)
-        rows.append(
-            TriedMerge(
-                candidate=tell(candidate),
-                mean=sign * tried.expected(candidate).mean,
-                gain=gain.mean,
-                error=gain.error,
-                items=losses.items.size,
-            )
-        )
-    return SearchReport(
-        made_for=key,
-        merge=merge_params(merge, accepted.settings).model_dump(
-            mode="json", exclude={"device"}, exclude_unset=True
-        ),
-        newest=accepted.newest,
-        metric=first.metric,
-        higher_is_better=first.higher_is_better,
-        items=first_losses.items.size,
-        sampler=params.sampler,
-        tried=tuple(rows),
-        accepted=accepted != tried.first,
-        sentence=_sentence(tried, first, tell),
-    )
-
-
-def _sentence(tried: Tried, first: Measured, tell: Callable[[Candidate], str]) -> str:
-    count, gain = len(tried.losses), tried.gain
-    asked = f"{tried.losses[tried.first].items.size} select items, {first.metric}"
-    if tried.best == tried.first:
-        told = f"What merge says is the best of {count} merges that a search tried ({asked})."
-    else:
-        verdict = (
-            "is merged, by more than a standard error"
-            if tried.accepted == tried.best
-            else "is not merged, for what merge says is within a standard error"
-        )
-        told = (
-            f"Of {count} merges that a search tried, {tell(tried.best)} {verdict}: it gains "
-            f"{gain.mean:.4g} ± {gain.error:.4g} over what merge says ({asked})."
-        )
-    return f"{told} {tried.said[0].upper()}{tried.said[1:]}." if tried.said else told

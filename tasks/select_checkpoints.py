@@ -7,7 +7,8 @@ from pathlib import Path
 
 from tasks.base.fingerprint import fingerprint
 from tasks.base.publish import is_published, publishing
-from tasks.base.records import Checkpoint, FarCheckpoint, RunPlan, Selection, TrainingRun
+from tasks.base.records.selection import FarCheckpoint, RunPlan, Selection
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.sources.staging import digested, staged
 from tasks.trajectory.far import FEWEST, find_far

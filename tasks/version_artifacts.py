@@ -6,7 +6,11 @@ from typing import Literal
 
 from tasks.base.digests import linking
 from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.base.records import Evaluation, MergeReport, Record, Registration, TrainingRun
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.record import Record
+from tasks.base.records.registration import Registration
+from tasks.base.records.training_run import TrainingRun
 from tasks.parameters.params import Params, read_params
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.history import earlier_runs

@@ -17,7 +17,7 @@ from blake3 import blake3
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import one_line
-from tasks.base.records import FileDigest
+from tasks.base.records.record import FileDigest
 
 log = logging.getLogger(__name__)
 

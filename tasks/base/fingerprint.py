@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 
 ROOT = Path(__file__).parents[2]
 

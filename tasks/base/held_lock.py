@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 
 PRIVATE, SHARED = 0o644, 0o666
 """Permissions of a lock's file; who reaches a shared one is for its directory to say."""

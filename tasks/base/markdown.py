@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 
 from tasks.base.errors import LONGEST, one_line
-from tasks.base.records import Interval
+from tasks.base.records.record import Interval
 
 
 def in_markdown(text: str, longest: int = LONGEST) -> str:

@@ -7,7 +7,7 @@ from tasks.base.digests import file_digests
 from tasks.base.directories import hub_cache_dir
 from tasks.base.errors import BadInput
 from tasks.base.hub_address import HUB
-from tasks.base.records import AdapterBase, MergedBase
+from tasks.base.records.model import AdapterBase, MergedBase
 
 
 class ModelFiles(NamedTuple):

@@ -15,8 +15,9 @@ from filelock import FileLock, Timeout
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.held_lock import held_lock, note_of
+from tasks.base.json_digest import digest_of
 from tasks.base.placing import EARLIER, has_own_disk, move_files, put_in_place, set_out, sync
-from tasks.base.records import FileDigest, Record, digest_of
+from tasks.base.records.record import FileDigest, Record
 from tasks.base.scratch import discarded, forget
 
 log = logging.getLogger(__name__)

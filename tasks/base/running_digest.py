@@ -16,7 +16,7 @@ from tasks.base.errors import BadInput
 
 KEPT_BYTES = 2**25
 """Bytes that may wait; what comes on top is read from the file when its turn has come."""
-READ_AT_ONCE = 2**18
+BYTES_AT_ONCE = 2**18
 """Bytes: they stay in the processor's cache."""
 
 
@@ -92,7 +92,7 @@ class RunningDigest:
         while self._at < last:
             stop = min(last, self._ends[-1])
             chunk = (
-                self._read(min(stop - self._at, READ_AT_ONCE)) if part is None else part[: stop - self._at]
+                self._read(min(stop - self._at, BYTES_AT_ONCE)) if part is None else part[: stop - self._at]
             )
             self._hash.update(chunk)
             at = self._at + len(chunk)

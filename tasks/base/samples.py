@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 
 BLOCK, BLOCKS = 4096, 256
 """Bytes of a block, and how many are read of a file: one of up to a megabyte is read whole."""

@@ -21,7 +21,8 @@ from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan, written_dtype
 from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
-from tasks.merging.deviation import describe, deviation
+from tasks.merging.deviation import deviation
+from tasks.merging.deviation_sums import describe
 from tasks.merging.low_rank import Span, core_block, factored, rank_rounding, span
 from tasks.merging.program import Finish, Settings, run_program
 from tasks.parameters.merge import MergeParams

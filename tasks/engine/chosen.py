@@ -1,11 +1,11 @@
 """What a merge of selected checkpoints is made by: parameters that they decide, and its identity."""
 
 from collections.abc import Sequence
-from itertools import groupby
 
 from tasks.base.errors import BadInput
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import base_directory
-from tasks.base.records import Checkpoint, digest_of
+from tasks.base.records.training_run import Checkpoint, shares_of_runs
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import MergeParams
 
@@ -24,12 +24,6 @@ def resolved(params: MergeParams, chosen: Sequence[Checkpoint]) -> MergeParams:
     if not params.full or params.base or base is None:
         return params
     return params.model_copy(update={"base": str(base_directory(base))})
-
-
-def shares_of_runs(chosen: Sequence[Checkpoint]) -> list[tuple[float, ...]]:
-    """Return run by run the weights of its checkpoints in its own average, which add up to 1."""
-    runs = [[own.averaged for own in group] for _, group in groupby(chosen, lambda own: own.run)]
-    return [tuple(count / sum(counts) for count in counts) for counts in runs]
 
 
 def _soup(params: MergeParams, shares: Sequence[tuple[float, ...]]) -> MergeParams:

@@ -1,26 +1,24 @@
 """Digesting checkpoints while they are merged, so that each is read once."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 from tasks.base.digests import file_digests, is_remembered, is_settled, remember
 from tasks.base.errors import BadInput
-from tasks.base.records import model_digest
+from tasks.base.records.model import model_digest
 from tasks.base.running_digest import RunningDigest
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader
-from tasks.engine.adapters import AdapterPlan
 from tasks.engine.plan import Plan
 
 
 def digesting(plan: Plan) -> Plan:
     """Return the same plan, of sources that are digested while the merge reads them, where that is of use.
 
-    It is not for whole matrices: they do not come in pieces, and take longer than reading twice; nor for
-    adapters, which are small.
+    It is not for whole matrices: they do not come in pieces, and take longer than reading twice.
     """
-    if plan.method.whole or isinstance(plan, AdapterPlan):
+    if plan.method.whole:
         return plan
     names = list(plan.spec)
     inputs = [_digested_on_the_way(source, names) for source in plan.inputs]
@@ -50,20 +48,12 @@ def is_digested_on_the_way(source: WeightReader) -> bool:
     return isinstance(source, SafetensorsModel) and bool(source.running)
 
 
-def pass_over(plan: Plan, names: Iterable[str]) -> None:
-    """Let no digest wait for these tensors: an earlier process has merged them."""
-    for name in names:
-        for source in plan.sources:
-            if isinstance(source, SafetensorsModel) and (running := source.running.get(source.files[name])):
-                running.absent(source.tensors[name].start, source.tensors[name].end)
-
-
 def _digested_on_the_way(source: WeightReader, names: Sequence[str]) -> WeightReader:
     """Return a source that is digested while these tensors are read, one after another.
 
     The source itself where they do not lie so in its files, or where these have just been written.
     """
-    if not isinstance(source, SafetensorsModel):
+    if type(source) is not SafetensorsModel:  # an adapter is small, and read otherwise
         return source
     places: dict[Path, list[tuple[int, int]]] = {}
     for name in names:

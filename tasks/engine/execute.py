@@ -15,9 +15,9 @@ import numpy as np
 from tasks.base.errors import BadInput
 from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
+from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import Piece, cut, parts, sample
-from tasks.engine.digesting import pass_over
 from tasks.engine.estimate import TimeEstimate
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
@@ -26,7 +26,8 @@ from tasks.engine.plan import Plan
 from tasks.engine.progress import TELL_EVERY_S, Headway, OnProgress, untold
 from tasks.engine.spanned import MergedChange, add_changes, merge_changes
 from tasks.merging.block import Block
-from tasks.merging.deviation import Deviation, describe, deviation, join
+from tasks.merging.deviation import deviation
+from tasks.merging.deviation_sums import Deviation, describe, join
 from tasks.merging.program import FamilyFinish, Measure, Settings, worst
 from tasks.merging.solving import Solving
 
@@ -50,7 +51,7 @@ def execute(
             stack.enter_context(open_output(directory, plan.spec, max_shard_bytes))
             for directory in directories
         ]
-        pass_over(plan, [name for name in plan.spec if not any(own.lacks(name) for own in outputs)])
+        _pass_over(plan, [name for name in plan.spec if not any(own.lacks(name) for own in outputs)])
         stack.enter_context(one_thread_each(plan.method.whole))
         blocks = Blocks(plan, devices)
         # One thread more than compute blocks, so that there are always blocks waiting for a thread. ExitStack
@@ -99,6 +100,16 @@ def survey(
             done += plan.spec[name].size
             on_progress(Headway(name, done, total, count, len(plan.shapes), {}))
     return found
+
+
+def _pass_over(plan: Plan, names: Sequence[str]) -> None:
+    """Let no digest wait for tensors that an earlier process has merged."""
+    for source in plan.sources:
+        if not isinstance(source, SafetensorsModel):
+            continue
+        for name in names:
+            if running := source.running.get(source.files[name]):
+                running.absent(source.tensors[name].start, source.tensors[name].end)
 
 
 class _Merging:

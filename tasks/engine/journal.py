@@ -14,7 +14,7 @@ from blake3 import blake3
 from pydantic import ValidationError
 
 from tasks.base.measures import TensorMeasures
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 from tasks.base.running_digest import RunningDigest
 from tasks.checkpoints.numbers import Numbers, as_bytes
 from tasks.engine.shards import Shard, Spec

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint
+from tasks.base.records.training_run import Checkpoint
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.models import open_models
 from tasks.checkpoints.names import labels_of, step_of

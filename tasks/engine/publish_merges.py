@@ -12,7 +12,8 @@ from tasks.base.errors import BadInput, LorelineError, of_system
 from tasks.base.fingerprint import fingerprint
 from tasks.base.measures import TensorMeasures
 from tasks.base.publish import publishing
-from tasks.base.records import AdapterBase, CalibrationText, MergeInput, MergeReport
+from tasks.base.records.merge import CalibrationText, MergeInput, MergeReport
+from tasks.base.records.model import AdapterBase
 from tasks.checkpoints.duplicates import find_duplicates
 from tasks.checkpoints.unchanged import check_unchanged, file_states
 from tasks.checkpoints.weights import NotFinite

@@ -7,7 +7,8 @@ from tasks.base.measures import Averaged, FactorMeasures, MethodMeasures, Tensor
 from tasks.checkpoints.numbers import Numbers
 from tasks.engine.cut import Piece
 from tasks.engine.plan import Plan
-from tasks.merging.deviation import describe, deviation
+from tasks.merging.deviation import deviation
+from tasks.merging.deviation_sums import describe
 from tasks.merging.low_rank import core_block, factored, rank_rounding, span
 from tasks.merging.program import Settings, run_program
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.evaluation.task_spec import ItemPart, TaskSpec
 
 

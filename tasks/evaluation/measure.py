@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from tasks.base.errors import BadInput, LorelineError, brief
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles
-from tasks.base.records import digest_of
 from tasks.evaluation import backends
 from tasks.evaluation.answers import AnswerFile, RememberingModel
 from tasks.evaluation.clusters import cluster_field

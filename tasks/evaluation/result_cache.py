@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput, LorelineError
-from tasks.base.records import Record, digest_of
+from tasks.base.json_digest import digest_of
+from tasks.base.records.record import Record
 from tasks.evaluation.results import TaskResult
 
 

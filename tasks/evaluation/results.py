@@ -6,7 +6,7 @@ from typing import Self
 from pydantic import FiniteFloat, model_validator
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 
 
 class TaskResult(Record):

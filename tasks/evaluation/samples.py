@@ -7,7 +7,7 @@ from numbers import Real
 from typing import Any
 
 from tasks.base.errors import BadInput
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.evaluation.results import TaskResult
 
 NLL = "nll"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tasks.base.errors import BadInput
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.parameters.evaluation import ASKED, EvaluateParams
 
 Config = dict[str, Any]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 from tasks.jobs.process_owner import Owner
 
 BUSY_TIMEOUT_S = 20.0

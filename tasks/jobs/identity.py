@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from tasks.base.records import TrainingRun, digest_of
+from tasks.base.json_digest import digest_of
+from tasks.base.records.training_run import TrainingRun
 from tasks.parameters.params import Params
 from tasks.parameters.section import Section
 

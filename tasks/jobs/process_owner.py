@@ -7,7 +7,7 @@ from pathlib import Path
 
 import psutil
 
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 
 
 class Owner(Record):

@@ -1,69 +1,13 @@
 """The functions that numpy arrays, deferred ones and torch tensors do not share, under one name each."""
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from tasks.merging.deferred import Deferred, totals_of
-from tasks.merging.kernels import LANES, total_of_lanes
-
 Array: TypeAlias = Any
 """A numpy array, an expression that becomes one, or a torch tensor on a GPU: methods keep to the operators
 and functions that all have."""
-
-PIECE = 2**18
-"""Elements whose products are held at a time."""
-
-
-def dot(a: Array, b: Array) -> float:
-    """Return Σ a·b over two arrays of one shape, multiplied and added up in float64."""
-    [product] = dots([(a, b)])
-    return product
-
-
-def dots(pairs: Sequence[tuple[Array, Array]]) -> list[float]:
-    """Return Σ a·b of pairs of arrays, all of one shape, multiplied and added up in float64."""
-    if all(isinstance(own, Deferred) for pair in pairs for own in pair):
-        return totals_of([double(a) * double(b) for a, b in pairs])
-    return [_dot(a, b) if of_numpy(a) else float((double(a) * double(b)).sum()) for a, b in pairs]
-
-
-def _dot(a: Array, b: Array) -> float:
-    a, b = np.asarray(a).reshape(-1), np.asarray(b).reshape(-1)
-    lanes = np.zeros(LANES)
-    for first in range(0, a.size, PIECE):
-        products = np.multiply(a[first : first + PIECE], b[first : first + PIECE], dtype=np.float64)
-        rows, rest = divmod(products.size, LANES)
-        whole = products[: rows * LANES].reshape(-1, LANES)
-        # numpy adds up whole rows one after another, and so as a compiled loop does
-        lanes = (np.vstack([lanes, whole]) if first else whole).sum(axis=0)
-        lanes[:rest] += products[rows * LANES :]
-    return float(total_of_lanes(lanes))
-
-
-def gram(arrays: Sequence[Array]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the inner products of all pairs, N × N."""
-    if not of_numpy(arrays[0]):
-        import torch
-
-        flat = torch.stack([array.reshape(-1) for array in arrays]).double()
-        return np.asarray((flat @ flat.T).cpu(), dtype=np.float64)
-    return symmetric(dots(pairs([double(array) for array in arrays])))
-
-
-def pairs(arrays: Sequence[Array]) -> list[tuple[Array, Array]]:
-    """Return every array with itself and with each before it: the lower triangle of a matrix of pairs."""
-    return [(own, other) for i, own in enumerate(arrays) for other in arrays[: i + 1]]
-
-
-def symmetric(lower: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the symmetric matrix with this lower triangle, row by row."""
-    count = math.isqrt(2 * len(lower))
-    matrix, triangle = np.empty((count, count)), np.tril_indices(count)
-    matrix[triangle] = matrix.T[triangle] = lower
-    return matrix
 
 
 def ascending(arrays: Sequence[Array]) -> list[Array]:

@@ -113,7 +113,7 @@ def defer(raw: Buffer, dtype: str, compute: type[np.floating[Any]], shape: tuple
 
 def totals_of(expressions: Sequence[Deferred]) -> list[float]:
     """Return the sum of each of some expressions of the same elements, added up in float64, in one pass."""
-    totals: list[float] = kernels.add_up(_loop(*expressions)).tolist()
+    totals: list[float] = kernels.accumulate(_loop(*expressions)).tolist()
     return totals
 
 

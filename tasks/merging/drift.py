@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tasks.base.measures import TensorMeasures, WeightsUsed
-from tasks.merging.arrays import gram
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.distances import PairMatrix
+from tasks.merging.inner_products import gram
 from tasks.merging.program import Settings
 from tasks.merging.step_weights import trend_weights
 

@@ -115,7 +115,7 @@ APART = LANES + 16
 """From the lanes of one result to those of the next: at multiples of 4 KB processors mistake them for one."""
 
 
-def add_up(loop: Loop) -> Buffer:
+def accumulate(loop: Loop) -> Buffer:
     """Return the sum of each of a loop's results, in float64."""
     lanes = np.zeros((len(loop.results), APART))
     _call(_adding(loop.steps, loop.results, len(loop.arrays)), lanes, loop.arrays[0].size, loop)
@@ -148,7 +148,7 @@ def _expression(
         _write(body, "i4", _masked(body, *[register for register, _ in found]), "i4")
     else:
         _write(body, target, *found[0])
-    return compile_loop(_function(SINGLE, before, body, arrays), arrays)
+    return compile_loop(_function(EACH_ELEMENT, before, body, arrays), arrays)
 
 
 @cache
@@ -184,7 +184,7 @@ def _function(frame: str, before: "_Lines", body: "_Lines", arrays: int) -> str:
     return frame.format(parameters=parameters, before="\n".join(before.lines), body="\n".join(body.lines))
 
 
-SINGLE = """
+EACH_ELEMENT = """
 declare float @llvm.fabs.f32(float)
 declare double @llvm.fabs.f64(double)
 define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{parameters}) {{

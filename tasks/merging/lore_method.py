@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.measures import Averaged, LoreMeasures
-from tasks.merging.arrays import dot
 from tasks.merging.block import Block
 from tasks.merging.combine import elected
+from tasks.merging.inner_products import dot
 from tasks.merging.lore_notes import beyond, lam_of
 from tasks.merging.program import FamilyProgram, Merged, Program, Settings, without_measuring
 from tasks.merging.roles import is_embedding, is_head

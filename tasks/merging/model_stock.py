@@ -9,9 +9,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from tasks.base.measures import ModelStockMeasures, TensorMeasures
-from tasks.merging.arrays import gram
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
+from tasks.merging.inner_products import gram
 from tasks.merging.program import Settings
 
 NAMED = 3

@@ -7,9 +7,10 @@ from collections.abc import Callable, Generator, Sequence
 from typing import Literal, TypeAlias
 
 from tasks.base.measures import WeightsUsed
-from tasks.merging.arrays import Array, dots
+from tasks.merging.arrays import Array
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
+from tasks.merging.inner_products import dots
 from tasks.merging.program import Measure, Results, Settings
 
 Squares: TypeAlias = Callable[[str], Sequence[float]]

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from tasks.base.measures import WeightsUsed
-from tasks.merging.arrays import Array, ascending, gram
+from tasks.merging.arrays import Array, ascending
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
 from tasks.merging.distances import PairMatrix, distances
+from tasks.merging.inner_products import gram
 from tasks.merging.program import Merged, Program, Settings, without_measuring
 
 ROUNDS, STEADY = 10_000, 1e-12

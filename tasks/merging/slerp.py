@@ -3,9 +3,9 @@
 import math
 
 from tasks.base.measures import SlerpMeasures
-from tasks.merging.arrays import dots
 from tasks.merging.block import Block
 from tasks.merging.compose import Weighed, Weighing
+from tasks.merging.inner_products import dots
 from tasks.merging.program import Settings
 
 COLLINEAR = 0.9995

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Moment, Record
+from tasks.base.records.record import Moment, Record
 from tasks.registry.store import unless_missing
 from tasks.registry.versions import PROMOTED_AT
 

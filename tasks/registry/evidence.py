@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tasks.registry.versions import ModelVersion, version_of
 
 if TYPE_CHECKING:

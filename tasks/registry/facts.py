@@ -7,17 +7,14 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.base.errors import LONGEST_SENTENCE, without_secrets
+from tasks.base.json_digest import digest_of
 from tasks.base.markdown import gain_text, in_markdown, interval_text, markdown_table
 from tasks.base.publish import Manifest
-from tasks.base.records import (
-    Evaluation,
-    Interval,
-    MergeInput,
-    MergeReport,
-    Selection,
-    TrainingRun,
-    digest_of,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeInput, MergeReport
+from tasks.base.records.record import Interval
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import TrainingRun
 from tasks.registry.files import FILES, digest_of_files
 from tasks.registry.people import whoami
 from tasks.registry.runs import BYTES, GAIN, JUDGEMENT_TAG, MERGE_TAG, SECONDS, mlflow_name

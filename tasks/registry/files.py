@@ -10,8 +10,8 @@ from urllib.request import url2pathname
 
 from tasks.base.digests import file_digests, linking
 from tasks.base.errors import BadInput
+from tasks.base.json_digest import digest_of
 from tasks.base.publish import MANIFEST, Manifest, link_read_only, publishing
-from tasks.base.records import digest_of
 from tasks.registry.store import store_lock
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from contextlib import suppress
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from tasks.base.records import SAMPLED, Record
+from tasks.base.records.record import Record
+from tasks.base.records.training_run import SAMPLED
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.runs import BYTES, MERGE_TAG, SECONDS, mlflow_name
 from tasks.registry.store import connect, mlflow_errors

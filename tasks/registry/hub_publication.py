@@ -9,9 +9,11 @@ from tasks.base.errors import LONGEST_SENTENCE, Unavailable
 from tasks.base.held_lock import held_lock
 from tasks.base.hub_address import HUB
 from tasks.base.hub_client import endpoint, hub_errors, offline
+from tasks.base.json_digest import digest_of
 from tasks.base.markdown import in_markdown, interval_text, markdown_table
 from tasks.base.publish import MANIFEST, Manifest
-from tasks.base.records import Evaluation, MergeReport, digest_of
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import recorded_evaluation
 from tasks.registry.mlflow_model import is_mlflows

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ValidationError
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Decision, Interval, Moment, Record, digest_of
+from tasks.base.json_digest import digest_of
+from tasks.base.records.record import Interval, Moment, Record
+from tasks.base.records.verdict import Decision
 from tasks.registry.store import ensure_registered, store_lock, unless_missing
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from tasks.base.digests import bytes_digest
 from tasks.base.hub_address import HUB
 from tasks.base.model_files import address_directory
 from tasks.base.publish import Manifest
-from tasks.base.records import AdapterBase, MergeReport
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.model import AdapterBase
 
 TASK, MAX_NEW_TOKENS = "text-generation", 256
 EXAMPLE, SERVED_EXAMPLE = "input_example.json", "serving_input_example.json"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tasks.registry.runs import BYTES, OLDEST_FIRST, SECONDS, mlflow_name, only
 from tasks.registry.store import experiment
 from tasks.registry.versions import ModelVersion

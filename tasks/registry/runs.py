@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from tasks.base.digests import file_digests
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from tasks.base.directories import cache_dir, state_dir
 from tasks.base.errors import BadInput, LorelineError, Unavailable, without_secrets
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.sqlite_store import ensure_database
 

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, Unavailable
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles, published_model
 from tasks.base.publish import is_intact
-from tasks.base.records import SAMPLED, AdapterBase, Record, digest_of
+from tasks.base.records.model import AdapterBase
+from tasks.base.records.record import Record
+from tasks.base.records.training_run import SAMPLED
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import FILES, check_files, download_model, local_directory
 from tasks.registry.runs import MERGE_TAG, only

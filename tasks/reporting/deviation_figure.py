@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base.measures import DeviationSummary
-from tasks.merging.deviation import Deviation, cosines, describe, join
-from tasks.reporting.figures import in_figure, name_layers, save
+from tasks.merging.deviation_sums import Deviation, cosines, describe, join
+from tasks.reporting.drawing import in_figure, name_layers, save
 from tasks.reporting.model_parts import Parts, by_layer, tensor_parts
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.base.errors import one_line
 from tasks.base.measures import DeviationSummary
-from tasks.merging.deviation import Deviation, cosines, describe, join
+from tasks.merging.deviation_sums import Deviation, cosines, describe, join
 from tasks.merging.distances import course, distances, remoteness
 from tasks.reporting.model_parts import Parts, by_kind, by_layer, tensor_parts
 

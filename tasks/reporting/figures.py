@@ -1,21 +1,18 @@
 """Figures of a run: its trajectory, and the merge's gains."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.base.errors import one_line
-from tasks.base.records import Checkpoint, Evaluation, Guard, Interval, Selection
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.record import Interval
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint
+from tasks.base.records.verdict import Guard
+from tasks.reporting.drawing import in_figure, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-VERDICT_COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
-WIDEST_LABEL = 60
-TICKS = 16
-"""Layers that are labelled at most, beside the last."""
 
 
 def draw_trajectory(path: Path, checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
@@ -100,25 +97,3 @@ def _draw_rows(axes: "Axes", rows: Sequence[tuple[str, Interval]], xlabel: str) 
 
 def _points(checkpoints: Sequence[Checkpoint], metric: str) -> tuple[list[int], list[float]]:
     return [c.step for c in checkpoints], [c.metrics[metric] for c in checkpoints]
-
-
-def name_layers(axes: "Axes", layers: Sequence[str]) -> None:
-    """Name layers along the x axis by number, or in full where a model has several stacks of them."""
-    short = [name.rpartition(".")[2] for name in layers]
-    names = short if len(set(short)) == len(short) else layers
-    step = math.ceil(len(names) / TICKS)
-    shown = [*range(0, len(names) - step, step), len(names) - 1]
-    axes.set_xticks(
-        shown, [in_figure(names[i]) for i in shown], rotation=30, ha="right", rotation_mode="anchor"
-    )
-
-
-def in_figure(name: str) -> str:
-    """Return a name from elsewhere as a label: short, on one line, and what is between $ is no formula."""
-    return one_line(name, WIDEST_LABEL).replace("$", r"\$")
-
-
-def save(figure: "Figure", path: Path) -> None:
-    """Save without date or version, so that the same data give the same bytes."""
-    own = path.suffix.removeprefix(".") or "png"  # or a suffix would be added to the name
-    figure.savefig(path, dpi=130, metadata={"Software": None}, format=own)

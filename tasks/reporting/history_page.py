@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput
 from tasks.base.markdown import gain_text
-from tasks.base.records import Evaluation, Interval
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.record import Interval
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.evidence import recorded_evaluations
 from tasks.registry.history import MergedRun
 from tasks.registry.looks import Look, looks_of
 from tasks.registry.store import connect, mlflow_errors
-from tasks.reporting.figures import VERDICT_COLOURS
 from tasks.reporting.looks_table import looks_table
-from tasks.reporting.page import render_page
+from tasks.reporting.page import VERDICT_COLOURS, render_page
 from tasks.reporting.svg_chart import ChartLevel, Point, Series, svg_chart
 from tasks.reporting.unmerged_table import UnmergedRun, local_time
 

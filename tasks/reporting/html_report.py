@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from tasks.base.errors import without_secrets
-from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
-from tasks.reporting.figures import VERDICT_COLOURS
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import TrainingRun
 from tasks.reporting.lore_figure import farthest
 from tasks.reporting.lore_matrices import decomposed
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
-from tasks.reporting.page import render_page
+from tasks.reporting.page import VERDICT_COLOURS, render_page
 from tasks.reporting.report_charts import (
     conflict_chart,
     cosines_table,

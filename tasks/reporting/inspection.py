@@ -7,12 +7,13 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.free_directory import check_free
 from tasks.base.measures import DeviationSummary
 from tasks.base.publish import publishing
-from tasks.base.records import Record
+from tasks.base.records.record import Record
 from tasks.engine.devices import CPU
 from tasks.engine.execute import survey
 from tasks.engine.planning import plan_inspection
 from tasks.engine.progress import OnProgress, untold
-from tasks.merging.deviation import describe, deviation, join
+from tasks.merging.deviation import deviation
+from tasks.merging.deviation_sums import describe, join
 from tasks.reporting.deviation_figure import draw_deviation
 
 INSPECTION = "inspect.json"

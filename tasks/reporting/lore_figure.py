@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tasks.base.measures import LoreMeasures
-from tasks.base.records import MergeReport
-from tasks.reporting.figures import in_figure, name_layers, save
+from tasks.base.records.merge import MergeReport
+from tasks.reporting.drawing import in_figure, name_layers, save
 from tasks.reporting.lore_matrices import decomposed, rank_share
 from tasks.reporting.model_parts import along_the_model, layer_name, role_of
 

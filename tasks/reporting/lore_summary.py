@@ -6,7 +6,8 @@ from statistics import median
 from typing import Any
 
 from tasks.base.measures import Averaged, LoreMeasures
-from tasks.base.records import MergeReport, Record
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.record import Record
 from tasks.reporting.lore_matrices import FAINT, active_rank, decomposed, doubt, rank_share
 
 NEAR = 0.1

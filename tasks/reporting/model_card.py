@@ -5,7 +5,7 @@ import json
 import yaml
 
 from tasks.base.markdown import in_markdown, markdown_table
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.reporting.lore_summary import summarise
 from tasks.reporting.lore_table import LORE_HEADER, LORE_LEGEND, lore_rows
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from tasks.base.measures import DeviationSummary
-from tasks.merging.deviation import Deviation, join, recall
+from tasks.merging.deviation_sums import Deviation, join, recall
 from tasks.merging.layers import layer_of, on_input_side
 
 T = TypeVar("T")

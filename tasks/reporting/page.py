@@ -4,6 +4,7 @@ from typing import Any
 
 from tasks.base.errors import plain_lines
 
+VERDICT_COLOURS = {"PROMOTE": "#2a8f4f", "KEEP": "#b4552d", "INCONCLUSIVE": "#b8962e"}
 STYLE = """
  :root { color-scheme: light }
  body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;

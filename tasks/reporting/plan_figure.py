@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.base.records import RunPlan
-from tasks.reporting.figures import save
+from tasks.base.records.selection import RunPlan
+from tasks.reporting.drawing import save
 
 
 def draw_plan(path: Path, plan: RunPlan) -> None:

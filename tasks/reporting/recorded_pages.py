@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from tasks.base.records import Registration
+from tasks.base.records.registration import Registration
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.history import merged_runs
 from tasks.registry.hub_publication import CARD, hub_card

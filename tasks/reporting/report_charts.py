@@ -5,12 +5,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from tasks.base.measures import LoreMeasures
-from tasks.base.records import Checkpoint, Evaluation, Guard, MergeReport, Selection
-from tasks.merging.deviation import cosines, describe, join
-from tasks.reporting.figures import VERDICT_COLOURS
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint
+from tasks.base.records.verdict import Guard
+from tasks.merging.deviation_sums import cosines, describe, join
 from tasks.reporting.lore_figure import DEPTH, farthest, rank_grid, roles_of, shrinks
 from tasks.reporting.lore_matrices import decomposed
 from tasks.reporting.model_parts import along_the_model, by_layer, layer_name, tensor_parts
+from tasks.reporting.page import VERDICT_COLOURS
 from tasks.reporting.svg_chart import ChartLevel, IntervalRow, Point, Series, heat_table, svg_chart, svg_rows
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#d97a00", "#888"

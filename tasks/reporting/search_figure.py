@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tasks.base.records import SearchReport
-from tasks.reporting.figures import save
+from tasks.base.records.search import SearchReport
+from tasks.reporting.drawing import save
 
 
 def draw_search(path: Path, report: SearchReport) -> None:

@@ -1,7 +1,8 @@
 """The table of an evaluation: every model on every metric, and the merge's gain over it."""
 
 from tasks.base.markdown import gain_text, in_markdown, interval_text, markdown_table
-from tasks.base.records import Difference, Evaluation
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import Difference
 
 EVALUATION_HEADER = ["model", "score", "merge's gain", "p"]
 

@@ -44,6 +44,14 @@ class Losses(NamedTuple):
         return -gain.mean > gain.error > 0
 
 
+class Measured(NamedTuple):
+    """A candidate's losses, and the metric they are of."""
+
+    metric: str
+    higher_is_better: bool
+    losses: Losses
+
+
 Proposals: TypeAlias = Generator[Sequence[Candidate], list[Losses], str | None]
 """Proposes candidates, as many as it can without an answer, and is sent what each of them loses.
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 
-from tasks.base.records import TrainingRun
+from tasks.base.records.training_run import TrainingRun
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.reading import parse

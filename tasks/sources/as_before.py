@@ -4,7 +4,9 @@ from pathlib import Path
 
 from tasks.base.digests import sha256_digests
 from tasks.base.model_files import base_directory
-from tasks.base.records import AdapterBase, Checkpoint, MergeReport, TrainingRun
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.model import AdapterBase
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.history import newest_inputs_by_sha256
 from tasks.sources.staging import staged

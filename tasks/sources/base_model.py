@@ -9,7 +9,7 @@ from tasks.base.errors import BadInput
 from tasks.base.hub_address import HUB
 from tasks.base.json_files import read_json
 from tasks.base.model_files import address_directory
-from tasks.base.records import AdapterBase
+from tasks.base.records.model import AdapterBase
 from tasks.checkpoints.layout import is_adapter, wanted_files
 from tasks.checkpoints.peft.config import read_config
 from tasks.checkpoints.weights import open_weights

@@ -12,7 +12,8 @@ from tasks.base.fingerprint import fingerprint
 from tasks.base.json_files import read_json
 from tasks.base.model_files import address_directory
 from tasks.base.publish import MANIFEST, is_published, link_or_copy, publishing
-from tasks.base.records import Conversion, FileDigest
+from tasks.base.records.record import FileDigest
+from tasks.base.records.training_run import Conversion
 from tasks.checkpoints.configuration import ties_embeddings
 from tasks.checkpoints.layout import CONFIG, STATE, inside, pickled_state, read_tensors, side_files
 from tasks.checkpoints.pickled.kinds import PickledState

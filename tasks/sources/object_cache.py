@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.sources.object_client import StoredObject, still_there, store_errors
 from tasks.sources.readiness import NotReady
 

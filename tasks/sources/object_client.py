@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
 from tasks.base.hub_address import HUB
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.checkpoints.layout import LORELINE_FILES, is_readable
 from tasks.checkpoints.names import fits_file_system
 from tasks.sources.readiness import NotReady

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 
 
 class RunStatus(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.base.records import LeftOut, OneOfRuns, TrainingRun
+from tasks.base.records.training_run import LeftOut, OneOfRuns, TrainingRun
 from tasks.parameters.fetch import SEVERAL, FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.addresses import normal_address, observe, source_of

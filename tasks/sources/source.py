@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-from tasks.base.records import Conversion, LeftOut
+from tasks.base.records.training_run import Conversion, LeftOut
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.run_status import RunStatus

@@ -10,7 +10,9 @@ from tasks.base.digests import file_digests, linking
 from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles, on_base
 from tasks.base.publish import link_or_copy
-from tasks.base.records import AdapterBase, Checkpoint, FileDigest
+from tasks.base.records.model import AdapterBase
+from tasks.base.records.record import FileDigest
+from tasks.base.records.training_run import Checkpoint
 from tasks.base.samples import sample_of
 from tasks.checkpoints.layout import is_readable, wanted_files
 from tasks.sources.addresses import source_of

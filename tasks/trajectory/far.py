@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tasks.base.records import FarCheckpoint
+from tasks.base.records.selection import FarCheckpoint
 from tasks.merging.distances import PairMatrix, remoteness
 from tasks.trajectory.sampled_distances import Spread, sampled_spread
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from tasks.base.records import FarCheckpoint, RunPlan
+from tasks.base.records.selection import FarCheckpoint, RunPlan
 from tasks.merging.step_weights import planned_weights
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.learning_rate import Rate, RateSchedule, schedule_of

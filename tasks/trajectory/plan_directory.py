@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from tasks.base.errors import BadInput
-from tasks.base.records import RunPlan
+from tasks.base.records.selection import RunPlan
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.far import find_far

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, FarCheckpoint, LeftOut, RunPlan, Selection, TrainingRun
+from tasks.base.records.selection import FarCheckpoint, RunPlan, Selection
+from tasks.base.records.training_run import Checkpoint, LeftOut, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.learning_rate import Rate
 from tasks.trajectory.plan import plan_run

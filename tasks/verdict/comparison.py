@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Difference, Score
+from tasks.base.records.score import Difference, Score
 from tasks.evaluation.results import TaskResult
 from tasks.verdict.intervals import Estimate, ItemValues, estimate_mean, interval, score_interval
 from tasks.verdict.sign_test import SignTest, sign_test

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
-from tasks.base.records import Confirmation, EvaluatedModel, Evaluation, Reason, Standing, Verdict
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.verdict import Confirmation, Reason, Standing, Verdict
 from tasks.evaluation.results import full_name
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.verdict.comparison import MERGE_ROLE, OPPONENTS, ResultsByRole, compare, pairs_of

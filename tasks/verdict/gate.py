@@ -8,16 +8,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from tasks.base.errors import BadInput
-from tasks.base.records import (
-    Difference,
-    EvaluatedModel,
-    Evaluation,
-    GateRule,
-    Guard,
-    Reason,
-    Standing,
-    Verdict,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import Difference, EvaluatedModel
+from tasks.base.records.verdict import GateRule, Guard, Reason, Standing, Verdict
 from tasks.evaluation.results import full_name
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.verdict.comparison import MERGE_ROLE, OF_RUN, OPPONENTS, ResultsByRole, compare, pairs_of

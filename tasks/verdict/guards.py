@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from tasks.base.records import EvaluatedModel, Guard, GuardedMetric, Interval, Worsening
+from tasks.base.records.record import Interval
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.verdict import Guard, GuardedMetric, Worsening
 from tasks.evaluation.results import full_name
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.verdict.comparison import MERGE_ROLE, ResultsByRole, pairs_of

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tasks.base.records import Interval
+from tasks.base.records.record import Interval
 
 ItemValues = NDArray[np.float64]
 

@@ -6,8 +6,11 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.base.errors import BadInput
+from tasks.base.json_digest import digest_of
 from tasks.base.model_files import ModelFiles
-from tasks.base.records import EvaluatedModel, Evaluation, Verdict, digest_of
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.verdict import Verdict
 from tasks.evaluation.measure import evaluate_model, known_results
 from tasks.evaluation.splits import splits_of
 from tasks.evaluation.task_spec import Split

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from tasks.base.records import EvaluatedModel, Evaluation, digest_of
+from tasks.base.json_digest import digest_of
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import EvaluatedModel
 from tasks.evaluation.task_spec import AskedSplits, Split
 from tasks.registry.looks import Asked, Look, begin_look, looks_of, write_look
 from tasks.registry.store import mlflow_errors

@@ -2,16 +2,10 @@
 
 from collections.abc import Mapping
 
-from tasks.base.records import (
-    Confirmation,
-    Difference,
-    Evaluation,
-    GuardedMetric,
-    Interval,
-    Reason,
-    Verdict,
-    Worsening,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.record import Interval
+from tasks.base.records.score import Difference
+from tasks.base.records.verdict import Confirmation, GuardedMetric, Reason, Verdict, Worsening
 from tasks.verdict.intervals import FEWEST_CLUSTERS, FEWEST_ITEMS, LEVEL
 
 BESIDE_AVERAGE = {

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.base.records import Decision, GateRule
+from tasks.base.records.verdict import Decision, GateRule
 from tasks.verdict.comparison import Pairs
 from tasks.verdict.intervals import FEWEST_CLUSTERS, FEWEST_ITEMS, LEVEL, interval
 

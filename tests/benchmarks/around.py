@@ -26,7 +26,8 @@ from tests.benchmarks.models import CHECKPOINTS, SCALES, models
 from tests.support.dvc_project import dvc, make_project
 
 if TYPE_CHECKING:
-    from tasks.base.records import Evaluation, MergeReport
+    from tasks.base.records.evaluation import Evaluation
+    from tasks.base.records.merge import MergeReport
 
 TAKEN = 3
 STRENGTH = 40.0
@@ -155,7 +156,7 @@ def said(text: str) -> None:
 def write_evaluation(artifacts: Path) -> None:
     """Write a verdict, as evaluate does."""
     from tasks.base.publish import publishing
-    from tasks.base.records import MergeReport
+    from tasks.base.records.merge import MergeReport
 
     shutil.rmtree(artifacts / "evaluation")
     with publishing(artifacts / "evaluation", "bench") as out:
@@ -165,7 +166,10 @@ def write_evaluation(artifacts: Path) -> None:
 
 
 def evaluation_of(report: "MergeReport") -> "Evaluation":
-    from tasks.base.records import Difference, EvaluatedModel, Evaluation, Interval, Score, Verdict
+    from tasks.base.records.evaluation import Evaluation
+    from tasks.base.records.record import Interval
+    from tasks.base.records.score import Difference, EvaluatedModel, Score
+    from tasks.base.records.verdict import Verdict
 
     interval = Interval(mean=0.1, low=0.05, high=0.15)
     models = (

@@ -20,7 +20,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from tasks.base.records import Evaluation, Selection
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.selection import Selection
 from tests.benchmarks.measure import REPOSITORY, say, table
 from tests.benchmarks.programs import LORELINE
 from tests.benchmarks.real_losses import answer_losses

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from flows.demo import training
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tasks.checkpoints.run_directory import numbered_checkpoints
 from tasks.evaluate_merge import evaluate_merge
 from tasks.fetch_run import fetch_run

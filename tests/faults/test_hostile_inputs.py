@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from tasks.base.errors import LorelineError
 from tasks.base.publish import Manifest, is_intact
-from tasks.base.records import MergeReport, Selection, TrainingRun
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import TrainingRun
 from tasks.checkpoints.compatibility import check_compatible
 from tasks.checkpoints.header import read_header
 from tasks.checkpoints.layout import read_index

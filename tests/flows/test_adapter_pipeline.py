@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tests.support.project import Project, clone
 from tests.support.tiny_world import write_model, write_world
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.params import read_params

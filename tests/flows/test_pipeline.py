@@ -20,7 +20,7 @@ import yaml
 
 from flows.demo.training import finished_run
 from tasks.base.publish import MANIFEST
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tests.support.project import ROOT, Project, clone
 from tests.support.servers import prefect_server
 

@@ -18,13 +18,13 @@ import signal, sys
 from pathlib import Path
 from prefect import flow
 import flows.progress as progress
-from flows import cli
+from flows import exit_codes
 from flows.stages import stage
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 progress.PLAIN_EVERY_S = 0
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
-signal.signal(signal.SIGTERM, cli._stop)
+signal.signal(signal.SIGTERM, exit_codes._stop)
 out, *inputs = map(Path, sys.argv[1:])
 lore = {"passes": 100_000, "mu": 0.01, "mu_scale": "absolute"}
 @flow

@@ -9,7 +9,7 @@ import yaml
 from flows.prune_command import prune_old
 from flows.watch import look_around
 from tasks.base.errors import LorelineError
-from tasks.base.records import SAMPLED
+from tasks.base.records.training_run import SAMPLED
 from tasks.doctor.registry import check_registry
 from tasks.fetch_run import fetch_run
 from tasks.jobs.identity import identity_of

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base.records import EvaluatedModel, Evaluation, Verdict
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.verdict import Verdict
 from tasks.evaluation.results import TaskResult
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.verdict.gate import evaluate_results

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import yaml
 
-from tasks.base.records import MergeReport, Registration
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.registration import Registration
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = f"""#!{sys.executable}

@@ -4,15 +4,11 @@ from pathlib import Path
 
 from tasks.base.digests import file_digests
 from tasks.base.publish import publishing
-from tasks.base.records import (
-    Checkpoint,
-    EvaluatedModel,
-    FileDigest,
-    MergeInput,
-    MergeReport,
-    Selection,
-    TrainingRun,
-)
+from tasks.base.records.merge import MergeInput, MergeReport
+from tasks.base.records.record import FileDigest
+from tasks.base.records.score import EvaluatedModel
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.evaluation.measure import result_paths
 from tasks.evaluation.result_cache import store
 from tasks.evaluation.results import TaskResult

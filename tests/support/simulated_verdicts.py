@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.base.records import EvaluatedModel, Evaluation
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import EvaluatedModel
 from tasks.evaluation.results import TaskResult
 from tasks.parameters.evaluation import EvaluateParams
 from tasks.verdict.confirmation import confirmed

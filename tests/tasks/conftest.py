@@ -17,20 +17,13 @@ from safetensors.torch import save_file
 
 from tasks.base.model_files import ModelFiles
 from tasks.base.publish import publishing
-from tasks.base.records import (
-    Checkpoint,
-    Difference,
-    EvaluatedModel,
-    Evaluation,
-    FileDigest,
-    Interval,
-    MergeInput,
-    MergeReport,
-    Score,
-    Selection,
-    TrainingRun,
-    Verdict,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeInput, MergeReport
+from tasks.base.records.record import FileDigest, Interval
+from tasks.base.records.score import Difference, EvaluatedModel, Score
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint, TrainingRun
+from tasks.base.records.verdict import Verdict
 from tasks.parameters.registration import RegisterParams
 from tests.support.hub_checkpoints import environment
 from tests.support.hub_server import Hub

@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles
-from tasks.base.records import Evaluation, MergeReport
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
 from tasks.evaluate_merge import check_selection, evaluate_merge, published_results
 from tasks.evaluation.measure import evaluate_model
 from tasks.evaluation.task_files import load_tasks

@@ -11,7 +11,7 @@ from tasks.base.digests import file_digests, sha256_digests
 from tasks.base.errors import BadInput
 from tasks.base.model_files import ModelFiles
 from tasks.base.publish import MANIFEST
-from tasks.base.records import model_digest
+from tasks.base.records.model import model_digest
 from tasks.evaluate_merge import check_selection, evaluate_merge
 from tasks.evaluation.backends import hf
 from tasks.evaluation.progress import ItemsAnswered

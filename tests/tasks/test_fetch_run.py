@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Registration
+from tasks.base.records.registration import Registration
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.fetch import FetchParams

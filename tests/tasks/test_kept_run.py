@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from loreline import MergeAfterTraining
 from loreline.keeping import kept_directory
 from tasks.base.errors import BadInput
-from tasks.base.records import Selection
+from tasks.base.records.selection import Selection
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints
 from tasks.parameters.fetch import FetchParams

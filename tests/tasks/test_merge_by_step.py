@@ -7,7 +7,7 @@ import pytest
 
 from tasks.base.errors import BadInput
 from tasks.base.measures import WeightsUsed
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.merge_checkpoints import merge_directories
 from tasks.merging.step_weights import decay_weights
 from tasks.parameters.merge import MergeParams

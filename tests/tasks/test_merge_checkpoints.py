@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures
 from tasks.base.publish import MANIFEST
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.engine.progress import Headway
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tasks.base.measures import Averaged, LoreMeasures, TensorMeasures
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.engine.journal import Journal
 from tasks.engine.shards import Stored, open_shards
 from tasks.merge_checkpoints import merge_directories

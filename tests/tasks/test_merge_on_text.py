@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.base.measures import WeightsUsed
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.engine import on_text
 from tasks.engine.calibration import CALIBRATION
 from tasks.fetch_run import fetch_run
@@ -32,6 +32,7 @@ from tasks.reporting.merge_plan import merge_plan
 from tasks.search_merge import search_merge
 from tasks.select_checkpoints import select_checkpoints
 from tests.support.killing import kill, spawn
+from tests.support.on_text_reference import by_descent, by_hand, by_regression
 from tests.support.tiny_adapters import unloaded, write_adapter, write_llama
 from tests.support.tiny_world import TASKS, write_model, write_task, write_world
 
@@ -77,31 +78,6 @@ def on(path: Path, texts: list[str] = TEXTS, items: int = 128) -> MergeParams:
     return FISHER.model_copy(update={"calibration": CalibrationParams(file=str(path), items=items)})
 
 
-def by_hand(directories: list[Path], texts: list[str]) -> dict[str, np.ndarray]:
-    """Merge with torch.autograd in float64: the paper's formula, information divided by its norm."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    thetas, information = [], []
-    for directory in directories:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-        named = dict(model.named_parameters())
-        F = {name: np.zeros(tuple(parameter.shape)) for name, parameter in named.items()}
-        for text in texts:
-            ids = torch.tensor([tokenizer(text)["input_ids"]])
-            loss = model(input_ids=ids, labels=ids).loss * (ids.shape[1] - 1)
-            for name, gradient in zip(F, torch.autograd.grad(loss, list(named.values())), strict=True):
-                F[name] += gradient.numpy() ** 2
-        norm = np.sqrt(np.mean(np.concatenate([own.ravel() for own in F.values()]) ** 2))
-        information.append({name: np.maximum(own / norm, 1e-6) for name, own in F.items()})
-        thetas.append({name: parameter.detach().numpy() for name, parameter in named.items()})
-    return {
-        name: sum(F[name] * theta[name] for F, theta in zip(information, thetas, strict=True))
-        / sum(F[name] for F in information)
-        for name in thetas[0]
-    }
-
-
 def test_a_merge_by_hand_is_the_formula_s(run: list[Path], tmp_path: Path) -> None:
     report = merge_directories(on(tmp_path / "texts"), run, tmp_path / "out")
     merged, expected = load_file(tmp_path / "out" / "model.safetensors"), by_hand(run, TEXTS)
@@ -127,41 +103,6 @@ def test_identical_checkpoints_are_one(method: str, run: list[Path], tmp_path: P
         assert torch.allclose(merged, tensors[name], rtol=3e-7, atol=0)
 
 
-def by_regression(directories: list[Path], texts: list[str], alpha: float) -> dict[str, np.ndarray]:
-    """Merge linear layers by the normal equations on recorded inputs, and average the rest, in float64."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    thetas, grams = [], []
-    for directory in directories:
-        model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float64).eval()
-        tokenizer = AutoTokenizer.from_pretrained(directory)
-        own: dict[str, np.ndarray] = {}
-        for name, layer in model.named_modules():
-            if type(layer).__name__ == "Linear" and name != "lm_head":
-
-                def add(
-                    layer: object, x: tuple[torch.Tensor], y: object,
-                    key: str = f"{name}.weight", own: dict[str, np.ndarray] = own,
-                ) -> None:  # fmt: skip
-                    inputs = x[0][0].detach().numpy()
-                    own[key] = own.get(key, 0) + inputs.T @ inputs
-
-                layer.register_forward_hook(add)
-        for text in texts:
-            model(input_ids=torch.tensor([tokenizer(text)["input_ids"]]))
-        grams.append({n: alpha * G + (1 - alpha) * np.diag(np.diag(G)) for n, G in own.items()})
-        thetas.append({name: parameter.detach().numpy() for name, parameter in model.named_parameters()})
-    return {
-        name: np.linalg.solve(
-            sum(G[name] for G in grams),
-            sum(G[name] @ theta[name].T for G, theta in zip(grams, thetas, strict=True)),
-        ).T
-        if name in grams[0]
-        else np.mean([theta[name] for theta in thetas], axis=0)
-        for name in thetas[0]
-    }
-
-
 @pytest.mark.parametrize("alpha", [0.0, 0.9])
 def test_linear_layers_are_regressed_on_their_inputs(alpha: float, run: list[Path], tmp_path: Path) -> None:
     params = on(tmp_path / "texts").model_copy(
@@ -183,51 +124,13 @@ def adamerging(path: Path, base: Path, texts: list[str] = TEXTS, **given: object
     return on(path, texts).model_copy(update=update)
 
 
-def by_descent(base: Path, directories: list[Path], params: AdamergingParams) -> dict[str, np.ndarray]:
-    """Merge with coefficients that torch's Adam finds through functional_call, in float64."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    origin, *models = (
-        AutoModelForCausalLM.from_pretrained(place, dtype=torch.float64).eval()
-        for place in (base, *directories)
-    )
-    ids = [torch.tensor([AutoTokenizer.from_pretrained(base)(text)["input_ids"]]) for text in TEXTS]
-    start = {name: own.detach() for name, own in origin.named_parameters()}
-    lambdas = {
-        name: torch.full((len(models),), 1 / len(models), dtype=torch.float64, requires_grad=True)
-        for name in start
-    }
-
-    def theta() -> dict[str, torch.Tensor]:
-        vectors = {
-            name: [dict(model.named_parameters())[name] - own for model in models]
-            for name, own in start.items()
-        }
-        return {
-            name: own + sum(c * delta.detach() for c, delta in zip(lambdas[name], vectors[name], strict=True))
-            for name, own in start.items()
-        }
-
-    adam = torch.optim.Adam(lambdas.values(), lr=params.rate)
-    for _ in range(params.steps):
-        given = theta()
-        scores = [
-            torch.func.functional_call(origin, given, (), {"input_ids": own}).logits[0, :-1] for own in ids
-        ]
-        log_p = torch.cat(scores).log_softmax(-1)
-        adam.zero_grad()
-        (-(log_p.exp() * log_p).sum(-1)).mean().backward()
-        adam.step()
-    return {name: own.detach().numpy() for name, own in theta().items()}
-
-
 def test_task_vectors_are_weighed_so_that_predictions_become_certain(run: list[Path], tmp_path: Path) -> None:
     params = adamerging(tmp_path / "texts", run[0])
     told = merge_plan(plan_directories({tmp_path / "out": params}, run[1:]), tmp_path / "out")
     assert "3 texts, on which the coefficients are learned first, in 4 steps" in told
     report = merge_directories(params, run[1:], tmp_path / "out")
     merged = load_file(tmp_path / "out" / "model.safetensors")
-    expected = by_descent(run[0], run[1:], params.adamerging)
+    expected = by_descent(run[0], run[1:], TEXTS, params.adamerging)
     assert merged.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(merged[name].numpy(), values, rtol=0, atol=2e-4, err_msg=name)

@@ -9,7 +9,7 @@ import pytest
 
 from tasks.base.errors import BadInput, LorelineError
 from tasks.base.publish import MANIFEST, is_intact
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.checkpoints.layout import SINGLE
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.base.measures import Averaged, LoreMeasures, TensorMeasures
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.sweeping import contents

@@ -9,7 +9,7 @@ import pytest
 
 from tasks import promote_version as stage
 from tasks.base.errors import BadInput
-from tasks.base.records import Registration
+from tasks.base.records.registration import Registration
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
 from tasks.promote_version import Declined, promote_if_auto, promote_version, refuse, roll_back

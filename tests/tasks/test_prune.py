@@ -11,7 +11,7 @@ import pytest
 from flows import prune_command
 from flows.prune_command import prune_old
 from tasks.base.directories import state_dir
-from tasks.base.records import TrainingRun
+from tasks.base.records.training_run import TrainingRun
 from tasks.parameters.params import Params, read_params
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model

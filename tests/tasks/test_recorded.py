@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.base.records import Checkpoint, FileDigest, TrainingRun
+from tasks.base.records.record import FileDigest
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.checkpoints.layout import SINGLE
 from tasks.jobs.identity import identity_of, key_of
 from tasks.jobs.ledger import Ledger, LedgerEntry

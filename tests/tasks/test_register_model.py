@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Evaluation, Unregistered
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.registration import Unregistered
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import leave_unregistered, register_model
 from tasks.registry.evidence import recorded_evaluation

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tasks.base.directories import state_dir
 from tasks.base.errors import BadInput
-from tasks.base.records import SearchReport
+from tasks.base.records.search import SearchReport
 from tasks.evaluate_merge import evaluate_merge
 from tasks.evaluation import measure
 from tasks.fetch_run import fetch_run

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, FarCheckpoint, FileDigest, LeftOut, TrainingRun
+from tasks.base.records.record import FileDigest
+from tasks.base.records.selection import FarCheckpoint
+from tasks.base.records.training_run import Checkpoint, LeftOut, TrainingRun
 from tasks.parameters.selection import SelectParams
 from tasks.select_checkpoints import select_checkpoints
 from tasks.trajectory.selection import choose

@@ -13,7 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
-from tasks.base.records import MergeReport, Selection, TrainingRun
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import TrainingRun
 from tasks.evaluate_merge import evaluate_merge
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, plan_selection

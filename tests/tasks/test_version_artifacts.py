@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.base.records import Registration, TrainingRun
+from tasks.base.records.registration import Registration
+from tasks.base.records.training_run import TrainingRun
 from tasks.parameters.params import read_params
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model

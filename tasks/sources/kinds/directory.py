@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tasks.base.errors import BadInput
-from tasks.base.records import LeftOut, digest_of
+from tasks.base.json_digest import digest_of
+from tasks.base.records.training_run import LeftOut
 from tasks.checkpoints.layout import STATE, pickled_state, side_files, wanted_files
 from tasks.checkpoints.run_directory import kept_means, numbered_checkpoints, place_in
 from tasks.parameters.fetch import FetchParams

@@ -12,7 +12,7 @@ from typing import Any
 from tasks.base.errors import BadInput
 from tasks.base.hub_address import HUB
 from tasks.base.hub_client import ask, endpoint, hub_errors, offline, patiently
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.checkpoints.layout import STATE
 from tasks.checkpoints.names import CHECKPOINTS_GLOB, numbered, step_at_end
 from tasks.parameters.fetch import FetchParams

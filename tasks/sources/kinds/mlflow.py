@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput, without_secrets
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.files import local_directory

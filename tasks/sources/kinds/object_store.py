@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput
 from tasks.base.held_lock import held_lock
+from tasks.base.json_digest import digest_of
 from tasks.base.json_files import MAX_JSON
 from tasks.base.publish import is_published, link_or_copy, publishing
-from tasks.base.records import LeftOut, digest_of
+from tasks.base.records.training_run import LeftOut
 from tasks.checkpoints.layout import ADAPTER_WEIGHTS, INDEX, SINGLE, STATE
 from tasks.checkpoints.names import numbered
 from tasks.parameters.fetch import FetchParams

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.doctor.failures import FAILURES_SHOWN, check_failures, judge_failures
 from tasks.jobs.ledger import Claim, Ledger, LedgerEntry, as_it_is, unmerged
 from tests.support.claims import claimed

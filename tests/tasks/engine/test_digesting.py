@@ -11,7 +11,9 @@ from blake3 import blake3
 from safetensors.torch import save_file
 
 from tasks.base.digests import CLOCK_TICK_NS
-from tasks.base.records import FileDigest, MergeReport, model_digest
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.model import model_digest
+from tasks.base.records.record import FileDigest
 from tasks.engine.digesting import digesting, is_digested_on_the_way
 from tasks.merge_checkpoints import merge_directories, plan_directories
 from tasks.parameters.merge import MergeParams

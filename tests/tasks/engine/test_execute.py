@@ -18,7 +18,8 @@ from tasks.checkpoints.layout import INDEX
 from tasks.engine import blocks, cut, devices, execute
 from tasks.engine.execute import survey
 from tasks.engine.progress import Headway
-from tasks.merging.deviation import deviation, join
+from tasks.merging.deviation import deviation
+from tasks.merging.deviation_sums import join
 from tasks.merging.methods import METHODS
 from tests.support.engine_runs import (
     count_for,

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tasks.base.errors import BadInput
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import Tensors

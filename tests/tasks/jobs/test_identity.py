@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from tasks.base.records import Checkpoint, FileDigest, TrainingRun
+from tasks.base.records.record import FileDigest
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.jobs.identity import identity_of, key_of, seen_as, that_matter
 from tasks.parameters.merge import LoreParams, MergeParams
 from tasks.parameters.params import Params

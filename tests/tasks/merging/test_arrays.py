@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.merging.arrays import dot, factors, gram, sums
+from tasks.merging.arrays import factors, sums
+from tasks.merging.inner_products import dot, gram
 
 KINDS = pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy], ids=["numpy", "torch"])
 Kind = Callable[[np.ndarray], Any]

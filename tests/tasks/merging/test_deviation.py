@@ -8,7 +8,8 @@ from hypothesis.extra.numpy import arrays
 
 from tasks.base.measures import DeviationSummary
 from tasks.merging.block import Block
-from tasks.merging.deviation import Deviation, describe, deviation, join, recall
+from tasks.merging.deviation import deviation
+from tasks.merging.deviation_sums import Deviation, describe, join, recall
 from tests.support.deviation_reference import each_tensor, reference
 
 INTEGERS = arrays(np.float64, st.tuples(st.integers(1, 4), st.just(6)), elements=st.integers(-3, 3))

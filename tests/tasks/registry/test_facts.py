@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 
 from tasks.base.publish import MANIFEST, Manifest
-from tasks.base.records import Evaluation, MergeReport, Selection, TrainingRun
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import TrainingRun
 from tasks.registry import facts
 from tasks.registry.facts import MergeRecords
 from tasks.registry.runs import mlflow_name

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tasks.base.records import Registration
+from tasks.base.records.registration import Registration
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry import history as module

@@ -7,7 +7,9 @@ import yaml
 from huggingface_hub import ModelCard, constants, metadata_eval_result
 
 from tasks.base.errors import BadInput, Unavailable
-from tasks.base.records import Evaluation, MergeInput, MergeReport, Registration
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeInput, MergeReport
+from tasks.base.records.registration import Registration
 from tasks.parameters.params import Params
 from tasks.parameters.registration import RegisterParams
 from tasks.promote_version import promote_if_auto, promote_version, roll_back

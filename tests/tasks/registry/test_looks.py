@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Interval
+from tasks.base.records.record import Interval
 from tasks.parameters.registration import RegisterParams
 from tasks.registry.looks import Asked, begin_look, looks_of, write_look
 from tasks.registry.store import connect

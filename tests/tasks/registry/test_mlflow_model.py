@@ -14,7 +14,8 @@ import yaml
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.publish import MANIFEST, Manifest
-from tasks.base.records import AdapterBase, MergeReport
+from tasks.base.records.merge import MergeReport
+from tasks.base.records.model import AdapterBase
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.files import local_directory

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.reporting import deviation_figure, figures
+from tasks.reporting import deviation_figure, drawing
 from tasks.reporting.deviation_figure import draw_deviation
 from tests.support.deviation_reference import each_tensor, reference
 
@@ -67,7 +67,7 @@ def test_everything_is_labelled_and_a_deep_model_stays_readable(panels) -> None:
     ]
     ticks = [label.get_text() for label in drawn[NORMS].get_xticklabels()]
     assert (ticks[0], ticks[1], ticks[-1]) == ("embeddings", "2", "rest")
-    assert len(ticks) <= figures.TICKS + 1
+    assert len(ticks) <= drawing.TICKS + 1
 
 
 def test_layers_of_two_stacks_are_named_in_full(panels) -> None:

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Interval
+from tasks.base.records.record import Interval
 from tasks.parameters.registration import RegisterParams
 from tasks.register_model import register_model
 from tasks.registry.history import merged_runs

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from tasks.base.records import Interval
+from tasks.base.records.record import Interval
 from tasks.registry.looks import Look
 from tasks.reporting.looks_table import NO_LOOKS, looks_table
 

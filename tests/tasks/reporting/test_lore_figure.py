@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.base.measures import LoreMeasures
-from tasks.base.records import MergeInput, MergeReport
+from tasks.base.records.merge import MergeInput, MergeReport
 from tasks.reporting import lore_figure
 from tasks.reporting.lore_figure import draw_lore
 from tests.support.lore_measures_reference import (

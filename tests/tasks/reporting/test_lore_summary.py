@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tasks.base.measures import LoreMeasures, TensorMeasures, WeightsUsed
-from tasks.base.records import MergeInput, MergeReport
+from tasks.base.records.merge import MergeInput, MergeReport
 from tasks.parameters.merge import MergeParams
 from tasks.reporting.lore_summary import LoreSummary, summarise
 from tests.support.lore_measures_reference import AVERAGED, EDGE, measures, noise, spiked, tensors

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.base.measures import DeviationSummary, TensorMeasures
-from tasks.base.records import MergeReport
+from tasks.base.records.merge import MergeReport
 from tasks.reporting.model_parts import along_the_model, by_kind, by_layer, grouped, role_of, tensor_parts
 
 

@@ -12,24 +12,14 @@ from flows.by_hand import show
 from flows.merge import Outcome
 from tasks.base.errors import BadInput
 from tasks.base.measures import DeviationSummary, TensorMeasures
-from tasks.base.records import (
-    Checkpoint,
-    Difference,
-    EvaluatedModel,
-    Evaluation,
-    FileDigest,
-    Guard,
-    GuardedMetric,
-    Interval,
-    LeftOut,
-    MergeInput,
-    MergeReport,
-    Registration,
-    Score,
-    Selection,
-    TrainingRun,
-    Verdict,
-)
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.merge import MergeInput, MergeReport
+from tasks.base.records.record import FileDigest, Interval
+from tasks.base.records.registration import Registration
+from tasks.base.records.score import Difference, EvaluatedModel, Score
+from tasks.base.records.selection import Selection
+from tasks.base.records.training_run import Checkpoint, LeftOut, TrainingRun
+from tasks.base.records.verdict import Guard, GuardedMetric, Verdict
 from tasks.reporting.figures import draw_gains, draw_trajectory
 from tasks.reporting.html_report import ReportRecords, html_report
 from tasks.reporting.lore_summary import summarise

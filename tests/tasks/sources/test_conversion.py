@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, TrainingRun
+from tasks.base.records.training_run import Checkpoint, TrainingRun
 from tasks.checkpoints.layout import pickled_state
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from tasks.base.directories import cache_dir
 from tasks.base.errors import BadInput
-from tasks.base.records import digest_of
+from tasks.base.json_digest import digest_of
 from tasks.checkpoints.names import numbered
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.records import Checkpoint, FileDigest, LeftOut, TrainingRun
+from tasks.base.records.record import FileDigest
+from tasks.base.records.training_run import Checkpoint, LeftOut, TrainingRun
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.registration import RegisterParams
 from tasks.sources.addresses import observe

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tasks.base.records import FarCheckpoint
+from tasks.base.records.selection import FarCheckpoint
 from tasks.parameters.selection import SelectParams
 from tasks.trajectory.far import far_of, find_far
 from tasks.trajectory.plan import plan_run

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tasks.base.errors import BadInput
-from tasks.base.records import RunPlan
+from tasks.base.records.selection import RunPlan
 from tasks.parameters.selection import SelectParams
 from tasks.reporting.plan_figure import draw_plan
 from tasks.trajectory.learning_rate import Rate

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tasks.verdict.confirmation import confirmed, refused, replaced_role
 from tasks.verdict.wear import CONFIRMING
 from tests.support.evaluated import ITEMS, PARAMS, evaluation_of, models_of, nll, result

@@ -160,7 +160,7 @@ class TestHeldTo:
         assert verdict_of(results, margin=0.02).decision == "PROMOTE"
 
     def test_a_reference_that_is_the_champion_is_asked_once(self):
-        from tasks.base.records import EvaluatedModel
+        from tasks.base.records.score import EvaluatedModel
         from tasks.parameters.evaluation import EvaluateParams
         from tasks.verdict.gate import evaluate_results
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tasks.base.records import EvaluatedModel, Evaluation
+from tasks.base.records.evaluation import Evaluation
+from tasks.base.records.score import EvaluatedModel
 from tasks.evaluation.results import TaskResult
 from tasks.evaluation.task_spec import AskedSplits, Split, TaskSpec
 from tasks.parameters.evaluation import EvaluateParams

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.base.records import Evaluation
+from tasks.base.records.evaluation import Evaluation
 from tasks.verdict.sentence import with_sentence
 from tests.support.evaluated import evaluation_of, result
 

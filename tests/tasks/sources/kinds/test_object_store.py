@@ -5,42 +5,30 @@ import http.server
 import json
 import logging
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import fsspec
 import pytest
 import torch
-from fsspec.implementations.memory import MemoryFileSystem
-from fsspec.registry import _registry
 from safetensors.torch import save_file
 
 from tasks.base.errors import BadInput, LorelineError, Unavailable
-from tasks.doctor.parameters import check_source
-from tasks.doctor.training_runs import local_runs
 from tasks.fetch_run import fetch_run
-from tasks.parameters.evaluation import EvaluateParams
 from tasks.parameters.fetch import FetchParams
-from tasks.parameters.params import Params
-from tasks.parameters.registration import RegisterParams
-from tasks.parameters.watch import WatchParams
 from tasks.sources import object_cache
 from tasks.sources.addresses import normal_address, observe, sources_in
 from tasks.sources.kinds import object_store
 from tasks.sources.kinds.object_store import ObjectStoreSource
-from tasks.sources.source import FetchedRun
 from tasks.sources.staging import staged
 from tests.support.ended_runs import HOUR, finished
+from tests.support.fetching import REGISTRY, fetched
 from tests.support.killing import kill, spawn
 from tests.support.mlflow_runs import value_of
 from tests.support.s3_server import KEY, S3, SECRET
 from tests.support.tiny import write_checkpoint
-
-REGISTRY = RegisterParams()
 
 
 @pytest.fixture(scope="module")
@@ -79,13 +67,6 @@ def web(tmp_path: Path) -> Iterator[str]:
     server.shutdown()
 
 
-def fetched(address: str, **params: float) -> FetchedRun:
-    unchecked = FetchParams.model_construct(
-        source=address, **{"settle": 0, **params}
-    )  # what the parameters would refuse is refused here, too
-    return ObjectStoreSource().fetch(unchecked, REGISTRY)
-
-
 def test_the_same_run_from_every_store_has_the_same_digest(
     s3: S3, bucket: str, web: str, output: Path, tmp_path: Path
 ) -> None:
@@ -100,10 +81,8 @@ def test_the_same_run_from_every_store_has_the_same_digest(
         assert {path.name for path in staged(run.checkpoints[0], artifacts).iterdir()} == {
             "model.safetensors", "config.json", "tokenizer.json", "trainer_state.json",
         }  # fmt: skip
-    assert {each.method for each in s3.requests if each.path.startswith(f"/{bucket}")} - {"PUT"} == {
-        "GET",
-        "HEAD",
-    }
+    methods = {each.method for each in s3.requests if each.path.startswith(f"/{bucket}")}
+    assert methods - {"PUT"} == {"GET", "HEAD"}
     assert not [each for each in s3.requests if each.path.endswith((".pt", ".bin", ".py")) and each.range]
 
 
@@ -114,12 +93,6 @@ def test_what_is_staged_no_more_is_brought_again(s3: S3, bucket: str, output: Pa
         shutil.rmtree(tmp_path / lost, ignore_errors=True)
     shutil.rmtree(ObjectStoreSource().restore(run.checkpoints[1].source))
     assert value_of(staged(run.checkpoints[1], tmp_path / "artifacts")) == 100.0
-
-
-@pytest.mark.parametrize("name", ["..", "other", "checkpoint-20/..", "checkpoint-"])
-def test_only_a_checkpoint_is_brought_again(name: str) -> None:
-    with pytest.raises(BadInput, match="write s3://bucket/run"):
-        ObjectStoreSource().restore(f"memory://mine/{name}")
 
 
 def test_a_sharded_run_and_one_of_adapters(s3: S3, bucket: str, tmp_path: Path) -> None:
@@ -334,15 +307,6 @@ def test_a_root_holds_the_runs_below_it(s3: S3, bucket: str, output: Path, tmp_p
         sources_in([f"s3://{bucket}/nowhere"], tmp_path, REGISTRY)
 
 
-def test_the_doctor_does_not_ask_a_store(tmp_path: Path) -> None:
-    params = Params(
-        fetch=FetchParams(source="s3://bucket/run"), watch=WatchParams(roots=("s3://bucket/runs",)),
-        evaluate=EvaluateParams(tasks=("t",), primary="t/nll"),
-    )  # fmt: skip
-    assert check_source(params)[0].found == "s3://bucket/run (not asked)"
-    assert local_runs(params, tmp_path) == {}
-
-
 # --- names that are no files ------------------------------------------------------------------------
 
 
@@ -365,40 +329,7 @@ def test_a_name_that_no_file_can_have_is_refused(s3: S3, bucket: str, output: Pa
     assert "\n" not in str(told.value)
 
 
-def test_a_link_out_of_a_run_is_refused(output: Path, tmp_path: Path) -> None:
-    (tmp_path / "secret.json").write_text('{"a": "secret"}')
-    (output / "checkpoint-20" / "generation_config.json").symlink_to(tmp_path / "secret.json")
-    with pytest.raises(BadInput, match="generation_config.json: not a regular file"):
-        fetched(f"file://{output}")
-
-
-def test_many_other_keys_are_not_described(tmp_path: Path, output: Path) -> None:
-    memory = fsspec.filesystem("memory")
-    memory.put(f"{output}/", "/many", recursive=True)
-    memory.pipe({f"/many/checkpoint-20/global_step{n}.pt": b"" for n in range(5_000)})
-    assert len(fetched("memory://many").checkpoints) == 2
-
-
 # --- what goes wrong --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["s3://me:s3cret@bucket/run", "s3://s3cret@bucket/run", "s3://bucket/run?X-Amz-Signature=s3cret", "s3://bucket/../run",
-     "s3://bucket//run", "s3://bucket/run#s3cret", "http://me:s3cret@host/run", "s3://bucket/a\\b", "s3://bucket/runs/*",
-     "s3://..", "s3://"],
-)  # fmt: skip
-def test_an_address_with_more_than_a_place_is_refused_without_being_quoted(
-    address: str, tmp_path: Path
-) -> None:
-    for act in (
-        lambda: fetched(address), lambda: observe(address, 0, REGISTRY), lambda: sources_in([address], tmp_path, REGISTRY),
-    ):  # fmt: skip
-        with pytest.raises(
-            BadInput, match="not an address of a folder in a store; write s3://bucket/run"
-        ) as told:
-            act()
-        assert "s3cret" not in str(told.value)
 
 
 def test_what_is_not_there_is_named(s3: S3, bucket: str) -> None:
@@ -432,50 +363,12 @@ def test_access_that_is_refused_and_credentials_that_lack(
         fetched(f"s3://{bucket}/run")
 
 
-@pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("az", "adlfs")])
-def test_a_package_that_lacks_is_named(protocol: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(_registry, protocol, raising=False)
-    monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(
-        BadInput,
-        match=f"{protocol}://bucket/run: no package for {protocol}:// is installed; .*install {package}",
-    ):
-        fetched(f"{protocol}://bucket/run")
-
-
-def test_a_protocol_that_nobody_knows(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="or an address such as s3://bucket/run"):
-        observe("s4://bucket/run", 0, REGISTRY)
-
-
-def test_a_store_that_does_not_answer() -> None:
-    with pytest.raises(Unavailable, match="http://127.0.0.1:9/run: the store cannot be reached"):
-        fetched("http://127.0.0.1:9/run")
-
-
 @pytest.mark.slow
 def test_an_s3_server_that_does_not_answer(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     fsspec.get_filesystem_class("s3").clear_instance_cache()
     with pytest.raises(Unavailable, match="s3://bucket/run: the store cannot be reached"):
         fetched("s3://bucket/run")
-
-
-def test_a_damaged_checkpoint_is_named_by_its_address(output: Path) -> None:
-    (output / "checkpoint-20" / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(BadInput, match=f"file://{output}/checkpoint-20: "):
-        fetched(f"file://{output}")
-
-
-def test_what_does_not_fit_is_not_begun(
-    output: Path, small_disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(small_disk))
-    for step in (20, 100):
-        save_file({"w": torch.zeros(200_000)}, output / f"checkpoint-{step}" / "model.safetensors")
-    with pytest.raises(BadInput, match=r"has 1.0 MB free, and 1.6 MB are to be downloaded; make room"):
-        fetched(f"file://{output}")
-    assert not [path for path in small_disk.rglob("*") if path.is_file() and path.stat().st_size > 1000]
 
 
 def test_a_file_larger_than_a_part_needs_a_server_that_sends_parts(
@@ -505,36 +398,3 @@ def test_no_secret_is_told(
     assert f"s3://{bucket}/mine: 0.0 MB downloaded" in said
     assert KEY not in said
     assert SECRET not in said
-
-
-class Boasting(MemoryFileSystem):
-    """Tells sizes that are none."""
-
-    size: object = None
-
-    def ls(self, path: str, detail: bool = True, **more: Any) -> Any:
-        found = super().ls(path, detail=True, **more)
-        return [{**info, "size": self.size} if info["type"] == "file" else info for info in found]
-
-    info = MemoryFileSystem.info
-
-
-@pytest.fixture
-def boasting(output: Path, monkeypatch: pytest.MonkeyPatch) -> Boasting:
-    fsspec.filesystem("memory").put(f"{output}/", "/boasting", recursive=True)
-    store = Boasting()
-    monkeypatch.setattr(object_store, "open_store", lambda address: (store, "/boasting"))
-    return store
-
-
-@pytest.mark.parametrize("size", ["3", -1, 1.5, True])
-def test_a_size_that_is_none_is_refused(boasting: Boasting, size: object) -> None:
-    boasting.size = size
-    with pytest.raises(BadInput, match="does not tell its size"):
-        fetched("memory://boasting")
-
-
-def test_no_room_is_taken_for_a_size_that_is_a_lie(boasting: Boasting) -> None:
-    boasting.size = 10**18
-    with pytest.raises(BadInput, match="are to be downloaded; make room"):
-        fetched("memory://boasting")
