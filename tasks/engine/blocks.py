@@ -23,6 +23,7 @@ from tasks.merging.arrays import Array
 from tasks.merging.block import OF_ROWS, Block
 from tasks.merging.deferred import defer
 from tasks.merging.llvm import can_compile
+from tasks.merging.on_device import to_device
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
@@ -43,7 +44,8 @@ class Blocks:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
         self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
-        self._deferred = on_cpu and not plan.method.whole and _pays(plan)
+        # on a GPU numbers travel as they are stored, and are decoded there
+        self._deferred = can_compile() and not (on_cpu and (plan.method.whole or not _pays(plan)))
         self._local = threading.local()
         self._submitting = (
             threading.Lock()
@@ -104,12 +106,27 @@ class Blocks:
         device = self._local.device
         if device == CPU:
             return _named(tensor, function, block)
-        return _named(tensor, _on_gpu, function, block, device)
+        return _named(tensor, self._on_gpu, function, block, device)
+
+    def _on_gpu(self, function: Callable[[Block], Any], block: Block, device: str) -> Any:
+        import torch
+
+        whole = self._plan.method.whole
+        try:
+            return function(to_device(block, device, whole))
+        except torch.OutOfMemoryError:
+            warnings.warn(
+                f"{device}: out of memory at tensor {block.tensor}; computed on the CPU", stacklevel=2
+            )
+            if whole:
+                block = replace(block, thetas=_side_by_side(block.thetas, len(block.thetas)))
+            return function(block)
 
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
         base = self._read_from(self._plan.base, piece) if self._plan.base else None
-        arrays = self._side_by_side(thetas, piece) if self._plan.method.whole else list(thetas)
+        together = self._plan.method.whole and self._local.device == CPU
+        arrays = _side_by_side(thetas, len(self._plan.inputs)) if together else list(thetas)
         block = Block(piece.tensor, piece.matrix, piece.start, arrays, base)
         match self._plan.method.measures:
             case "gradients":
@@ -140,17 +157,20 @@ class Blocks:
             return defer(source.finite(*part), source.tensors[piece.tensor].dtype, dtype, shape)
         return source.read(*part, dtype).reshape(shape)
 
-    def _side_by_side(self, thetas: Iterable[Array], piece: Piece) -> Any:
-        # One array, filled in place: np.stack would need the memory of the checkpoints twice.
-        stack = np.empty((len(self._plan.inputs), piece.rows, piece.columns), self._plan.dtype(piece.tensor))
-        for place, theta in zip(stack, thetas, strict=True):
-            place[...] = theta
-        return stack
+
+def _side_by_side(thetas: Iterable[Array], count: int) -> Array:
+    """Return arrays as one, filled in place: np.stack would need the memory of the checkpoints twice."""
+    stack: Array = None
+    for i, theta in enumerate(thetas):
+        if stack is None:
+            stack = np.empty((count, *theta.shape), theta.dtype)
+        stack[i] = theta
+    return stack
 
 
 def _pays(plan: Plan) -> bool:
     """Tell whether compiled loops gain more than starting LLVM costs."""
-    return sum(math.prod(shape) for shape in plan.shapes.values()) >= COMPILED_FROM and can_compile()
+    return sum(math.prod(shape) for shape in plan.shapes.values()) >= COMPILED_FROM
 
 
 def _named(tensor: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -163,13 +183,3 @@ def _named(tensor: str, function: Callable[..., Any], *arguments: Any) -> Any:
         if isinstance(error, NotFinite):  # names its tensor already, and merge.on_nan needs its type
             raise
         raise error.within(f"tensor {tensor}") from None
-
-
-def _on_gpu(function: Callable[[Block], Any], block: Block, device: str) -> Any:
-    import torch
-
-    try:
-        return function(block.to(device))
-    except torch.OutOfMemoryError:
-        warnings.warn(f"{device}: out of memory at tensor {block.tensor}; computed on the CPU", stacklevel=2)
-        return function(block)

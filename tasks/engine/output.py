@@ -16,6 +16,7 @@ from tasks.engine.journal import Journal
 from tasks.engine.shards import Shard, Spec, open_shards, write_numbers
 from tasks.merging.arrays import Array, of_numpy, to_numpy
 from tasks.merging.deferred import Deferred
+from tasks.merging.on_device import rounded_there
 
 
 class Written(NamedTuple):
@@ -97,11 +98,15 @@ class Output:
 
 
 def _rounded(values: Array, dtype: str) -> Iterator[Numbers]:
-    if isinstance(values, Deferred):
+    if not of_numpy(values):
+        numbers = rounded_there(values, dtype)
+    elif isinstance(values, Deferred):
         numbers = values.rounded(dtype, np.empty(values.size, STORED[dtype]))
-        if numbers is not None:
-            yield numbers
-            return
+    else:
+        numbers = None
+    if numbers is not None:
+        yield numbers
+        return
     flat = to_numpy(values).reshape(-1)
     for start in range(
         0, flat.size, BLOCK

@@ -44,11 +44,6 @@ def to_numpy(array: Array) -> np.ndarray[Any, np.dtype[Any]]:
     return np.asarray(array) if of_numpy(array) else array.cpu().numpy()
 
 
-def count_nonzero(mask: Array) -> int:
-    """Count the true elements."""
-    return int(np.count_nonzero(np.asarray(mask)) if of_numpy(mask) else mask.sum())
-
-
 def like(array: np.ndarray[Any, Any], other: Array) -> Array:
     """Bring a numpy array to the device of `other`."""
     if of_numpy(other):

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TypeAlias
 
-import numpy as np
-
 from tasks.merging.arrays import Array, double
 
 Weight: TypeAlias = float | Array
@@ -41,20 +39,6 @@ class Block:
     matrices only."""
     grams_of_rows: bool = False
     """Whether the inputs are the matrix's rows; else its columns."""
-
-    def to(self, device: str) -> "Block":
-        """Return the same block as torch tensors on a device."""
-        import torch
-
-        moved = (
-            torch.from_numpy(self.thetas).to(device)
-            if isinstance(self.thetas, np.ndarray)
-            else [torch.from_numpy(theta).to(device) for theta in self.thetas]
-        )
-        base = None if self.base is None else torch.from_numpy(self.base).to(device)
-        importance = [torch.from_numpy(own).to(device) for own in self.importance]
-        grams = [torch.from_numpy(own).to(device) for own in self.grams]
-        return replace(self, thetas=moved, base=base, importance=importance, grams=grams)
 
     def double(self) -> "Block":
         """Return the same block in float64."""
