@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from tasks.base.digests import file_digests
@@ -103,7 +103,7 @@ def sweep_directories(
         stack.push(lambda kind, error, trace: leave(hashing, error))
         # Digests are taken while the merge runs: nothing waits for them but the manifest.
         digests = [
-            partial(source_digest, source)
+            cache(partial(source_digest, source))
             if is_digested_on_the_way(source)
             else hashing.submit(source_digest, source).result
             for source in plan.sources

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -52,6 +52,12 @@ def file_digests(
     return _digests(directory, paths, by_sha256.__contains__)
 
 
+def digests_of(paths: Iterable[Path]) -> tuple[FileDigest, ...]:
+    """Digest files of any directories, in the order given."""
+    with _Known() as known:
+        return tuple(_file_digest(path.name, path, False, known) for path in paths)
+
+
 def sha256_digests(directory: Path, paths: Iterable[Path]) -> tuple[FileDigest, ...]:
     """Digest files below `directory` as releases did that knew SHA-256 only, in name order."""
     return _digests(directory, paths, lambda name: True)
@@ -70,16 +76,17 @@ def sha256_of(path: Path) -> str:
         return _digest(path, "sha256", known)
 
 
-def is_remembered(state: os.stat_result) -> bool:
-    """Tell whether the BLAKE3 of a file in this state is known without reading it."""
+def unknown(states: Mapping[Path, os.stat_result]) -> list[Path]:
+    """Return the files whose BLAKE3 in these states has to be computed."""
     with _Known() as known:
-        return known.get(_key(state, "blake3")) is not None
+        return [path for path, state in states.items() if known.get(_key(state, "blake3")) is None]
 
 
-def remember(state: os.stat_result, found: str) -> None:
-    """Remember the BLAKE3 of a file that was in this state when its writing ended, or its reading began."""
+def remember(found: Iterable[tuple[os.stat_result, str]]) -> None:
+    """Remember the BLAKE3 of files, by their states when writing them ended, or reading them began."""
     with _Known() as known:
-        known.set(_key(state, "blake3"), found)
+        for state, digest in found:
+            known.set(_key(state, "blake3"), digest)
 
 
 def is_settled(state: os.stat_result) -> bool:

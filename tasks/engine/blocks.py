@@ -86,9 +86,12 @@ class Blocks:
 
     def are_small(self, names: Sequence[str]) -> bool:
         """Tell whether all blocks of some tensors may be held in memory."""
-        elements = sum(math.prod(self._plan.spec[name].shape) for name in names)
-        width = np.dtype(self._plan.dtype(names[0])).itemsize
-        return elements * len(self._plan.sources) * width <= HELD_BYTES
+        return sum(self._bytes_held(name) for name in names) * len(self._plan.sources) <= HELD_BYTES
+
+    def _bytes_held(self, name: str) -> int:
+        stored = self._plan.spec[name]
+        width = np.dtype(self._plan.dtype(name)).itemsize
+        return stored.size if self._deferred else math.prod(stored.shape) * width
 
     def _begin(self, devices: "SimpleQueue[str]") -> None:
         self._local.device = devices.get()

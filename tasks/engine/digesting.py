@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from tasks.base.digests import file_digests, is_remembered, is_settled, remember
+from tasks.base.digests import digests_of, is_settled, remember, unknown
 from tasks.base.errors import BadInput
 from tasks.base.records.model import model_digest
 from tasks.base.running_digest import RunningDigest
@@ -32,11 +32,9 @@ def source_digest(source: WeightReader) -> str:
     """
     try:
         if isinstance(source, SafetensorsModel):
-            for path, running in source.running.items():
-                state = source.opened[path].state
-                remember(state, running.up_to(state.st_size))
-        files = source.essential_files
-        return model_digest(tuple(found for path in files for found in file_digests(path.parent, [path])))
+            states = {path: source.opened[path].state for path in source.running}
+            remember((state, source.running[path].up_to(state.st_size)) for path, state in states.items())
+        return model_digest(digests_of(source.essential_files))
     except (FileNotFoundError, BadInput):
         raise BadInput(
             source.directory, "deleted while it was merged", "keep a checkpoint until its merge is done"
@@ -60,11 +58,11 @@ def _digested_on_the_way(source: WeightReader, names: Sequence[str]) -> WeightRe
         info = source.tensors[name]
         places.setdefault(source.files[name], []).append((info.start, info.end))
     states = {path: source.opened[path].state for path in places}
-    unknown = [path for path, state in states.items() if not is_remembered(state)]
-    if not all(places[path] == sorted(places[path]) and is_settled(states[path]) for path in unknown):
+    new = unknown(states)
+    if not all(places[path] == sorted(places[path]) and is_settled(states[path]) for path in new):
         return source
-    handles = {path: source.opened[path].handle for path in unknown}
-    running = {path: _running(path, handles[path], states[path].st_size, places[path]) for path in unknown}
+    handles = {path: source.opened[path].handle for path in new}
+    running = {path: _running(path, handles[path], states[path].st_size, places[path]) for path in new}
     return replace(source, running=running)
 
 

@@ -42,8 +42,7 @@ def write_models(
     if scratch.exists():
         shutil.rmtree(scratch)
     for found in written:
-        for path, blake3 in found.digests.items():
-            remember(path.stat(), blake3)
+        remember((path.stat(), digest) for path, digest in found.digests.items())
     return [found.measures for found in written]
 
 

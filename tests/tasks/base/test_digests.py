@@ -63,7 +63,7 @@ def test_files_are_known_by_blake3_and_compared_by_what_a_record_has(file: Path,
 
 def test_a_link_does_not_make_a_file_be_read_again(file: Path, tmp_path: Path) -> None:
     """Nor does it hide a change."""
-    remember(file.stat(), "as it was written")
+    remember([(file.stat(), "as it was written")])
     with linking([file]):
         link_or_copy(file, tmp_path / "link")
     assert file_digests(tmp_path, [tmp_path / "link"])[0].blake3 == "as it was written"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.weights import NotFinite
-from tasks.engine import cut, devices, output
+from tasks.engine import blocks, cut, devices, output
 from tasks.engine.progress import Headway, OnProgress
 from tasks.merging.block import Block
 from tasks.merging.lore import converge, dense
@@ -76,20 +76,20 @@ def test_an_execution_goes_on_where_it_stopped(
     assert resumed_measures == measures
 
 
-@pytest.mark.parametrize("method", ["average", "task_arithmetic", "ties"])
+@pytest.mark.parametrize("method", ["average", "task_arithmetic", "ties", "lore"])
 def test_a_full_gpu_falls_back_to_the_cpu(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = plan_for(params_for(method), write_models(tmp_path / "training"))
-    moved = Block.to
+    moved = blocks.to_device
 
-    def full(block: Block, device: str) -> Block:
+    def full(block: Block, device: str, whole: bool) -> Block:
         if block.tensor == "tall":
             raise torch.OutOfMemoryError
-        return moved(block, device)
+        return moved(block, device, whole)
 
     expected, _ = run(plan, tmp_path / "cpu")
-    monkeypatch.setattr(Block, "to", full)
+    monkeypatch.setattr(blocks, "to_device", full)
     with pytest.warns(UserWarning, match="cpu:0: out of memory at tensor tall; computed on the CPU"):
         found, _ = run(plan, tmp_path / "gpu", ["cpu:0"])
     assert last_places(found, expected) <= 1
