@@ -97,7 +97,9 @@ def sweep_directories(
 
     The parameters may differ in what their method reads. Raises BadInput as a single merge does.
     """
-    plan = digesting(plan_directories(variants, directories))
+    plan = plan_directories(variants, directories)
+    if not any(_is_there(out) for out in variants):  # else digests decide whether there is anything to do
+        plan = digesting(plan)
     with ExitStack() as stack:
         hashing = ThreadPoolExecutor(len(plan.sources))
         stack.push(lambda kind, error, trace: leave(hashing, error))
@@ -176,12 +178,16 @@ def _made_from(
 
 def _is_done(target: Target) -> bool:
     """Tell whether a merge is there already; if so remove scratch directories of killed processes."""
-    report = target.published.resolve() / "merge.json"  # before it is there, gone/../out leads nowhere
-    there = report.is_file()  # or its origin would have to wait for digests
-    done = there and is_published(target.published, target.made_from())
+    # its origin has to wait for digests
+    done = _is_there(target.published) and is_published(target.published, target.made_from())
     if done:
         tidy(target.published)
     return done
+
+
+def _is_there(published: Path) -> bool:
+    """Tell whether there is a merge, whatever it is of."""
+    return (published.resolve() / "merge.json").is_file()  # before it is there, gone/../out leads nowhere
 
 
 def _report(target: Target) -> MergeReport:
