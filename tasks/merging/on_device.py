@@ -40,12 +40,20 @@ def _moved(own: Array, device: str) -> Any:
     import torch
 
     if not isinstance(own, Deferred) or own.operation not in DECODED:
-        return torch.from_numpy(np.asarray(own)).to(device)
+        return _sent(torch.from_numpy(np.asarray(own)), device)
     [raw] = own.operands
     assert isinstance(raw, np.ndarray)
-    bits = torch.from_numpy(raw.view(f"i{raw.itemsize}")).to(device, copy=True)  # raw stays as it is
+    bits = _sent(torch.from_numpy(raw.view(f"i{raw.itemsize}")), device)
     stored = bits.view(getattr(torch, TORCH_NAMES[own.operation]))
-    return stored.to(getattr(torch, own.dtype.name)).reshape(own.shape)
+    # copied where nothing has to be decoded: methods compute in place, and raw numbers stay as they are
+    return stored.to(getattr(torch, own.dtype.name), copy=not device.startswith("cuda")).reshape(own.shape)
+
+
+def _sent(tensor: Any, device: str) -> Any:
+    # Only from pinned memory does a copy run while this thread goes on.
+    return (
+        tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
+    )
 
 
 def _side_by_side(arrays: Any, device: str) -> Any:
