@@ -50,10 +50,9 @@ def _moved(own: Array, device: str) -> Any:
 
 
 def _sent(tensor: Any, device: str) -> Any:
-    # Only from pinned memory does a copy run while this thread goes on.
-    return (
-        tensor.pin_memory().to(device, non_blocking=True) if device.startswith("cuda") else tensor.to(device)
-    )
+    if not device.startswith("cuda"):
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)  # so that this thread goes on meanwhile
 
 
 def _side_by_side(arrays: Any, device: str) -> Any:
