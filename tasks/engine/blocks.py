@@ -45,7 +45,7 @@ class Blocks:
         on_cpu = list(devices) == [CPU]
         self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
         # on a GPU numbers travel as they are stored, and are decoded there
-        self._deferred = can_compile() and not (on_cpu and (plan.method.whole or not _pays(plan)))
+        self._deferred = (not on_cpu or (not plan.method.whole and _pays(plan))) and can_compile()
         self._local = threading.local()
         self._submitting = (
             threading.Lock()

@@ -10,9 +10,6 @@ from tasks.merging.arrays import Array, double, of_numpy
 from tasks.merging.deferred import Deferred, totals_of
 from tasks.merging.kernels import LANES, total_of_lanes
 
-PIECE = 2**18
-"""Elements whose products are held at a time."""
-
 
 def dot(a: Array, b: Array) -> float:
     """Return Σ a·b over two arrays of one shape, multiplied and added up in float64."""
@@ -29,14 +26,11 @@ def dots(pairs: Sequence[tuple[Array, Array]]) -> list[float]:
 
 def _dot(a: Array, b: Array) -> float:
     a, b = np.asarray(a).reshape(-1), np.asarray(b).reshape(-1)
-    lanes = np.zeros(LANES)
-    for first in range(0, a.size, PIECE):
-        products = np.multiply(a[first : first + PIECE], b[first : first + PIECE], dtype=np.float64)
-        rows, rest = divmod(products.size, LANES)
-        whole = products[: rows * LANES].reshape(-1, LANES)
-        # numpy adds up whole rows one after another, and so as a compiled loop does
-        lanes = (np.vstack([lanes, whole]) if first else whole).sum(axis=0)
-        lanes[:rest] += products[rows * LANES :]
+    whole = a.size - a.size % LANES
+    # numpy adds up whole rows one after another, and so as a compiled loop does
+    rows = (own[:whole].reshape(-1, LANES) for own in (a, b))
+    lanes = np.einsum("kl,kl->l", *rows, dtype=np.float64)
+    lanes[: a.size - whole] += np.multiply(a[whole:], b[whole:], dtype=np.float64)
     return float(total_of_lanes(lanes))
 
 

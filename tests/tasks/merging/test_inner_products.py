@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tasks.checkpoints.numbers import compute_dtype, decode
 from tasks.merging.deferred import defer
-from tasks.merging.inner_products import PIECE, dot, dots, gram
+from tasks.merging.inner_products import dot, dots, gram
 from tasks.merging.kernels import LANES
 from tests.support.stored_numbers import DTYPES, numbers_of, same
 
@@ -30,7 +30,7 @@ def test_a_loop_adds_up_what_numpy_adds_up(data: st.DataObject, dtype: str, outp
     same(found, expected)
 
 
-@pytest.mark.parametrize("size", [0, 1, LANES, 100_003, PIECE, PIECE + 1, 2 * PIECE + 5])
+@pytest.mark.parametrize("size", [0, 1, LANES, 100_003, 2**18, 2**18 + 1, 2**19 + 5])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_products_are_those_of_float64(size: int, dtype: type) -> None:
     a, b = np.random.default_rng(size).normal(size=(2, size)).astype(dtype)
