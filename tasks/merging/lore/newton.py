@@ -12,9 +12,9 @@ from collections.abc import Callable, Generator, Sequence
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, energy, product, row_dot, zero
-from tasks.merging.lore.curvature import Bases, Curvature, conjugate_gradients, joint, shrunk
+from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.triplets import DIRECT, triplets_above
+from tasks.merging.lore.triplets import TOGETHER, DIRECT, every, triplets_above
 
 DESCENT = 0.3
 """μ comes down from σ_1 by this factor in each pass, or by 1.1/(N − 1) where that is more."""
@@ -53,6 +53,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
     thorough, slope, last = False, 0.0, z
+    few = B.shape[2] <= TOGETHER and B.dtype == torch.float64
     while True:
         passes += 1
         on_pass(passes)
@@ -65,10 +66,14 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
             sharp = provable
         sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
         if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
-            known = [
-                triplets_above(b - z, cut * level, part, sharp, thorough and level == mu)
-                for b, part in zip(B, known or [nothing] * N, strict=True)
-            ]
+            known = (
+                every(B - z, min(BESIDE, cut) * level)
+                if few
+                else [
+                    triplets_above(b - z, cut * level, part, sharp, thorough and level == mu)
+                    for b, part in zip(B, known or [nothing] * N, strict=True)
+                ]
+            )
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
         step = sum_of(deltas, z).div_(-N).sub_(z)
@@ -89,7 +94,11 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
             continue
         damping, lowest = max(damping / UNDAMPED, lowest), lowest / BOLDER
         before = objective if level == mu else float("inf")
-        z = _next(B, z, step, found, previous, (following, level), damping, remaining)
+        bases = joint(coarse(found, 1.0), coarse(previous, 1.0))
+        beside = found
+        if remaining < FINE:
+            beside = known if few else _with_others(B, z, found, bases, following)
+        z = _next(z, step, beside, bases, (following, level), damping, remaining)
         slope = row_dot(last, step) - row_dot(z, step)
         del step  # a matrix less while the next triplets are found
         level = following
@@ -116,31 +125,33 @@ def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
 
 
 def _next(
-    B: Tensor,
     z: Tensor,
     step: Tensor,
-    found: list[Factors],
-    previous: list[Factors],
+    known: list[Factors],
+    bases: Bases,
     cuts: tuple[float, float],
     damping: float,
     remaining: float,
 ) -> Tensor:
     """Return −S/N + ΣK_i(x)/N, with z + step for −S/N: as few matrices at a time as can be."""
-    N, bases = len(found), joint(found, previous)
+    N, least = len(known), REST**2
+    length = float(torch.linalg.matrix_norm(step))
+    if not length:
+        return z + step
 
     def outside(sigma: Tensor) -> Tensor:
-        rest = (REST * cuts[0]) ** 2
-        return shrunk(sigma, *cuts) * sigma / (sigma**2 - rest).clamp(min=rest)
+        return shrunk(sigma, 1.0, level) * sigma / (sigma**2 - least).clamp(min=least)
 
-    known = _with_others(B, z, found, bases, cuts[0]) if remaining < FINE else found
-    curvature = Curvature(known, cuts, bases, outside)
+    mu, level = cuts[0], cuts[1] / cuts[0]
+    curvature = Curvature(coarse(known, mu), (1.0, level), bases, outside)
     x = conjugate_gradients(
         lambda X: (1 + damping) * X - curvature.of(X) / N,
-        bases.core(step),
+        bases.core((step / length).float()),
         max(0.01, min(0.2, 3 * remaining)),
         CG_STEPS,
     )
-    return bases.lifted(curvature.of(x) / N).add_(z).add_(step)
+    core, wide = curvature.of(x) * (length / N), Bases(*(basis.to(z.dtype) for basis in bases))
+    return wide.lifted(core.to(z.dtype)).add_(z).add_(step)
 
 
 def _with_others(B: Tensor, z: Tensor, found: list[Factors], bases: Bases, mu: float) -> list[Factors]:
@@ -150,7 +161,7 @@ def _with_others(B: Tensor, z: Tensor, found: list[Factors], bases: Bases, mu: f
     depend on them; one guess for all is wrong by a fifth.
     """
     width = min(sum(part.rank for part in found), bases.U.shape[1], bases.V.shape[1])
-    U, V = bases.U[:, :width], bases.V[:, :width]
+    U, V = (basis[:, :width].to(z.dtype) for basis in bases)
     moved, known = product(z, V), []
     for b, own in zip(B, found, strict=True):
         core = U.T @ (product(b, V) - moved)

@@ -14,10 +14,14 @@ from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
 
 DIRECT = 400
 """Columns up to which leading eigenpairs cost less than sharpening subspaces."""
+TOGETHER = 128
+"""Columns up to which all triplets of all matrices are found in one call."""
 SHARE = 8
 """Beyond this fraction of the columns eigenpairs cost less, too."""
 DEGREE = 2
 """Of the polynomial: products with AᵀA between two orthogonalisations."""
+SHARP_SQUARES = 1e-10
+"""Share of the least σ² wanted that the rounding of a Gram matrix may have where nothing makes up for it."""
 SPARE = 8
 """Columns of a subspace beyond those above the limit, at least; a quarter of these where that is more."""
 CLEAR = 1.2
@@ -57,6 +61,23 @@ def largest(A: Tensor, count: int, sharp: float) -> Factors:
         if found is not None:
             return found.truncated(count)
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
+
+
+def every(A: Tensor, limit: float) -> list[Factors]:
+    """Return the triplets that exceed the limit of each of N × m × n matrices, m ≥ n, float64.
+
+    By Gram matrices where their rounding leaves the triplets sharp.
+    """
+    squares, V = torch.linalg.eigh(A.mT @ A)
+    if torch.finfo(A.dtype).eps * float(squares.max()) > SHARP_SQUARES * limit**2:
+        U, sigma, Vt = torch.linalg.svd(A, full_matrices=False)
+        V = Vt.mT
+    else:
+        V = V.flip(-1)
+        U = A @ V
+        sigma = torch.linalg.vector_norm(U, dim=1)
+        U /= sigma[:, None]
+    return [Factors(*parts).above(limit) for parts in zip(U, sigma, V, strict=True)]
 
 
 def ritz(A: Tensor, V: Tensor) -> Factors:

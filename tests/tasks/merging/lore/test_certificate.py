@@ -18,7 +18,7 @@ from tasks.merging.lore.certificate import (
     radius_of,
     relative_gap,
 )
-from tasks.merging.lore.converge import sharpness_at
+from tasks.merging.lore.converge import fit_at
 from tasks.merging.lore.problem import Iterate
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_curvature_reference import exact, hessian
@@ -41,7 +41,7 @@ def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -
 
 
 def proof(B: Array, here: Iterate) -> Proof | None:
-    return prove(torch.from_numpy(B).to(here.z.dtype), float(np.sum(B**2)), here, sharpness_at(here))
+    return prove(torch.from_numpy(B).to(here.z.dtype), float(np.sum(B**2)), here, fit_at(here).bound)
 
 
 def optimum(shape: tuple[int, int] = (20, 14)) -> tuple[Array, Array, float]:
@@ -120,7 +120,7 @@ def test_the_optimum_is_proven_almost_to_rounding(
         leading=[Factors(*(one.to(device) for one in part)) for part in here.leading],
         deltas=[Factors(*(one.to(device) for one in part)) for part in here.deltas],
     )
-    found = prove(given, float(np.sum(B**2)), moved, sharpness_at(moved))
+    found = prove(given, float(np.sum(B**2)), moved, fit_at(moved).bound)
     assert found is not None
     eps = torch.finfo(dtype).eps
     assert found.gap <= max(1e4 * eps, 1e-7)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore.certificate import Proof, radius_of
-from tasks.merging.lore.converge import GAP_INSTEAD, Converged, converged, met, sharpness_at
+from tasks.merging.lore.converge import GAP_INSTEAD, Converged, converged, fit_at, met
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Unproven
 from tests.support.lore_checks import ignore
@@ -110,4 +110,4 @@ def test_the_curvature_that_is_used_is_that_of_a_smaller_threshold_or_less(
     mu = share * noise_edge(B)
     here = run(B, mu, 1e-4).here
     lowest = np.linalg.eigvalsh(hessian(B, here.z.numpy(), mu - radius_of(here)))[0]
-    assert sharpness_at(here).curvature <= max(lowest, 0) + 1e-6
+    assert fit_at(here).bound.curvature <= max(lowest, 0) + 1e-6
