@@ -21,9 +21,10 @@ from tasks.merging.lore.certificate import (
 )
 from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.place import step_within
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness, Start, Unproven
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.uniqueness import Fit
+from tasks.merging.lore.uniqueness import Fit, Slope
 
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
@@ -76,7 +77,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
-        step = _length(here)
+        step = here.norms.length
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
         if since == PATIENCE or failed == ATTEMPTS or step < finest:
             raise Unproven
@@ -97,7 +98,7 @@ class _Goal:
 
     def seen(self, here: Iterate, sharp: Sharpness) -> None:
         """Estimate by what has been found at an iterate."""
-        self._sharp, self._step = sharp, _length(here)
+        self._sharp, self._step = sharp, here.norms.length
 
     def met_by(self, here: Iterate, sharp: Sharpness) -> bool:
         """Tell whether bounds are sharp enough, and would be if a residual doubled the distance."""
@@ -107,7 +108,7 @@ class _Goal:
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
         if isinstance(self._tolerance, Near):
-            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), _length(here)
+            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), here.norms.length
             if 2 * step > near:  # no fit curves by more than N
                 return False
             known = self._sharp or fit.guess
@@ -118,11 +119,12 @@ class _Goal:
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
-def _length(here: Iterate) -> float:
-    return float(torch.linalg.matrix_norm(here.step))
-
-
 def fit_at(here: Iterate) -> Fit:
     """Return how the fit curves near an iterate."""
-    slope = -len(here.deltas) * here.step
-    return Fit(here.leading, here.mu - radius_of(here), limit_of(here), slope)
+    N, dtype = len(here.deltas), here.z.core.dtype
+
+    def core(U: Tensor, V: Tensor) -> Tensor:
+        # the step is a small difference: in the precision of the matrices
+        return -N * step_within(here.z, here.deltas, U.to(dtype), V.to(dtype))
+
+    return Fit(here.leading, here.mu - radius_of(here), limit_of(here), Slope(N * here.norms.length, core))

@@ -42,13 +42,22 @@ class _Look(NamedTuple):
     exhausted: bool
 
 
+class Slope(NamedTuple):
+    """The slope r of the fit, m × n."""
+
+    size: float
+    """‖r‖_F"""
+    core: Callable[[Tensor, Tensor], Tensor]
+    """UᵀrV, given U and V."""
+
+
 class Fit:
     """How the fit curves, and the force of a slope, near where some leading triplets were found.
 
     A guess comes first and is no bound; the bound goes on from it.
     """
 
-    def __init__(self, found: Sequence[Factors], mu: float, rest: float, slope: Tensor | None = None) -> None:
+    def __init__(self, found: Sequence[Factors], mu: float, rest: float, slope: Slope | None = None) -> None:
         """Take the leading triplets of every A_i, of which no other σ exceeds `rest` < μ, and r, m × n."""
         mu *= 1 - SLIP  # what exceeds μ is to do so in float32, too; a lower one is as valid
         self._found, self._rest, self._slope = coarse(found, mu), rest / mu, slope
@@ -90,7 +99,7 @@ class Fit:
         return self._last
 
     def _sharpness(self, inside: float) -> Sharpness:
-        size = float(torch.linalg.matrix_norm(self._slope)) if self._slope is not None else 0.0
+        size = self._slope.size if self._slope else 0.0
         if self._still:  # K_i = 0 for each of these
             return Sharpness(float(self._still), size / self._still**0.5)
         rounding = ROUNDING * len(self._found) * torch.finfo(self._bases.U.dtype).eps
@@ -128,8 +137,7 @@ class Fit:
         For any x and e = r − Cx it is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩, of which the last is ‖e‖²/c at most.
         """
         assert self._slope is not None
-        N, size = len(self._found), torch.linalg.matrix_norm(self._slope)
-        core = self._bases.core((self._slope / size).float())
+        N, core = len(self._found), (self._slope.core(*self._bases) / self._slope.size).float()
         x = conjugate_gradients(lambda X: N * X - self._curvature.of(X), core, RESIDUAL, SOLVES)
         image = N * x - self._curvature.of(x)
         left = core - image
