@@ -16,7 +16,7 @@ from tasks.merging.lore.triplets import ritz
 
 TALL = 4
 """Rows of B_i for each row of the triangular factor, from where on shrinking pays."""
-ROWS_AT_ONCE = 2**11
+ROWS_AT_ONCE = 2**12
 """Rows whose products are summed in float32; the sums are added up in float64."""
 
 
