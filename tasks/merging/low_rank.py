@@ -12,7 +12,7 @@ import numpy as np
 
 from tasks.base.errors import BadInput
 from tasks.merging.block import Block
-from tasks.merging.orthonormal import orthonormal
+from tasks.merging.orthonormal import Basis, orthonormal
 from tasks.parameters.merge import MergeParams
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -21,10 +21,10 @@ Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
 class Span(NamedTuple):
     """N low-rank matrices m × n, ΔW_i = U C_i Vᵀ."""
 
-    U: Matrix
-    """m × k, orthonormal columns."""
-    V: Matrix
-    """n × l, orthonormal columns."""
+    U: Basis
+    """m × k"""
+    V: Basis
+    """n × l"""
     cores: list[Matrix]
     """C_i, k × l"""
 
@@ -55,7 +55,7 @@ def factored(
     rank = max(1, int((sigma > rounding * sigma[0]).sum()))
     rank = min(rank, at_most or rank)
     root = np.sqrt(sigma[:rank])
-    return within.U @ (P[:, :rank] * root), (root[:, None] * Qt[:rank]) @ within.V.T
+    return within.U.times(P[:, :rank] * root), within.V.times(Qt[:rank].T * root).T
 
 
 def rank_rounding(dtype: str) -> float:

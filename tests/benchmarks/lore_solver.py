@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tasks.merging.lore import newton
-from tasks.merging.lore.algebra import Factors, add_up
+from tasks.merging.lore.algebra import Factors, add_up, as_matrix
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.solve import solve
@@ -69,7 +69,7 @@ def last_step(B: Tensor) -> Step:
     with mock.patch.object(newton, "triplets_above", wraps=newton.triplets_above) as triplets:
         found = solve(B, _noise_edges(MU, B), TOLERANCE)
     A, limit, start, sharp, *_ = triplets.call_args.args
-    return Step(A, start, limit, sharp, found.penalty.mu)
+    return Step(as_matrix(A), start, limit, sharp, found.penalty.mu)
 
 
 def warm(step: Step) -> Factors:

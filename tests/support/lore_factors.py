@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from tasks.merging.lore.algebra import Factors
+from tasks.merging.lore.algebra import Factors, Spanned
 from tests.support.lore_reference import Array, threshold
 
 
@@ -19,3 +19,9 @@ def factors(A: Array, mu: float = 0.0, kind: str = "nuclear", dtype: torch.dtype
 def thresholds(B: Array, mu: float, kind: str = "nuclear") -> list[float]:
     """Return what the proximal map takes off each."""
     return [threshold(np.linalg.svd(b, compute_uv=False), mu, kind) for b in B]
+
+
+def spanned(matrix: torch.Tensor) -> Spanned:
+    """Return a matrix as a product in which it is the core."""
+    m, n = matrix.shape
+    return Spanned(torch.eye(m, dtype=matrix.dtype), matrix, torch.eye(n, dtype=matrix.dtype))

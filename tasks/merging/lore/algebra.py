@@ -1,15 +1,18 @@
-"""Low-rank matrices kept as factors, and the norms and inner products that every solver needs."""
+"""Low-rank matrices as factors, matrices less such ones, and the norms and inner products of both."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
 Tensor = torch.Tensor
-ROWS = 2**10
+ROWS = 2**8
 """Rows of a matrix that are computed at a time, so that none is held twice."""
 SEED = 0
 """Of the random starting blocks: fixed, so that the same matrices always give the same bytes."""
+
+WIDE = 0.25
+"""Elements of the factors for each of the matrix, from where on it is multiplied out: products take less."""
 
 
 class Factors(NamedTuple):
@@ -54,6 +57,80 @@ class Factors(NamedTuple):
         return (self.U * self.sigma) @ self.V.T
 
 
+class Spanned(NamedTuple):
+    """A low-rank matrix U·core·Vᵀ."""
+
+    U: Tensor
+    """m × p"""
+    core: Tensor
+    """p × q"""
+    V: Tensor
+    """n × q"""
+    whole: Tensor | None = None
+    """m × n, where it is multiplied out."""
+
+    @property
+    def transposed(self) -> "Spanned":
+        """The transpose, V·coreᵀ·Uᵀ."""
+        return Spanned(self.V, self.core.T, self.U)
+
+    def times(self, X: Tensor) -> Tensor:
+        """Return this matrix times X, a few columns."""
+        return self.U @ (self.core @ (self.V.T @ X))
+
+    def within(self, U: Tensor, V: Tensor) -> Tensor:
+        """Return Uᵀ·this·V."""
+        return (U.T @ self.U) @ self.core @ (self.V.T @ V)
+
+    def matrix(self) -> Tensor:
+        """Return the m × n matrix, multiplied out."""
+        return (self.U @ self.core) @ self.V.T if self.whole is None else self.whole
+
+    def rows(self, own: Tensor, rows: slice) -> Tensor:
+        """Return some rows, given U·core."""
+        return own[rows] @ self.V.T if self.whole is None else self.whole[rows]
+
+    def spread(self) -> "Spanned":
+        """Return this, multiplied out where the factors are hardly smaller."""
+        (m, p), (n, q) = self.U.shape, self.V.shape
+        return self._replace(whole=self.matrix()) if m * p + n * q > WIDE * m * n else self
+
+
+class Shifted(NamedTuple):
+    """The matrix b − z."""
+
+    b: Tensor
+    z: Spanned
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.b.shape[0], self.b.shape[1]
+
+    @property
+    def transposed(self) -> "Shifted":
+        """The transpose."""
+        return Shifted(self.b.T, self.z.transposed)
+
+    def matrix(self) -> Tensor:
+        """Return the m × n matrix, subtracted."""
+        return torch.addmm(self.b, self.z.U @ self.z.core, self.z.V.T, alpha=-1)
+
+
+MatrixLike = Tensor | Shifted
+
+
+class Norms(NamedTuple):
+    """Norms at a z."""
+
+    energy: float
+    """‖z‖²"""
+    length: float
+    """‖step‖, step = −z − S/N; 0 at the minimum."""
+    along: float
+    """⟨step, z⟩"""
+
+
 def zero(like: Tensor) -> Factors:
     """Return the factors of a zero matrix, of the shape of another."""
     m, n = like.shape
@@ -86,14 +163,51 @@ def energy(B: Tensor) -> float:
 
 def row_dot(left: Tensor, right: Tensor) -> float:
     """Return ⟨left, right⟩ of two dense matrices, summed as in `energy`."""
-    blocks = (slice(first, first + ROWS) for first in range(0, len(left), ROWS))  # as products need memory
-    return sum(float(torch.linalg.vecdot(left[rows], right[rows]).double().sum()) for rows in blocks)
+    # a few rows at a time, as products need memory
+    return sum(
+        float(torch.linalg.vecdot(left[rows], right[rows]).double().sum()) for rows in row_blocks(len(left))
+    )
 
 
 def product(A: Tensor, X: Tensor) -> Tensor:
     """Return AX, X a few columns: as (XᵀAᵀ)ᵀ, in half the time."""
     # where the right factor is the narrow one MKL takes twice as long at most widths, ten times at some
     return (X.mT @ A.mT).mT
+
+
+def shifted(b: Tensor, z: Spanned) -> MatrixLike:
+    """Return b − z."""
+    return Shifted(b, z) if z.whole is None else b - z.whole
+
+
+def times(A: MatrixLike, X: Tensor) -> Tensor:
+    """Return AX, X a few columns."""
+    return product(A.b, X) - A.z.times(X) if isinstance(A, Shifted) else product(A, X)
+
+
+def transposed(A: MatrixLike) -> MatrixLike:
+    """Return Aᵀ."""
+    return A.transposed if isinstance(A, Shifted) else A.T
+
+
+def as_matrix(A: MatrixLike) -> Tensor:
+    """Return A, multiplied out."""
+    return A.matrix() if isinstance(A, Shifted) else A
+
+
+def rows_without(A: MatrixLike, found: Factors) -> Iterator[Tensor]:
+    """Yield A − UΣVᵀ, a few rows at a time."""
+    b, left, right = A, found.U * found.sigma, found.V
+    if isinstance(A, Shifted):
+        b, left, right = A.b, torch.cat([left, A.z.U @ A.z.core], 1), torch.cat([right, A.z.V], 1)
+    assert isinstance(b, Tensor)
+    for rows in row_blocks(len(b)):
+        yield torch.addmm(b[rows], left[rows], right.T, alpha=-1)
+
+
+def row_blocks(m: int) -> Iterator[slice]:
+    """Yield the rows of a matrix, ROWS at a time."""
+    return (slice(first, first + ROWS) for first in range(0, m, ROWS))
 
 
 def gram_matrix(Y: Tensor) -> Tensor:

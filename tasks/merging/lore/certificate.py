@@ -13,7 +13,16 @@ import numpy as np
 import torch
 from scipy.linalg import blas, lapack
 
-from tasks.merging.lore.algebra import ROWS, Factors, Tensor, energy, product, row_dot
+from tasks.merging.lore.algebra import (
+    Factors,
+    MatrixLike,
+    Tensor,
+    energy,
+    rows_without,
+    shifted,
+    times,
+    transposed,
+)
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness
 
 MARGIN = 1 / 6
@@ -47,8 +56,9 @@ def prove(B: Tensor, total: float, here: Iterate, sharp: Sharpness) -> Proof | N
     """
     distances = []
     for b, found in zip(B, here.leading, strict=True):
-        distances.append(distance_from(b, found, here.z))
-        if limit_of(here) + distances[-1] > here.mu or not bounded(b, found, limit_of(here), here.z):
+        A, size = shifted(b, here.z), math.sqrt(energy(b)) + math.sqrt(here.norms.energy)
+        distances.append(distance_from(A, found, size))
+        if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
             return None
     error = distance(sharp, sum(distances))
     far = error >= radius_of(here)
@@ -66,15 +76,15 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
     sigmas = [delta.sigma.double() for delta in here.deltas]
     prices = mu * sum(float(sigma.sum()) for sigma in sigmas)
     taken = sum(float((sigma * (sigma + 2 * mu)).sum()) for sigma in sigmas)  # σ² − μ², σ what A_i has
-    squares = max(total + N * energy(here.z) - taken, 0.0)
-    s = mu / (mu + max(distances) + float(torch.linalg.matrix_norm(here.step)))
-    pulled = -N * (row_dot(here.step, here.z) + row_dot(here.step, here.step))  # ⟨step, S⟩
+    squares = max(total + N * here.norms.energy - taken, 0.0)
+    s = mu / (mu + max(distances) + here.norms.length)
+    pulled = -N * (here.norms.along + here.norms.length**2)  # ⟨step, S⟩
     aside = sum(
         distance * float(torch.linalg.vector_norm(sigma))
         for distance, sigma in zip(distances, sigmas, strict=True)
     )
     gap = (1 - s) ** 2 / 2 * squares + (1 - s) * prices + s * max(pulled + aside, 0.0)
-    objective = squares / 2 + prices - ROUNDING * torch.finfo(here.z.dtype).eps * total
+    objective = squares / 2 + prices - ROUNDING * torch.finfo(here.z.core.dtype).eps * total
     return gap / objective if objective > 0 else (0.0 if gap == 0.0 else math.inf)
 
 
@@ -110,42 +120,38 @@ def radius(cut: float, mu: float) -> float:
     return (mu - limit(cut, mu)) / 2
 
 
-def distance_from(b: Tensor, found: Factors, z: Tensor | None = None) -> float:
-    """Return how far b − z is, at most, from a matrix with exactly these triplets, in the Frobenius norm."""
-    right, left = product(b, found.V), product(b.T, found.U)
-    size = math.sqrt(energy(b))
-    if z is not None:  # subtracted from the products, because b − z would be another matrix
-        right, left = right - product(z, found.V), left - product(z.T, found.U)
-        size += math.sqrt(energy(z))
-    right, left = right - found.U * found.sigma, left - found.V * found.sigma
-    rounding = ROUNDING * torch.finfo(b.dtype).eps * size
+def distance_from(A: MatrixLike, found: Factors, size: float) -> float:
+    """Return how far A is, at most, from a matrix with exactly these triplets, in the Frobenius norm.
+
+    `size` is that of what A is computed from.
+    """
+    right, left = (
+        times(A, found.V) - found.U * found.sigma,
+        times(transposed(A), found.U) - found.V * found.sigma,
+    )
+    rounding = ROUNDING * torch.finfo(found.U.dtype).eps * size
     return (
         math.hypot(float(torch.linalg.matrix_norm(right)), float(torch.linalg.matrix_norm(left))) + rounding
     )
 
 
-def bounded(b: Tensor, found: Factors, most: float, z: Tensor | None = None) -> bool:
-    """Tell whether ‖W‖_2 < `most` for W = b − z − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
+def bounded(A: MatrixLike, found: Factors, most: float) -> bool:
+    """Tell whether ‖W‖_2 < `most` for W = A − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
-    take many times that. One n × n matrix is the only large array: W is made ROWS rows at a time, and the
+    take many times that. One n × n matrix is the only large array: W is made some rows at a time, and the
     difference is factored in place.
     """
+    (m, n), own = A.shape, found.U
     # the error of a sum of products grows like the root of their number
-    most *= 1 - 8 * torch.finfo(b.dtype).eps * math.sqrt(len(b))
-    n, left = b.shape[1], found.U * -found.sigma
-
-    def rest_of(rows: slice) -> Tensor:
-        A = b[rows] if z is None else b[rows] - z[rows]
-        return torch.addmm(A, left[rows], found.V.T)
-
-    blocks = (rest_of(slice(first, first + ROWS)) for first in range(0, len(b), ROWS))
-    if b.device.type != "cpu":
-        G = most**2 * torch.eye(n, dtype=b.dtype, device=b.device) - sum(W.T @ W for W in blocks)
+    most *= 1 - 8 * torch.finfo(own.dtype).eps * math.sqrt(m)
+    blocks = rows_without(A, found)
+    if own.device.type != "cpu":
+        G = most**2 * torch.eye(n, dtype=own.dtype, device=own.device) - sum(W.T @ W for W in blocks)
         return int(torch.linalg.cholesky_ex(G).info) == 0
-    syrk, potrf = (blas.ssyrk, lapack.spotrf) if b.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
+    syrk, potrf = (blas.ssyrk, lapack.spotrf) if own.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
     # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time
-    rest = np.zeros((n, n), b.numpy().dtype, order="F")
+    rest = np.zeros((n, n), own.numpy().dtype, order="F")
     np.fill_diagonal(rest, most**2)
     for W in blocks:
         rest = syrk(-1.0, W.numpy().T, beta=1.0, c=rest, overwrite_c=True)

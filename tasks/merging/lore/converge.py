@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -20,9 +21,10 @@ from tasks.merging.lore.certificate import (
 )
 from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.place import step_within
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness, Start, Unproven
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.uniqueness import sharpness
+from tasks.merging.lore.uniqueness import Fit, Slope
 
 GRAM_ROUNDING = 3e-3
 """Share of μ² that the rounding of a Gram matrix may have."""
@@ -67,18 +69,19 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     here = next(steps)
     while True:
         missing = False
-        if goal.in_reach(here):
-            sharp = sharpness_at(here)
+        fit = fit_at(here)
+        if goal.in_reach(here, fit):
+            sharp = fit.bound_for(partial(goal.met_by, here))
             goal.seen(here, sharp)
             proof = prove(B, total, here, sharp)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
-        step = _length(here)
+        step = here.norms.length
         best, since = (step, 0) if step < best / 2 else (best, since + 1)
         if since == PATIENCE or failed == ATTEMPTS or step < finest:
             raise Unproven
-        del here  # its matrices, while the next ones are made
+        del here, fit  # their matrices, while the next ones are made
         here = steps.send(missing)
 
 
@@ -95,15 +98,20 @@ class _Goal:
 
     def seen(self, here: Iterate, sharp: Sharpness) -> None:
         """Estimate by what has been found at an iterate."""
-        self._sharp, self._step = sharp, _length(here)
+        self._sharp, self._step = sharp, here.norms.length
 
-    def in_reach(self, here: Iterate) -> bool:
+    def met_by(self, here: Iterate, sharp: Sharpness) -> bool:
+        """Tell whether bounds are sharp enough, and would be if a residual doubled the distance."""
+        near = isinstance(self._tolerance, Near) and min(self._tolerance.distance, radius_of(here))
+        return 2 * distance(sharp, 0.0) <= near
+
+    def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
         if isinstance(self._tolerance, Near):
-            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), _length(here)
+            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), here.norms.length
             if 2 * step > near:  # no fit curves by more than N
                 return False
-            known = self._sharp or sharpness_at(here, guess=True)
+            known = self._sharp or fit.guess
             if self._sharp is None:
                 self.seen(here, known)
             if known.curvature > FLAT:
@@ -111,11 +119,12 @@ class _Goal:
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
-def _length(here: Iterate) -> float:
-    return float(torch.linalg.matrix_norm(here.step))
+def fit_at(here: Iterate) -> Fit:
+    """Return how the fit curves near an iterate."""
+    N, dtype = len(here.deltas), here.z.core.dtype
 
+    def core(U: Tensor, V: Tensor) -> Tensor:
+        # the step is a small difference: in the precision of the matrices
+        return -N * step_within(here.z, here.deltas, U.to(dtype), V.to(dtype))
 
-def sharpness_at(here: Iterate, guess: bool = False) -> Sharpness:
-    """Return how the fit curves near an iterate, from below, or a guess."""
-    slope = -len(here.deltas) * here.step
-    return sharpness(here.leading, here.mu - radius_of(here), limit_of(here), slope, guess)
+    return Fit(here.leading, here.mu - radius_of(here), limit_of(here), Slope(N * here.norms.length, core))

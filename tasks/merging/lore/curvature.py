@@ -33,6 +33,11 @@ class Bases(NamedTuple):
         return self.U @ core @ self.V.T
 
 
+def coarse(found: Sequence[Factors], unit: float) -> list[Factors]:
+    """Return triplets in float32, their singular values in a unit: a few digits are enough for curvature."""
+    return [Factors(U.float(), (sigma / unit).float(), V.float()) for U, sigma, V in found]
+
+
 def joint(found: Sequence[Factors], before: Sequence[Factors]) -> Bases:
     """Return the span of the leading singular vectors, and of those of the pass before."""
     parts = [*found, *before]
@@ -55,26 +60,27 @@ class Curvature:
         N, rank = len(found), max(part.rank for part in found)
         p, q = bases.U.shape[1], bases.V.shape[1]
         self._U, self._V = bases.U.new_zeros(N, rank, p), bases.V.new_zeros(N, rank, q)
-        self._alpha = bases.U.new_zeros(N, rank, 1)
-        self._straight, self._turned = bases.U.new_zeros(2, N, rank, rank)
+        sigma, alpha = bases.U.new_zeros(N, rank), bases.U.new_zeros(N, rank, 1)
         for i, part in enumerate(found):
             r = part.rank
             self._U[i, :r], self._V[i, :r] = part.U.T @ bases.U, part.V.T @ bases.V
-            self._alpha[i, :r, 0] = outside(part.sigma)
-            self._straight[i, :r, :r], self._turned[i, :r, :r] = _weights(part.sigma, *cuts)
+            sigma[i, :r], alpha[i, :r, 0] = part.sigma, outside(part.sigma)
+        straight, self._turned = _weights(sigma, *cuts)
         # between leading vectors by the weights, between a leading one and all others by α: those between
         # leading ones are taken off where rows and columns have α
-        self._straight -= self._alpha + self._alpha.mT
+        self._straight = straight - (alpha + alpha.mT)
+        # ΣU_i α_i U_iᵀ from the left and ΣV_i α_i V_iᵀ from the right are the same in every product
+        self._left, self._right = (
+            (alpha * part).flatten(0, 1).T @ part.flatten(0, 1) for part in (self._U, self._V)
+        )
 
     def of(self, X: Tensor) -> Tensor:
         """Return ΣK_i(X)."""
-        U, V, alpha = self._U, self._V, self._alpha
-        (N, r, p), q = U.shape, V.shape[2]
-        flat_U, flat_V = U.view(N * r, p), V.view(N * r, q)
-        rows, columns = (flat_U @ X).view(N, r, q), (flat_V @ X.T).view(N, r, p)
-        own = rows @ V.mT
-        rows = torch.baddbmm(alpha * rows, self._straight * own + self._turned * own.mT, V)
-        return flat_U.T @ rows.view(N * r, q) + (alpha * columns).view(N * r, p).T @ flat_V
+        U, V = self._U.flatten(0, 1), self._V
+        own = (U @ X).view(V.shape) @ V.mT
+        inner = torch.addcmul(self._straight * own, self._turned, own.mT) @ V
+        image = torch.addmm(self._left @ X, X, self._right)
+        return image.addmm_(U.T, inner.flatten(0, 1))
 
 
 def shrunk(sigma: Tensor, mu: float, level: float) -> Tensor:
@@ -83,14 +89,15 @@ def shrunk(sigma: Tensor, mu: float, level: float) -> Tensor:
 
 
 def _weights(sigma: Tensor, mu: float, level: float) -> tuple[Tensor, Tensor]:
-    """Return the coefficients of X_jk and of X_kj between the known singular values."""
+    """Return the coefficients of X_jk and of X_kj between the known singular values, N × r; 0 for zeros."""
     d = shrunk(sigma, mu, level)
-    difference, total = sigma[:, None] - sigma, sigma[:, None] + sigma
-    both = (d[:, None] > 0) & (d > 0)
-    close = difference.abs() < 1e-6 * mu
-    symmetric = ((d[:, None] - d) / difference.masked_fill(close, 1.0)).clamp(0, 1)
+    one, other, d_one, d_other = sigma[:, :, None], sigma[:, None], d[:, :, None], d[:, None]
+    both = (d_one > 0) & (d_other > 0)
+    difference = one - other
+    close = difference.abs() < 1e-5 * one.clamp(min=mu)
+    symmetric = ((d_one - d_other) / difference.masked_fill_(close, 1.0)).clamp_(0, 1)
     symmetric = torch.where(both | close, both.to(sigma.dtype), symmetric)
-    rotating = (d[:, None] + d) / total
+    rotating = (d_one + d_other) / (one + other).clamp_(min=torch.finfo(sigma.dtype).tiny)
     return (symmetric + rotating) / 2, (symmetric - rotating) / 2
 
 

@@ -7,14 +7,15 @@ plain descent is left. And a step that raised the objective is taken back in par
 all singular values lead, the curvature vanishes and steps are far too long.
 """
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, energy, product, row_dot, zero
-from tasks.merging.lore.curvature import Bases, Curvature, conjugate_gradients, joint, shrunk
+from tasks.merging.lore.algebra import Factors, Spanned, Tensor, energy, product, shifted, zero
+from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
+from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.triplets import DIRECT, triplets_above
+from tasks.merging.lore.triplets import DIRECT, TOGETHER, every, triplets_above
 
 DESCENT = 0.3
 """μ comes down from σ_1 by this factor in each pass, or by 1.1/(N − 1) where that is more."""
@@ -45,14 +46,15 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     """
     N, total, mu = len(B), energy(B), start.penalty.mu
     cut = cut_below(start, B.shape[2])
-    z = torch.zeros_like(B[0])
+    z = last = nowhere(B[0])
     known, found, nothing = start.leading, list[Factors](), zero(B[0])
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
     descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
     provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
-    thorough, slope, last = False, 0.0, z
+    thorough, slope = False, 0.0
+    few = B.shape[2] <= TOGETHER and B.dtype == torch.float64
     while True:
         passes += 1
         on_pass(passes)
@@ -65,33 +67,39 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
             sharp = provable
         sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
         if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
-            known = [
-                triplets_above(b - z, cut * level, part, sharp, thorough and level == mu)
-                for b, part in zip(B, known or [nothing] * N, strict=True)
-            ]
+            known = (
+                every(B - z.matrix(), min(BESIDE, cut) * level)
+                if few
+                else [
+                    triplets_above(shifted(b, z), cut * level, part, sharp, thorough and level == mu)
+                    for b, part in zip(B, known or [nothing] * N, strict=True)
+                ]
+            )
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
-        step = sum_of(deltas, z).div_(-N).sub_(z)
-        remaining = float(torch.linalg.matrix_norm(step)) / size
+        norms = norms_of(z, deltas)
+        remaining = norms.length / size
         # Σh(B_i − z), the objective with the best task vectors for this z
-        objective = (total + N * energy(z)) / 2 - sum(
+        objective = (total + N * norms.energy) / 2 - sum(
             float(d.sigma.double().square().sum()) for d in deltas
         ) / 2
         bold = level == mu and objective > before + 8 * torch.finfo(B.dtype).eps * total
-        last = last if bold else z  # which is all that is needed, and a matrix less while a proof is tried
+        last = last if bold else z
         if level == mu:
-            thorough = bool((yield Iterate(z, found, deltas, step, mu, cut, passes)))
+            thorough = bool((yield Iterate(z, found, deltas, norms, mu, cut, passes)))
         if bold:
             # Too bold: part of the way back, and for a while the damping does not get that low again.
-            share = _share(slope, row_dot(last, step) - row_dot(z, step))
-            z, slope = torch.lerp(last, z, share), slope * share
+            share = _share(slope, slope_towards(last, z, deltas))
+            z, slope = between(last, z, share), slope * share
             damping = lowest = min(BOLDER * max(damping, LEAST_DAMPING), MOST_DAMPING)
             continue
         damping, lowest = max(damping / UNDAMPED, lowest), lowest / BOLDER
         before = objective if level == mu else float("inf")
-        z = _next(B, z, step, found, previous, (following, level), damping, remaining)
-        slope = row_dot(last, step) - row_dot(z, step)
-        del step  # a matrix less while the next triplets are found
+        bases, beside = joint(found, previous), found
+        if remaining < FINE:
+            beside = known if few else _with_others(B, z, found, bases, following)
+        z, pull = _next(z, deltas, beside, bases, (following, level), damping, remaining)
+        slope = -(norms.length**2 + pull)
         level = following
 
 
@@ -107,51 +115,45 @@ def cut_below(start: Start, columns: int) -> float:
     return (1 + 3 * start.edge / mu) / 4 if crowded else CUT
 
 
-def sum_of(deltas: Sequence[Factors], like: Tensor) -> Tensor:
-    """Return S = Σδ_i, multiplied out."""
-    S = torch.zeros_like(like)
-    for delta in deltas:
-        S.addmm_(delta.U * delta.sigma, delta.V.T)
-    return S
-
-
 def _next(
-    B: Tensor,
-    z: Tensor,
-    step: Tensor,
-    found: list[Factors],
-    previous: list[Factors],
+    z: Spanned,
+    deltas: list[Factors],
+    known: list[Factors],
+    bases: Bases,
     cuts: tuple[float, float],
     damping: float,
     remaining: float,
-) -> Tensor:
-    """Return −S/N + ΣK_i(x)/N, with z + step for −S/N: as few matrices at a time as can be."""
-    N, bases = len(found), joint(found, previous)
+) -> tuple[Spanned, float]:
+    """Return −S/N + ΣK_i(x)/N, and ⟨step, ΣK_i(x)/N⟩."""
+    N, least = len(known), REST**2
+    step = step_within(z, deltas, *bases)
+    length = float(torch.linalg.matrix_norm(step)) or 1.0
 
     def outside(sigma: Tensor) -> Tensor:
-        rest = (REST * cuts[0]) ** 2
-        return shrunk(sigma, *cuts) * sigma / (sigma**2 - rest).clamp(min=rest)
+        return shrunk(sigma, 1.0, level) * sigma / (sigma**2 - least).clamp(min=least)
 
-    known = _with_others(B, z, found, bases, cuts[0]) if remaining < FINE else found
-    curvature = Curvature(known, cuts, bases, outside)
+    mu, level = cuts[0], cuts[1] / cuts[0]
+    curvature = Curvature(coarse(known, mu), (1.0, level), Bases(bases.U.float(), bases.V.float()), outside)
     x = conjugate_gradients(
         lambda X: (1 + damping) * X - curvature.of(X) / N,
-        bases.core(step),
+        (step / length).float(),
         max(0.01, min(0.2, 3 * remaining)),
         CG_STEPS,
     )
-    return bases.lifted(curvature.of(x) / N).add_(z).add_(step)
+    pulled = curvature.of(x).to(step.dtype) * (length / N)
+    core = pulled - sum_within(deltas, *bases) / N
+    return Spanned(bases.U, core, bases.V).spread(), float((pulled * step).sum())
 
 
-def _with_others(B: Tensor, z: Tensor, found: list[Factors], bases: Bases, mu: float) -> list[Factors]:
+def _with_others(B: Tensor, z: Spanned, found: list[Factors], bases: Bases, mu: float) -> list[Factors]:
     """Return the leading triplets of every A_i and the larger part of what else it has where others lead.
 
     What leads in one checkpoint is seldom noise in another. The coefficients of K_i between σ and these
     depend on them; one guess for all is wrong by a fifth.
     """
     width = min(sum(part.rank for part in found), bases.U.shape[1], bases.V.shape[1])
-    U, V = bases.U[:, :width], bases.V[:, :width]
-    moved, known = product(z, V), []
+    U, V = (basis[:, :width] for basis in bases)
+    moved, known = z.times(V), []
     for b, own in zip(B, found, strict=True):
         core = U.T @ (product(b, V) - moved)
         P, sigma, Qt = torch.linalg.svd(core - (U.T @ own.U * own.sigma) @ (own.V.T @ V))

@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from tasks.base.errors import LorelineError
-from tasks.merging.lore.algebra import Factors, Tensor
+from tasks.merging.lore.algebra import Factors, Norms, Spanned
 from tasks.merging.lore.penalty import Penalty
 
 GAP_INSTEAD = 1e-4
@@ -42,13 +42,12 @@ class Start(NamedTuple):
 class Iterate(NamedTuple):
     """The task vectors at one z."""
 
-    z: Tensor
+    z: Spanned
     """m × n"""
     leading: list[Factors]
     """The singular triplets of every A_i = B_i − z above cut · μ."""
     deltas: list[Factors]
-    step: Tensor
-    """−z − S/N, m × n; 0 at the minimum."""
+    norms: Norms
     mu: float
     cut: float
     passes: int

@@ -9,13 +9,14 @@ other iterate, on the matrices themselves.
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, add_up, gram_matrix, product
+from tasks.merging.lore.algebra import Factors, Shifted, Spanned, Tensor, add_up, gram_matrix, product
+from tasks.merging.lore.place import norms_of
 from tasks.merging.lore.problem import Iterate
 from tasks.merging.lore.triplets import ritz
 
 TALL = 4
 """Rows of B_i for each row of the triangular factor, from where on shrinking pays."""
-ROWS_AT_ONCE = 2**11
+ROWS_AT_ONCE = 2**12
 """Rows whose products are summed in float32; the sums are added up in float64."""
 
 
@@ -45,11 +46,11 @@ def triangular(B: Tensor) -> Tensor | None:
 
 def lifted(B: Tensor, small: Iterate) -> Iterate:
     """Return the iterate whose leading right singular vectors are those of the small matrices."""
-    z = add_up(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu)).matrix().div_(-len(B))
-    found = [ritz(b - z, part.V.to(B.dtype)) for b, part in zip(B, small.leading, strict=True)]
+    S = add_up(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu))
+    z = Spanned(S.U, torch.diag(S.sigma / -len(B)), S.V)
+    found = [ritz(Shifted(b, z), part.V.to(B.dtype)) for b, part in zip(B, small.leading, strict=True)]
     deltas = [part.thresholded(small.mu) for part in found]
-    step = add_up(deltas).matrix().div_(-len(B)).sub_(z)
-    return Iterate(z, found, deltas, step, small.mu, small.cut, small.passes)
+    return Iterate(z, found, deltas, norms_of(z, deltas), small.mu, small.cut, small.passes)
 
 
 def refresh(B: Tensor, deltas: list[Factors], mu: float) -> list[Factors]:

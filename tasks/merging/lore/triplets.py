@@ -9,15 +9,29 @@ from collections.abc import Callable
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, gaussian, gram_matrix, product, zero
+from tasks.merging.lore.algebra import (
+    Factors,
+    MatrixLike,
+    Tensor,
+    as_matrix,
+    gaussian,
+    gram_matrix,
+    times,
+    transposed,
+    zero,
+)
 from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
 
 DIRECT = 400
 """Columns up to which leading eigenpairs cost less than sharpening subspaces."""
+TOGETHER = 128
+"""Columns up to which all triplets of all matrices are found in one call."""
 SHARE = 8
 """Beyond this fraction of the columns eigenpairs cost less, too."""
 DEGREE = 2
 """Of the polynomial: products with AᵀA between two orthogonalisations."""
+SHARP_SQUARES = 1e-10
+"""Share of the least σ² wanted that the rounding of a Gram matrix may have where nothing makes up for it."""
 SPARE = 8
 """Columns of a subspace beyond those above the limit, at least; a quarter of these where that is more."""
 CLEAR = 1.2
@@ -28,7 +42,9 @@ ROUNDS = 12
 """Polynomials before a full decomposition takes over; one or two are usual."""
 
 
-def triplets_above(A: Tensor, limit: float, start: Factors, sharp: float, thorough: bool = False) -> Factors:
+def triplets_above(
+    A: MatrixLike, limit: float, start: Factors, sharp: float, thorough: bool = False
+) -> Factors:
     """Return the triplets of A (m × n, m ≥ n) that exceed the limit, and some that are not sharp.
 
     `start` are those of a similar matrix. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need no more
@@ -40,7 +56,8 @@ def triplets_above(A: Tensor, limit: float, start: Factors, sharp: float, thorou
         if found is not None:
             return found
     # The Gram matrix squares the condition number; one product from either side makes up for that.
-    return ritz(A, eigenpairs_above(gram_matrix(A), limit**2, expected).vectors)
+    own = as_matrix(A)
+    return ritz(own, eigenpairs_above(gram_matrix(own), limit**2, expected).vectors)
 
 
 def largest(A: Tensor, count: int, sharp: float) -> Factors:
@@ -59,18 +76,35 @@ def largest(A: Tensor, count: int, sharp: float) -> Factors:
     return ritz(A, leading_eigenpairs(gram_matrix(A), count).vectors)
 
 
-def ritz(A: Tensor, V: Tensor) -> Factors:
+def every(A: Tensor, limit: float) -> list[Factors]:
+    """Return the triplets that exceed the limit of each of N × m × n matrices, m ≥ n, float64.
+
+    By Gram matrices where their rounding leaves the triplets sharp.
+    """
+    squares, V = torch.linalg.eigh(A.mT @ A)
+    if torch.finfo(A.dtype).eps * float(squares.max()) > SHARP_SQUARES * limit**2:
+        U, sigma, Vt = torch.linalg.svd(A, full_matrices=False)
+        V = Vt.mT
+    else:
+        V = V.flip(-1)
+        U = A @ V
+        sigma = torch.linalg.vector_norm(U, dim=1)
+        U /= sigma[:, None]
+    return [Factors(*parts).above(limit) for parts in zip(U, sigma, V, strict=True)]
+
+
+def ritz(A: MatrixLike, V: Tensor) -> Factors:
     """Return Ritz triplets from a subspace V (n × k), by one product from either side."""
     return _sharpened(A, V)[0]
 
 
-def _sharpened(A: Tensor, V: Tensor) -> tuple[Factors, Tensor]:
+def _sharpened(A: MatrixLike, V: Tensor) -> tuple[Factors, Tensor]:
     """Return Ritz triplets U, σ, V' from a subspace V, and the residuals AᵀU − VVᵀAᵀU, column by column.
 
     V' is the span of AᵀU, and nearer than V: the residuals of the triplets are no larger than these.
     """
-    U, own = torch.linalg.qr(product(A, V))
-    image = product(A.T, U)
+    U, own = torch.linalg.qr(times(A, V))
+    image = times(transposed(A), U)
     Q, R = torch.linalg.qr(image)
     # On the CPU, wherever A is: for such small matrices a GPU's decomposition is slower.
     # AᵀU = QR = (QX)ΣZᵀ gives A's right vectors QX and its left ones UZ.
@@ -80,7 +114,7 @@ def _sharpened(A: Tensor, V: Tensor) -> tuple[Factors, Tensor]:
 
 
 def _by_subspace(
-    A: Tensor,
+    A: MatrixLike,
     wanted: Callable[[Tensor], int],
     start: Factors,
     sharp: Callable[[float], float],
@@ -96,7 +130,7 @@ def _by_subspace(
     """
     n = A.shape[1]
     if start.rank == 0:
-        found, left = _sharpened(A, widened(A.new_zeros(n, 0), width))
+        found, left = _sharpened(A, widened(start.V, width))
     else:
         width = max(start.rank, width)
         basis = start.V
@@ -139,15 +173,16 @@ def widened(V: Tensor, width: int) -> Tensor:
     return basis
 
 
-def filtered(A: Tensor, V: Tensor, apart: Tensor, below: float) -> Tensor:
+def filtered(A: MatrixLike, V: Tensor, apart: Tensor, below: float) -> Tensor:
     """Return an orthonormal basis of p(AᵀA)V and what is set apart.
 
     p is the Chebyshev polynomial that is small up to σ = `below`.
     """
+    turned = transposed(A)
     half = below**2 / 2  # AᵀA/half − 1 takes what is below to [−1, 1], where the polynomial is at most 1
 
     def square(X: Tensor) -> Tensor:
-        Y = product(A.T, product(A, X)) / half
+        Y = times(turned, times(A, X)) / half
         return Y - apart @ (apart.T @ Y) - X
 
     before, here = V, square(V)

@@ -65,7 +65,7 @@ def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> So
     known = start.leading[0] if start.leading else zero(D)
     sharp = min(SHARPNESS * size, tolerance.distance if isinstance(tolerance, Near) else math.inf)
     found = triplets_above(D, cut * mu, known, sharp, thorough=True).above(cut * mu)
-    distance = distance_from(D, found)
+    distance = distance_from(D, found, size)
     if limit(cut, mu) + distance > mu or not bounded(D, found, limit(cut, mu)):
         return None
     delta = found.thresholded(mu)

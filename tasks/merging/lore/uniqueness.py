@@ -5,73 +5,143 @@ value exceeds μ, and 0 where all checkpoints share a direction in which the min
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor, gaussian
-from tasks.merging.lore.curvature import Bases, Curvature, conjugate_gradients, joint
+from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint
 from tasks.merging.lore.problem import FLAT, Sharpness
 
 DOUBT = 1e-6
 """The probability, over the random start, that the bound is wrong."""
 STEPS, CHECK = 150, 10
 """Of Lanczos, and how often the bound is looked at."""
-ENOUGH = 0.7
-"""Share of the estimate at which the bound is good enough."""
+ENOUGH, AT_LEAST = 0.7, 0.25
+"""Shares of the estimate at which the bound is good enough, and may be."""
 GUESSED, SETTLED = 30, 0.9
 """Steps of Lanczos for a guess, or fewer where ten steps have taken less than a tenth off it."""
 RESIDUAL, SOLVES = 0.03, 40
 """Of conjugate gradients, in units of the slope, and their steps."""
-SLACK, ROUNDING = 0.01, 8
-"""For rounding: of the force, a share; of the curvature, in units of ε and its largest value."""
+CLOSELY = 0.05
+"""Share of a bound to which it is computed."""
+SLACK, SLIP, ROUNDING = 0.01, 1e-6, 8
+"""For rounding: of the force and of μ, a share; of the curvature, in units of ε and its largest value."""
 
 
-def curvature_bound(found: Sequence[Factors], mu: float, rest: float, guess: bool = False) -> float:
-    """Return a lower bound on the curvature, given the leading triplets; no other σ exceeds `rest` < μ.
+class _Look(NamedTuple):
+    """What some steps of Lanczos tell of the smallest value."""
 
-    Below FLAT it may be 0 right away. A guess is no bound, and takes a fraction of the time.
+    steps: int
+    estimate: float
+    """Never below it."""
+    bound: float
+    """Never above it."""
+    exhausted: bool
+
+
+class Slope(NamedTuple):
+    """The slope r of the fit, m × n."""
+
+    size: float
+    """‖r‖_F"""
+    core: Callable[[Tensor, Tensor], Tensor]
+    """UᵀrV, given U and V."""
+
+
+class Fit:
+    """How the fit curves, and the force of a slope, near where some leading triplets were found.
+
+    A guess comes first and is no bound; the bound goes on from it.
     """
-    return sharpness(found, mu, rest, None, guess).curvature
 
+    def __init__(self, found: Sequence[Factors], mu: float, rest: float, slope: Slope | None = None) -> None:
+        """Take the leading triplets of every A_i, of which no other σ exceeds `rest` < μ, and r, m × n."""
+        mu *= 1 - SLIP  # what exceeds μ is to do so in float32, too; a lower one is as valid
+        self._found, self._rest, self._slope = coarse(found, mu), rest / mu, slope
+        self._active = [part.above(1.0) for part in self._found]
+        self._still = sum(part.rank == 0 for part in self._active)
+        self._looks: Iterator[_Look] | None = None
+        self._last = _Look(0, math.inf, 0.0, exhausted=self._still > 0)
 
-def sharpness(
-    found: Sequence[Factors], mu: float, rest: float, slope: Tensor | None, guess: bool = False
-) -> Sharpness:
-    """Return bounds on the curvature and on the force of a slope (m × n), as `curvature_bound` does."""
-    size = float(torch.linalg.matrix_norm(slope)) if slope is not None else 0.0
-    active = [part.above(mu) for part in found]
-    still = sum(part.rank == 0 for part in active)
-    if still:  # K_i = 0 for each of these
-        return Sharpness(float(still), size / still**0.5)
+    @property
+    def guess(self) -> Sharpness:
+        """What curvature and force seem to be, in a fraction of the time."""
+        while not self._last.exhausted and self._last.steps < GUESSED:
+            before = self._last.estimate
+            if self._look().estimate > SETTLED * before:
+                break
+        return self._sharpness(self._last.estimate)
 
-    def outside(sigma: Tensor) -> Tensor:
+    @property
+    def bound(self) -> Sharpness:
+        """A lower bound on the curvature, below FLAT maybe 0, and an upper one on the force."""
+        return self.bound_for(lambda sharp: False)
+
+    def bound_for(self, suffices: Callable[[Sharpness], bool]) -> Sharpness:
+        """Return such bounds; less sharp ones if they suffice."""
+        while not self._last.exhausted and self._last.steps < STEPS:
+            share = self._last.bound / self._last.estimate
+            # the estimate is never below the curvature
+            if share >= ENOUGH or self._last.estimate < FLAT:
+                break
+            if share >= AT_LEAST and suffices(self._sharpness(self._last.bound)):
+                break
+            self._look()
+        return self._sharpness(self._last.bound)
+
+    def _look(self) -> _Look:
+        if self._looks is None:
+            self._looks = _looks(self._curvature, len(self._found), self._bases)
+        self._last = next(self._looks)
+        return self._last
+
+    def _sharpness(self, inside: float) -> Sharpness:
+        size = self._slope.size if self._slope else 0.0
+        if self._still:  # K_i = 0 for each of these
+            return Sharpness(float(self._still), size / self._still**0.5)
+        rounding = ROUNDING * len(self._found) * torch.finfo(self._bases.U.dtype).eps
+        least = max(min(inside, self._beside) - rounding, 0.0)
+        if self._slope is None or not least:
+            return Sharpness(least, math.inf)
+        if not size:
+            return Sharpness(least, 0.0)
+        known, left, own = self._squared_force
+        square = known + left / least + max(1 - own, 0.0) / self._beside
+        return Sharpness(least, (1 + SLACK) * size * square**0.5)
+
+    def _outside(self, sigma: Tensor) -> Tensor:
         # whatever the other singular value is, up to `rest`
-        return (sigma - mu).clamp(min=0) / (sigma - rest).clamp(min=mu - rest)
+        return (sigma - 1).clamp(min=0) / (sigma - self._rest).clamp(min=1 - self._rest)
 
-    N, bases = len(found), joint(found, [])
-    # directions with one side outside of all that leads
-    beside = N - max(_norm([part[side] * outside(part.sigma).sqrt() for part in active]) for side in (0, 2))
-    inner = Curvature(found, (mu, mu), bases, outside)
-    rounding = ROUNDING * N * torch.finfo(bases.U.dtype).eps
-    least = max(min(_inside(inner, N, bases, guess), beside) - rounding, 0.0)
-    if slope is None or not least:
-        return Sharpness(least, math.inf)
-    core = bases.core(slope)
-    own = float((core * core).sum())
-    square = _squared_force(inner, N, core, least) + max(size**2 - own, 0.0) / beside
-    return Sharpness(least, (1 + SLACK) * square**0.5)
+    @cached_property
+    def _bases(self) -> Bases:
+        return joint(self._found, [])
 
+    @cached_property
+    def _curvature(self) -> Curvature:
+        return Curvature(self._found, (1.0, 1.0), self._bases, self._outside)
 
-def _squared_force(curvature: Curvature, N: int, core: Tensor, least: float) -> float:
-    """Return an upper bound on ⟨r, C⁻¹r⟩ within the bases.
+    @cached_property
+    def _beside(self) -> float:
+        """The smallest value on directions with one side outside of all that leads."""
+        parts = [(part, self._outside(part.sigma).sqrt()) for part in self._active]
+        return len(self._found) - max(_norm([part[side] * root for part, root in parts]) for side in (0, 2))
 
-    For any x and e = r − Cx it is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩, of which the last is ‖e‖²/c at most.
-    """
-    x = conjugate_gradients(lambda X: N * X - curvature.of(X), core, RESIDUAL, SOLVES)
-    image = N * x - curvature.of(x)
-    left = core - image
-    return float(((2 * core - image) * x).sum()) + float((left * left).sum()) / least
+    @cached_property
+    def _squared_force(self) -> tuple[float, float, float]:
+        """For ‖r‖ = 1: an upper bound on ⟨r, C⁻¹r⟩ within the bases, but for ‖e‖²/c; ‖e‖²; ‖r‖² there.
+
+        For any x and e = r − Cx it is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩, of which the last is ‖e‖²/c at most.
+        """
+        assert self._slope is not None
+        N, core = len(self._found), (self._slope.core(*self._bases) / self._slope.size).float()
+        x = conjugate_gradients(lambda X: N * X - self._curvature.of(X), core, RESIDUAL, SOLVES)
+        image = N * x - self._curvature.of(x)
+        left = core - image
+        return float(((2 * core - image) * x).sum()), float((left * left).sum()), float((core * core).sum())
 
 
 def _norm(parts: Sequence[Tensor]) -> float:
@@ -80,37 +150,50 @@ def _norm(parts: Sequence[Tensor]) -> float:
     return float(torch.linalg.eigvalsh(X.T @ X)[-1])
 
 
-def _inside(curvature: Curvature, N: int, bases: Bases, guess: bool) -> float:
-    """Bound the smallest value on cores p × q, by Lanczos from a random start.
-
-    Kuczyński and Woźniakowski 1992: after k steps the largest eigenvalue of a matrix of order d is more than
-    ε of itself above the estimate with a probability of at most 1.648 √d exp(−√ε (2k − 1)).
-    """
+def _looks(curvature: Curvature, N: int, bases: Bases) -> Iterator[_Look]:
+    """Bound the smallest value on cores p × q better and better, by Lanczos from a random start."""
     shape = bases.U.shape[1], bases.V.shape[1]
     here = gaussian(*shape, like=bases.U)
     here /= torch.linalg.matrix_norm(here)
     before, beta = torch.zeros_like(here), 0.0
     diagonal: list[float] = []
     beside: list[float] = []
-    bound, estimate, doubt = 0.0, math.inf, math.log(1.648 * math.sqrt(math.prod(shape)) / DOUBT)
-    for k in range(1, (GUESSED if guess else STEPS) + 1):
-        image = curvature.of(here) - beta * before
-        diagonal.append(float((image * here).sum()))
-        image -= diagonal[-1] * here
-        beta = float(torch.linalg.matrix_norm(image))
+    exhausted = False
+    while not exhausted:
+        image = curvature.of(here).sub_(before, alpha=beta)
+        diagonal.append(float(torch.sum(image * here)))
+        image.sub_(here, alpha=diagonal[-1])
+        beta, k = float(torch.sum(image * image)) ** 0.5, len(diagonal)
         exhausted = beta < 1e-6 * N or k == math.prod(shape)
         if k % CHECK == 0 or exhausted:
             T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
             T += torch.diag(torch.tensor(beside, dtype=torch.float64), -1)
             largest = float(torch.linalg.eigvalsh(T)[-1])
-            missing = 0.0 if exhausted else (doubt / (2 * k - 1)) ** 2
-            before_it, estimate = estimate, N - largest
-            if guess and (exhausted or k == GUESSED or estimate > SETTLED * before_it):
-                return estimate
-            bound = N - largest / (1 - missing) if missing < 1 else 0.0
-            # the estimate is never below the curvature
-            if exhausted or bound >= ENOUGH * estimate or estimate < FLAT:
-                break
+            most = largest if exhausted else _most(diagonal, [*beside, beta], largest, N, math.prod(shape))
+            yield _Look(k, N - largest, N - most, exhausted)
         beside.append(beta)
-        before, here = here, image / beta
-    return bound
+        before, here = here, image.div_(beta)
+
+
+def _most(diagonal: Sequence[float], beside: Sequence[float], largest: float, N: int, order: int) -> float:
+    """Return what no eigenvalue exceeds, given the tridiagonal matrix of Lanczos and its largest value.
+
+    An eigenvalue λ has in the random start a weight, of which no more than 1/Σp_j(λ)² is compatible with that
+    matrix, p_j its orthonormal polynomials. It is less than DOUBT² π/2d with a probability of at most DOUBT
+    (van Dorsselaer, Hochstenbach and van der Vorst 2000).
+    """
+    least = DOUBT**2 * math.pi / (2 * order)
+    low, high = largest, float(N)  # which it never exceeds
+    while high - low > CLOSELY * (N - high):
+        middle = (low + high) / 2
+        p, before, total, last = 1.0, 0.0, 1.0, 0.0
+        for own, following in zip(diagonal, beside, strict=True):
+            before, p = p, ((middle - own) * p - last * before) / following
+            last = following
+            total += p * p
+            if total * least > 1:
+                break
+        low, high = (low, middle) if total * least > 1 else (middle, high)
+        if N - low < FLAT / 2:
+            break
+    return high

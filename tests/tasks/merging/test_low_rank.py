@@ -42,8 +42,8 @@ def test_the_span_holds_every_matrix_and_its_bases_are_orthonormal(drawn: tuple)
     found = products(m, n, ranks, seed)
     joint = span(found)
     for matrix, core in zip(dense(found), joint.cores, strict=True):
-        np.testing.assert_allclose(joint.U @ core @ joint.V.T, matrix, atol=1e-12)
-    for basis in (joint.U, joint.V):
+        np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, matrix, atol=1e-12)
+    for basis in (joint.U.matrix, joint.V.matrix):
         np.testing.assert_allclose(basis.T @ basis, np.eye(basis.shape[1]), atol=1e-12)
 
 
@@ -91,7 +91,7 @@ def test_lore_on_the_cores_is_lore_on_the_full_matrices(shape: tuple[int, int], 
     joint = span(found)
     full, measures = merged(params, dense(found), shape)
     core, own = merged(params, joint.cores, shape)
-    np.testing.assert_allclose(joint.U @ core @ joint.V.T, full, atol=1e-10 * np.abs(full).max())
+    np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, full, atol=1e-10 * np.abs(full).max())
     assert own.ranks == measures.ranks
     assert own.threshold == pytest.approx(measures.threshold, rel=1e-9)
     assert max(own.ranks) > 0
@@ -105,7 +105,7 @@ def test_lore_on_the_cores_is_the_reference_on_the_full_matrices() -> None:
     joint = span(found)
     core, _ = merged(params, joint.cores, (14, 11))
     theta_0, total = reference(dense(found), 2.0)
-    np.testing.assert_allclose(joint.U @ core @ joint.V.T, theta_0 + total, atol=1e-6)
+    np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, theta_0 + total, atol=1e-6)
 
 
 def test_two_adapters_anchored_are_the_closed_form() -> None:
@@ -116,7 +116,7 @@ def test_two_adapters_anchored_are_the_closed_form() -> None:
     one, two = dense(found)
     U, s, Vt = np.linalg.svd(one - two, full_matrices=False)
     expected = (one + two) / 2 + 0.5 * (U * np.maximum(s - 1.4, 0)) @ Vt
-    np.testing.assert_allclose(joint.U @ core @ joint.V.T, expected, atol=1e-7)
+    np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, expected, atol=1e-7)
 
 
 @pytest.mark.parametrize("ranks", [[4, 4, 4], [400, 400, 400]])

@@ -24,8 +24,10 @@ CASES = {
 
 
 def check(columns: np.ndarray) -> None:
-    Q, R = orthonormal(columns)
-    np.testing.assert_allclose(Q.T @ Q, np.eye(Q.shape[1]), atol=1e-13)
+    basis, R = orthonormal(columns)
+    Q = basis.matrix
+    np.testing.assert_allclose(basis.times(R[:, :1]), Q @ R[:, :1], atol=1e-12 * np.abs(columns).max())
+    np.testing.assert_allclose(Q.T @ Q, np.eye(Q.shape[1]), atol=1e-12)
     lengths = np.abs(columns).max(axis=0)  # a column's error is measured by its own length
     assert (np.abs(Q @ R - columns) <= 1e-12 * lengths).all()
     sigma = np.linalg.svd(columns, compute_uv=False)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore.algebra import Factors
+from tasks.merging.lore.algebra import Factors, Spanned
 from tasks.merging.lore.certificate import (
     Proof,
     bounded,
@@ -18,11 +18,12 @@ from tasks.merging.lore.certificate import (
     radius_of,
     relative_gap,
 )
-from tasks.merging.lore.converge import sharpness_at
+from tasks.merging.lore.converge import fit_at
+from tasks.merging.lore.place import norms_of
 from tasks.merging.lore.problem import Iterate
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_curvature_reference import exact, hessian
-from tests.support.lore_factors import factors
+from tests.support.lore_factors import factors, spanned
 from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, dual, minimise, noise_edge, primal, svt
 
@@ -34,14 +35,12 @@ def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -
     found = [factors(b - z).above(CUT * mu).to(dtype) for b in B]
     deltas = [part.thresholded(mu) for part in found]
     given = torch.from_numpy(z.copy()).to(dtype)
-    S = torch.zeros_like(given)
-    for delta in deltas:
-        S += delta.matrix()
-    return Iterate(given, found, deltas, -given - S / len(B), mu, CUT, 1)
+    at = spanned(given)
+    return Iterate(at, found, deltas, norms_of(at, deltas), mu, CUT, 1)
 
 
 def proof(B: Array, here: Iterate) -> Proof | None:
-    return prove(torch.from_numpy(B).to(here.z.dtype), float(np.sum(B**2)), here, sharpness_at(here))
+    return prove(torch.from_numpy(B).to(here.z.core.dtype), float(np.sum(B**2)), here, fit_at(here).bound)
 
 
 def optimum(shape: tuple[int, int] = (20, 14)) -> tuple[Array, Array, float]:
@@ -115,12 +114,11 @@ def test_the_optimum_is_proven_almost_to_rounding(
     here = iterate(B, z, mu, dtype)
     given = torch.from_numpy(B).to(device, dtype)
     moved = here._replace(
-        z=here.z.to(device),
-        step=here.step.to(device),
+        z=Spanned(*(one.to(device) for one in here.z[:3])),
         leading=[Factors(*(one.to(device) for one in part)) for part in here.leading],
         deltas=[Factors(*(one.to(device) for one in part)) for part in here.deltas],
     )
-    found = prove(given, float(np.sum(B**2)), moved, sharpness_at(moved))
+    found = prove(given, float(np.sum(B**2)), moved, fit_at(moved).bound)
     assert found is not None
     eps = torch.finfo(dtype).eps
     assert found.gap <= max(1e4 * eps, 1e-7)
@@ -168,8 +166,8 @@ def test_a_matrix_is_as_far_as_claimed_from_one_that_has_its_triplets(seed: int,
     U, sigma, V = (part.numpy() for part in found)
     outside = (np.eye(12) - U @ U.T) @ A @ (np.eye(9) - V @ V.T)
     closest = (U * sigma) @ V.T + outside
-    assert np.linalg.norm(A - closest) <= distance_from(torch.from_numpy(A), found)
-    assert distance_from(torch.from_numpy(A), found) <= 2 * np.linalg.norm(
+    assert np.linalg.norm(A - closest) <= distance_from(torch.from_numpy(A), found, float(np.linalg.norm(A)))
+    assert distance_from(torch.from_numpy(A), found, float(np.linalg.norm(A))) <= 2 * np.linalg.norm(
         A - closest
     ) + 1e-12 * np.linalg.norm(A)
 
@@ -184,7 +182,7 @@ def test_the_gap_reaches_down_to_a_dual_value(N: int, seed: int, share: float, s
     here = iterate(B, z, mu)
     deltas = np.stack([svt(b - z, mu) for b in B])
     residuals = B - z - deltas
-    value = 0.5 * np.sum((residuals - here.step.numpy()) ** 2) + mu * sum(
+    value = 0.5 * np.sum((residuals + z + deltas.mean(axis=0)) ** 2) + mu * sum(
         np.linalg.norm(d, "nuc") for d in deltas
     )
     proven = value - dual(B, deltas, mu)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore.problem import FLAT
-from tasks.merging.lore.uniqueness import ENOUGH, curvature_bound, sharpness
+from tasks.merging.lore.uniqueness import ENOUGH, Fit, Slope
 from tests.support.lore_checks import on_devices
 from tests.support.lore_curvature_reference import hessian
 from tests.support.lore_factors import factors
@@ -18,7 +18,12 @@ from tests.support.lore_reference import Array, minimise
 def bound(B: Array, mu: float, rest: float, dtype: torch.dtype = torch.float64, device: str = "cpu") -> float:
     """Return the bound at z = 0, nothing known of what is below `rest`."""
     found = [factors(b).above(rest).to(dtype) for b in B]
-    return curvature_bound([type(part)(*(one.to(device) for one in part)) for part in found], mu, rest)
+    return Fit([type(part)(*(one.to(device) for one in part)) for part in found], mu, rest).bound.curvature
+
+
+def slope_of(r: Array) -> Slope:
+    given = torch.from_numpy(r.copy())
+    return Slope(float(given.norm()), lambda U, V: U.T.double() @ given @ V.double())
 
 
 @given(
@@ -66,7 +71,7 @@ def test_the_force_of_a_slope_is_no_less_than_that_on_the_hessian(
         return
     H, found = hessian(B, np.zeros_like(B[0]), mu), [factors(b).above(0.9 * mu) for b in B]
     for r in (rng.standard_normal(B[0].shape), B[0], found[0].matrix().numpy()):
-        sharp = sharpness(found, mu, 0.9 * mu, torch.from_numpy(r.copy()))
+        sharp = Fit(found, mu, 0.9 * mu, slope_of(r)).bound
         if sharp.curvature > FLAT:
             assert sharp.force**2 >= (1 - 1e-6) * r.ravel() @ np.linalg.solve(H, r.ravel())
 
