@@ -82,10 +82,9 @@ class Deferred(NDArrayOperatorsMixin):
         if method == "__call__" and not options:
             given: list[Any] = [getattr(own, "dtype", type(own)) for own in inputs]
             types = _types(ufunc, *given)
-            if types and all(isinstance(own, SCALARS) or own.shape == self.shape for own in inputs):
-                *wanted, result = types
-                operands = [_converted(own, to) for own, to in zip(inputs, wanted, strict=True)]
-                return Deferred(ufunc.__name__, tuple(operands), result, self.shape)
+            operands = _operands(inputs, types, self.shape) if types else None
+            if types and operands:
+                return Deferred(ufunc.__name__, operands, types[-1], self.shape)
         return getattr(ufunc, method)(*map(_numbers, inputs), **options)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Buffer:
@@ -120,13 +119,9 @@ def totals_of(expressions: Sequence[Deferred]) -> list[float]:
 def _loop(*results: Deferred) -> Loop:
     """Write expressions as one body, what they share once."""
     steps: list[Step] = []
-    arrays: list[Buffer] = []
+    arrays: list[Any] = []
     constants: list[float] = []
     places: dict[int, int] = {}
-
-    def add(operation: str, kind: str, arguments: tuple[int, ...]) -> int:
-        steps.append(Step(operation, kind, arguments))
-        return len(steps) - 1
 
     def place(own: Operand, kind: str) -> int:
         """Return where an operand of this kind is computed."""
@@ -134,30 +129,41 @@ def _loop(*results: Deferred) -> Loop:
         if known is not None:
             return known
         if isinstance(own, Deferred):
+            first, last = own.operands[0], own.operands[-1]
             if own.operation in DECODED:
-                found = add(own.operation, own.kind, (read(own.operands[0]),))
+                arrays.append(first)
+                step: Step = (own.operation, own.kind, (len(arrays) - 1,))
             else:
-                [of, *_] = [part.kind for part in own.operands if isinstance(part, Deferred)]
-                found = add(own.operation, own.kind, tuple([place(part, of) for part in own.operands]))
+                of = (first if isinstance(first, Deferred) else last).kind  # type: ignore[union-attr]
+                step = (own.operation, own.kind, tuple([place(part, of) for part in own.operands]))
         elif isinstance(own, np.ndarray):
-            found = add("load", kind, (read(own),))
+            arrays.append(own)
+            step = ("load", kind, (len(arrays) - 1,))
         else:  # constants of one value are not shared: the form of a loop must not depend on values
             constants.append(float(own))
-            return add("constant", kind, (len(constants) - 1,))
-        places[id(own)] = found
-        return found
-
-    def read(array: Any) -> int:
-        arrays.append(array)
-        return len(arrays) - 1
+            steps.append(("constant", kind, (len(constants) - 1,)))
+            return len(steps) - 1
+        steps.append(step)
+        places[id(own)] = len(steps) - 1
+        return len(steps) - 1
 
     found = tuple([place(own, own.kind) for own in results])
     return Loop(tuple(steps), found, arrays, constants)
 
 
-def _converted(own: Any, dtype: np.dtype[Any]) -> Any:
-    """Convert an operand to the dtype that the function computes in; numbers are constants of it."""
-    return own if isinstance(own, SCALARS) or own.dtype is dtype else own.astype(dtype)
+def _operands(
+    inputs: Sequence[Any], types: Sequence[np.dtype[Any]], shape: tuple[int, ...]
+) -> tuple[Operand, ...] | None:
+    """Return operands in the dtypes that a function computes in; None where they are not of one shape."""
+    operands: list[Any] = []
+    for own, dtype in zip(inputs, types, strict=False):
+        if isinstance(own, SCALARS):
+            operands.append(own)
+        elif own.shape == shape:
+            operands.append(own if own.dtype is dtype else own.astype(dtype))
+        else:
+            return None
+    return tuple(operands)
 
 
 @cache

@@ -17,15 +17,13 @@ from tasks.merging.llvm import compile_loop
 Buffer: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
 
-class Step(NamedTuple):
-    """One operation of a loop's body."""
+Step: TypeAlias = tuple[str, str, tuple[int, ...]]
+"""One operation of a loop's body; tuples are what thousands of blocks build fastest.
 
-    operation: str
-    """numpy's name of a function, a dtype of safetensors that is decoded, or load, constant, astype, view."""
-    kind: str
-    """Of the result, in numpy's code: f4, f8, i4 or b1."""
-    arguments: tuple[int, ...]
-    """Places of earlier steps in the body; of what is read, the number of the array or constant."""
+First numpy's name of a function, a dtype of safetensors that is decoded, or load, constant, astype, view.
+Then the kind of its result, in numpy's code: f4, f8, i4 or b1. Then the places of earlier steps in the body;
+of what is read, the number of the array or constant.
+"""
 
 
 class Loop(NamedTuple):
@@ -178,7 +176,7 @@ def _body(steps: Sequence[Step], results: Sequence[int]) -> tuple["_Lines", "_Li
     registers: list[str] = []
     for step in steps:
         registers.append(_step(step, steps, registers, before, body))
-    return before, body, [(registers[place], steps[place].kind) for place in results]
+    return before, body, [(registers[place], steps[place][1]) for place in results]
 
 
 def _function(frame: str, before: "_Lines", body: "_Lines", arrays: int) -> str:
@@ -303,7 +301,7 @@ def _step(step: Step, steps: Sequence[Step], registers: Sequence[str], before: _
     if operation in DECODED:
         value = body.read(f"%a{arguments[0]}", MEMORY[operation], "%i")
         return _converted(body, _widened(body, value, operation), DECODED[operation], kind)
-    values, first = [registers[place] for place in arguments], steps[arguments[0]].kind
+    values, first = [registers[place] for place in arguments], steps[arguments[0]][1]
     if operation == "astype":
         return _converted(body, values[0], first, kind)
     if operation == "view":
