@@ -47,9 +47,8 @@ class Blocks:
         # on a GPU numbers travel as they are stored, and are decoded there
         self._deferred = (not on_cpu or (not plan.method.whole and _pays(plan))) and can_compile()
         self._local = threading.local()
-        self._submitting = (
-            threading.Lock()
-        )  # so that tensors are read one after another, as they lie in files
+        # held so that tensors are read one after another, as they lie in files
+        self._submitting = threading.Lock()
         self._held: dict[Piece, Block] = {}
         # each thread takes one device when it starts and keeps it
         waiting: SimpleQueue[str] = SimpleQueue()

@@ -48,9 +48,8 @@ class Output:
         if not self.lacks(name):
             return
         dtype = self._spec[name].dtype
-        once = of_numpy(
-            values
-        )  # a GPU that runs out of memory leaves a block to the CPU, which writes it again
+        # a GPU that runs out of memory leaves a block to the CPU, which writes it again
+        once = of_numpy(values)
         for numbers in _rounded(values, dtype):
             if not all_finite(numbers, dtype):
                 raise BadInput(
