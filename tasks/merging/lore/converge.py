@@ -102,8 +102,9 @@ class _Goal:
 
     def met_by(self, here: Iterate, sharp: Sharpness) -> bool:
         """Tell whether bounds are sharp enough, and would be if a residual doubled the distance."""
-        near = isinstance(self._tolerance, Near) and min(self._tolerance.distance, radius_of(here))
-        return 2 * distance(sharp, 0.0) <= near
+        if not isinstance(self._tolerance, Near):
+            return False
+        return 2 * distance(sharp, 0.0) <= min(self._tolerance.distance, radius_of(here))
 
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
