@@ -50,7 +50,8 @@ def adapters_on_base(root: Path, side: int, runs: int) -> str:
     """Measure whole merges onto a bf16 base, against those without it and a copy of the base."""
     with tempfile.TemporaryDirectory(dir=root) as scratch:
         inputs, base = _write_inputs(Path(scratch), side), _base(Path(scratch) / "base", side)
-        merge = [*LORELINE, "merge", *map(str, inputs), "--set", "merge.lore.mu=1.05", "--out"]
+        settings = [word for setting in METHODS["lore"] for word in ("--set", setting)]
+        merge = [*LORELINE, "merge", *map(str, inputs), *settings, "--out"]
         copy = f"cat '{base / SINGLE}' > /dev/null; cat '{base / SINGLE}' > \"$0\"; sync \"$0\""
         commands: dict[str, Command] = {
             "onto the base": lambda out: [*merge, str(out), "--base", str(base)],

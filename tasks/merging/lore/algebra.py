@@ -11,7 +11,7 @@ ROWS = 2**8
 SEED = 0
 """Of the random starting blocks: fixed, so that the same matrices always give the same bytes."""
 
-WIDE = 0.25
+WIDE = 0.18
 """Elements of the factors for each of the matrix, from where on it is multiplied out: products take less."""
 
 

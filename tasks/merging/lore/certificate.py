@@ -49,16 +49,26 @@ def met(proof: Proof, tolerance: float | Near) -> bool:
     return proof.gap <= tolerance
 
 
-def prove(B: Tensor, total: float, here: Iterate, sharp: Sharpness) -> Proof | None:
+def residuals(B: Tensor, here: Iterate) -> list[float]:
+    """Return how far every B_i − z is, at most, from a matrix with exactly the triplets found."""
+    size = math.sqrt(here.norms.energy)
+    return [
+        distance_from(shifted(b, here.z), found, math.sqrt(energy(b)) + size)
+        for b, found in zip(B, here.leading, strict=True)
+    ]
+
+
+def prove(
+    B: Tensor, total: float, here: Iterate, sharp: Sharpness, distances: Sequence[float]
+) -> Proof | None:
     """Return what can be proven of an iterate for N × m × n deviations, `total` = Σ‖B_i‖².
 
-    None where leading triplets are missing.
+    `distances` are the residuals. None where leading triplets are missing.
     """
-    distances = []
+    if limit_of(here) + max(distances) > here.mu:
+        return None
     for b, found in zip(B, here.leading, strict=True):
-        A, size = shifted(b, here.z), math.sqrt(energy(b)) + math.sqrt(here.norms.energy)
-        distances.append(distance_from(A, found, size))
-        if limit_of(here) + distances[-1] > here.mu or not bounded(A, found, limit_of(here)):
+        if not bounded(shifted(b, here.z), found, limit_of(here)):
             return None
     error = distance(sharp, sum(distances))
     far = error >= radius_of(here)

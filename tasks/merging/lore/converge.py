@@ -18,6 +18,7 @@ from tasks.merging.lore.certificate import (
     radius,
     radius_of,
     relative_gap,
+    residuals,
 )
 from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
@@ -71,9 +72,10 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         missing = False
         fit = fit_at(here)
         if goal.in_reach(here, fit):
-            sharp = fit.bound_for(partial(goal.met_by, here))
+            distances = residuals(B, here)
+            sharp = fit.bound_for(partial(goal.met_by, here, sum(distances)))
             goal.seen(here, sharp)
-            proof = prove(B, total, here, sharp)
+            proof = prove(B, total, here, sharp, distances)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
@@ -100,10 +102,11 @@ class _Goal:
         """Estimate by what has been found at an iterate."""
         self._sharp, self._step = sharp, here.norms.length
 
-    def met_by(self, here: Iterate, sharp: Sharpness) -> bool:
-        """Tell whether bounds are sharp enough, and would be if a residual doubled the distance."""
-        near = isinstance(self._tolerance, Near) and min(self._tolerance.distance, radius_of(here))
-        return 2 * distance(sharp, 0.0) <= near
+    def met_by(self, here: Iterate, residual: float, sharp: Sharpness) -> bool:
+        """Tell whether bounds are sharp enough."""
+        if not isinstance(self._tolerance, Near):
+            return False
+        return distance(sharp, residual) <= CAUTION * min(self._tolerance.distance, radius_of(here))
 
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""

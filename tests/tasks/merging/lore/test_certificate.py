@@ -17,6 +17,7 @@ from tasks.merging.lore.certificate import (
     prove,
     radius_of,
     relative_gap,
+    residuals,
 )
 from tasks.merging.lore.converge import fit_at
 from tasks.merging.lore.place import norms_of
@@ -40,7 +41,8 @@ def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -
 
 
 def proof(B: Array, here: Iterate) -> Proof | None:
-    return prove(torch.from_numpy(B).to(here.z.core.dtype), float(np.sum(B**2)), here, fit_at(here).bound)
+    given = torch.from_numpy(B).to(here.z.core.dtype)
+    return prove(given, float(np.sum(B**2)), here, fit_at(here).bound, residuals(given, here))
 
 
 def optimum(shape: tuple[int, int] = (20, 14)) -> tuple[Array, Array, float]:
@@ -118,7 +120,7 @@ def test_the_optimum_is_proven_almost_to_rounding(
         leading=[Factors(*(one.to(device) for one in part)) for part in here.leading],
         deltas=[Factors(*(one.to(device) for one in part)) for part in here.deltas],
     )
-    found = prove(given, float(np.sum(B**2)), moved, fit_at(moved).bound)
+    found = prove(given, float(np.sum(B**2)), moved, fit_at(moved).bound, residuals(given, moved))
     assert found is not None
     eps = torch.finfo(dtype).eps
     assert found.gap <= max(1e4 * eps, 1e-7)
