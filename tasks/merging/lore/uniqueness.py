@@ -83,11 +83,11 @@ class Fit:
     def bound_for(self, suffices: Callable[[Sharpness], bool]) -> Sharpness:
         """Return such bounds; less sharp ones if they suffice."""
         while not self._last.exhausted and self._last.steps < STEPS:
-            share = self._last.bound / self._last.estimate
+            estimate, bound = self._last.estimate, self._last.bound
             # the estimate is never below the curvature
-            if share >= ENOUGH or self._last.estimate < FLAT:
+            if estimate < FLAT or bound >= ENOUGH * estimate:
                 break
-            if share >= AT_LEAST and suffices(self._sharpness(self._last.bound)):
+            if bound >= AT_LEAST * estimate and suffices(self._sharpness(bound)):
                 break
             self._look()
         return self._sharpness(self._last.bound)
