@@ -1,6 +1,7 @@
 """Checkpoints are digested from what the merge reads of them, and what merge.json says is what the files are."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -98,21 +99,18 @@ def test_each_file_is_read_once(write: Callable[[Path, int], Path], tmp_path: Pa
 def test_who_cannot_be_digested_on_the_way_is_not(tmp_path: Path) -> None:
     """Files that lie in another order, that were just written, and whose digest is known."""
 
-    def on_the_way(write: Callable[[Path, int], Path], wait: bool = True) -> list[bool]:
-        root = tmp_path / f"{write.__name__}-{wait}"
-        models = settled(write, root) if wait else [write(root, step) for step in range(1, 4)]
-        params = {tmp_path / "out": MergeParams(method="average")}
-        return [is_digested_on_the_way(own) for own in digesting(plan_directories(params, models)).sources]
+    def on_the_way(models: list[Path]) -> list[bool]:
+        plan = plan_directories({tmp_path / "none": MergeParams(method="average")}, models)
+        return [is_digested_on_the_way(source) for source in digesting(plan).sources]
 
-    assert on_the_way(write_sorted) == [True] * 3
-    assert on_the_way(write_by_dtype) == [False] * 3
-    assert on_the_way(write_sorted, wait=False) == [False] * 3
-    merge_directories(
-        MergeParams(method="average"), sorted((tmp_path / "write_sorted-True").iterdir()), tmp_path / "other"
-    )
-    models = sorted((tmp_path / "write_sorted-True").iterdir())
-    plan = digesting(plan_directories({tmp_path / "out": MergeParams(method="average")}, models))
-    assert not any(is_digested_on_the_way(source) for source in plan.sources)
+    models = settled(write_sorted, tmp_path / "sorted")
+    assert on_the_way(models) == [True] * 3
+    assert on_the_way(settled(write_by_dtype, tmp_path / "by dtype")) == [False] * 3
+    just_now = time.time() + 3600  # on a slow machine later than now
+    os.utime(models[0] / "model.safetensors", (just_now, just_now))
+    assert on_the_way(models) == [False, True, True]
+    merge_directories(MergeParams(method="average"), models, tmp_path / "out")
+    assert on_the_way(models) == [False] * 3
 
 
 def digest(model: Path) -> str:
