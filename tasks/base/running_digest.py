@@ -40,9 +40,18 @@ class RunningDigest:
         self._turn, self._state = Lock(), Lock()
 
     def passed(self, first: int, part: memoryview) -> None:
-        """Take the bytes that begin at a place of the file; they must not change any more."""
-        self._wait(first, first + len(part), part)
-        self._digest_due()
+        """Take the bytes that begin at a place of the file; they must not change any more.
+
+        They are digested now, if their turn has come and no other thread is at it; else when the next pass.
+        Nobody digests more than comes before his own: memory that is passed on is no longer in the cache.
+        """
+        last = first + len(part)
+        self._wait(first, last, part)
+        if self._turn.acquire(blocking=False):
+            try:
+                self._take_due(last)
+            finally:
+                self._turn.release()
 
     def absent(self, first: int, last: int) -> None:
         """Say that the bytes from `first` up to `last` will not pass."""
@@ -52,7 +61,7 @@ class RunningDigest:
         """Return the digest of the file up to one of the ends; what has not passed is read."""
         while end not in self._digests:
             with self._turn:
-                self._take_due()
+                self._take_due(end)
                 if self._at < end:
                     with self._state:
                         following = self._waiting[0][0] if self._waiting else end
@@ -68,20 +77,12 @@ class RunningDigest:
             self._kept += len(part or b"")
             heappush(self._waiting, (first, next(self._numbers), last, part))
 
-    def _digest_due(self) -> None:
-        """Digest what is due, unless another thread is at it, which then takes this part too."""
-        while self._is_due() and self._turn.acquire(blocking=False):
-            try:
-                self._take_due()
-            finally:
-                self._turn.release()
-
     def _is_due(self) -> bool:
         with self._state:
             return bool(self._waiting) and self._waiting[0][0] <= self._at
 
-    def _take_due(self) -> None:
-        while self._is_due():
+    def _take_due(self, until: int) -> None:
+        while self._at < until and self._is_due():
             with self._state:
                 first, _, last, part = heappop(self._waiting)
                 self._kept -= len(part or b"")

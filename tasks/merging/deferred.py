@@ -118,37 +118,45 @@ def totals_of(expressions: Sequence[Deferred]) -> list[float]:
 
 def _loop(*results: Deferred) -> Loop:
     """Write expressions as one body, what they share once."""
-    steps: list[Step] = []
-    arrays: list[Any] = []
-    constants: list[float] = []
-    places: dict[int, int] = {}
+    body = _Body()
+    places = tuple([body.place(own, own.kind) for own in results])
+    return Loop(tuple(body.steps), places, body.arrays, body.constants)
 
-    def place(own: Operand, kind: str) -> int:
+
+class _Body:
+    """Steps that are being written. Not a closure: as a circle it would keep arrays until it is collected."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.arrays: list[Any] = []
+        self.constants: list[float] = []
+        self._places: dict[int, int] = {}
+
+    def place(self, own: Operand, kind: str) -> int:
         """Return where an operand of this kind is computed."""
-        known = places.get(id(own))
+        known = self._places.get(id(own))
         if known is not None:
             return known
         if isinstance(own, Deferred):
             first, last = own.operands[0], own.operands[-1]
             if own.operation in DECODED:
-                arrays.append(first)
-                step: Step = (own.operation, own.kind, (len(arrays) - 1,))
+                step: Step = (own.operation, own.kind, (self._read(first),))
             else:
                 of = (first if isinstance(first, Deferred) else last).kind  # type: ignore[union-attr]
-                step = (own.operation, own.kind, tuple([place(part, of) for part in own.operands]))
+                step = (own.operation, own.kind, tuple([self.place(part, of) for part in own.operands]))
         elif isinstance(own, np.ndarray):
-            arrays.append(own)
-            step = ("load", kind, (len(arrays) - 1,))
+            step = ("load", kind, (self._read(own),))
         else:  # constants of one value are not shared: the form of a loop must not depend on values
-            constants.append(float(own))
-            steps.append(("constant", kind, (len(constants) - 1,)))
-            return len(steps) - 1
-        steps.append(step)
-        places[id(own)] = len(steps) - 1
-        return len(steps) - 1
+            self.constants.append(float(own))
+            self.steps.append(("constant", kind, (len(self.constants) - 1,)))
+            return len(self.steps) - 1
+        self.steps.append(step)
+        self._places[id(own)] = len(self.steps) - 1
+        return len(self.steps) - 1
 
-    found = tuple([place(own, own.kind) for own in results])
-    return Loop(tuple(steps), found, arrays, constants)
+    def _read(self, array: Any) -> int:
+        self.arrays.append(array)
+        return len(self.arrays) - 1
 
 
 def _operands(

@@ -1,5 +1,7 @@
 """A compiled loop gives the bits that numpy gives step by step, whatever the numbers, and both those of float64."""
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +16,7 @@ from tasks.checkpoints.numbers import STORED, Numbers, compute_dtype, decode, en
 from tasks.merging import combine
 from tasks.merging.block import Block
 from tasks.merging.deferred import Deferred, defer
+from tasks.merging.deviation import deviation
 from tasks.merging.magnitude import UPPER, Cut, Place, _mask, _under
 from tasks.merging.tallies import bits, tally
 from tasks.parameters.merge import MergeParams
@@ -151,6 +154,22 @@ def test_constants_are_rounded_as_numpy_rounds_them(constants: list[float]) -> N
     theta = defer(raw, "F32", np.float32, raw.shape)
     found, expected = (own * constants[0] + constants[1] > 0.3 for own in (theta, raw))
     same(found.numpy(), expected)
+
+
+def test_arrays_go_when_their_expression_does() -> None:
+    """Not when the garbage collector happens to run: thousands of blocks would lie about by then."""
+    gc.disable()
+    try:
+        raw = np.ones(100, np.uint16)
+        gone = weakref.ref(raw)
+        theta = defer(raw, "BF16", np.float32, (100, 1))
+        block = Block("x", 0, 0, [theta, theta * 2.0], None)
+        deviation(block)
+        rounded(average([theta, block.mean, theta]), "BF16")
+        del raw, theta, block
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def rounded(found: Deferred, dtype: str) -> Numbers:
