@@ -10,6 +10,8 @@ import base64
 import json
 import os
 import sys
+import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -79,10 +81,24 @@ class PrefectServer(Server):
         self.ask(path, None, "DELETE")
 
     def ask(self, path: str, body: bytes | None, method: str | None = None) -> Any:
-        """Send a request, by default a POST where there is a body; return the decoded answer."""
+        """Send a request, by default a POST where there is a body; return the decoded answer.
+
+        A busy database (503) is asked again, as Prefect's own client does it.
+        """
         request = urllib.request.Request(f"{self.api_url}/{path}", body, self._headers, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.loads(answer.read() or b"null")
+        for patience in (1, 2, 4, 8):
+            try:
+                return _answer(request)
+            except urllib.error.HTTPError as error:
+                if error.code != 503:
+                    raise
+            time.sleep(patience)
+        return _answer(request)
+
+
+def _answer(request: urllib.request.Request) -> Any:
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        return json.loads(answer.read() or b"null")
 
 
 class MlflowServer(Server):

@@ -101,7 +101,9 @@ def test_who_falls_behind_on_the_first_items_is_asked_no_more(artifacts: Path, m
     assert 0 < len(dropped) < len(raced.tried)
     assert {60 < (tried.items or 0) < 140 for tried in dropped} == {True}
     assert (raced.merge, raced.accepted) == (whole.merge, whole.accepted)
-    assert raced.tried[0] == whole.tried[0].model_copy(update={"items": 400})
+    first, same = raced.tried[0], whole.tried[0]
+    assert first == same.model_copy(update={"mean": first.mean})
+    assert first.mean == pytest.approx(same.mean, rel=1e-7)  # in other batches float32 rounds otherwise
     for mine, other in zip(raced.tried[:4], whole.tried[:4], strict=True):
         assert mine.candidate == other.candidate
         assert mine.mean == pytest.approx(other.mean, abs=4 * mine.error + 1e-4)
