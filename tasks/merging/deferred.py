@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from tasks.merging import kernels
-from tasks.merging.kernels import DECODED, Buffer, Loop, Step
+from tasks.merging import kernels, loop_source
+from tasks.merging.kernels import Buffer, Loop
+from tasks.merging.loop_source import DECODED, Step
 
 Operand: TypeAlias = "Deferred | Buffer | float"
 
@@ -48,14 +49,14 @@ class Deferred(NDArrayOperatorsMixin):
         target = np.dtype(dtype)
         if target == self.dtype:
             return self
-        if target not in LOOP_KINDS or not kernels.converts(self.kind, LOOP_KINDS[target]):
+        if target not in LOOP_KINDS or not loop_source.converts(self.kind, LOOP_KINDS[target]):
             return self.numpy().astype(target)
         return Deferred("astype", (self,), target, self.shape)
 
     def view(self, dtype: Any) -> Any:
         """See the bits of the numbers as another dtype."""
         target = np.dtype(dtype)
-        if (self.kind, LOOP_KINDS.get(target)) not in kernels.VIEW:
+        if (self.kind, LOOP_KINDS.get(target)) not in loop_source.VIEW:
             return self.numpy().view(target)
         return Deferred("view", (self,), target, self.shape)
 
@@ -69,7 +70,7 @@ class Deferred(NDArrayOperatorsMixin):
 
         None where no loop can round them so.
         """
-        return kernels.compute(_loop(self), dtype, out) if kernels.rounds(self.kind, dtype) else None
+        return kernels.compute(_loop(self), dtype, out) if loop_source.rounds(self.kind, dtype) else None
 
     def tallied(self, size: int, where: "Deferred | None" = None) -> Buffer:
         """Count how often each integer below `size` occurs, among all elements or where a mask holds."""
@@ -188,9 +189,9 @@ def _types(ufunc: np.ufunc, *types: Any) -> tuple[np.dtype[Any], ...] | None:
     if any(dtype not in LOOP_KINDS for dtype in [*given, *wanted, result]):
         return None
     kinds = [LOOP_KINDS[dtype] for dtype in wanted]
-    if not kernels.computes(ufunc.__name__, kinds):
+    if not loop_source.computes(ufunc.__name__, kinds):
         return None
-    convert = all(kernels.converts(LOOP_KINDS[own], to) for own, to in zip(given, kinds, strict=True))
+    convert = all(loop_source.converts(LOOP_KINDS[own], to) for own, to in zip(given, kinds, strict=True))
     return (*wanted, result) if convert else None
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from tasks.merging.arrays import Array, double, of_numpy
 from tasks.merging.deferred import Deferred, totals_of
-from tasks.merging.kernels import LANES, total_of_lanes
+from tasks.merging.kernels import total_of_lanes
+from tasks.merging.loop_source import LANES
 
 
 def dot(a: Array, b: Array) -> float:

@@ -1,9 +1,8 @@
 """Element-wise expressions compiled by LLVM, each to one loop over its arrays.
 
 A loop reads every array once, keeps what is between in registers, and writes one result; LLVM makes it use
-the processor's vectors. No operation is reordered, contracted or approximated: each rounds as IEEE 754 says,
-so that the bits do not depend on the processor. A form of expression compiles in about 20 ms, once in a
-process; constants are arguments.
+the processor's vectors. A form of expression compiles in about 20 ms, once in a process; constants are
+arguments.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,17 +12,17 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.merging.llvm import compile_loop
+from tasks.merging.loop_source import (
+    APART,
+    LANES,
+    MASKED,
+    Step,
+    adding_loop,
+    counting_loop,
+    expression_loop,
+)
 
 Buffer: TypeAlias = np.ndarray[Any, np.dtype[Any]]
-
-
-Step: TypeAlias = tuple[str, str, tuple[int, ...]]
-"""One operation of a loop's body; tuples are what thousands of blocks build fastest.
-
-First numpy's name of a function, a dtype of safetensors that is decoded, or load, constant, astype, view.
-Then the kind of its result, in numpy's code: f4, f8, i4 or b1. Then the places of earlier steps in the body;
-of what is read, the number of the array or constant.
-"""
 
 
 class Loop(NamedTuple):
@@ -34,56 +33,6 @@ class Loop(NamedTuple):
     """Places of the results in the body."""
     arrays: Sequence[Buffer]
     constants: Sequence[float]
-
-
-REGISTER = {"f4": "float", "f8": "double", "i4": "i32", "b1": "i1"}
-MEMORY = {"f4": "float", "f8": "double", "i4": "i32", "b1": "i8",
-          "BF16": "i16", "F16": "half", "F32": "float", "F64": "double"}  # fmt: skip
-"""An element of an array, by numpy's code or safetensors' name."""
-
-FLOATS = {
-    "add": "fadd", "subtract": "fsub", "multiply": "fmul", "divide": "fdiv",
-    "greater": "fcmp ogt", "greater_equal": "fcmp oge", "less": "fcmp olt", "less_equal": "fcmp ole",
-    "equal": "fcmp oeq", "not_equal": "fcmp une",
-}  # fmt: skip
-# a shift is by less than 32: more is undefined
-INTEGERS = {"bitwise_and": "and", "right_shift": "ashr", "greater": "icmp sgt", "equal": "icmp eq"}
-MASKS = {"bitwise_and": "and", "bitwise_or": "or", "bitwise_xor": "xor"}
-BINARY = {"f4": FLOATS, "f8": FLOATS, "i4": INTEGERS, "b1": MASKS}
-"""LLVM's instruction, by the kind of the operands and numpy's name."""
-UNARY = {
-    ("absolute", "f4"): "call float @llvm.fabs.f32(float {})",
-    ("absolute", "f8"): "call double @llvm.fabs.f64(double {})",
-    ("negative", "f4"): "fneg float {}",
-    ("negative", "f8"): "fneg double {}",
-}
-CONVERSIONS = {
-    ("f4", "f8"): "fpext float {} to double",
-    ("f8", "f4"): "fptrunc double {} to float",
-    ("b1", "f4"): "uitofp i1 {} to float",
-    ("b1", "f8"): "uitofp i1 {} to double",
-    ("f8", "i4"): "fptosi double {} to i32",
-}
-VIEW = {("f4", "i4"): "bitcast float {} to i32"}
-DECODED = {"F16": "f4", "BF16": "f4", "F32": "f4", "F64": "f8"}
-"""What holds the stored numbers of a dtype exactly."""
-
-
-def computes(function: str, operands: Sequence[str]) -> bool:
-    """Tell whether a loop can compute a function of numpy of operands of these kinds."""
-    if len(operands) == 1:
-        return (function, operands[0]) in UNARY
-    return len(set(operands)) == 1 and function in BINARY.get(operands[0], {})
-
-
-def converts(source: str, target: str) -> bool:
-    """Tell whether a loop can convert one kind to another."""
-    return source == target or (source, target) in CONVERSIONS
-
-
-def rounds(kind: str, dtype: str) -> bool:
-    """Tell whether a loop can round a kind to a dtype of safetensors, once."""
-    return kind == DECODED[dtype] or (kind, dtype) in {("f8", "F32"), ("f4", "F64")}
 
 
 def compute(loop: Loop, target: str, out: Buffer) -> Buffer:
@@ -107,15 +56,6 @@ def count(loop: Loop, size: int) -> Buffer:
     return total
 
 
-LANES = 512
-"""An element's place modulo this is the lane that it is added to; lanes are added up at the end.
-
-Fixed, because the order of the terms decides the last bits of a sum.
-"""
-APART = LANES + 16
-"""From the lanes of one result to those of the next: at multiples of 4 KB processors mistake them for one."""
-
-
 def accumulate(loop: Loop) -> Buffer:
     """Return the sum of each of a loop's results, in float64."""
     lanes = np.zeros((len(loop.results), APART))
@@ -129,10 +69,6 @@ def total_of_lanes(lanes: Buffer) -> Buffer:
     return total
 
 
-MASKED = "i4 or -1"
-"""Integers, and −1 where they are not to be counted."""
-
-
 def _call(function: Callable[..., None], out: Buffer, size: int, loop: Loop) -> None:
     arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
     constants = np.array(loop.constants, np.float64)
@@ -143,208 +79,14 @@ def _call(function: Callable[..., None], out: Buffer, size: int, loop: Loop) -> 
 def _expression(
     steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, target: str
 ) -> Callable[..., None]:
-    """Compile a loop that writes one number for each element."""
-    before, body, found = _body(steps, results)
-    if target == MASKED:
-        _write(body, "i4", _masked(body, *[register for register, _ in found]), "i4")
-    else:
-        _write(body, target, *found[0])
-    return compile_loop(_function(EACH_ELEMENT, before, body, arrays), arrays)
+    return compile_loop(expression_loop(steps, results, arrays, target), arrays)
 
 
 @cache
 def _adding(steps: tuple[Step, ...], results: tuple[int, ...], arrays: int) -> Callable[..., None]:
-    """Compile a loop that adds each result to its lanes."""
-    before, body, found = _body(steps, results)
-    for number, (value, kind) in enumerate(found):
-        lane = body.add(f"add nuw nsw i64 %lane, {number * APART}")
-        place = body.add(f"getelementptr double, ptr %out, i64 {lane}")
-        so_far = body.add(f"load double, ptr {place}")
-        more = body.add(f"fadd double {so_far}, {_converted(body, value, kind, 'f8')}")
-        body.lines.append(f"  store double {more}, ptr {place}")
-    return compile_loop(_function(IN_LANES, before, body, arrays), arrays)
+    return compile_loop(adding_loop(steps, results, arrays), arrays)
 
 
 @cache
 def _counting(tables: int, apart: int) -> Callable[..., None]:
-    return compile_loop(COUNTING.format(tables=tables, apart=apart), 0)
-
-
-def _body(steps: Sequence[Step], results: Sequence[int]) -> tuple["_Lines", "_Lines", list[tuple[str, str]]]:
-    """Return what comes before a loop, its body, and the registers and kinds of its results."""
-    before, body = _Lines("c"), _Lines("v")
-    registers: list[str] = []
-    for step in steps:
-        registers.append(_step(step, steps, registers, before, body))
-    return before, body, [(registers[place], steps[place][1]) for place in results]
-
-
-def _function(frame: str, before: "_Lines", body: "_Lines", arrays: int) -> str:
-    """Return a function in LLVM's language."""
-    parameters = "".join(f", ptr noalias readonly %a{i}" for i in range(arrays))
-    return frame.format(parameters=parameters, before="\n".join(before.lines), body="\n".join(body.lines))
-
-
-EACH_ELEMENT = """
-declare float @llvm.fabs.f32(float)
-declare double @llvm.fabs.f64(double)
-define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{parameters}) {{
-entry:
-{before}
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %end, label %body
-body:
-  %i = phi i64 [0, %entry], [%following, %body]
-{body}
-  %following = add nuw nsw i64 %i, 1
-  %more = icmp ult i64 %following, %size
-  br i1 %more, label %body, label %end
-end:
-  ret void
-}}
-"""
-"""A loop over all elements."""
-
-IN_LANES = f"""
-declare float @llvm.fabs.f32(float)
-declare double @llvm.fabs.f64(double)
-define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{{parameters}}) {{{{
-entry:
-{{before}}
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %end, label %row
-row:
-  %first = phi i64 [0, %entry], [%next, %done]
-  %left = sub nuw nsw i64 %size, %first
-  %few = icmp ult i64 %left, {LANES}
-  %lanes = select i1 %few, i64 %left, i64 {LANES}
-  br label %body
-body:
-  %lane = phi i64 [0, %row], [%following, %body]
-  %i = add nuw nsw i64 %first, %lane
-{{body}}
-  %following = add nuw nsw i64 %lane, 1
-  %more = icmp ult i64 %following, %lanes
-  br i1 %more, label %body, label %done
-done:
-  %next = add nuw nsw i64 %first, {LANES}
-  %again = icmp ult i64 %next, %size
-  br i1 %again, label %row, label %end
-end:
-  ret void
-}}}}
-"""
-"""A loop over rows of lanes: elements of one row are independent, which lets LLVM use vectors."""
-
-COUNTING = """
-define void @loop(ptr noalias %counts, ptr noalias readonly %values, i64 %size) {{
-entry:
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %end, label %body
-body:
-  %i = phi i64 [0, %entry], [%following, %next]
-  %source = getelementptr i32, ptr %values, i64 %i
-  %value = load i32, ptr %source
-  %counted = icmp sge i32 %value, 0
-  br i1 %counted, label %add, label %next
-add:
-  %number = zext i32 %value to i64
-  %table = urem i64 %i, {tables}
-  %begin = mul nuw nsw i64 %table, {apart}
-  %index = add nuw nsw i64 %begin, %number
-  %place = getelementptr i32, ptr %counts, i64 %index
-  %before = load i32, ptr %place
-  %after = add i32 %before, 1
-  store i32 %after, ptr %place
-  br label %next
-next:
-  %following = add nuw nsw i64 %i, 1
-  %more = icmp ult i64 %following, %size
-  br i1 %more, label %body, label %end
-end:
-  ret void
-}}
-"""
-
-
-class _Lines:
-    """Lines of LLVM's language; each result gets a name."""
-
-    def __init__(self, prefix: str) -> None:
-        self.lines: list[str] = []
-        self._prefix = prefix
-
-    def add(self, instruction: str) -> str:
-        name = f"%{self._prefix}{len(self.lines)}"
-        self.lines.append(f"  {name} = {instruction}")
-        return name
-
-    def chain(self, register: str, *instructions: str) -> str:
-        for instruction in instructions:
-            register = self.add(instruction.format(register))
-        return register
-
-    def read(self, pointer: str, kind: str, index: str) -> str:
-        place = self.add(f"getelementptr {kind}, ptr {pointer}, i64 {index}")
-        return self.add(f"load {kind}, ptr {place}")
-
-
-def _step(step: Step, steps: Sequence[Step], registers: Sequence[str], before: _Lines, body: _Lines) -> str:
-    """Add a step's instructions; return the register of its result."""
-    operation, kind, arguments = step
-    if operation == "constant":
-        value = before.read("%constants", "double", str(arguments[0]))
-        return value if kind == "f8" else before.chain(value, CONVERSIONS["f8", kind])
-    if operation == "load":
-        value = body.read(f"%a{arguments[0]}", MEMORY[kind], "%i")
-        return body.chain(value, "trunc i8 {} to i1") if kind == "b1" else value
-    if operation in DECODED:
-        value = body.read(f"%a{arguments[0]}", MEMORY[operation], "%i")
-        return _converted(body, _widened(body, value, operation), DECODED[operation], kind)
-    values, first = [registers[place] for place in arguments], steps[arguments[0]][1]
-    if operation == "astype":
-        return _converted(body, values[0], first, kind)
-    if operation == "view":
-        return body.chain(values[0], VIEW[first, kind])
-    if len(values) == 1:
-        return body.chain(values[0], UNARY[operation, first])
-    return body.add(f"{BINARY[first][operation]} {REGISTER[first]} {values[0]}, {values[1]}")
-
-
-def _converted(body: _Lines, value: str, source: str, target: str) -> str:
-    return value if source == target else body.chain(value, CONVERSIONS[source, target])
-
-
-def _widened(body: _Lines, value: str, dtype: str) -> str:
-    """Turn a stored number into one that holds it exactly."""
-    if dtype == "BF16":
-        return body.chain(value, "zext i16 {} to i32", "shl i32 {}, 16", "bitcast i32 {} to float")
-    return body.chain(value, "fpext half {} to float") if dtype == "F16" else value
-
-
-def _write(body: _Lines, target: str, value: str, kind: str) -> None:
-    """Add the instructions that round a number to its place in the output."""
-    if target == "BF16":
-        value = _rounded(body, value)
-    elif target == "F16":
-        value = body.chain(value, "fptrunc float {} to half")
-    elif target == "b1":
-        value = body.chain(value, "zext i1 {} to i8")
-    elif target in DECODED:
-        value = _converted(body, value, kind, DECODED[target])
-    place = body.add(f"getelementptr {MEMORY[target]}, ptr %out, i64 %i")
-    body.lines.append(f"  store {MEMORY[target]} {value}, ptr {place}")
-
-
-def _masked(body: _Lines, value: str, mask: str = "true") -> str:
-    return body.add(f"select i1 {mask}, i32 {value}, i32 -1")
-
-
-def _rounded(body: _Lines, value: str) -> str:
-    """Round a float to bfloat16, to nearest even, as `encode` does; every NaN becomes the same."""
-    nan = body.add(f"fcmp uno float {value}, 0.0")
-    bits = body.add(f"bitcast float {value} to i32")
-    half = body.chain(bits, "lshr i32 {}, 16", "and i32 {}, 1", "add i32 {}, 32767")
-    carried = body.add(f"add i32 {half}, {bits}")
-    chosen = body.add(f"select i1 {nan}, i32 {0x7FC00000}, i32 {carried}")
-    return body.chain(chosen, "lshr i32 {}, 16", "trunc i32 {} to i16")
+    return compile_loop(counting_loop(tables, apart), 0)

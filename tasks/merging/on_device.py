@@ -8,7 +8,8 @@ import numpy as np
 from tasks.merging.arrays import Array
 from tasks.merging.block import Block
 from tasks.merging.deferred import Deferred
-from tasks.merging.kernels import DECODED, Buffer, rounds
+from tasks.merging.kernels import Buffer
+from tasks.merging.loop_source import DECODED, rounds
 
 TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 """What torch calls a dtype of safetensors."""
