@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from blake3 import blake3
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine import blocks, cut, devices, output
+from tasks.engine.execute import execute
 from tasks.engine.progress import Headway, OnProgress
 from tasks.merging.block import Block
 from tasks.merging.lore import converge, dense
@@ -93,6 +95,28 @@ def test_a_full_gpu_falls_back_to_the_cpu(
     with pytest.warns(UserWarning, match="cpu:0: out of memory at tensor tall; computed on the CPU"):
         found, _ = run(plan, tmp_path / "gpu", ["cpu:0"])
     assert last_places(found, expected) <= 1
+
+
+def test_a_block_that_is_written_twice_has_the_digest_of_the_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU may run out of memory when it has written a block; what the CPU writes then may differ in bits."""
+    plan = plan_for(params_for("average"), write_models(tmp_path / "training"))
+    write, out = output.Output.write, tmp_path / "out"
+
+    def full(own: output.Output, name: str, first: int, values: Any) -> None:
+        if isinstance(values, torch.Tensor):
+            write(own, name, first, values + 1)
+            raise torch.OutOfMemoryError
+        write(own, name, first, values)
+
+    monkeypatch.setattr(output.Output, "write", full)
+    out.mkdir()
+    with pytest.warns(UserWarning, match="out of memory"):
+        [written] = execute(plan, [out], 2**40, ["cpu:0"])
+    assert {path: blake3(path.read_bytes()).hexdigest() for path in out.iterdir()} == written.digests
+    expected, _ = run(plan, tmp_path / "cpu")
+    assert equal(load_file(out / "model.safetensors"), expected)
 
 
 @pytest.mark.parametrize("workers", [1, 2, 5])
