@@ -29,9 +29,8 @@ from tasks.merging.program import Measure
 HELD_BYTES = 2**26
 """Bytes up to which tensors that are measured first stay in memory, instead of being read again."""
 
-COMPILED_FROM = 2**27
-"""Elements of a model from which on compiled loops pay: the average breaks even about there, by what LLVM
-takes to start; methods that measure first gain from a third of it on."""
+COMPILED_FROM = 2**25
+"""Elements of a model from which on compiled loops pay: below, LLVM takes as long to start as they save."""
 
 THREADS_PER_GPU = 2
 """One thread reads and writes while the other computes."""
