@@ -44,6 +44,7 @@ def measure(method: str, params: MergeParams, llama: Llama, device: str) -> Cost
     """Merge every tensor of a model on the device."""
     layers, seconds, moved = Layers.of(llama.shapes), 0.0, 0
     if device.startswith("cuda"):
+        waited(device)  # torch knows no statistics of a device that nothing has used yet
         torch.cuda.reset_peak_memory_stats(device)
     for i, (name, shape) in enumerate(llama.shapes.items()):
         settings = Settings(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from tasks.merging.lore import newton
-from tasks.merging.lore.algebra import Factors, add_up, as_matrix
+from tasks.merging.lore.algebra import Factors, add_up, each
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.solve import solve
@@ -68,13 +68,14 @@ def last_step(B: Tensor) -> Step:
     """Return what the last pass of a solution started from, for the last matrix."""
     with mock.patch.object(newton, "triplets_above", wraps=newton.triplets_above) as triplets:
         found = solve(B, _noise_edges(MU, B), TOLERANCE)
-    A, limit, start, sharp, *_ = triplets.call_args.args
-    return Step(as_matrix(A), start, limit, sharp, found.penalty.mu)
+    A, limit, [start], sharp, *_ = triplets.call_args.args
+    return Step(next(each(A)), start, limit, sharp, found.penalty.mu)
 
 
 def warm(step: Step) -> Factors:
     """Take μ off the singular values of B − z, from the subspace of the pass before."""
-    return newton.triplets_above(step.A, step.limit, step.start, step.sharp).thresholded(step.mu)
+    [found] = newton.triplets_above(step.A, step.limit, [step.start], step.sharp)
+    return found.thresholded(step.mu)
 
 
 def cut(A: Tensor, mu: float) -> Factors:

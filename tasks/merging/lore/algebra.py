@@ -1,13 +1,16 @@
 """Low-rank matrices as factors, matrices less such ones, and the norms and inner products of both."""
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
 Tensor = torch.Tensor
-ROWS = 2**8
-"""Rows of a matrix that are computed at a time, so that none is held twice."""
+ROWS, ROWS_ON_GPU = 2**8, 2**13
+"""Rows of a matrix that are computed at a time, so that none is held twice; on a GPU calls take the time."""
+STRIPS, STRIP_FROM = 4, 2**10
+"""Of a Gram matrix on a GPU, computed up to the diagonal; and columns from where on that gains."""
 SEED = 0
 """Of the random starting blocks: fixed, so that the same matrices always give the same bytes."""
 
@@ -37,7 +40,7 @@ class Factors(NamedTuple):
 
     def truncated(self, rank: int) -> "Factors":
         """Return the nearest matrix of at most this rank."""
-        return Factors(self.U[:, :rank], self.sigma[:rank], self.V[:, :rank])
+        return Factors(self.U[..., :rank], self.sigma[..., :rank], self.V[..., :rank])
 
     def above(self, limit: float) -> "Factors":
         """Return the part whose singular values exceed the limit."""
@@ -76,7 +79,7 @@ class Spanned(NamedTuple):
 
     def times(self, X: Tensor) -> Tensor:
         """Return this matrix times X, a few columns."""
-        return self.U @ (self.core @ (self.V.T @ X))
+        return (((X.mT @ self.V) @ self.core.T) @ self.U.T).mT  # where X is several, these are one product
 
     def within(self, U: Tensor, V: Tensor) -> Tensor:
         """Return Uᵀ·this·V."""
@@ -97,20 +100,21 @@ class Spanned(NamedTuple):
 
 
 class Shifted(NamedTuple):
-    """The matrix b − z."""
+    """The matrix b − z, or several of them with one z."""
 
     b: Tensor
+    """m × n, or N × m × n"""
     z: Spanned
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.b.shape[0], self.b.shape[1]
+    def shape(self) -> torch.Size:
+        """That of b."""
+        return self.b.shape
 
     @property
     def transposed(self) -> "Shifted":
         """The transpose."""
-        return Shifted(self.b.T, self.z.transposed)
+        return Shifted(self.b.mT, self.z.transposed)
 
     def matrix(self) -> Tensor:
         """Return the m × n matrix, subtracted."""
@@ -118,6 +122,7 @@ class Shifted(NamedTuple):
 
 
 MatrixLike = Tensor | Shifted
+"""One matrix, or several of a shape."""
 
 
 class Norms(NamedTuple):
@@ -151,8 +156,12 @@ def inner(left: Factors, right: Factors) -> float:
 
 def gaussian(*shape: int, like: Tensor) -> Tensor:
     """Return normal random numbers, the same on every call and every device (drawn on the CPU)."""
-    generator = torch.Generator().manual_seed(SEED)
-    return torch.randn(*shape, generator=generator, dtype=like.dtype).to(like.device)
+    return _drawn(shape, like.dtype).to(like.device, copy=True)
+
+
+@lru_cache(maxsize=16)
+def _drawn(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(SEED), dtype=dtype)
 
 
 def energy(B: Tensor) -> float:
@@ -165,7 +174,7 @@ def row_dot(left: Tensor, right: Tensor) -> float:
     """Return ⟨left, right⟩ of two dense matrices, summed as in `energy`."""
     # a few rows at a time, as products need memory
     return sum(
-        float(torch.linalg.vecdot(left[rows], right[rows]).double().sum()) for rows in row_blocks(len(left))
+        float(torch.linalg.vecdot(left[rows], right[rows]).double().sum()) for rows in row_blocks(left)
     )
 
 
@@ -187,12 +196,23 @@ def times(A: MatrixLike, X: Tensor) -> Tensor:
 
 def transposed(A: MatrixLike) -> MatrixLike:
     """Return Aᵀ."""
-    return A.transposed if isinstance(A, Shifted) else A.T
+    return A.transposed if isinstance(A, Shifted) else A.mT
 
 
-def as_matrix(A: MatrixLike) -> Tensor:
-    """Return A, multiplied out."""
-    return A.matrix() if isinstance(A, Shifted) else A
+def each(A: MatrixLike) -> Iterator[Tensor]:
+    """Yield a matrix, or several, multiplied out."""
+    if isinstance(A, Shifted):
+        yield from (Shifted(b, A.z).matrix() for b in each(A.b))
+    else:
+        yield from [A] if A.ndim == 2 else A
+
+
+def together(B: Tensor, known: Sequence[Factors]) -> Iterator[tuple[Tensor, Sequence[Factors]]]:
+    """Yield N matrices with what is known of each: one by one, on a GPU all at once."""
+    if B.is_cuda:
+        yield B, known
+    else:
+        yield from ((b, [own]) for b, own in zip(B, known, strict=True))
 
 
 def rows_without(A: MatrixLike, found: Factors) -> Iterator[Tensor]:
@@ -201,22 +221,33 @@ def rows_without(A: MatrixLike, found: Factors) -> Iterator[Tensor]:
     if isinstance(A, Shifted):
         b, left, right = A.b, torch.cat([left, A.z.U @ A.z.core], 1), torch.cat([right, A.z.V], 1)
     assert isinstance(b, Tensor)
-    for rows in row_blocks(len(b)):
+    for rows in row_blocks(b):
         yield torch.addmm(b[rows], left[rows], right.T, alpha=-1)
 
 
-def row_blocks(m: int) -> Iterator[slice]:
-    """Yield the rows of a matrix, ROWS at a time."""
-    return (slice(first, first + ROWS) for first in range(0, m, ROWS))
+def row_blocks(A: Tensor) -> Iterator[slice]:
+    """Yield the rows of a matrix, some at a time."""
+    count = ROWS_ON_GPU if A.is_cuda else ROWS
+    return (slice(first, first + count) for first in range(0, len(A), count))
 
 
 def gram_matrix(Y: Tensor) -> Tensor:
     """Return YᵀY."""
     if Y.device.type != "cpu":
-        return Y.T @ Y
+        return _lower(Y) if Y.shape[1] >= STRIP_FROM else Y.T @ Y
     # numpy recognises array.T @ array and calls BLAS syrk, which computes one triangle: half the time
     array = Y.numpy()
     return torch.from_numpy(array.T @ array)
+
+
+def _lower(Y: Tensor) -> Tensor:
+    """Return YᵀY from its lower triangle, strip by strip."""
+    n = Y.shape[1]
+    G, width = Y.new_zeros(n, n), -(-n // STRIPS)
+    for first in range(0, n, width):
+        end = first + width
+        torch.mm(Y[:, first:end].T, Y[:, :end], out=G[first:end, :end])
+    return G.tril_() + G.tril(-1).T
 
 
 def precise(B: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tasks.merging.lore.algebra import (
     MatrixLike,
     Tensor,
     energy,
+    gram_matrix,
     rows_without,
     shifted,
     times,
@@ -157,7 +158,7 @@ def bounded(A: MatrixLike, found: Factors, most: float) -> bool:
     most *= 1 - 8 * torch.finfo(own.dtype).eps * math.sqrt(m)
     blocks = rows_without(A, found)
     if own.device.type != "cpu":
-        G = most**2 * torch.eye(n, dtype=own.dtype, device=own.device) - sum(W.T @ W for W in blocks)
+        G = most**2 * torch.eye(n, dtype=own.dtype, device=own.device) - sum(map(gram_matrix, blocks))
         return int(torch.linalg.cholesky_ex(G).info) == 0
     syrk, potrf = (blas.ssyrk, lapack.spotrf) if own.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
     # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor
+from tasks.merging.lore.small import orthonormal_basis
 
 
 class Bases(NamedTuple):
@@ -41,7 +42,7 @@ def coarse(found: Sequence[Factors], unit: float) -> list[Factors]:
 def joint(found: Sequence[Factors], before: Sequence[Factors]) -> Bases:
     """Return the span of the leading singular vectors, and of those of the pass before."""
     parts = [*found, *before]
-    return Bases(*(torch.linalg.qr(torch.cat([part[side] for part in parts], 1)).Q for side in (0, 2)))
+    return Bases(*(orthonormal_basis(torch.cat([part[side] for part in parts], 1))[0] for side in (0, 2)))
 
 
 class Curvature:

@@ -51,7 +51,8 @@ def leading_eigenpairs(G: Tensor, count: int) -> EigenPairs:
 
 
 def _largest(G: Tensor, count: Callable[[Tensor], int]) -> EigenPairs:
-    values, vectors = torch.linalg.eigh(G)
+    # a GPU takes as long in float64, and its float32 is off by more than LAPACK's
+    values, vectors = (part.to(G.dtype) for part in torch.linalg.eigh(G.double() if G.is_cuda else G))
     first = len(G) - count(values)
     return EigenPairs(values[first:].flip(-1), vectors[:, first:].flip(-1))
 

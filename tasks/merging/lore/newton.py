@@ -11,10 +11,11 @@ from collections.abc import Callable, Generator
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Spanned, Tensor, energy, product, shifted, zero
+from tasks.merging.lore.algebra import Factors, Spanned, Tensor, energy, product, shifted, together, zero
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
 from tasks.merging.lore.problem import Iterate, Start
+from tasks.merging.lore.small import small_svd
 from tasks.merging.lore.triplets import DIRECT, TOGETHER, every, triplets_above
 
 DESCENT = 0.3
@@ -70,10 +71,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
             known = (
                 every(B - z.matrix(), min(BESIDE, cut) * level)
                 if few
-                else [
-                    triplets_above(shifted(b, z), cut * level, part, sharp, thorough and level == mu)
-                    for b, part in zip(B, known or [nothing] * N, strict=True)
-                ]
+                else _leading(B, z, cut * level, known or [nothing] * N, sharp, thorough and level == mu)
             )
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
@@ -101,6 +99,16 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         z, pull = _next(z, deltas, beside, bases, (following, level), damping, remaining)
         slope = -(norms.length**2 + pull)
         level = following
+
+
+def _leading(
+    B: Tensor, z: Spanned, limit: float, known: list[Factors], sharp: float, thorough: bool
+) -> list[Factors]:
+    return [
+        part
+        for b, own in together(B, known)
+        for part in triplets_above(shifted(b, z), limit, own, sharp, thorough)
+    ]
 
 
 def _share(slope: float, there: float) -> float:
@@ -154,9 +162,14 @@ def _with_others(B: Tensor, z: Spanned, found: list[Factors], bases: Bases, mu: 
     width = min(sum(part.rank for part in found), bases.U.shape[1], bases.V.shape[1])
     U, V = (basis[:, :width] for basis in bases)
     moved, known = z.times(V), []
-    for b, own in zip(B, found, strict=True):
-        core = U.T @ (product(b, V) - moved)
-        P, sigma, Qt = torch.linalg.svd(core - (U.T @ own.U * own.sigma) @ (own.V.T @ V))
+    cores = torch.stack(
+        [
+            U.T @ (product(b, V) - moved) - (U.T @ own.U * own.sigma) @ (own.V.T @ V)
+            for b, own in zip(B, found, strict=True)
+        ]
+    )
+    for own, *parts in zip(found, *small_svd(cores), strict=True):
+        P, sigma, Qt = parts
         k = min(int((sigma > BESIDE * mu).sum()), width - own.rank)
         more = Factors(U @ P[:, :k], sigma[:k], V @ Qt[:k].T)
         known.append(Factors(*(torch.cat(parts, -1) for parts in zip(own, more, strict=True))))

@@ -139,7 +139,6 @@ def _edge(energy: float, elements: int, m: int, n: int) -> float:
     return math.sqrt(energy / elements) * (math.sqrt(m) + math.sqrt(n)) if elements else 0.0
 
 
-def values(sigma: Any) -> Values:
-    """Return singular values as float64 numpy."""
-    found: Values = sigma.detach().double().cpu().numpy()
-    return found
+def values(sigma: Any) -> Any:
+    """Return singular values as float64 numpy, `Values` or several of them."""
+    return sigma.detach().double().cpu().numpy()

@@ -43,14 +43,14 @@ def norms_of(z: Spanned, deltas: Sequence[Factors]) -> Norms:
 def slope_towards(last: Spanned, z: Spanned, deltas: Sequence[Factors]) -> float:
     """Return ⟨last − z, step⟩, the step at z."""
     left = last.U @ last.core
-    blocks = zip(row_blocks(len(left)), _with_step(z, deltas), strict=True)
+    blocks = zip(row_blocks(left), _with_step(z, deltas), strict=True)
     return sum(_dot(last.rows(left, rows) - here, step) for rows, (here, step) in blocks)
 
 
 def _with_step(z: Spanned, deltas: Sequence[Factors]) -> Iterator[tuple[Tensor, Tensor]]:
     left, right = _sum(deltas)
     own = z.U @ z.core
-    for rows in row_blocks(len(own)):
+    for rows in row_blocks(own):
         here = z.rows(own, rows)
         yield here, torch.addmm(here, left[rows], right.T, beta=-1, alpha=-1 / len(deltas))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor, energy, gram_matrix
+from tasks.merging.lore.algebra import Tensor, energy, gram_matrix, together, zero
 from tasks.merging.lore.penalty import Deviations, Scale, values
 from tasks.merging.lore.problem import Start
 from tasks.merging.lore.triplets import DIRECT, SHARE, largest
@@ -13,13 +13,16 @@ SHARP = 0.2
 """Residual of the leading triplets, in units of the smallest singular value: the scale of μ needs no more."""
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
+FEW = 64
+"""Triplets that are looked for first where there is a most: usually less lead, and many times as many cost."""
 
 
 def look(B: Tensor, scale: Scale) -> Start:
     """Measure the spectra of N × m × n deviations, m ≥ n, as far as the scale of μ asks."""
     total, n = energy(B), B.shape[2]
+    found = [zero(b) for b in B]
     for count in _counts(scale.most, n):
-        found = [largest(b, count, SHARP) for b in B]
+        found = [part for b, own in together(B, found) for part in largest(b, count, SHARP, own)]
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)
@@ -32,14 +35,16 @@ def look(B: Tensor, scale: Scale) -> Start:
 
 def _counts(most: int | None, n: int) -> Iterator[int]:
     """Yield how many triplets to look for, until a full decomposition is cheaper."""
-    enough = n // SHARE if most is None else most + 1
-    if n > DIRECT:
+    if most is not None:
+        if 2 * FEW < most:
+            yield FEW
+        if most + 1 < n // SHARE:
+            yield most + 1
+    elif n > DIRECT:
         count = n // FIRST
-        while count < min(enough, n // SHARE):
+        while count < n // SHARE:
             yield count
             count *= 2
-    if most is not None and enough < n // SHARE:
-        yield enough
 
 
 def singular(A: Tensor) -> Tensor:

@@ -64,7 +64,8 @@ def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> So
     mu, cut = start.penalty.mu, cut_below(start, D.shape[1])
     known = start.leading[0] if start.leading else zero(D)
     sharp = min(SHARPNESS * size, tolerance.distance if isinstance(tolerance, Near) else math.inf)
-    found = triplets_above(D, cut * mu, known, sharp, thorough=True).above(cut * mu)
+    [near] = triplets_above(D, cut * mu, [known], sharp, thorough=True)
+    found = near.above(cut * mu)
     distance = distance_from(D, found, size)
     if limit(cut, mu) + distance > mu or not bounded(D, found, limit(cut, mu)):
         return None

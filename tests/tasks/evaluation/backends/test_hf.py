@@ -4,6 +4,7 @@ import gc
 import json
 import shutil
 import weakref
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -38,6 +39,36 @@ class Independent:
 def decode(model, ids):
     text = "".join({0: "", 1: "\n"}.get(token, LETTERS[token - 2]) for token in ids)
     return text.partition("\n")[0]
+
+
+def widened(model, directory, vocabulary):
+    """Write a model with more tokens than its tokenizer has."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    shutil.copytree(model, directory)
+    config = AutoConfig.from_pretrained(model, vocab_size=vocabulary)
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    return directory
+
+
+def most_reserved(work):
+    """Return the bytes of a GPU that some work takes."""
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    work()
+    return torch.cuda.max_memory_reserved()
+
+
+@contextmanager
+def gpu_memory(size):
+    """Let this process take no more than so many bytes of the GPU."""
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(size / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 class TestNumbers:
@@ -253,6 +284,25 @@ class TestMemory:
         assert tried == [9, 4, 2]
         assert "batches of 9 do not fit" in caplog.text
         assert halved["likely"].values["nll"] == pytest.approx(whole["likely"].values["nll"], abs=1e-4)
+
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+    def test_a_gpu_that_is_too_small_halves_them(self, tiny, folder, tmp_path, monkeypatch):
+        """With a vocabulary so large that logits need most of the memory."""
+        wide = widened(tiny, tmp_path / "wide", vocabulary=2**17)
+        reserved = most_reserved(lambda: run(wide, folder, ("likely",), "likely/nll", batch_size=3))
+        shutil.rmtree(state_dir())
+        real, tried = measure._run, []
+        monkeypatch.setattr(
+            measure, "_run", lambda lm, *given: tried.append(lm.batch_size) or real(lm, *given)
+        )
+        with gpu_memory(reserved):
+            halved = run(wide, folder, ("likely",), "likely/nll", batch_size=12)["likely"]
+        assert tried[0] == 12
+        assert 1 < len(tried) <= 3
+        model = Independent(wide)
+        expected = [model.target(f"{row['question']}:", f" {row['answer']}\n")[0] for row in rows(12)]
+        assert halved.values["nll"] == pytest.approx(expected, abs=1e-4)
 
     def test_auto_asks_16_items_at_a_time_on_the_cpu(self, tiny, folder, monkeypatch):
         real, tried = measure._run, []

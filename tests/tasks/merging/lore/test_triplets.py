@@ -1,7 +1,5 @@
 """Leading singular triplets are those of numpy, from eigenpairs and from subspaces."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -9,18 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import triplets
-from tasks.merging.lore.algebra import Factors, gaussian, zero
+from tasks.merging.lore.algebra import Factors, zero
 from tasks.merging.lore.converge import ATTEMPTS
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_factors import factors
-from tests.support.lore_matrices import SPECTRA, edge, with_spectrum
-from tests.support.lore_reference import Array
+from tests.support.lore_matrices import edge
+from tests.support.lore_triplets import KINDS, check_triplets, made
 
-KINDS: dict[str, Callable[[np.random.Generator, int, int], Array]] = {
-    **{name: SPECTRA[name] for name in ("spikes", "power law", "low rank", "rank one")},
-    "noise": lambda rng, m, n: rng.standard_normal((m, n)),
-    "falling": lambda rng, m, n: with_spectrum(rng, m, n, 0.9 ** np.arange(n)),
-}
 SHARP = 1e-3
 on_kinds = pytest.mark.parametrize("kind", KINDS)
 on_dtypes = pytest.mark.parametrize("dtype", DTYPES)
@@ -30,21 +23,6 @@ on_dtypes = pytest.mark.parametrize("dtype", DTYPES)
 def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     monkeypatch.setattr(triplets, "DIRECT", request.param)
     return int(request.param)
-
-
-def made(kind: str, seed: int = 0, m: int = 170, n: int = 150) -> tuple[Array, Array]:
-    A = KINDS[kind](np.random.default_rng(seed), m, n)
-    return A, np.linalg.svd(A, compute_uv=False)
-
-
-def check(found: Factors, A: Array, sigma: Array, residual: float) -> None:
-    """Hold triplets to A's: orthonormal, as many as that exceed, and no further off than their residual."""
-    U, s, V = (part.double().cpu().numpy() for part in found)
-    for part in (U, V):
-        np.testing.assert_allclose(part.T @ part, np.eye(found.rank), atol=2e-5)
-    assert np.linalg.norm(A @ V - U * s) <= residual
-    assert np.linalg.norm(A.T @ U - V * s) <= residual
-    np.testing.assert_allclose(s, sigma[: found.rank], atol=residual)
 
 
 @on_devices
@@ -64,11 +42,11 @@ def test_all_that_exceeds_a_limit_is_found(
     start = Factors(*(part.to(device) for part in start))
     given_matrix = torch.from_numpy(A).to(device, dtype)
     for _ in range(ATTEMPTS if known else 1):
-        found = triplets.triplets_above(given_matrix, limit, start, SHARP * size, thorough=True)
-        start = found
-    assert found.U.dtype == dtype
-    assert int((found.sigma > limit).sum()) == count
-    check(found.above(limit), A, sigma, SHARP * size)
+        found = triplets.triplets_above(given_matrix, limit, [start], SHARP * size, thorough=True)
+        [start] = found
+    assert start.U.dtype == dtype
+    assert int((start.sigma > limit).sum()) == count
+    check_triplets(start.above(limit), A, sigma, SHARP * size)
 
 
 @given(
@@ -92,9 +70,9 @@ def test_what_is_found_has_the_residual_asked_for(
             share * edge(n + more, n) * (1 if kind in ("spikes", "noise") else sigma[0] / edge(n + more, n))
         )
         given = torch.from_numpy(A).to(dtype)
-        found = triplets.triplets_above(given, limit, zero(given), sharp)
+        [found] = triplets.triplets_above(given, limit, [zero(given)], sharp)
     above = found.above(limit)
-    check(above, A, sigma, sharp * 1.01)
+    check_triplets(above, A, sigma, sharp * 1.01)
     assert above.rank <= np.sum(sigma > limit * (1 - 1e-5))
 
 
@@ -104,61 +82,28 @@ def test_the_largest_are_those_of_numpy(kind: str, dtype: torch.dtype, direct: i
     """As many as asked for; those at the end, among many as large, only about as large."""
     A, sigma = made(kind)
     for count in (1, 5, 15):
-        found = triplets.largest(torch.from_numpy(A).to(dtype), count, 0.02)
+        given_matrix = torch.from_numpy(A).to(dtype)
+        [found] = triplets.largest(given_matrix, count, 0.02, [zero(given_matrix)])
         assert found.rank == count
         s = found.sigma.double().numpy()
         assert np.all(s <= sigma[:count] * (1 + 1e-5) + 1e-5 * sigma[0])  # Ritz values never exceed
         np.testing.assert_allclose(s, sigma[:count], rtol=0.05, atol=1e-3 * sigma[0])
         sure = found.above(triplets.CLEAR * float(s[-1]))
-        check(sure, A, sigma, max(0.02 * float(s[-1]), 1e-5 * sigma[0]))
+        check_triplets(sure, A, sigma, max(0.02 * float(s[-1]), 1e-5 * sigma[0]))
 
 
 def test_more_than_there_are_columns_are_all() -> None:
     A, sigma = made("noise", m=9, n=5)
-    found = triplets.largest(torch.from_numpy(A), 12, 1e-9)
-    check(found, A, sigma, 1e-9)
-    assert found.rank == 5
-
-
-def test_ritz_triplets_of_an_invariant_subspace_are_the_triplets_of_the_matrix() -> None:
-    A, sigma = made("falling")
-    V = np.linalg.svd(A)[2][:6].T @ np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))[0]
-    check(triplets.ritz(torch.from_numpy(A), torch.from_numpy(V)), A, sigma, 1e-10)
-
-
-def test_a_polynomial_leaves_the_strong_where_they_are_and_sharpens_the_rest() -> None:
-    """Two spikes of ten edges, three of one and a half, from a random start: each round is nearer."""
-    rng = np.random.default_rng(0)
-    heights = edge(170, 150) * np.array([10.0, 10.0, 1.5, 1.5, 1.5])
-    A = rng.standard_normal((170, 150)) + with_spectrum(rng, 170, 150, np.append(heights, np.zeros(145)))
-    exact = np.linalg.svd(A)[2][:5].T
     given_matrix = torch.from_numpy(A)
-    found = triplets.ritz(given_matrix, torch.linalg.qr(gaussian(150, 20, like=given_matrix)).Q)
-    lost = []
-    for _ in range(6):
-        below = float(found.sigma[-1])
-        strong = found.above(triplets.STRONG * below).rank
-        V = triplets.filtered(given_matrix, found.V[:, strong:], found.V[:, :strong], below)
-        np.testing.assert_allclose(V.T @ V, np.eye(V.shape[1]), atol=1e-12)
-        lost.append(np.linalg.norm(exact - V.numpy() @ (V.numpy().T @ exact)))
-        found = triplets.ritz(given_matrix, V)
-    assert lost == sorted(lost, reverse=True)
-    assert lost[-1] < 1e-3 * lost[0]
-
-
-def test_widened_subspaces_hold_the_old_one() -> None:
-    V = torch.linalg.qr(gaussian(30, 4, like=torch.zeros(1, dtype=torch.float64))).Q
-    wide = triplets.widened(V, 9)
-    assert wide.shape == (30, 9)
-    np.testing.assert_allclose(wide.T @ wide, np.eye(9), atol=1e-12)
-    np.testing.assert_allclose(wide @ (wide.T @ V), V, atol=1e-12)
-    assert triplets.widened(V, 3) is V
+    [found] = triplets.largest(given_matrix, 12, 1e-9, [zero(given_matrix)])
+    check_triplets(found, A, sigma, 1e-9)
+    assert found.rank == 5
 
 
 @on_dtypes
 def test_the_same_matrix_gives_the_same_bytes(dtype: torch.dtype, direct: int) -> None:
     A = torch.from_numpy(made("spikes")[0]).to(dtype)
-    first, second = (triplets.triplets_above(A, 20.0, zero(A), 1e-3) for _ in range(2))
+    [first], [second] = (triplets.triplets_above(A, 20.0, [zero(A)], 1e-3) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
@@ -171,4 +116,4 @@ def test_all_triplets_of_small_matrices_are_found_in_one_call(kind: str, depth: 
     found = triplets.every(torch.from_numpy(np.stack([matrix for matrix, _ in A])), limit)
     for (matrix, sigma), own in zip(A, found, strict=True):
         assert own.rank == np.sum(sigma > limit)
-        check(own, matrix, sigma, 1e-9 * sigma[0])
+        check_triplets(own, matrix, sigma, 1e-9 * sigma[0])
