@@ -14,7 +14,7 @@ SHARP = 0.2
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
 FEW = 64
-"""Triplets that are looked for first where there is a most: usually less lead, and many times as many cost."""
+"""Triplets that are looked for first where there is a most, and it is much more: usually these lead."""
 
 
 def look(B: Tensor, scale: Scale) -> Start:
@@ -36,7 +36,7 @@ def look(B: Tensor, scale: Scale) -> Start:
 def _counts(most: int | None, n: int) -> Iterator[int]:
     """Yield how many triplets to look for, until a full decomposition is cheaper."""
     if most is not None:
-        if 2 * FEW < most:
+        if most > 2 * FEW:
             yield FEW
         if most + 1 < n // SHARE:
             yield most + 1

@@ -50,8 +50,8 @@ class Sought(NamedTuple):
 def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) -> list[Factors] | None:
     """Return what is sought, and some triplets that are not sharp, of a matrix m × n or of each of N.
 
-    `starts` are triplets of a similar matrix each. None where a subspace would grow too large, or is not sharp
-    after ROUNDS.
+    `starts` are triplets of a similar matrix each. None where a subspace would grow too large, or is not
+    sharp after ROUNDS.
     """
     n = A.shape[-1]
     found, left = sharpened(A, *_started(A, starts, sought.width))
@@ -83,10 +83,9 @@ def _started(A: MatrixLike, starts: Sequence[Factors], width: int) -> tuple[Tens
     # what was sharp in the matrix before is so no more: the polynomial takes it along, unless too steep
     gentle = [largest < STEEPEST * least for largest, least in torch.stack(ends).tolist()]
     if any(gentle):
-        better = filtered(A, basis, [0] * len(starts), _side_by_side(ends, A)[..., 1:])
-        basis = (
-            better if all(gentle) else torch.where(basis.new_tensor(gentle)[:, None, None] > 0, better, basis)
-        )
+        along = filtered(A, basis, [0] * len(starts), _side_by_side(ends, A)[..., 1:])
+        mixed = torch.tensor(gentle, device=basis.device)[:, None, None]
+        basis = along if all(gentle) else torch.where(mixed, along, basis)
     return basis, max(rank, width)
 
 

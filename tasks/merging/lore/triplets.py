@@ -27,10 +27,10 @@ CLEAR = 1.2
 def triplets_above(
     A: MatrixLike, limit: float, starts: Sequence[Factors], sharp: float, thorough: bool = False
 ) -> list[Factors]:
-    """Return the triplets that exceed the limit, and some not sharp, of a matrix m × n, m ≥ n, or of each of N.
+    """Return the triplets that exceed the limit, and some not sharp, of m × n matrices, m ≥ n, one or several.
 
-    `starts` are those of a similar matrix each. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need no
-    more work; `thorough` looks for what is missing in them first.
+    `starts` are those of a similar matrix each. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need
+    no more work; `thorough` looks for what is missing in them first.
     """
     n, expected = A.shape[-1], max(start.rank for start in starts)
     if n > DIRECT and expected < n // SHARE:
@@ -45,7 +45,7 @@ def triplets_above(
 
 
 def largest(A: Tensor, count: int, sharp: float, starts: Sequence[Factors]) -> list[Factors]:
-    """Return the largest triplets, so many or all there are, of a matrix m × n, m ≥ n, or of each of N.
+    """Return the largest triplets, so many or all there are, of m × n matrices, m ≥ n, one or several.
 
     `starts` are some of theirs. `sharp` is the residual at which subspaces need no more work, in units of
     their smallest singular value.
