@@ -1,4 +1,4 @@
-"""Threads that read blocks and compute on them: one for each core, or two for each GPU."""
+"""Threads that read blocks and compute on them: one for each core, or several for each GPU."""
 
 import math
 import threading
@@ -16,14 +16,14 @@ from tasks.base.errors import LorelineError
 from tasks.base.threads import compute_alone
 from tasks.checkpoints.weights import NotFinite, SafetensorsModel, WeightReader
 from tasks.engine.cut import Piece, cut
-from tasks.engine.devices import CPU, compute_threads
+from tasks.engine.devices import CPU, compute_threads, gpu_threads
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
 from tasks.merging.arrays import Array
 from tasks.merging.block import OF_ROWS, Block
 from tasks.merging.deferred import defer
 from tasks.merging.llvm import can_compile
-from tasks.merging.on_device import to_device
+from tasks.merging.on_device import finish_stream, take_a_stream, to_device
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
@@ -32,9 +32,6 @@ HELD_BYTES = 2**26
 COMPILED_FROM = 2**25
 """Elements of a model from which on compiled loops pay: below, LLVM takes as long to start as they save."""
 
-THREADS_PER_GPU = 2
-"""One thread reads and writes while the other computes."""
-
 
 class Blocks:
     """A thread pool that reads a plan's blocks and calls functions of them."""
@@ -42,7 +39,7 @@ class Blocks:
     def __init__(self, plan: Plan, devices: Sequence[str]) -> None:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
-        self.threads = compute_threads(plan.bytes_held) if on_cpu else THREADS_PER_GPU * len(devices)
+        self.threads = compute_threads(plan.bytes_held) if on_cpu else gpu_threads(devices, plan.bytes_held)
         # on a GPU numbers travel as they are stored, and are decoded there
         self._deferred = (not on_cpu or (not plan.method.whole and _pays(plan))) and can_compile()
         self._local = threading.local()
@@ -93,6 +90,8 @@ class Blocks:
 
     def _begin(self, devices: "SimpleQueue[str]") -> None:
         self._local.device = devices.get()
+        if self._local.device != CPU:
+            take_a_stream(self._local.device)
         if self._plan.method.whole:
             compute_alone()
 
@@ -114,7 +113,9 @@ class Blocks:
 
         whole = self._plan.method.whole
         try:
-            return function(to_device(block, device, whole))
+            found = function(to_device(block, device, whole))
+            finish_stream(device)
+            return found
         except torch.OutOfMemoryError:
             warnings.warn(
                 f"{device}: out of memory at tensor {block.tensor}; computed on the CPU", stacklevel=2

@@ -1,6 +1,7 @@
 """Choosing the devices and the number of threads that compute a merge."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -8,6 +9,8 @@ import psutil
 from tasks.base.errors import BadInput
 
 CPU = "cpu"
+THREADS_PER_GPU = 4
+"""More would wait for the interpreter."""
 
 
 def choose_devices(wanted: str, decomposes: bool) -> list[str]:
@@ -47,6 +50,22 @@ def compute_threads(bytes_held: int) -> int:
             "free some, or choose a method that does not decompose matrices",
         )
     return int(min(cores(), fitting))
+
+
+def gpu_threads(devices: Sequence[str], bytes_held: int) -> int:
+    """Return the number of threads that share some GPUs: several for each, as many as cores and memory allow.
+
+    Small decompositions, reading and writing are the CPU's, and while one thread waits others go on.
+    """
+    import torch
+
+    fitting = [
+        torch.cuda.mem_get_info(device)[0] // max(bytes_held, 1)
+        for device in devices
+        if device.startswith("cuda")
+    ]
+    most = min(THREADS_PER_GPU, cores() // len(devices), *fitting)
+    return max(most, 2) * len(devices)
 
 
 def cores() -> int:

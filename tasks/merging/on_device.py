@@ -15,6 +15,22 @@ TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "f
 """What torch calls a dtype of safetensors."""
 
 
+def take_a_stream(device: str) -> None:
+    """Let what the calling thread does on a GPU run beside what other threads do there."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
+
+
+def finish_stream(device: str) -> None:
+    """Wait for what the calling thread has begun on a GPU, before other threads use it."""
+    import torch
+
+    if device.startswith("cuda"):
+        torch.cuda.current_stream(device).synchronize()
+
+
 def to_device(block: Block, device: str, whole: bool) -> Block:
     """Return a block as torch tensors on a device; the checkpoints of a whole matrix are one tensor."""
     base = None if block.base is None else _moved(block.base, device)

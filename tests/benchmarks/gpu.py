@@ -2,22 +2,27 @@
 
 gpu.py [--device cuda:0] [--layers 32] [--side 4096] [--page docs/benchmarks.md]
 
-Three checkpoints are made on the device, matrix by matrix, so that no disk is measured: a base, and noise and rank 16
-from it, bf16. Seconds are of the method alone, with the device waited for before and after each tensor.
+Three checkpoints are made on the device, in bf16: a base, and noise and rank 16 from it. No disk is measured:
+seconds are from the first tensor, stored on the device, to the last, merged there and rounded, by as many threads
+as a merge has.
 """
 
 import argparse
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
+from tasks.base.threads import compute_alone
+from tasks.engine.devices import THREADS_PER_GPU
 from tasks.merging.block import Block
 from tasks.merging.layers import Layers
 from tasks.merging.methods import METHODS
+from tasks.merging.on_device import finish_stream, take_a_stream
 from tasks.merging.program import Settings, run_program
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
@@ -40,13 +45,18 @@ class Cost:
     """Bytes of the device's memory; 0 where torch does not count them."""
 
 
-def measure(method: str, params: MergeParams, llama: Llama, device: str) -> Cost:
+def measure(method: str, params: MergeParams, llama: Llama, device: str, threads: int) -> Cost:
     """Merge every tensor of a model on the device."""
-    layers, seconds, moved = Layers.of(llama.shapes), 0.0, 0
+    layers = Layers.of(llama.shapes)
+    blocks = [
+        made(name, shape, i, llama.strength, device) for i, (name, shape) in enumerate(llama.shapes.items())
+    ]
+    begun = waited(device)  # torch knows no statistics of a device that nothing has used yet
     if device.startswith("cuda"):
-        waited(device)  # torch knows no statistics of a device that nothing has used yet
         torch.cuda.reset_peak_memory_stats(device)
-    for i, (name, shape) in enumerate(llama.shapes.items()):
+
+    def merged(block: Block) -> int:
+        name, shape = block.tensor, llama.shapes[block.tensor]
         settings = Settings(
             params,
             lambda tensor: resolve(params, tensor, layers.position(tensor)),
@@ -54,12 +64,19 @@ def measure(method: str, params: MergeParams, llama: Llama, device: str) -> Cost
             {name: shape},
             {name: "BF16"},
         )
-        block = made(name, shape, i, llama.strength, device)
-        begun = waited(device)
-        finish = run_program(METHODS[method].run([settings]), [name], lambda _, own=block: own)
-        merged = [own.to(torch.bfloat16) for own, _ in finish(block)]
-        seconds += waited(device) - begun
-        moved += 2 * math.prod(shape) * (len(block.thetas) + (block.base is not None) + len(merged))
+        own = replace(block, thetas=block.thetas.float(), base=block.base.float())
+        finish = run_program(METHODS[method].run([settings]), [name], lambda _: own)
+        rounded = [found.to(torch.bfloat16) for found, _ in finish(own)]
+        finish_stream(device)
+        return 2 * math.prod(shape) * (len(own.thetas) + 1 + len(rounded))
+
+    def begin() -> None:
+        compute_alone()
+        take_a_stream(device)
+
+    with ThreadPoolExecutor(threads, initializer=begin) as pool:
+        moved = sum(pool.map(merged, blocks))
+    seconds = waited(device) - begun
     peak = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
     return Cost(seconds, moved, peak)
 
@@ -79,7 +96,7 @@ def made(name: str, shape: tuple[int, ...], seed: int, strength: float, device: 
         if len(shape) == 2:
             theta += (strength * CHANGE / RANK**0.5) * (normal(rows, RANK) @ normal(RANK, columns))
         theta.copy_(theta.bfloat16())
-    return Block(name, 0, 0, thetas, base.bfloat16().float())
+    return Block(name, 0, 0, thetas.bfloat16(), base.bfloat16())
 
 
 def waited(device: str) -> float:
@@ -89,12 +106,12 @@ def waited(device: str) -> float:
     return time.perf_counter()
 
 
-def rows(llama: Llama, device: str) -> Iterator[list[str]]:
+def rows(llama: Llama, device: str, threads: int) -> Iterator[list[str]]:
     """Measure the methods one after the other, the first of each once beforehand to warm up."""
     for method, params in MEASURED.items():
         say(method)
-        measure(method, params, Llama(1, 256, 512, 512), device)
-        cost = measure(method, params, llama, device)
+        measure(method, params, Llama(1, 256, 512, 512), device, threads)
+        cost = measure(method, params, llama, device, threads)
         goal = (
             judged(cost.seconds, "≤", LORE_GOAL) if method == "lore" else [*digits(2, cost.seconds), "", ""]
         )
@@ -115,6 +132,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--device", default="cuda:0")
+    options.add_argument("--threads", type=int, default=THREADS_PER_GPU)
     options.add_argument("--layers", type=int, default=32)
     options.add_argument(
         "--side", type=int, default=4096, help="hidden size; less, to try the benchmark itself"
@@ -127,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     section = (
         f"## On a GPU\n\n{time.strftime('%Y-%m-%d')}, {name}, torch {torch.__version__}, "
         f"{llama.parameters / 1e9:.2f} billion parameters, three checkpoints.\n\n"
-        f"{table(columns, list(rows(llama, given.device)))}\n"
+        f"{table(columns, list(rows(llama, given.device, given.threads)))}\n"
     )
     if given.page is None:
         print(section, end="")

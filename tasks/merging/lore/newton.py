@@ -13,9 +13,10 @@ import torch
 
 from tasks.merging.lore.algebra import Factors, Spanned, Tensor, energy, product, shifted, together, zero
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
+from tasks.merging.lore.eigenpairs import eigenpairs_above
 from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.small import small_svd
+from tasks.merging.lore.small import near
 from tasks.merging.lore.triplets import DIRECT, TOGETHER, every, triplets_above
 
 DESCENT = 0.3
@@ -168,9 +169,11 @@ def _with_others(B: Tensor, z: Spanned, found: list[Factors], bases: Bases, mu: 
             for b, own in zip(B, found, strict=True)
         ]
     )
-    for own, *parts in zip(found, *small_svd(cores), strict=True):
-        P, sigma, Qt = parts
-        k = min(int((sigma > BESIDE * mu).sum()), width - own.rank)
-        more = Factors(U @ P[:, :k], sigma[:k], V @ Qt[:k].T)
+    for own, core, square in zip(found, cores, near(cores.mT @ cores), strict=True):
+        # what is wanted is no small part of it: a Gram matrix does not lose it
+        squares, Q = (part.to(core.device) for part in eigenpairs_above(square, (BESIDE * mu) ** 2, 0))
+        k = min(len(squares), width - own.rank)
+        sigma, Q = squares[:k].sqrt(), Q[:, :k]
+        more = Factors(U @ (core @ Q / sigma), sigma, V @ Q)
         known.append(Factors(*(torch.cat(parts, -1) for parts in zip(own, more, strict=True))))
     return known

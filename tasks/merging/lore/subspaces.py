@@ -12,7 +12,7 @@ import torch
 
 from tasks.merging.lore.algebra import Factors, MatrixLike, Tensor, gaussian, times, transposed
 from tasks.merging.lore.penalty import Values, values
-from tasks.merging.lore.small import orthonormal_basis, small_svd
+from tasks.merging.lore.small import orthonormal_basis, thin_svd
 
 DEGREE = 2
 """Of the polynomial: products with AᵀA between two orthogonalisations."""
@@ -56,7 +56,7 @@ def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) 
     n = A.shape[-1]
     found, left = sharpened(A, *_started(A, starts, sought.width))
     for done in range(ROUNDS):
-        sigmas, residuals = _listed(found.sigma), _listed(left)
+        sigmas, residuals = _listed(found.sigma, left)
         counts = [sought.wanted(sigma) for sigma in sigmas]
         most, width = max(counts), found.sigma.shape[-1]
         if width < most + spare(most) // 2:
@@ -94,8 +94,9 @@ def _side_by_side(parts: Sequence[Tensor], A: MatrixLike) -> Tensor:
     return parts[0] if len(A.shape) == 2 else torch.stack(list(parts))
 
 
-def _listed(numbers: Tensor) -> list[Values]:
-    return list(values(numbers).reshape(-1, numbers.shape[-1]))
+def _listed(*numbers: Tensor) -> list[list[Values]]:
+    """Return numbers of a matrix, or of each of several, as numpy arrays of each."""
+    return [list(own) for own in values(torch.stack(numbers)).reshape(len(numbers), -1, numbers[0].shape[-1])]
 
 
 def _ends(sigma: Tensor) -> Tensor:
@@ -122,11 +123,9 @@ def sharpened(A: MatrixLike, V: Tensor, width: int) -> tuple[Factors, Tensor]:
     V = widened(V, width)
     U, own = orthonormal_basis(times(A, V))
     image = times(transposed(A), U)
-    Q, R = orthonormal_basis(image)
-    # AᵀU = QR = (QX)ΣZᵀ gives A's right vectors QX and its left ones UZ.
-    X, sigma, Zt = small_svd(R)
+    right, sigma, Zt = thin_svd(image)  # AᵀU = V'ΣZᵀ: A's left vectors are UZ
     left = torch.linalg.vector_norm((image - V @ own.mT) @ Zt.mT, dim=-2)
-    return Factors(U @ Zt.mT, sigma, Q @ X), left
+    return Factors(U @ Zt.mT, sigma, right), left
 
 
 def widened(V: Tensor, width: int) -> Tensor:

@@ -27,7 +27,7 @@ CLEAR = 1.2
 def triplets_above(
     A: MatrixLike, limit: float, starts: Sequence[Factors], sharp: float, thorough: bool = False
 ) -> list[Factors]:
-    """Return the triplets that exceed the limit, and some not sharp, of m × n matrices, m ≥ n, one or several.
+    """Return the triplets that exceed the limit, and some not sharp, of matrices m × n, m ≥ n, one or more.
 
     `starts` are those of a similar matrix each. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need
     no more work; `thorough` looks for what is missing in them first.
