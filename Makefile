@@ -75,7 +75,7 @@ study-real: setup
 # Eight minutes on an H100 or H200, without network: the tests that need a GPU, and a section of docs/benchmarks.md.
 gpu: setup
 	$(BIN)/python -m pytest -m gpu --timeout 240
-	$(BIN)/python -m tests.benchmarks.gpu --page docs/benchmarks.md
+	$(BIN)/python -m tests.benchmarks.gpu --files $$(if [ -d /dev/shm ]; then echo /dev/shm; else echo /tmp; fi) --page docs/benchmarks.md
 
 ui: setup
 	$(BIN)/loreline ui

@@ -16,14 +16,14 @@ from tasks.base.errors import LorelineError
 from tasks.base.threads import compute_alone
 from tasks.checkpoints.weights import NotFinite, SafetensorsModel, WeightReader
 from tasks.engine.cut import Piece, cut
-from tasks.engine.devices import CPU, compute_threads, gpu_threads
+from tasks.engine.devices import CPU, threads_for
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
 from tasks.merging.arrays import Array
 from tasks.merging.block import OF_ROWS, Block
 from tasks.merging.deferred import defer
 from tasks.merging.llvm import can_compile
-from tasks.merging.on_device import finish_stream, take_a_stream, to_device
+from tasks.merging.on_device import finish_stream, load_linear_algebra, take_a_stream, to_device
 from tasks.merging.program import Measure
 
 HELD_BYTES = 2**26
@@ -39,13 +39,15 @@ class Blocks:
     def __init__(self, plan: Plan, devices: Sequence[str]) -> None:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
-        self.threads = compute_threads(plan.bytes_held) if on_cpu else gpu_threads(devices, plan.bytes_held)
+        self.threads = threads_for(devices, plan.bytes_held)
         # on a GPU numbers travel as they are stored, and are decoded there
         self._deferred = (not on_cpu or (not plan.method.whole and _pays(plan))) and can_compile()
         self._local = threading.local()
         # held so that tensors are read one after another, as they lie in files
         self._submitting = threading.Lock()
         self._held: dict[Piece, Block] = {}
+        for device in devices:
+            load_linear_algebra(device)
         # each thread takes one device when it starts and keeps it
         waiting: SimpleQueue[str] = SimpleQueue()
         for i in range(self.threads):

@@ -9,8 +9,8 @@ import psutil
 from tasks.base.errors import BadInput
 
 CPU = "cpu"
-THREADS_PER_GPU = 4
-"""More would wait for the interpreter."""
+FEWEST_PER_GPU, THREADS_PER_GPU = 2, 4
+"""One reads and writes while another computes; with more than four they would wait for the interpreter."""
 
 
 def choose_devices(wanted: str, decomposes: bool) -> list[str]:
@@ -52,11 +52,13 @@ def compute_threads(bytes_held: int) -> int:
     return int(min(cores(), fitting))
 
 
-def gpu_threads(devices: Sequence[str], bytes_held: int) -> int:
-    """Return the number of threads that share some GPUs: several for each, as many as cores and memory allow.
+def threads_for(devices: Sequence[str], bytes_held: int) -> int:
+    """Return the number of threads: as `compute_threads`, or several for each GPU, as cores and memory allow.
 
-    Small decompositions, reading and writing are the CPU's, and while one thread waits others go on.
+    With GPUs the CPU reads, writes and decomposes what is small, and while one thread waits others go on.
     """
+    if list(devices) == [CPU]:
+        return compute_threads(bytes_held)
     import torch
 
     fitting = [
@@ -64,8 +66,7 @@ def gpu_threads(devices: Sequence[str], bytes_held: int) -> int:
         for device in devices
         if device.startswith("cuda")
     ]
-    most = min(THREADS_PER_GPU, cores() // len(devices), *fitting)
-    return max(most, 2) * len(devices)
+    return max(FEWEST_PER_GPU, min(THREADS_PER_GPU, cores() // len(devices), *fitting)) * len(devices)
 
 
 def cores() -> int:

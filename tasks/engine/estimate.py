@@ -1,10 +1,10 @@
 """How long a merge that decomposes matrices takes, and how much of that is left."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from tasks.engine.cut import as_stack
-from tasks.engine.devices import compute_threads
+from tasks.engine.devices import threads_for
 from tasks.engine.plan import Plan
 
 NOMINAL_S = 0.25e-9
@@ -52,7 +52,7 @@ class TimeEstimate(NamedTuple):
         return sum(self.seconds.get(name, 0.0) for name in names) / self.threads
 
 
-def nominal(plan: Plan) -> TimeEstimate | None:
+def nominal(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
     """Estimate by the shapes alone; None where reading, or measuring on text, takes the time."""
     # what adapters change is not in the spec of an adapter, and the cores of what they change are small
     whole = [name for name in plan.shapes if name in plan.spec and name not in plan.spanned]
@@ -60,7 +60,7 @@ def nominal(plan: Plan) -> TimeEstimate | None:
     if not plan.method.whole or plan.method.measures or not names:
         return None
     seconds = {name: NOMINAL_S * len(plan.inputs) * work_of(plan.spec[name].shape) for name in names}
-    return TimeEstimate(seconds, compute_threads(plan.bytes_held))
+    return TimeEstimate(seconds, threads_for(devices, plan.bytes_held))
 
 
 def work_of(shape: tuple[int, ...]) -> float:

@@ -39,7 +39,7 @@ WARMS_UP = 32
 
 def foretell(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
     """Estimate a merge that is about to begin: by a sample, unless it is over in the time that this takes."""
-    guess = nominal(plan)
+    guess = nominal(plan, devices)
     return sampled(plan, devices) if guess and guess.total > SMALL_S else guess
 
 
@@ -48,7 +48,7 @@ def sampled(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
 
     It gives up after `GIVES_UP_S`, and writes nothing.
     """
-    guess = nominal(plan)
+    guess = nominal(plan, devices)
     if guess is None:
         return None
     keep_freed_pages()

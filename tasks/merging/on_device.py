@@ -15,19 +15,27 @@ TORCH_NAMES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "f
 """What torch calls a dtype of safetensors."""
 
 
+def load_linear_algebra(device: str) -> None:
+    """Let torch load what decomposes on a GPU: threads that do it at once fail (pytorch/pytorch#90613)."""
+    if device.startswith("cuda"):
+        import torch
+
+        torch.linalg.inv(torch.eye(1, device=device))
+
+
 def take_a_stream(device: str) -> None:
     """Let what the calling thread does on a GPU run beside what other threads do there."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.set_stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]
 
 
 def finish_stream(device: str) -> None:
     """Wait for what the calling thread has begun on a GPU, before other threads use it."""
-    import torch
-
     if device.startswith("cuda"):
+        import torch
+
         torch.cuda.current_stream(device).synchronize()
 
 

@@ -1,21 +1,24 @@
 """Measure merging the shapes of a 7B model on a GPU; print the result, or write it to a page (`make gpu`).
 
-gpu.py [--device cuda:0] [--layers 32] [--side 4096] [--page docs/benchmarks.md]
+gpu.py [--device cuda:0] [--threads 4] [--layers 32] [--side 4096] [--files /dev/shm] [--page docs/benchmarks.md]
 
 Three checkpoints are made on the device, in bf16: a base, and noise and rank 16 from it. No disk is measured:
 seconds are from the first tensor, stored on the device, to the last, merged there and rounded, by as many threads
-as a merge has.
+as a merge has. With --files the checkpoints are written there too, and merged as a user does it.
 """
 
 import argparse
+import json
 import math
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
+from safetensors.torch import save_file
 
 from tasks.base.threads import compute_alone
 from tasks.engine.devices import THREADS_PER_GPU
@@ -26,11 +29,16 @@ from tasks.merging.on_device import finish_stream, take_a_stream
 from tasks.merging.program import Settings, run_program
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
-from tests.benchmarks.measure import digits, judged, say, table
+from tests.benchmarks.lore_merges import LORE, loreline
+from tests.benchmarks.measure import Usage, digits, judged, say, table
 from tests.benchmarks.models import CHANGE, CHECKPOINTS, DEVIATION, RANK, Llama
+from tests.benchmarks.programs import run
 
 LORE_GOAL = 10.0
 """Seconds of computing on one H200."""
+WALL_GOAL = 20.0
+"""Seconds of a whole merge, from files to a file."""
+FROM_FILES = ["LoRE from files, s", "goal", "met", "CPU s", "peak MB of memory"]
 MEASURED = {"average": MergeParams(), "ties": MergeParams(method="ties"), "lore": MergeParams(method="lore")}
 
 
@@ -48,9 +56,7 @@ class Cost:
 def measure(method: str, params: MergeParams, llama: Llama, device: str, threads: int) -> Cost:
     """Merge every tensor of a model on the device."""
     layers = Layers.of(llama.shapes)
-    blocks = [
-        made(name, shape, i, llama.strength, device) for i, (name, shape) in enumerate(llama.shapes.items())
-    ]
+    blocks = list(model_of(llama, device))
     begun = waited(device)  # torch knows no statistics of a device that nothing has used yet
     if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats(device)
@@ -79,6 +85,30 @@ def measure(method: str, params: MergeParams, llama: Llama, device: str, threads
     seconds = waited(device) - begun
     peak = torch.cuda.max_memory_allocated(device) if device.startswith("cuda") else 0
     return Cost(seconds, moved, peak)
+
+
+def from_files(llama: Llama, device: str, directory: Path) -> Usage:
+    """Write the checkpoints, and merge them by LoRE with the command line."""
+    with TemporaryDirectory(dir=directory) as scratch:
+        checkpoints = Path(scratch)
+        blocks = list(model_of(llama, device))
+        for i, name in enumerate(CHECKPOINTS):
+            (checkpoints / name).mkdir()
+            own = {
+                block.tensor: block.thetas[i].reshape(llama.shapes[block.tensor]).cpu() for block in blocks
+            }
+            save_file(own, checkpoints / name / "model.safetensors", metadata={"format": "pt"})
+            (checkpoints / name / "config.json").write_text(json.dumps(llama.config))
+        del blocks
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return run(checkpoints, loreline(checkpoints, *LORE, f"merge.device={device.partition(':')[0]}"))
+
+
+def model_of(llama: Llama, device: str) -> Iterator[Block]:
+    """Make the base and the checkpoints on the device, tensor by tensor."""
+    for i, (name, shape) in enumerate(llama.shapes.items()):
+        yield made(name, shape, i, llama.strength, device)
 
 
 def made(name: str, shape: tuple[int, ...], seed: int, strength: float, device: str) -> Block:
@@ -137,6 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument(
         "--side", type=int, default=4096, help="hidden size; less, to try the benchmark itself"
     )
+    options.add_argument("--files", type=Path, help="where to write checkpoints to merge from files, too")
     options.add_argument("--page", type=Path, help="where to put the section, instead of the one there")
     given = options.parse_args(arguments)
     llama = Llama(given.layers, given.side, given.side * 11 // 4 // 64 * 64, 8 * given.side)
@@ -147,6 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"{llama.parameters / 1e9:.2f} billion parameters, three checkpoints.\n\n"
         f"{table(columns, list(rows(llama, given.device, given.threads)))}\n"
     )
+    if given.files:
+        usage = from_files(llama, given.device, given.files)
+        section += f"\n{table(FROM_FILES, [[*judged(usage.wall, '≤', WALL_GOAL), *digits(0, usage.cpu, usage.rss)]])}\n"
     if given.page is None:
         print(section, end="")
     else:

@@ -14,6 +14,13 @@ def test_it_prints_a_section_with_every_method(capsys: pytest.CaptureFixture[str
     assert [line.split(" | ")[0].strip("| ") for line in printed.splitlines()[6:]] == list(gpu.MEASURED)
 
 
+@pytest.mark.slow
+def test_it_merges_from_files_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gpu.main(["--device", "cpu", "--layers", "1", "--side", "64", "--files", str(tmp_path)])
+    assert "LoRE from files, s" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 def test_its_section_takes_the_place_of_the_last(tmp_path: Path) -> None:
     page = "# Page\n\n## One\n\na\n"
     once = gpu.with_section(page, "## On a GPU\n\nold\n")

@@ -207,7 +207,7 @@ def each(A: MatrixLike) -> Iterator[Tensor]:
         yield from [A] if A.ndim == 2 else A
 
 
-def together(B: Tensor, known: Sequence[Factors]) -> Iterator[tuple[Tensor, Sequence[Factors]]]:
+def computed_together(B: Tensor, known: Sequence[Factors]) -> Iterator[tuple[Tensor, Sequence[Factors]]]:
     """Yield N matrices with what is known of each: one by one, on a GPU all at once."""
     if B.is_cuda:
         yield B, known

@@ -11,7 +11,16 @@ from collections.abc import Callable, Generator
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Spanned, Tensor, energy, product, shifted, together, zero
+from tasks.merging.lore.algebra import (
+    Factors,
+    Spanned,
+    Tensor,
+    computed_together,
+    energy,
+    product,
+    shifted,
+    zero,
+)
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.eigenpairs import eigenpairs_above
 from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
@@ -107,7 +116,7 @@ def _leading(
 ) -> list[Factors]:
     return [
         part
-        for b, own in together(B, known)
+        for b, own in computed_together(B, known)
         for part in triplets_above(shifted(b, z), limit, own, sharp, thorough)
     ]
 

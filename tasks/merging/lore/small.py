@@ -4,12 +4,11 @@ Those are small: a GPU's are decomposed on the CPU, which takes fewer and shorte
 """
 
 import torch
+from torch import Tensor
 
-from tasks.merging.lore.algebra import Tensor
-
-MOST_CONDITION = 1e7
+FACTOR_UP_TO = 1e7
 """Of columns, scaled to equal length, for which their Gram matrix in float64 has a Cholesky factor."""
-ONCE = 1e4
+ONE_UP_TO = 1e4
 """Condition up to which one such factor makes a basis orthonormal in float32; two do beyond."""
 SMALL = 192
 """Columns of a Gram matrix up to which LAPACK is faster than a GPU, transfers included."""
@@ -32,10 +31,10 @@ def orthonormal_basis(X: Tensor) -> tuple[Tensor, Tensor]:
             scaled = inverse * G.diagonal(dim1=-2, dim2=-1)[..., None, :].sqrt()
             condition = torch.linalg.matrix_norm(scaled) * G.shape[-1] ** 0.5
             worst = float(torch.where(info > 0, torch.inf, condition).max())
-            if not worst <= MOST_CONDITION:  # NaN, too
+            if not worst <= FACTOR_UP_TO:  # NaN, too
                 break
             Y, upper = Y @ inverse.mT.to(Y.device), L.mT if upper is None else L.mT @ upper
-            if worst <= ONCE:
+            if worst <= ONE_UP_TO:
                 return Y.to(X.dtype), upper.to(X)
     Q, R = torch.linalg.qr(X)
     return Q, R
@@ -50,7 +49,7 @@ def thin_svd(X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         Y = X.double()
         squares, Z = torch.linalg.eigh(near(Y.mT @ Y))
         sigma, Z = squares.clamp(min=0).sqrt().flip(-1), Z.flip(-1)
-        if bool((sigma[..., 0] < ONCE * sigma[..., -1]).all()):
+        if bool((sigma[..., 0] < ONE_UP_TO * sigma[..., -1]).all()):
             turned = (Z / sigma[..., None, :]).to(Y.device)
             return (Y @ turned).to(X.dtype), sigma.to(X), Z.mT.to(X)
     Q, R = orthonormal_basis(X)

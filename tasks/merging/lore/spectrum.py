@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor, energy, gram_matrix, together, zero
+from tasks.merging.lore.algebra import Tensor, computed_together, energy, gram_matrix, zero
 from tasks.merging.lore.penalty import Deviations, Scale, values
 from tasks.merging.lore.problem import Start
 from tasks.merging.lore.triplets import DIRECT, SHARE, largest
@@ -13,7 +13,7 @@ SHARP = 0.2
 """Residual of the leading triplets, in units of the smallest singular value: the scale of μ needs no more."""
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
-FEW = 64
+FIRST_FEW = 64
 """Triplets that are looked for first where there is a most, and it is much more: usually these lead."""
 
 
@@ -22,7 +22,7 @@ def look(B: Tensor, scale: Scale) -> Start:
     total, n = energy(B), B.shape[2]
     found = [zero(b) for b in B]
     for count in _counts(scale.most, n):
-        found = [part for b, own in together(B, found) for part in largest(b, count, SHARP, own)]
+        found = [part for b, own in computed_together(B, found) for part in largest(b, count, SHARP, own)]
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)
@@ -36,8 +36,8 @@ def look(B: Tensor, scale: Scale) -> Start:
 def _counts(most: int | None, n: int) -> Iterator[int]:
     """Yield how many triplets to look for, until a full decomposition is cheaper."""
     if most is not None:
-        if most > 2 * FEW:
-            yield FEW
+        if most > 2 * FIRST_FEW:
+            yield FIRST_FEW
         if most + 1 < n // SHARE:
             yield most + 1
     elif n > DIRECT:

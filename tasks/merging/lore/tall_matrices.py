@@ -12,7 +12,7 @@ import torch
 from tasks.merging.lore.algebra import Factors, Shifted, Spanned, Tensor, add_up, gram_matrix, product
 from tasks.merging.lore.place import norms_of
 from tasks.merging.lore.problem import Iterate
-from tasks.merging.lore.subspaces import ritz
+from tasks.merging.lore.triplets import ritz
 
 TALL = 4
 """Rows of B_i for each row of the triangular factor, from where on shrinking pays."""

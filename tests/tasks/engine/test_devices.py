@@ -5,7 +5,7 @@ import torch
 
 from tasks.base.errors import BadInput
 from tasks.engine import devices
-from tasks.engine.devices import choose_devices, compute_threads, cores
+from tasks.engine.devices import choose_devices, compute_threads, cores, threads_for
 
 
 @pytest.fixture
@@ -52,6 +52,18 @@ def test_threads_are_as_many_as_memory_lasts_for(
     monkeypatch.setattr(devices, "cores", lambda: 8)
     monkeypatch.setattr(devices.psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000}))
     assert compute_threads(held) == threads
+
+
+@pytest.mark.parametrize(("held", "free", "threads"), [(1, 100, 8), (30, 100, 6), (80, 100, 4), (0, 100, 8)])
+def test_threads_share_gpus_as_memory_lasts(
+    monkeypatch: pytest.MonkeyPatch, held: int, free: int, threads: int
+) -> None:
+    """Two of each at least: what does not fit then is computed on the CPU."""
+    monkeypatch.setattr(devices, "cores", lambda: 16)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10 * free))
+    assert threads_for(["cuda:0", "cuda:1"], held) == threads
+    monkeypatch.setattr(devices, "cores", lambda: 2)
+    assert threads_for(["cuda:0"], 1) == 2
 
 
 def test_a_matrix_that_fits_no_memory_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

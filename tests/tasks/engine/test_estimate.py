@@ -14,7 +14,7 @@ def test_every_matrix_has_its_time_in_proportion_to_its_work(tmp_path: Path) -> 
     """Rows × columns × min(rows, columns) for each matrix of a stack; a convolution is out × (in · k)."""
     shapes = {"a": (40, 30), "b": (30, 40), "stack": (5, 40, 30), "conv": (40, 10, 3, 1), "v": (7,)}
     plan = plan_for(params_for("lore"), write_noise(tmp_path, shapes))
-    found = nominal(plan)
+    found = nominal(plan, ["cpu"])
     assert found is not None
     assert found.seconds.keys() == shapes.keys() - {"v"}
     unit = found.seconds["a"]

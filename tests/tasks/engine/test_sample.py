@@ -19,7 +19,7 @@ CPU = ["cpu"]
 
 def test_methods_that_stream_need_no_estimate(tmp_path: Path) -> None:
     plan = plan_for(params_for("average"), write_noise(tmp_path, {"a": (8, 4)}))
-    assert nominal(plan) is None
+    assert nominal(plan, CPU) is None
     assert sampled(plan, CPU) is None
     assert foretell(plan, CPU) is None
 
@@ -49,7 +49,7 @@ def test_the_work_of_a_crop_stands_for_the_whole(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(sample, "_timed", solve)
     plan = plan_for(params_for("lore"), write_noise(tmp_path, {"a": (80, 40), "b": (80, 40)}))
-    guess = nominal(plan)
+    guess = nominal(plan, CPU)
     assert guess is not None
     monkeypatch.setattr(sample, "SAMPLE_S", guess.seconds["a"] / 8)
     found = sampled(plan, CPU)
@@ -66,7 +66,7 @@ def test_a_crop_is_spread_over_the_matrix(tmp_path: Path, monkeypatch: pytest.Mo
     rows, columns = 320, 60
     index = torch.arange(rows * columns, dtype=torch.float32).reshape(rows, columns)
     plan = plan_for(params_for("lore"), write_all(tmp_path, [{"a": index + i} for i in range(4)]))
-    guess = nominal(plan)
+    guess = nominal(plan, CPU)
     assert guess is not None
     monkeypatch.setattr(sample, "SAMPLE_S", guess.seconds["a"] / 8)
     sampled(plan, CPU)
@@ -118,7 +118,7 @@ def test_a_damaged_checkpoint_is_left_to_the_merge(tmp_path: Path) -> None:
 
 def test_a_short_merge_begins_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = plan_for(params_for("lore"), write_noise(tmp_path, {"a": (40, 30)}))
-    assert foretell(plan, CPU) == nominal(plan)
+    assert foretell(plan, CPU) == nominal(plan, CPU)
     monkeypatch.setattr(sample, "SMALL_S", 0.0)
     found = foretell(plan, CPU)
     assert found is not None

@@ -1,5 +1,7 @@
 """What travels to a device as it is stored is there what numpy decodes, and is rounded there as numpy rounds it."""
 
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -53,8 +55,43 @@ def test_what_is_stored_stays_as_it_is() -> None:
     assert raw.tolist() == [1, 1, 1, 1]
 
 
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+AT_ONCE = """
+import sys, threading
+import torch
+from tasks.merging.on_device import finish_stream, load_linear_algebra, take_a_stream
+
+load_linear_algebra("cuda:0")
+begin, failed = threading.Barrier(8), []
+
+def decompose() -> None:
+    take_a_stream("cuda:0")
+    begin.wait()
+    try:
+        A = torch.eye(600, device="cuda:0") * 4.0
+        for function in (torch.linalg.cholesky, torch.linalg.eigvalsh, torch.linalg.inv):
+            function(A)
+        finish_stream("cuda:0")
+    except RuntimeError as error:
+        failed.append(error)
+
+threads = [threading.Thread(target=decompose) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+sys.exit(str(failed[0]) if failed else 0)
+"""
+
+
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@on_a_gpu
+def test_threads_may_decompose_at_once_from_the_first_moment() -> None:
+    """In a process of its own, where nothing has decomposed before."""
+    done = subprocess.run([sys.executable, "-c", AT_ONCE], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@on_a_gpu
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_a_gpu_decodes_and_rounds_as_numpy_does(dtype: str) -> None:
     values = np.random.default_rng(0).normal(size=999).astype(compute_dtype(dtype))
