@@ -5,6 +5,7 @@ import json
 import shutil
 import weakref
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 import torch
@@ -290,14 +291,20 @@ class TestMemory:
     def test_a_gpu_that_is_too_small_halves_them(self, tiny, folder, tmp_path, monkeypatch):
         """With a vocabulary so large that logits need most of the memory."""
         wide = widened(tiny, tmp_path / "wide", vocabulary=2**17)
-        reserved = most_reserved(lambda: run(wide, folder, ("likely",), "likely/nll", batch_size=3))
-        shutil.rmtree(state_dir())
+
+        def asked(batch_size):
+            shutil.rmtree(state_dir(), ignore_errors=True)
+            chosen = {"batch_size": batch_size, "device": "cuda"}
+            return run(wide, folder, ("likely",), "likely/nll", **chosen)["likely"]
+
+        least, most = (most_reserved(partial(asked, size)) for size in (3, 12))
+        assert least < most
         real, tried = measure._run, []
         monkeypatch.setattr(
             measure, "_run", lambda lm, *given: tried.append(lm.batch_size) or real(lm, *given)
         )
-        with gpu_memory(reserved):
-            halved = run(wide, folder, ("likely",), "likely/nll", batch_size=12)["likely"]
+        with gpu_memory((least + most) // 2):
+            halved = asked(12)
         assert tried[0] == 12
         assert 1 < len(tried) <= 3
         model = Independent(wide)
