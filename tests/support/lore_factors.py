@@ -4,7 +4,11 @@ import numpy as np
 import torch
 
 from tasks.merging.lore.algebra import Factors, Spanned
+from tasks.merging.lore.place import norms_of
+from tasks.merging.lore.problem import Iterate
 from tests.support.lore_reference import Array, threshold
+
+CUT = 0.85
 
 
 def factors(A: Array, mu: float = 0.0, kind: str = "nuclear", dtype: torch.dtype = torch.float64) -> Factors:
@@ -25,3 +29,12 @@ def spanned(matrix: torch.Tensor) -> Spanned:
     """Return a matrix as a product in which it is the core."""
     m, n = matrix.shape
     return Spanned(torch.eye(m, dtype=matrix.dtype), matrix, torch.eye(n, dtype=matrix.dtype))
+
+
+def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -> Iterate:
+    """Return the iterate at z by full singular value decompositions."""
+    found = [factors(b - z).above(CUT * mu).to(dtype) for b in B]
+    deltas = [part.thresholded(mu) for part in found]
+    given = torch.from_numpy(z.copy()).to(dtype)
+    at = spanned(given)
+    return Iterate(at, found, deltas, norms_of(at, deltas), mu, CUT, 1)

@@ -66,14 +66,19 @@ def prove(
 
     `distances` are the residuals. None where leading triplets are missing.
     """
-    if limit_of(here) + max(distances) > here.mu:
+    if not complete(B, here, distances):
         return None
-    for b, found in zip(B, here.leading, strict=True):
-        if not bounded(shifted(b, here.z), found, limit_of(here)):
-            return None
     error = distance(sharp, sum(distances))
     far = error >= radius_of(here)
     return Proof(relative_gap(here, total, distances), math.inf if far else error, sharp.curvature)
+
+
+def complete(B: Tensor, here: Iterate, distances: Sequence[float]) -> bool:
+    """Prove that no triplet above the limit is missing; `distances` are the residuals."""
+    most = limit_of(here)
+    return most + max(distances) <= here.mu and all(
+        bounded(shifted(b, here.z), found, most) for b, found in zip(B, here.leading, strict=True)
+    )
 
 
 def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> float:
@@ -87,7 +92,7 @@ def relative_gap(here: Iterate, total: float, distances: Sequence[float]) -> flo
     sigmas = [delta.sigma.double() for delta in here.deltas]
     prices = mu * sum(float(sigma.sum()) for sigma in sigmas)
     taken = sum(float((sigma * (sigma + 2 * mu)).sum()) for sigma in sigmas)  # σ² − μ², σ what A_i has
-    squares = max(total + N * here.norms.energy - taken, 0.0)
+    squares = max(total + N * (here.norms.energy - here.norms.length**2) - taken, 0.0)  # Σ‖Y_i‖²
     s = mu / (mu + max(distances) + here.norms.length)
     pulled = -N * (here.norms.along + here.norms.length**2)  # ⟨step, S⟩
     aside = sum(

@@ -1,7 +1,7 @@
 """Following Newton's iterates until they are proven to be near enough."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from tasks.merging.lore.algebra import Tensor, energy
 from tasks.merging.lore.certificate import (
     ROUNDING,
     Proof,
+    complete,
     distance,
     limit_of,
     met,
@@ -20,7 +21,8 @@ from tasks.merging.lore.certificate import (
     relative_gap,
     residuals,
 )
-from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
+from tasks.merging.lore.enclosure import encloses, error_anywhere
+from tasks.merging.lore.newton import DESCENT, SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.place import step_within
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness, Start, Unproven
@@ -37,6 +39,8 @@ FLOOR = 16
 """Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
 """Proofs that may fail."""
+COARSE, STEEP = 1.5, 0.1
+"""Deviations that a tolerance is as large as where weights have few digits; by what μ comes down then."""
 CAUTION = 0.8
 """Share of the tolerance that the estimate must reach before a proof is tried: it does not know residuals."""
 
@@ -54,8 +58,10 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
 
     Raises Unproven where more precision, or another solver, is needed.
     """
-    start, total = look(B, scale), energy(B)
+    total = energy(B)
     eps, size = float(torch.finfo(B.dtype).eps), math.sqrt(total / len(B))
+    coarse = isinstance(tolerance, Near) and tolerance.distance >= COARSE * size
+    start = look(B, scale, deeply=coarse)
     if eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
         raise Unproven
     # what rounding leaves of the residuals, over a usual curvature
@@ -66,16 +72,20 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     goal = _Goal(tolerance, total)
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
-    steps = iterates(B, start, on_pass)
+    steps = iterates(B, start, on_pass, STEEP if coarse else DESCENT)
     here = next(steps)
     while True:
         missing = False
         fit = fit_at(here)
-        if goal.in_reach(here, fit):
+        enclosed = goal.enclosed(here)
+        if enclosed or goal.in_reach(here, fit):
             distances = residuals(B, here)
-            sharp = fit.bound_for(partial(goal.met_by, here, sum(distances)))
-            goal.seen(here, sharp)
-            proof = prove(B, total, here, sharp, distances)
+            if enclosed:
+                proof = prove_anywhere(B, total, here, distances)
+            else:
+                sharp = fit.bound_for(partial(goal.met_by, here, sum(distances)))
+                goal.seen(here, sharp)
+                proof = prove(B, total, here, sharp, distances)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
@@ -108,6 +118,12 @@ class _Goal:
             return False
         return distance(sharp, residual) <= CAUTION * min(self._tolerance.distance, radius_of(here))
 
+    def enclosed(self, here: Iterate) -> bool:
+        """Estimate whether the bound that needs no curvature is near enough, as for weights in few digits."""
+        return isinstance(self._tolerance, Near) and encloses(
+            here, limit_of(here), CAUTION * self._tolerance.distance
+        )
+
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
         if isinstance(self._tolerance, Near):
@@ -120,6 +136,21 @@ class _Goal:
             if known.curvature > FLAT:
                 return distance(known, 0.0) * step <= near * self._step
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
+
+
+def prove_anywhere(B: Tensor, total: float, here: Iterate, distances: Sequence[float]) -> Proof | None:
+    """Return what can be proven of an iterate without knowing how the fit curves; None as with `prove`."""
+    if not complete(B, here, distances):
+        return None
+    return Proof(relative_gap(here, total, distances), error_anywhere(here, limit_of(here), distances), 0.0)
+
+
+def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:
+    """Return what can be proven of an iterate that was found for other matrices; None as with `prove`."""
+    total, distances = energy(B), residuals(B, here)
+    if _Goal(tolerance, total).enclosed(here):
+        return prove_anywhere(B, total, here, distances)
+    return prove(B, total, here, fit_at(here).bound, distances)
 
 
 def fit_at(here: Iterate) -> Fit:

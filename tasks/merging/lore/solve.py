@@ -6,8 +6,8 @@ import torch
 
 from tasks.merging.lore import dense, tall_matrices, two_checkpoints
 from tasks.merging.lore.algebra import Tensor, energy, precise
-from tasks.merging.lore.certificate import met, prove, residuals
-from tasks.merging.lore.converge import GRAM_ROUNDING, Converged, converged, fit_at
+from tasks.merging.lore.certificate import met
+from tasks.merging.lore.converge import GRAM_ROUNDING, Converged, converged, proof_of
 from tasks.merging.lore.penalty import Scale, values
 from tasks.merging.lore.problem import GAP_INSTEAD, Near, Solution, Unproven
 
@@ -76,7 +76,7 @@ def _by_triangle(
         if torch.finfo(dtype).eps * found.start.largest**2 > GRAM_ROUNDING * found.here.mu**2:
             continue
         here = tall_matrices.lifted(B, found.here)
-        proof = prove(B, energy(B), here, fit_at(here).bound, residuals(B, here))
+        proof = proof_of(B, here, tolerance)
         if proof is not None and met(proof, tolerance):
             return Converged(here, found.start, proof)
     return None

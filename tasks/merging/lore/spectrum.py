@@ -1,5 +1,6 @@
 """The spectra of the deviations: what μ is measured by, and where the first pass starts."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -11,17 +12,23 @@ from tasks.merging.lore.triplets import DIRECT, SHARE, largest
 
 SHARP = 0.2
 """Residual of the leading triplets, in units of the smallest singular value: the scale of μ needs no more."""
+DEEPER = 1.75
+"""Triplets for each one that the scale of μ asks for, of a deep look."""
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
 FIRST_FEW = 64
 """Triplets that are looked for first where there is a most, and it is much more: usually these lead."""
 
 
-def look(B: Tensor, scale: Scale) -> Start:
-    """Measure the spectra of N × m × n deviations, m ≥ n, as far as the scale of μ asks."""
+def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
+    """Measure the spectra of N × m × n deviations, m ≥ n, as far as the scale of μ asks.
+
+    `deeply`: further down, so that the first pass lacks no triplet that a proof needs.
+    """
     total, n = energy(B), B.shape[2]
     found = [zero(b) for b in B]
     for count in _counts(scale.most, n):
+        count = math.ceil(DEEPER * count) if deeply else count
         found = [part for b, own in computed_together(B, found) for part in largest(b, count, SHARP, own)]
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)

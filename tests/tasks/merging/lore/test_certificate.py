@@ -20,24 +20,12 @@ from tasks.merging.lore.certificate import (
     residuals,
 )
 from tasks.merging.lore.converge import fit_at
-from tasks.merging.lore.place import norms_of
 from tasks.merging.lore.problem import Iterate
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_curvature_reference import exact, hessian
-from tests.support.lore_factors import factors, spanned
+from tests.support.lore_factors import CUT, factors, iterate
 from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, dual, minimise, noise_edge, primal, svt
-
-CUT = 0.85
-
-
-def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -> Iterate:
-    """Return the iterate at z by full singular value decompositions."""
-    found = [factors(b - z).above(CUT * mu).to(dtype) for b in B]
-    deltas = [part.thresholded(mu) for part in found]
-    given = torch.from_numpy(z.copy()).to(dtype)
-    at = spanned(given)
-    return Iterate(at, found, deltas, norms_of(at, deltas), mu, CUT, 1)
 
 
 def proof(B: Array, here: Iterate) -> Proof | None:
