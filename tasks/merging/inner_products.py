@@ -9,7 +9,7 @@ import numpy as np
 from tasks.merging.arrays import Array, double, of_numpy
 from tasks.merging.deferred import Deferred, totals_of
 from tasks.merging.kernels import total_of_lanes
-from tasks.merging.loop_source import LANES
+from tasks.merging.loop_frames import LANES
 
 
 def dot(a: Array, b: Array) -> float:
