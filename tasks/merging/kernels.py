@@ -62,9 +62,18 @@ def total_of_lanes(lanes: Buffer) -> Buffer:
 
 
 def _call(function: Callable[..., None], out: Buffer, size: int, loop: Loop) -> None:
-    arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
-    constants = np.array(loop.constants, np.float64)
+    arrays = [_in_order(array) for array in loop.arrays]
+    constants = np.array(loop.constants, np.float64) if loop.constants else NO_CONSTANTS
     function(out.ctypes.data, constants.ctypes.data, size, *[array.ctypes.data for array in arrays])
+
+
+NO_CONSTANTS = np.empty(0)
+
+
+def _in_order(array: Buffer) -> Buffer:
+    """Return an array whose elements lie one after another, and where the processor wants them."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 
 
 @cache

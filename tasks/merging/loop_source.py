@@ -89,7 +89,7 @@ def adding_body(steps: tuple[Step, ...], results: tuple[int, ...], apart: int) -
 
 
 def counting_body(steps: tuple[Step, ...], results: tuple[int, ...]) -> BodyLines:
-    """Note integers that are to be counted: the result, or −1 where a second result, a mask, does not hold."""
+    """Note integers that are to be counted: the result, or −1 where a second one, a mask, does not hold."""
     before, body, found = _body(steps, results)
     (integer, _), *masks = found
     for mask, _ in masks:
