@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import diskcache
 from blake3 import blake3
@@ -31,6 +31,7 @@ CLOCK_TICK_NS = 100_000_000
 """Generous bound on the resolution of file times."""
 
 Algorithm = Literal["blake3", "sha256"]
+ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
 DIGESTED_AT_ONCE = 2**18
 """Bytes: they stay in the processor's cache."""
 
@@ -104,8 +105,11 @@ def linking(paths: Iterable[Path]) -> Iterator[None]:
             if not path.exists():
                 continue
             now = path.stat()
-            if _identity(then)[:-1] == _identity(now)[:-1] and (found := known.get(_key(then, "blake3"))):
-                known.set(_key(now, "blake3"), found)
+            if _identity(then)[:-1] != _identity(now)[:-1]:
+                continue
+            for algorithm in ALGORITHMS:
+                if found := known.get(_key(then, algorithm)):
+                    known.set(_key(now, algorithm), found)
 
 
 class _Known:

@@ -20,6 +20,10 @@ INFINITY = {"BF16": 0x7F80, "F16": 0x7C00, "F32": 0x7F800000, "F64": 0x7FF000000
 """The bit pattern, without its sign, from which on a number is infinite or NaN."""
 
 
+BITS = {size: (np.dtype(f"i{size}"), np.dtype(f"u{size}")) for size in (2, 4, 8)}
+"""Integers of a number's size, by its bytes: signed and unsigned."""
+
+
 def as_bytes(numbers: Numbers) -> memoryview:
     """See the bytes of a contiguous array, without copying."""
     # an empty buffer cannot be cast
@@ -76,6 +80,6 @@ def all_finite(raw: Numbers, dtype: str) -> bool:
         return True
     # Of bits read as signed integers the largest is that of a positive number, if there is one; read as
     # unsigned, that of a negative one. Two reductions need no array for the magnitudes.
-    infinity, sign = INFINITY[dtype], 1 << (8 * raw.itemsize - 1)
-    positive, negative = raw.view(f"i{raw.itemsize}").max(), raw.view(f"u{raw.itemsize}").max()
-    return bool(positive < infinity and negative < sign + infinity)
+    (signed, unsigned), infinity = BITS[raw.itemsize], INFINITY[dtype]
+    positive, negative = (np.maximum.reduce(raw.view(own), axis=None) for own in (signed, unsigned))
+    return bool(positive < infinity and negative < (1 << (8 * raw.itemsize - 1)) + infinity)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any
@@ -14,9 +15,12 @@ import numpy as np
 
 from tasks.base.errors import LorelineError
 from tasks.base.threads import compute_alone
+from tasks.checkpoints.header import ITEM_SIZE
 from tasks.checkpoints.weights import NotFinite, SafetensorsModel, WeightReader
 from tasks.engine.cut import Piece, cut
 from tasks.engine.devices import CPU, threads_for
+from tasks.engine.earliest import EarliestFirst, Item
+from tasks.engine.held import Held
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
 from tasks.merging.arrays import Array
@@ -26,8 +30,9 @@ from tasks.merging.llvm import can_compile
 from tasks.merging.on_device import finish_stream, load_linear_algebra, take_a_stream, to_device
 from tasks.merging.program import Measure
 
-HELD_BYTES = 2**26
-"""Bytes up to which tensors that are measured first stay in memory, instead of being read again."""
+HELD_BYTES, HELD_DECODED = 2**27, 2**26
+"""Bytes of blocks that stay in memory between a method's rounds, as they are stored, or with what numpy made
+of them."""
 
 COMPILED_FROM = 2**25
 """Elements of a model from which on compiled loops pay: below, LLVM takes as long to start as they save."""
@@ -43,9 +48,9 @@ class Blocks:
         # on a GPU numbers travel as they are stored, and are decoded there
         self._deferred = (not on_cpu or (not plan.method.whole and _pays(plan))) and can_compile()
         self._local = threading.local()
-        # held so that tensors are read one after another, as they lie in files
-        self._submitting = threading.Lock()
-        self._held: dict[Piece, Block] = {}
+        self._held = Held(HELD_BYTES if self._deferred else HELD_DECODED)
+        self._finite: set[Piece] = set()  # what is read again need not be looked through for NaN again
+        self._places = {name: place for place, name in enumerate(plan.spec)}
         for device in devices:
             load_linear_algebra(device)
         # each thread takes one device when it starts and keeps it
@@ -53,6 +58,7 @@ class Blocks:
         for i in range(self.threads):
             waiting.put(devices[i % len(devices)])
         self._pool = ThreadPoolExecutor(self.threads, initializer=self._begin, initargs=(waiting,))
+        self._work = EarliestFirst(self._pool, self.threads)
 
     def __enter__(self) -> "Blocks":
         return self
@@ -60,35 +66,26 @@ class Blocks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._work.cancel()
         leave(self._pool, error)
 
-    def start(self, function: Callable[[Block], Any], name: str, keep: bool = False) -> list[Future[Any]]:
-        """Submit a function for all blocks of a tensor; with `keep`, hold the blocks for the next call."""
+    def start(self, function: Callable[[Block], Any], name: str, keep: bool = False) -> Future[list[Any]]:
+        """Submit a function for all blocks of a tensor; with `keep`, hold blocks for the next call."""
         pieces = cut(name, self._plan.spec[name].shape, self._plan.method.whole)
-        with self._submitting:
-            return [self._pool.submit(self._compute, function, piece, keep) for piece in pieces]
+        return self._work.submit(self._places[name], partial(self._compute, function, keep), pieces)
 
     def compute(self, function: Callable[[Block], Any], name: str, read: Callable[[], Block]) -> Future[Any]:
         """Submit a function of a block of a tensor that `read` returns, whatever part of it that is."""
         return self._pool.submit(lambda: self._on_device(function, name, read()))
 
-    def submit(self, function: Callable[..., Any], name: str, *arguments: Any) -> Future[Any]:
-        """Submit work on a tensor that needs none of its blocks."""
-        return self._pool.submit(_named, name, function, *arguments)
+    def submit(self, function: Callable[[Item], Any], name: str, items: Sequence[Item]) -> Future[list[Any]]:
+        """Submit a function of each of some items, for a tensor none of whose blocks it needs."""
+        return self._work.submit(self._places[name], partial(_named, name, function), items)
 
     def measure(self, measure: Measure, names: Sequence[str], keep: bool = False) -> dict[str, list[Any]]:
         """Measure every block of some tensors; return results by tensor, in order."""
         running = {name: self.start(measure, name, keep) for name in names}
-        return {name: [part.result() for part in parts] for name, parts in running.items()}
-
-    def are_small(self, names: Sequence[str]) -> bool:
-        """Tell whether all blocks of some tensors may be held in memory."""
-        return sum(self._bytes_held(name) for name in names) * len(self._plan.sources) <= HELD_BYTES
-
-    def _bytes_held(self, name: str) -> int:
-        stored = self._plan.spec[name]
-        width = np.dtype(self._plan.dtype(name)).itemsize
-        return stored.size if self._deferred else math.prod(stored.shape) * width
+        return {name: parts.result() for name, parts in running.items()}
 
     def _begin(self, devices: "SimpleQueue[str]") -> None:
         self._local.device = devices.get()
@@ -97,11 +94,12 @@ class Blocks:
         if self._plan.method.whole:
             compute_alone()
 
-    def _compute(self, function: Callable[[Block], Any], piece: Piece, keep: bool) -> Any:
+    def _compute(self, function: Callable[[Block], Any], keep: bool, piece: Piece) -> Any:
         """Call a function of a block on this thread's device; on the CPU when a GPU's memory is full."""
-        block = self._held.pop(piece, None) or self._read(piece)
+        block = self._held.take(piece) or self._read(piece)
+        self._finite.add(piece)
         if keep:
-            self._held[piece] = block
+            self._held.keep(piece, block, self._size(piece))
         return self._on_device(function, piece.tensor, block)
 
     def _on_device(self, function: Callable[[Block], Any], tensor: str, block: Block) -> Any:
@@ -125,6 +123,16 @@ class Blocks:
             if whole:
                 block = replace(block, thetas=_side_by_side(block.thetas, len(block.thetas)))
             return function(block)
+
+    def _size(self, piece: Piece) -> int:
+        """Return the bytes that a block takes."""
+        widths = [
+            ITEM_SIZE[source.tensors[piece.tensor].dtype]
+            if self._deferred and isinstance(source, SafetensorsModel)
+            else np.dtype(self._plan.dtype(piece.tensor)).itemsize
+            for source in self._plan.sources
+        ]
+        return piece.rows * piece.columns * sum(widths)
 
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
@@ -158,7 +166,8 @@ class Blocks:
         dtype, shape = self._plan.dtype(piece.tensor), (piece.rows, piece.columns)
         part = (piece.tensor, piece.start, piece.rows * piece.columns)
         if self._deferred and isinstance(source, SafetensorsModel):
-            return defer(source.finite(*part), source.tensors[piece.tensor].dtype, dtype, shape)
+            read = source.stored if piece in self._finite else source.finite
+            return defer(read(*part), source.tensors[piece.tensor].dtype, dtype, shape)
         return source.read(*part, dtype).reshape(shape)
 
 

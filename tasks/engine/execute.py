@@ -153,7 +153,7 @@ class _Merging:
                 if self._lacking([name])
             }
             for name, blocks in running.items():
-                found, deviations = zip(*(block.result() for block in blocks), strict=True)
+                found, deviations = zip(*blocks.result(), strict=True)
                 measured = join([part for own in deviations for part in own])
                 known = describe(measured, math.prod(self._plan.shapes[name]))
                 for output, own in zip(outputs, zip(*found, strict=True), strict=True):
@@ -176,7 +176,7 @@ class _Merging:
         try:
             measure = next(program)
             while True:
-                measure = program.send(self._blocks.measure(measure, names, self._blocks.are_small(names)))
+                measure = program.send(self._blocks.measure(measure, names, keep=True))
         except StopIteration as stop:
             finish: FamilyFinish = stop.value
             return finish
@@ -187,12 +187,9 @@ class _Merging:
         outputs = [output for _, output in variants]
         try:
             own = self._alone([settings for settings, _ in variants], [name])
-            changes = self._blocks.submit(merge_changes, name, plan, name, own).result()
+            [changes] = self._blocks.submit(partial(merge_changes, plan, name), name, [own]).result()
             pieces = cut(name, plan.spec[name].shape, whole=False)
-            write = partial(_write_changed, plan, changes, outputs)
-            written = [self._blocks.submit(write, name, piece) for piece in pieces]
-            for part in written:
-                part.result()
+            self._blocks.submit(partial(_write_changed, plan, changes, outputs), name, pieces).result()
             for output, change in zip(outputs, changes, strict=True):
                 output.complete(name, change.measures)
         except BaseException as error:

@@ -7,7 +7,7 @@ which dtype its result has. What asks for numbers gets them from one compiled lo
 What no loop can do (sorting, broadcasting, sums) numpy does with the numbers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any, TypeAlias
 
@@ -22,6 +22,8 @@ Operand: TypeAlias = "Deferred | Buffer | float"
 
 LOOP_KINDS = {np.dtype(own): np.dtype(own).str[1:] for own in (np.float32, np.float64, np.int32, np.bool_)}
 """What a loop can hold."""
+READ = {*DECODED, "load"}
+"""Operations whose operand is an array."""
 SCALARS = (float, int, np.generic)
 
 
@@ -81,12 +83,16 @@ class Deferred(NDArrayOperatorsMixin):
         if "out" in options and isinstance(options["out"][0], Deferred):
             del options["out"]  # of `a += b`: what is returned takes a's place
         if method == "__call__" and not options:
-            given: list[Any] = [getattr(own, "dtype", type(own)) for own in inputs]
-            types = _types(ufunc, *given)
-            operands = _operands(inputs, types, self.shape) if types else None
-            if types and operands:
-                return Deferred(ufunc.__name__, operands, types[-1], self.shape)
+            return self._written(ufunc, inputs)
         return getattr(ufunc, method)(*map(_numbers, inputs), **options)
+
+    def _written(self, ufunc: np.ufunc, inputs: tuple[Any, ...]) -> Any:
+        """Write down a function of this and other operands; else compute it with numpy."""
+        types = _types(ufunc, *[_type(own) for own in inputs])
+        operands = _operands(inputs, types, self.shape) if types else None
+        if types and operands:
+            return Deferred(ufunc.__name__, operands, types[-1], self.shape)
+        return ufunc(*map(_numbers, inputs))
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Buffer:
         return self.numpy() if dtype is None else self.numpy().astype(dtype, copy=False)
@@ -104,6 +110,35 @@ class Deferred(NDArrayOperatorsMixin):
 
     def __bool__(self) -> bool:
         return bool(self.numpy())
+
+
+def _operator(ufunc: np.ufunc, reflected: bool) -> Callable[[Deferred, Any], Any]:
+    name = ufunc.__name__
+    known: dict[tuple[str, Any], np.dtype[Any]] = {}  # the result's dtype, where no operand is converted
+
+    def operator(self: Deferred, other: Any) -> Any:
+        alike = type(other) is Deferred and other.shape == self.shape
+        kinds = self.kind, other.kind if alike else type(other)
+        operands = (other, self) if reflected else (self, other)
+        if (dtype := known.get(kinds)) is not None:
+            return Deferred(name, operands, dtype, self.shape)
+        written = self._written(ufunc, operands)
+        if (alike or type(other) is float) and isinstance(written, Deferred):
+            kept = all(own is given for own, given in zip(written.operands, operands, strict=True))
+            known.update({kinds: written.dtype} if kept else {})
+        return written
+
+    return operator
+
+
+for _name, _ufunc in {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide,
+                      "and": np.bitwise_and, "rshift": np.right_shift}.items():  # fmt: skip
+    # as the mixin would, without the way through numpy, which takes as long again
+    setattr(Deferred, f"__{_name}__", _operator(_ufunc, reflected=False))
+    setattr(Deferred, f"__r{_name}__", _operator(_ufunc, reflected=True))
+for _name, _ufunc in {"gt": np.greater, "lt": np.less, "ge": np.greater_equal, "le": np.less_equal,
+                      "eq": np.equal}.items():  # fmt: skip
+    setattr(Deferred, f"__{_name}__", _operator(_ufunc, reflected=False))
 
 
 def defer(raw: Buffer, dtype: str, compute: type[np.floating[Any]], shape: tuple[int, ...]) -> Deferred:
@@ -138,22 +173,26 @@ class _Body:
         known = self._places.get(id(own))
         if known is not None:
             return known
+        steps = self.steps
         if isinstance(own, Deferred):
-            first, last = own.operands[0], own.operands[-1]
-            if own.operation in DECODED:
-                step: Step = (own.operation, own.kind, (self._read(first),))
+            operands = own.operands
+            if own.operation in READ:
+                step: Step = (own.operation, own.kind, (self._read(operands[0]),))
+            elif len(operands) == 1:
+                step = (own.operation, own.kind, (self.place(operands[0], operands[0].kind),))  # type: ignore[union-attr]
             else:
-                of = (first if isinstance(first, Deferred) else last).kind  # type: ignore[union-attr]
-                step = (own.operation, own.kind, tuple([self.place(part, of) for part in own.operands]))
+                left, right = operands
+                of = (left if isinstance(left, Deferred) else right).kind  # type: ignore[union-attr]
+                step = (own.operation, own.kind, (self.place(left, of), self.place(right, of)))
         elif isinstance(own, np.ndarray):
             step = ("load", kind, (self._read(own),))
         else:  # constants of one value are not shared: the form of a loop must not depend on values
             self.constants.append(float(own))
-            self.steps.append(("constant", kind, (len(self.constants) - 1,)))
-            return len(self.steps) - 1
-        self.steps.append(step)
-        self._places[id(own)] = len(self.steps) - 1
-        return len(self.steps) - 1
+            steps.append(("constant", kind, (len(self.constants) - 1,)))
+            return len(steps) - 1
+        steps.append(step)
+        self._places[id(own)] = place = len(steps) - 1
+        return place
 
     def _read(self, array: Any) -> int:
         self.arrays.append(array)
@@ -169,10 +208,17 @@ def _operands(
         if isinstance(own, SCALARS):
             operands.append(own)
         elif own.shape == shape:
-            operands.append(own if own.dtype is dtype else own.astype(dtype))
+            operands.append(own if own.dtype is dtype else _converted(own, dtype))
         else:
             return None
     return tuple(operands)
+
+
+def _converted(own: Any, dtype: np.dtype[Any]) -> Any:
+    """Return an array in another dtype; a mask, which DARE has for every element, when it is needed."""
+    if isinstance(own, np.ndarray) and own.dtype == np.bool_:
+        own = Deferred("load", (own,), own.dtype, own.shape)
+    return own.astype(dtype)
 
 
 @cache
@@ -193,6 +239,10 @@ def _types(ufunc: np.ufunc, *types: Any) -> tuple[np.dtype[Any], ...] | None:
         return None
     convert = all(loop_source.converts(LOOP_KINDS[own], to) for own, to in zip(given, kinds, strict=True))
     return (*wanted, result) if convert else None
+
+
+def _type(own: Any) -> Any:
+    return own.dtype if isinstance(own, Deferred) else getattr(own, "dtype", type(own))
 
 
 def _numbers(own: Any) -> Any:

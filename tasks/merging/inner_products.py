@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from tasks.merging.arrays import Array, double, of_numpy
 from tasks.merging.deferred import Deferred, totals_of
 from tasks.merging.kernels import total_of_lanes
-from tasks.merging.loop_source import LANES
+from tasks.merging.loop_frames import LANES
 
 
 def dot(a: Array, b: Array) -> float:
@@ -53,6 +54,14 @@ def pairs(arrays: Sequence[Array]) -> list[tuple[Array, Array]]:
 def symmetric_matrix(lower: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """Return the symmetric matrix with this lower triangle, row by row."""
     count = math.isqrt(2 * len(lower))
-    matrix, triangle = np.empty((count, count)), np.tril_indices(count)
-    matrix[triangle] = matrix.T[triangle] = lower
+    matrix: np.ndarray[Any, np.dtype[np.float64]] = np.array(lower, np.float64)[_places(count)]
     return matrix
+
+
+@cache
+def _places(count: int) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Return for every element of a symmetric matrix where it is in the lower triangle."""
+    places = np.empty((count, count), np.intp)
+    rows, columns = np.tril_indices(count)
+    places[rows, columns] = places[columns, rows] = np.arange(len(rows))
+    return places

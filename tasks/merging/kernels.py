@@ -12,15 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tasks.merging.llvm import compile_loop
-from tasks.merging.loop_source import (
-    APART,
-    LANES,
-    MASKED,
-    Step,
-    adding_loop,
-    counting_loop,
-    expression_loop,
-)
+from tasks.merging.loop_frames import APART, EACH_ELEMENT, IN_LANES, LANES, counting_frame, in_frame
+from tasks.merging.loop_source import Step, adding_body, counting_body, expression_body
 
 Buffer: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 
@@ -46,12 +39,11 @@ def count(loop: Loop, size: int) -> Buffer:
 
     Where the loop has a second result, a mask, only elements are counted where it holds.
     """
-    # Two loops: LLVM uses vectors in the first only.
-    values = compute(loop, MASKED, np.empty(loop.arrays[0].size, np.int32))
     # Neighbours are often equal, and one would wait for the other: they are counted in different tables.
-    tables, apart = (4 if len(loop.results) == 1 else 1), size + 80  # not 4 KB apart, as in `accumulate`
+    tables, apart = (4 if len(loop.results) == 1 else 2), size + 80  # not 4 KB apart, as in `accumulate`
     counts = np.zeros((tables, apart), np.uint32)
-    _counting(tables, apart)(counts.ctypes.data, values.ctypes.data, values.size)
+    counting = _counting(loop.steps, loop.results, len(loop.arrays), tables, apart)
+    _call(counting, counts, loop.arrays[0].size, loop)
     total: Buffer = counts[:, :size].sum(axis=0, dtype=np.uint32)
     return total
 
@@ -70,23 +62,35 @@ def total_of_lanes(lanes: Buffer) -> Buffer:
 
 
 def _call(function: Callable[..., None], out: Buffer, size: int, loop: Loop) -> None:
-    arrays = [np.require(array, requirements=["C", "A"]) for array in loop.arrays]
-    constants = np.array(loop.constants, np.float64)
+    arrays = [_in_order(array) for array in loop.arrays]
+    constants = np.array(loop.constants, np.float64) if loop.constants else NO_CONSTANTS
     function(out.ctypes.data, constants.ctypes.data, size, *[array.ctypes.data for array in arrays])
+
+
+NO_CONSTANTS = np.empty(0)
+
+
+def _in_order(array: Buffer) -> Buffer:
+    """Return an array whose elements lie one after another, and where the processor wants them."""
+    flags = array.flags
+    return array if flags.c_contiguous and flags.aligned else np.require(array, requirements=["C", "A"])
 
 
 @cache
 def _expression(
     steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, target: str
 ) -> Callable[..., None]:
-    return compile_loop(expression_loop(steps, results, arrays, target), arrays)
+    return compile_loop(in_frame(EACH_ELEMENT, expression_body(steps, results, target), arrays), arrays)
 
 
 @cache
 def _adding(steps: tuple[Step, ...], results: tuple[int, ...], arrays: int) -> Callable[..., None]:
-    return compile_loop(adding_loop(steps, results, arrays), arrays)
+    return compile_loop(in_frame(IN_LANES, adding_body(steps, results, APART), arrays), arrays)
 
 
 @cache
-def _counting(tables: int, apart: int) -> Callable[..., None]:
-    return compile_loop(counting_loop(tables, apart), 0)
+def _counting(
+    steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, tables: int, apart: int
+) -> Callable[..., None]:
+    frame = counting_frame(len(results) > 1, tables, apart)
+    return compile_loop(in_frame(frame, counting_body(steps, results), arrays), arrays)

@@ -1,4 +1,4 @@
-"""Loops over arrays, written in LLVM's language.
+"""What loops do with an element, written in LLVM's language.
 
 No operation is reordered, contracted or approximated: each rounds as IEEE 754 says, so that the bits do not
 depend on the processor.
@@ -15,6 +15,9 @@ Then the kind of its result, in numpy's code: f4, f8, i4 or b1. Then the places 
 of what is read, the number of the array or constant.
 """
 
+
+BodyLines: TypeAlias = tuple[str, str]
+"""Lines before a loop, and those of its body."""
 
 REGISTER = {"f4": "float", "f8": "double", "i4": "i32", "b1": "i1"}
 MEMORY = {"f4": "float", "f8": "double", "i4": "i32", "b1": "i8",
@@ -66,44 +69,34 @@ def rounds(kind: str, dtype: str) -> bool:
     return kind == DECODED[dtype] or (kind, dtype) in {("f8", "F32"), ("f4", "F64")}
 
 
-LANES = 512
-"""An element's place modulo this is the lane that it is added to; lanes are added up at the end.
-
-Fixed, because the order of the terms decides the last bits of a sum.
-"""
-APART = LANES + 16
-"""From the lanes of one result to those of the next: at multiples of 4 KB processors mistake them for one."""
-
-
-MASKED = "i4 or -1"
-"""Integers, and −1 where they are not to be counted."""
-
-
-def expression_loop(steps: tuple[Step, ...], results: tuple[int, ...], arrays: int, target: str) -> str:
-    """Return a loop that writes a number for each element, as a kind of numpy's or a dtype of safetensors."""
+def expression_body(steps: tuple[Step, ...], results: tuple[int, ...], target: str) -> BodyLines:
+    """Write a number for each element, as a kind of numpy's or a dtype of safetensors."""
     before, body, found = _body(steps, results)
-    if target == MASKED:
-        _write(body, "i4", _masked(body, *[register for register, _ in found]), "i4")
-    else:
-        _write(body, target, *found[0])
-    return _function(EACH_ELEMENT, before, body, arrays)
+    _write(body, target, *found[0])
+    return before.text, body.text
 
 
-def adding_loop(steps: tuple[Step, ...], results: tuple[int, ...], arrays: int) -> str:
-    """Return a loop that adds each result to its lanes."""
+def adding_body(steps: tuple[Step, ...], results: tuple[int, ...], apart: int) -> BodyLines:
+    """Add each result to its lanes, which begin so many numbers apart."""
     before, body, found = _body(steps, results)
     for number, (value, kind) in enumerate(found):
-        lane = body.add(f"add nuw nsw i64 %lane, {number * APART}")
+        lane = body.add(f"add nuw nsw i64 %lane, {number * apart}")
         place = body.add(f"getelementptr double, ptr %out, i64 {lane}")
         so_far = body.add(f"load double, ptr {place}")
         more = body.add(f"fadd double {so_far}, {_converted(body, value, kind, 'f8')}")
         body.lines.append(f"  store double {more}, ptr {place}")
-    return _function(IN_LANES, before, body, arrays)
+    return before.text, body.text
 
 
-def counting_loop(tables: int, apart: int) -> str:
-    """Return a loop that counts integers that are not negative, in tables that begin so many counts apart."""
-    return COUNTING.format(tables=tables, apart=apart)
+def counting_body(steps: tuple[Step, ...], results: tuple[int, ...]) -> BodyLines:
+    """Note integers that are to be counted: the result, or −1 where a second one, a mask, does not hold."""
+    before, body, found = _body(steps, results)
+    (integer, _), *masks = found
+    for mask, _ in masks:
+        integer = body.add(f"select i1 {mask}, i32 {integer}, i32 -1")
+    place = body.add("getelementptr i32, ptr %noted, i64 %place")
+    body.lines.append(f"  store i32 {integer}, ptr {place}")
+    return before.text, body.text
 
 
 def _body(steps: Sequence[Step], results: Sequence[int]) -> tuple["_Lines", "_Lines", list[tuple[str, str]]]:
@@ -115,100 +108,16 @@ def _body(steps: Sequence[Step], results: Sequence[int]) -> tuple["_Lines", "_Li
     return before, body, [(registers[place], steps[place][1]) for place in results]
 
 
-def _function(frame: str, before: "_Lines", body: "_Lines", arrays: int) -> str:
-    """Return a function in LLVM's language."""
-    parameters = "".join(f", ptr noalias readonly %a{i}" for i in range(arrays))
-    return frame.format(parameters=parameters, before="\n".join(before.lines), body="\n".join(body.lines))
-
-
-EACH_ELEMENT = """
-declare float @llvm.fabs.f32(float)
-declare double @llvm.fabs.f64(double)
-define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{parameters}) {{
-entry:
-{before}
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %end, label %body
-body:
-  %i = phi i64 [0, %entry], [%following, %body]
-{body}
-  %following = add nuw nsw i64 %i, 1
-  %more = icmp ult i64 %following, %size
-  br i1 %more, label %body, label %end
-end:
-  ret void
-}}
-"""
-"""A loop over all elements."""
-
-IN_LANES = f"""
-declare float @llvm.fabs.f32(float)
-declare double @llvm.fabs.f64(double)
-define void @loop(ptr noalias %out, ptr noalias readonly %constants, i64 %size{{parameters}}) {{{{
-entry:
-{{before}}
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %end, label %row
-row:
-  %first = phi i64 [0, %entry], [%next, %done]
-  %left = sub nuw nsw i64 %size, %first
-  %few = icmp ult i64 %left, {LANES}
-  %lanes = select i1 %few, i64 %left, i64 {LANES}
-  br label %body
-body:
-  %lane = phi i64 [0, %row], [%following, %body]
-  %i = add nuw nsw i64 %first, %lane
-{{body}}
-  %following = add nuw nsw i64 %lane, 1
-  %more = icmp ult i64 %following, %lanes
-  br i1 %more, label %body, label %done
-done:
-  %next = add nuw nsw i64 %first, {LANES}
-  %again = icmp ult i64 %next, %size
-  br i1 %again, label %row, label %end
-end:
-  ret void
-}}}}
-"""
-"""A loop over rows of lanes: elements of one row are independent, which lets LLVM use vectors."""
-
-COUNTING = """
-define void @loop(ptr noalias %counts, ptr noalias readonly %values, i64 %size) {{
-entry:
-  %none = icmp eq i64 %size, 0
-  br i1 %none, label %end, label %body
-body:
-  %i = phi i64 [0, %entry], [%following, %next]
-  %source = getelementptr i32, ptr %values, i64 %i
-  %value = load i32, ptr %source
-  %counted = icmp sge i32 %value, 0
-  br i1 %counted, label %add, label %next
-add:
-  %number = zext i32 %value to i64
-  %table = urem i64 %i, {tables}
-  %begin = mul nuw nsw i64 %table, {apart}
-  %index = add nuw nsw i64 %begin, %number
-  %place = getelementptr i32, ptr %counts, i64 %index
-  %before = load i32, ptr %place
-  %after = add i32 %before, 1
-  store i32 %after, ptr %place
-  br label %next
-next:
-  %following = add nuw nsw i64 %i, 1
-  %more = icmp ult i64 %following, %size
-  br i1 %more, label %body, label %end
-end:
-  ret void
-}}
-"""
-
-
 class _Lines:
     """Lines of LLVM's language; each result gets a name."""
 
     def __init__(self, prefix: str) -> None:
         self.lines: list[str] = []
         self._prefix = prefix
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.lines)
 
     def add(self, instruction: str) -> str:
         name = f"%{self._prefix}{len(self.lines)}"
@@ -270,10 +179,6 @@ def _write(body: _Lines, target: str, value: str, kind: str) -> None:
         value = _converted(body, value, kind, DECODED[target])
     place = body.add(f"getelementptr {MEMORY[target]}, ptr %out, i64 %i")
     body.lines.append(f"  store {MEMORY[target]} {value}, ptr {place}")
-
-
-def _masked(body: _Lines, value: str, mask: str = "true") -> str:
-    return body.add(f"select i1 {mask}, i32 {value}, i32 -1")
 
 
 def _rounded(body: _Lines, value: str) -> str:

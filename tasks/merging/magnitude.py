@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from tasks.merging.arrays import Array
+from tasks.merging.arrays import Array, of_numpy
 from tasks.merging.block import Block
 from tasks.merging.program import Measure, Results
 from tasks.merging.tallies import Tally, bits, tally
@@ -61,6 +61,7 @@ def leading(groups: Sequence[Group], deltas: TaskVectors) -> Generator[Measure, 
         for i, delta in enumerate(deltas(block))
     ])  # fmt: skip
     cuts: dict[tuple[str, int, int], list[Cut]] = {}
+    shared: set[tuple[str, int]] = set()
     for group in groups:
         blocks = [(tensor, *part) for tensor in group.tensors for part in fine[tensor]]
         for i in range(len(group.ranks)):
@@ -70,9 +71,14 @@ def leading(groups: Sequence[Group], deltas: TaskVectors) -> Generator[Measure, 
             ]
             for (tensor, start, _), *own in zip(blocks, *by_rank, strict=True):
                 cuts[tensor, start, i] = own
+                if any(cut.quota for cut in own):
+                    shared.add((tensor, start))
 
     def leaders(block: Block, i: int, delta: Array) -> list[Array]:
         patterns = bits(delta)
+        if (block.tensor, block.start) in shared and of_numpy(patterns):
+            # numpy selects in all task vectors or in none: a loop for every mixture would have to be compiled
+            patterns = np.asarray(patterns)
         return [_mask(patterns, cut) for cut in cuts[block.tensor, block.start, i]]
 
     return leaders
@@ -111,8 +117,12 @@ def _cut(tallies: Sequence[Tally], upper: Place) -> list[Cut]:
 
 
 def _mask(patterns: Array, cut: Cut) -> Array:
-    mask = patterns > cut.above
-    if cut.quota:
-        equal = patterns == cut.above
-        mask |= equal & (equal.reshape(-1).cumsum(0).reshape(equal.shape) <= cut.quota)
-    return mask
+    if not cut.quota:
+        return patterns > cut.above
+    if of_numpy(patterns):
+        flat = np.asarray(patterns).reshape(-1)
+        mask = flat > cut.above
+        mask[np.flatnonzero(flat == cut.above)[: cut.quota]] = True
+        return mask.reshape(patterns.shape)
+    equal = patterns == cut.above
+    return (patterns > cut.above) | (equal & (equal.reshape(-1).cumsum(0).reshape(equal.shape) <= cut.quota))

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
+from tasks.base import digests
 from tasks.base.digests import (
     CLOCK_TICK_NS,
     DIGESTED_AT_ONCE,
@@ -69,6 +70,19 @@ def test_a_link_does_not_make_a_file_be_read_again(file: Path, tmp_path: Path) -
     assert file_digests(tmp_path, [tmp_path / "link"])[0].blake3 == "as it was written"
     file.write_bytes(os.urandom(1000))
     assert file_digests(tmp_path, [file])[0].blake3 == blake3(file.read_bytes()).hexdigest()
+
+
+def test_a_link_does_not_make_the_hub_s_digest_be_computed_again(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Links are what a run that is fetched from the Hub's cache is staged by."""
+    known = sha256_of(file)
+    with linking([file]):
+        link_or_copy(file, tmp_path / "link")
+    monkeypatch.setattr(digests, "_computed", lambda path, algorithm: "computed again")
+    assert sha256_of(file) == known
+    file.write_bytes(os.urandom(1000))
+    assert sha256_of(file) == "computed again"
 
 
 def test_a_damaged_cache_is_done_without(file: Path, caplog: pytest.LogCaptureFixture) -> None:

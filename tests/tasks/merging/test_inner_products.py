@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tasks.checkpoints.numbers import compute_dtype, decode
 from tasks.merging.deferred import defer
 from tasks.merging.inner_products import dot, dots, gram
-from tasks.merging.loop_source import LANES
+from tasks.merging.loop_frames import LANES
 from tests.support.stored_numbers import DTYPES, numbers_of, same
 
 SIZES = st.one_of(st.integers(0, 20), st.sampled_from([LANES - 1, LANES, LANES + 1, 3 * LANES + 7]))
