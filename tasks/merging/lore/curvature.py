@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor
-from tasks.merging.lore.small import orthonormal_basis
+from tasks.merging.lore.columns import orthonormal_basis
 
 
 class Bases(NamedTuple):

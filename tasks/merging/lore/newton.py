@@ -21,11 +21,11 @@ from tasks.merging.lore.algebra import (
     shifted,
     zero,
 )
+from tasks.merging.lore.columns import near
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.eigenpairs import eigenpairs_above
 from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.small import near
 from tasks.merging.lore.triplets import DIRECT, TOGETHER, every, triplets_above
 
 DESCENT = 0.3

@@ -22,9 +22,9 @@ from tasks.merging.lore.algebra import (
     times,
     transposed,
 )
+from tasks.merging.lore.columns import orthonormal_basis, thin_svd
 from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
 from tasks.merging.lore.penalty import Values, values
-from tasks.merging.lore.small import orthonormal_basis, thin_svd
 
 DIRECT = 400
 """Columns up to which leading eigenpairs cost less than sharpening subspaces."""
