@@ -85,8 +85,10 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
             except OutOfTime:
                 yield block.mean, Averaged(identical=False, out_of_time=True)
                 continue
+        # after the last variant nobody needs the deviations: their memory takes its merge
+        room = B[0] if settings is variants[-1] else None
         merged, measures = _finish(
-            torch.as_tensor(block.mean), energies, solutions[problem], params, shape, place
+            torch.as_tensor(block.mean), energies, solutions[problem], params, shape, place, room
         )
         yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), measures
 
@@ -173,8 +175,12 @@ def _finish(
     params: MergeParams,
     shape: tuple[int, int],
     place: float,
+    room: "Tensor | None",
 ) -> tuple["Tensor", Averaged | LoreMeasures]:
-    """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut."""
+    """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut.
+
+    It is written to `room`, where there is some.
+    """
     import torch
 
     from tasks.merging.lore.algebra import add_up, inner
@@ -193,7 +199,7 @@ def _finish(
         merged = torch.addmm(mean + lam_of(params, N) * tau, S.U * (S.sigma / -N), S.V.T)
         moved = float(torch.linalg.matrix_norm(merged - mean))
     else:
-        merged = torch.addmm(mean, S.U * (S.sigma * beyond(params, N)), S.V.T)
+        merged = torch.addmm(mean, S.U * (S.sigma * beyond(params, N)), S.V.T, out=room)
         moved = abs(beyond(params, N)) * max(inner(S, S), 0.0) ** 0.5
     whole = all(kept.rank == delta.rank for kept, delta in zip(deltas, solution.deltas, strict=True))
     # an error of θ_0 is multiplied by what λ multiplies mean − θ_0 by

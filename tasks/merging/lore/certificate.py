@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from scipy.linalg import blas, lapack
+from scipy.linalg import lapack
 
 from tasks.merging.lore.algebra import (
     Factors,
@@ -155,7 +155,7 @@ def bounded(A: MatrixLike, found: Factors, most: float) -> bool:
     """Tell whether ‖W‖_2 < `most` for W = A − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
 
     A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
-    take many times that. One n × n matrix is the only large array: W is made some rows at a time, and the
+    take many times that. Half an n × n matrix is the only large array: W is made some rows at a time, and the
     difference is factored in place.
     """
     (m, n), own = A.shape, found.U
@@ -165,11 +165,20 @@ def bounded(A: MatrixLike, found: Factors, most: float) -> bool:
     if own.device.type != "cpu":
         G = most**2 * torch.eye(n, dtype=own.dtype, device=own.device) - sum(map(gram_matrix, blocks))
         return int(torch.linalg.cholesky_ex(G).info) == 0
-    syrk, potrf = (blas.ssyrk, lapack.spotrf) if own.dtype == torch.float32 else (blas.dsyrk, lapack.dpotrf)
-    # BLAS and LAPACK work in place on column-major arrays only; a C-ordered one would be copied every time
-    rest = np.zeros((n, n), own.numpy().dtype, order="F")
-    np.fill_diagonal(rest, most**2)
+    sfrk, pftrf = (
+        (lapack.ssfrk, lapack.spftrf) if own.dtype == torch.float32 else (lapack.dsfrk, lapack.dpftrf)
+    )
+    # one triangle, packed so that it is computed in blocks: half the memory in the same time
+    rest = np.zeros(n * (n + 1) // 2, own.numpy().dtype)
+    rest[packed_diagonal(n)] = most**2
     for W in blocks:
-        rest = syrk(-1.0, W.numpy().T, beta=1.0, c=rest, overwrite_c=True)
-    # clean=False: the other triangle is neither read nor zeroed
-    return bool(potrf(rest, clean=False, overwrite_a=True)[1] == 0)
+        rest = sfrk(n, len(W), -1.0, W.numpy().T, 1.0, rest, overwrite_c=True)
+    return bool(pftrf(n, rest, overwrite_a=True)[1] == 0)
+
+
+def packed_diagonal(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return where LAPACK's rectangular full packed format has the diagonal of an upper triangle n × n."""
+    half = n // 2
+    # the second half of the triangle lies as it is, with the first, transposed, below its diagonal
+    rows, j = n + 1 - n % 2, np.arange(n - half)
+    return np.concatenate([j[:half] * rows + half + 1 + j[:half], j * rows + half + j])

@@ -73,6 +73,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
     steps = iterates(B, start, on_pass, STEEP if coarse else DESCENT)
+    start = start._replace(leading=[])  # held by the iterates while they need them
     here = next(steps)
     while True:
         missing = False

@@ -68,6 +68,7 @@ def iterates(
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
     thorough, slope = False, 0.0
     few = B.shape[2] <= TOGETHER and B.dtype == torch.float64
+    del start
     while True:
         passes += 1
         on_pass(passes)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import lapack
 
 from tasks.merging.lore.algebra import Factors, Spanned
 from tasks.merging.lore.certificate import (
@@ -14,6 +15,7 @@ from tasks.merging.lore.certificate import (
     bounded,
     distance_from,
     limit_of,
+    packed_diagonal,
     prove,
     radius_of,
     relative_gap,
@@ -144,6 +146,12 @@ def test_bounded_tells_the_spectral_norm_of_what_is_left(spectral: float) -> Non
     hidden = left * (spectral * 5.0 / np.linalg.norm(left, 2)) + found.matrix().numpy()
     for dtype in DTYPES:
         assert bounded(torch.from_numpy(hidden).to(dtype), found.to(dtype), 5.0) == (spectral < 1)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_packed_diagonal_is_where_lapack_has_it(n: int) -> None:
+    packed, _ = lapack.dtrttf(np.diag(np.arange(1.0, n + 1)))
+    assert sorted(packed[packed_diagonal(n)]) == list(range(1, n + 1))
 
 
 @given(seed=st.integers(0, 99), size=st.floats(-6, 0))
