@@ -12,6 +12,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from tasks.base.cloning import clone_or_copy
 from tasks.base.digests import file_digests
 from tasks.base.errors import BadInput
 from tasks.base.held_lock import held_lock, note_of
@@ -132,13 +133,13 @@ def publishing(
 
 
 def link_or_copy(source: Path, target: Path) -> None:
-    """Hard-link a file, or what it is a link to; copy it where the file system cannot link."""
+    """Hard-link a file, or what it is a link to; where the file system cannot, clone it, or else copy it."""
     try:
         os.link(source.resolve(), target)
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        shutil.copy2(source, target)
+        clone_or_copy(source, target)
 
 
 def link_read_only(source: Path, target: Path) -> None:
@@ -148,7 +149,7 @@ def link_read_only(source: Path, target: Path) -> None:
         _protect(target)
     except PermissionError:  # another user's file, who may write to it
         target.unlink()
-        shutil.copy2(source, target)
+        clone_or_copy(source, target)
         _protect(target)
 
 

@@ -81,5 +81,6 @@ def all_finite(raw: Numbers, dtype: str) -> bool:
     # Of bits read as signed integers the largest is that of a positive number, if there is one; read as
     # unsigned, that of a negative one. Two reductions need no array for the magnitudes.
     (signed, unsigned), infinity = BITS[raw.itemsize], INFINITY[dtype]
-    positive, negative = (np.maximum.reduce(raw.view(own), axis=None) for own in (signed, unsigned))
+    positive = np.maximum.reduce(raw.view(signed), axis=None)
+    negative = np.maximum.reduce(raw.view(unsigned), axis=None)
     return bool(positive < infinity and negative < (1 << (8 * raw.itemsize - 1)) + infinity)

@@ -44,7 +44,9 @@ def count(loop: Loop, size: int) -> Buffer:
     counts = np.zeros((tables, apart), np.uint32)
     counting = _counting(loop.steps, loop.results, len(loop.arrays), tables, apart)
     _call(counting, counts, loop.arrays[0].size, loop)
-    total: Buffer = counts[:, :size].sum(axis=0, dtype=np.uint32)
+    total: Buffer = counts[0, :size] + counts[1, :size]
+    for table in counts[2:, :size]:  # numpy's sum over an axis takes three times as long
+        total += table
     return total
 
 

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from pathlib import Path
 
+from tasks.engine.blocks import HELD_BYTES
 from tasks.engine.devices import choose_devices, compute_threads
 from tasks.engine.plan import Plan
 from tasks.engine.sample import sampled
@@ -31,7 +32,7 @@ def merge_plan(plan: Plan, out: Path) -> str:
         "compute": f"{compute_threads(plan.bytes_held)} threads"
         if devices == ["cpu"]
         else ", ".join(devices),
-        "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread",
+        "memory": f"about {plan.bytes_held / 1e6:,.0f} MB for each thread{_held(plan)}",
     }
     if plan.texts:
         rows["text"] = f"{len(plan.texts)} texts, on which {_on_text(plan)}"
@@ -46,6 +47,17 @@ def merge_plan(plan: Plan, out: Path) -> str:
     return "\n".join(
         [*(f"{key:12}{value}" for key, value in rows.items()), *(f"note: {note}" for note in notes)]
     )
+
+
+def _held(plan: Plan) -> str:
+    """Say what is held besides of methods that measure before they merge."""
+    if not any(name in plan.spec for name in plan.shapes):  # the factors of adapters
+        return ""
+    try:
+        next(plan.method.run(plan.variants))
+    except StopIteration:
+        return ""
+    return f", and {min(HELD_BYTES, plan.bytes_read) / 1e6:,.0f} MB of blocks that are measured first"
 
 
 def _on_text(plan: Plan) -> str:

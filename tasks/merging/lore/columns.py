@@ -1,7 +1,7 @@
 """Orthonormal bases and singular values of long columns, … × m × k.
 
-On the CPU by Householder reflections. On a GPU these are many short calls: there by the columns' Gram matrices
-in float64, which are small and are decomposed on the CPU, where the condition allows it.
+On the CPU by Householder reflections. On a GPU these are many short calls: there by Gram matrices in float64,
+which are small and are decomposed on the CPU, where the condition allows it.
 """
 
 import torch

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from tasks.merging.lore.algebra import Factors, add_up, gram_matrix, inner
+from tasks.merging.lore.columns import orthonormal_basis
 from tasks.merging.lore.problem import Iterate
 
 SLACK, ROUNDING = 0.01, 8
@@ -61,6 +62,6 @@ def _longest(here: Iterate, S: Factors) -> float:
     z = here.z
     left = torch.cat([z.U @ z.core, S.U * (S.sigma / len(here.deltas))], 1)
     # z and S/N nearly cancel: that has to happen before anything is squared
-    squares = gram_matrix(left @ torch.linalg.qr(torch.cat([z.V, S.V], 1)).R.T)
+    squares = gram_matrix(left @ orthonormal_basis(torch.cat([z.V, S.V], 1))[1].T)
     rounding = ROUNDING * torch.finfo(left.dtype).eps * float(torch.linalg.matrix_norm(left))
     return math.sqrt(math.sqrt(float(torch.linalg.matrix_norm(squares @ squares)))) + rounding

@@ -17,6 +17,7 @@ from tasks.merging import combine
 from tasks.merging.block import Block
 from tasks.merging.deferred import Deferred, defer
 from tasks.merging.deviation import deviation
+from tasks.merging.loop_frames import NOTED
 from tasks.merging.magnitude import UPPER, Cut, Place, _mask, _under
 from tasks.merging.tallies import bits, tally
 from tasks.parameters.merge import MergeParams
@@ -126,6 +127,25 @@ def test_tallies_count_what_numpy_counts(data: st.DataObject, dtype: str, size: 
         [found], [expected] = (_under(own, [Place(int(upper), 1)]) for own in (deferred, plain))
         same(found[0], expected[0])
         same(found[1], expected[1])
+
+
+@pytest.mark.parametrize("size", [NOTED - 1, NOTED, NOTED + 1, 3 * NOTED + 5])
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.6, 1.0])
+def test_tallies_count_in_every_chunk(size: int, share: float) -> None:
+    """Neighbours that are equal, elements that are not counted, and chunks with none that is."""
+    noise = np.random.default_rng(size)
+    raw = np.where(noise.random(size) < share, 0x3F80, noise.integers(0x3000, 0x3100, size)).astype(np.uint16)
+    deferred, plain = bits(defer(raw, "BF16", np.float32, (size,))), bits(decode(raw, "BF16", np.float32))
+    counted = [
+        (tally(deferred >> 16, UPPER), plain >> 16),
+        (
+            tally(deferred >> 8 & 0xFFFF, 2**16, deferred == 0x3F800000),
+            (plain >> 8 & 0xFFFF)[plain == 0x3F800000],
+        ),
+    ]
+    for (values, times), expected in counted:
+        unique, counts = np.unique(expected, return_counts=True)
+        assert (values.tolist(), times.tolist()) == (unique.tolist(), counts.tolist())
 
 
 def test_what_no_loop_can_do_numpy_does() -> None:
