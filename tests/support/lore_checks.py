@@ -1,5 +1,9 @@
 """What holds for every solution of LoRE's problem, and the devices on which it must."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -12,6 +16,13 @@ from tests.support.lore_reference import Array, Minimum, minimise, primal
 GPU = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 on_devices = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=GPU)])
 DTYPES = [torch.float32, torch.float64]
+
+
+@contextmanager
+def as_on_a_gpu() -> Iterator[None]:
+    """Take the way of a GPU with CPU tensors: matrices of a shape at once, bases from Gram matrices."""
+    with mock.patch.object(torch.Tensor, "is_cuda", True, create=True):
+        yield
 
 
 def ignore(number: int) -> None:

@@ -233,7 +233,7 @@ def row_blocks(A: Tensor) -> Iterator[slice]:
 
 def gram_matrix(Y: Tensor) -> Tensor:
     """Return YᵀY."""
-    if Y.device.type != "cpu":
+    if Y.is_cuda:
         return _lower(Y) if Y.shape[1] >= STRIP_FROM else Y.T @ Y
     # numpy recognises array.T @ array and calls BLAS syrk, which computes one triangle: half the time
     array = Y.numpy()

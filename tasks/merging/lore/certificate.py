@@ -162,7 +162,7 @@ def bounded(A: MatrixLike, found: Factors, most: float) -> bool:
     # the error of a sum of products grows like the root of their number
     most *= 1 - 8 * torch.finfo(own.dtype).eps * math.sqrt(m)
     blocks = rows_without(A, found)
-    if own.device.type != "cpu":
+    if own.is_cuda:
         G = most**2 * torch.eye(n, dtype=own.dtype, device=own.device) - sum(map(gram_matrix, blocks))
         return int(torch.linalg.cholesky_ex(G).info) == 0
     sfrk, pftrf = (

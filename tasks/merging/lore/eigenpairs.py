@@ -34,7 +34,7 @@ def eigenpairs_above(G: Tensor, limit: float, expected: int) -> EigenPairs:
 
     `expected` is about how many there are.
     """
-    if G.device.type != "cpu" or expected > MANY * len(G):
+    if G.is_cuda or expected > MANY * len(G):
         return _largest(G, lambda values: int((values > limit).sum()))
     # every eigenvalue is at most the largest sum of a row
     upper = float(torch.linalg.matrix_norm(G, float("inf")))
@@ -45,7 +45,7 @@ def eigenpairs_above(G: Tensor, limit: float, expected: int) -> EigenPairs:
 
 def leading_eigenpairs(G: Tensor, count: int) -> EigenPairs:
     """Return the largest eigenpairs of G (n × n, overwritten)."""
-    if G.device.type != "cpu" or count > MANY * len(G):
+    if G.is_cuda or count > MANY * len(G):
         return _largest(G, lambda values: min(count, len(values)))
     return _syevr(G, b"I", (0.0, 0.0), (len(G) - count + 1, len(G)))
 

@@ -14,7 +14,7 @@ from tasks.merging.lore.converge import GAP_INSTEAD
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Solution
 from tasks.merging.lore.solve import solve
-from tests.support.lore_checks import DTYPES, check, matrices, off, on_devices
+from tests.support.lore_checks import DTYPES, as_on_a_gpu, check, matrices, off, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, algorithm_1, dual, minimise, noise_edge, primal, svt
@@ -258,6 +258,13 @@ def test_every_way_is_taken_and_reaches_the_minimum(way: str, device: str) -> No
         assert solution.deltas[0].U.dtype == dtype  # no need for float64
     best = check(solution, exact, tolerance)
     assert off(matrices(solution).sum(axis=0), best.deltas.sum(axis=0)) < 10 * tolerance
+
+
+@pytest.mark.parametrize("way", [way if way in QUICK else slow(way) for way in WAYS])
+def test_the_way_of_a_gpu_reaches_the_minimum(way: str) -> None:
+    """With CPU tensors, so that it is tried where there is no GPU."""
+    with as_on_a_gpu():
+        test_every_way_is_taken_and_reaches_the_minimum(way, "cpu")
 
 
 @on_devices

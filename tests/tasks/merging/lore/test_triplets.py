@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tasks.merging.lore import triplets
 from tasks.merging.lore.algebra import Factors, Shifted, Spanned, gaussian, zero
 from tasks.merging.lore.converge import ATTEMPTS
-from tests.support.lore_checks import DTYPES, on_devices
+from tests.support.lore_checks import DTYPES, as_on_a_gpu, on_devices
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import edge, with_spectrum
 from tests.support.lore_triplets import KINDS, check_triplets, made
@@ -47,6 +47,14 @@ def test_all_that_exceeds_a_limit_is_found(
     assert start.U.dtype == dtype
     assert int((start.sigma > limit).sum()) == count
     check_triplets(start.above(limit), A, sigma, SHARP * size)
+
+
+@on_dtypes
+@on_kinds
+@pytest.mark.parametrize("known", [0, 6])
+def test_the_way_of_a_gpu_finds_them_too(kind: str, known: int, dtype: torch.dtype, direct: int) -> None:
+    with as_on_a_gpu():
+        test_all_that_exceeds_a_limit_is_found(kind, known, dtype, "cpu", direct)
 
 
 @given(
