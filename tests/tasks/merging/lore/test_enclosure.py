@@ -22,7 +22,7 @@ from tests.support.lore_reference import Array, minimise, primal, svt
 
 def stored(B: Array, digits: float) -> Array:
     """Return deviations of weights that are rounded to so many deviations, as bfloat16 does."""
-    size = float(np.sqrt(np.mean(B**2))) * digits
+    size = float(np.sqrt(np.mean(B**2))) * digits or 1.0
     rounded = np.round((B + np.random.default_rng(0).standard_normal(B.shape[1:])) / size) * size
     return rounded - rounded.mean(axis=0)
 
