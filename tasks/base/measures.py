@@ -131,6 +131,9 @@ class LoreMeasures(Measures):
     """Share of the deviations' energy that the δ_i hold."""
     from_mean: float
     """Distance of the result from the average, over the mean distance of a checkpoint."""
+    places_from_mean: float | None = None
+    """The same distance, root mean square over the elements, in last places of the dtype written; None in
+    records that were made before it was measured."""
     spectra: tuple[tuple[float, ...], ...]
     """The largest singular values of each θ_i − θ_0, descending."""
 

@@ -206,7 +206,8 @@ def _finish(
     error = N * abs(beyond(params, N)) * solution.error / math.prod(shape) ** 0.5 / place
     proven = whole and params.lore.combine != "ties" and math.isfinite(error)
     known = _measures(solution, deltas, S, energies, moved, params.lore.mu, shape)
-    return merged, known.model_copy(update={"error": error}) if proven else known
+    apart = moved / math.prod(shape) ** 0.5 / place
+    return merged, known.model_copy(update={"error": error if proven else None, "places_from_mean": apart})
 
 
 def _measures(

@@ -15,6 +15,8 @@ NEAR = 0.1
 about quadratic, so that a tenth of the way is a hundredth of the difference."""
 SAME = 1e-9
 """Below this share it is the mean within rounding."""
+HIDDEN = 0.25
+"""Last places, root mean square, below which few of the numbers written differ from those of the mean."""
 
 
 class LoreSummary(Record):
@@ -40,6 +42,8 @@ class LoreSummary(Record):
     """Median distance of the merge from averaging, over that of a checkpoint."""
     farthest: float
     """The largest such distance."""
+    places: float | None
+    """The largest distance from averaging in last places of the dtype written, if it is known."""
     passes: int
     """The most that any matrix took."""
     gap: float
@@ -76,9 +80,15 @@ class LoreSummary(Record):
         if self.farthest < SAME:
             return "The result is the plain average."
         nearly = "is nearly the plain average: it " if self.farthest < NEAR else ""
+        hidden = ""
+        if self.places is not None and self.places < HIDDEN:
+            hidden = (
+                f" That is {self.places:.2g} last places of the numbers written (root mean square): few of "
+                "them differ from the average's."
+            )
         return (
             f"The result {nearly}lies {_percent(self.from_mean)} of a checkpoint's own distance from the "
-            f"plain average in the median matrix, {_percent(self.farthest)} at most."
+            f"plain average in the median matrix, {_percent(self.farthest)} at most.{hidden}"
         )
 
     def _doubts(self) -> list[str]:
@@ -139,6 +149,7 @@ def summarise(report: MergeReport) -> LoreSummary | None:
     doubts = Counter(map(doubt, matrices))
     lore = report.parameters.get("lore", {})
     errors = [matrix.error for matrix in matrices if matrix.error is not None]
+    places = [apart for matrix in matrices if (apart := matrix.places_from_mean) is not None]
     return LoreSummary(
         matrices=len(matrices),
         averaged=sum(not any(matrix.active) for matrix in matrices),
@@ -151,6 +162,7 @@ def summarise(report: MergeReport) -> LoreSummary | None:
         explained=_median(matrices, lambda matrix: matrix.explained),
         from_mean=_median(matrices, lambda matrix: matrix.from_mean),
         farthest=max((matrix.from_mean for matrix in matrices), default=0.0),
+        places=max(places) if len(places) == len(matrices) > 0 else None,
         passes=max((matrix.passes for matrix in matrices), default=0),
         gap=max((matrix.gap for matrix in matrices), default=0.0),
         tolerance=tolerance if isinstance(tolerance := lore.get("tolerance"), float) else None,

@@ -244,6 +244,10 @@ def test_the_measures_are_those_of_the_task_vectors() -> None:
     expected = {"mu": 0.2, "threshold": 0.2, "share": total / sum(lengths), "explained": np.sum(np.square(lengths)) / energy,
                 "from_mean": (1 - 1 / 3) * total / apart}  # fmt: skip
     assert {key: getattr(measures, key) for key in expected} == pytest.approx(expected, rel=1e-4)
+    root = np.sqrt(mean("tall").size)
+    place = np.spacing(np.float32(np.linalg.norm(mean("tall")) / root))
+    moved = (1 - 1 / 3) * total / root
+    assert measures.places_from_mean == pytest.approx(moved / place, rel=1e-4)
     ranks = tuple(np.linalg.matrix_rank(delta, tol=1e-4) for delta in deltas)
     assert measures.active == measures.ranks == ranks
     for model, spectrum in zip(MODELS, measures.spectra, strict=True):

@@ -88,6 +88,17 @@ def test_the_distance_from_averaging_is_read(lam: float, reading: str) -> None:
     assert reading in text(measures(spiked(0), EDGE, lam))
 
 
+@pytest.mark.parametrize(("places", "said"), [(0.04, True), (7.0, False), (None, False)])
+def test_what_rounding_hides_is_said(places: float | None, said: bool) -> None:
+    """By the matrix that is farthest from the average; older records do not know."""
+    near = measures(spiked(0), EDGE, places_from_mean=0.01)
+    reading = text(near, measures(spiked(1), EDGE, places_from_mean=places))
+    assert (
+        "0.04 last places of the numbers written (root mean square): few of them differ" in reading
+    ) == said
+    assert ("last places of the numbers written" in reading) == said
+
+
 def test_failures_of_the_assumption_are_said_with_their_reason() -> None:
     assert "assumption" not in text(measures(spiked(0), EDGE))
     dense = measures(spiked(0), 0.1 * EDGE)
