@@ -25,7 +25,7 @@ from tasks.engine.devices import THREADS_PER_GPU
 from tasks.merging.block import Block
 from tasks.merging.layers import Layers
 from tasks.merging.methods import METHODS
-from tasks.merging.on_device import finish_stream, take_a_stream
+from tasks.merging.on_device import finish_stream, load_linear_algebra, take_a_stream
 from tasks.merging.program import Settings, run_program
 from tasks.parameters.merge import MergeParams
 from tasks.parameters.varying import resolve
@@ -56,6 +56,7 @@ class Cost:
 def measure(method: str, params: MergeParams, llama: Llama, device: str, threads: int) -> Cost:
     """Merge every tensor of a model on the device."""
     layers = Layers.of(llama.shapes)
+    load_linear_algebra(device)
     blocks = list(model_of(llama, device))
     begun = waited(device)  # torch knows no statistics of a device that nothing has used yet
     if device.startswith("cuda"):

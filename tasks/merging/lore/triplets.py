@@ -138,7 +138,7 @@ def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) 
             if width > n // 2:
                 return None
         elif done >= sought.thorough and all(map(sought.is_met, counts, sigmas, residuals)):
-            parts = zip(*found, strict=True) if len(starts) > 1 or found.sigma.ndim > 1 else [found]
+            parts = [found] if len(A.shape) == 2 else zip(*found, strict=True)
             return [
                 Factors(*part).truncated(count + 3 * spare(count) // 2)
                 for count, part in zip(counts, parts, strict=True)
