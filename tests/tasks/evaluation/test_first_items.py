@@ -12,6 +12,7 @@ from tasks.evaluation.task_files import load_tasks
 from tasks.evaluation.task_spec import Split
 from tasks.parameters.evaluation import EvaluateParams
 from tests.support.grouped_tasks import write_groups
+from tests.support.marks import slow
 from tests.support.tiny_world import write_data
 
 COUNT = 240
@@ -44,7 +45,7 @@ def same(one: TaskResult, other: TaskResult) -> bool:
     )
 
 
-@pytest.mark.parametrize("cluster", [None, "question"])
+@pytest.mark.parametrize("cluster", [None, slow("question")])
 @pytest.mark.parametrize(("names", "by_size"), [(("likely", "choose"), True), (("exam", "hard"), False)])
 def test_joined_parts_are_the_whole(
     names: tuple[str, ...], by_size: bool, cluster: str | None, tiny: Path, folder: Path
