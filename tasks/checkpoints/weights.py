@@ -58,6 +58,9 @@ class Changed(WeightReader, Protocol):
 class OpenFile:
     """A file that stays open for as long as a model reads from it."""
 
+    handle = -1
+    """Until it is open."""
+
     def __init__(self, path: Path) -> None:
         self.handle = os.open(path, os.O_RDONLY)
         self.state = os.fstat(self.handle)

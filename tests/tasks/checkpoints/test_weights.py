@@ -1,7 +1,9 @@
 """Any piece of any tensor is read as the safetensors library reads it, whatever happens to the files' names."""
 
+import gc
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from tasks.base.errors import BadInput
-from tasks.checkpoints.weights import NotFinite, open_weights
+from tasks.checkpoints.weights import NotFinite, OpenFile, open_weights
 from tests.support.engine_runs import open_files
 from tests.support.tiny import random_tensors, write_checkpoint
 
@@ -33,6 +35,18 @@ def test_a_piece_is_what_the_library_reads(
     expected = tensor.reshape(-1)[first : first + count].to(torch.float64 if wide else torch.float32)
     assert piece.dtype == compute
     assert np.array_equal(piece, expected.numpy())
+
+
+def test_a_file_that_cannot_be_opened_leaves_nothing_to_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is raised while Python drops it would be printed as a traceback."""
+    raised: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", raised.append)
+    with pytest.raises(FileNotFoundError):
+        OpenFile(tmp_path / "missing")
+    gc.collect()
+    assert not raised
 
 
 def test_integers_are_read_as_they_are_stored(make_checkpoint: Callable[..., Path]) -> None:
