@@ -57,7 +57,7 @@ def _held(plan: Plan) -> str:
         next(plan.method.run(plan.variants))
     except StopIteration:
         return ""
-    return f", and {min(HELD_BYTES, plan.bytes_read) / 1e6:,.0f} MB of blocks that are measured first"
+    return f", and up to {min(HELD_BYTES, plan.bytes_read) / 1e6:,.0f} MB of blocks that are measured first"
 
 
 def _on_text(plan: Plan) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.merging.lore import columns
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.solve import solve
@@ -20,9 +21,16 @@ DTYPES = [torch.float32, torch.float64]
 
 @contextmanager
 def as_on_a_gpu() -> Iterator[None]:
-    """Take the way of a GPU with CPU tensors: matrices of a shape at once, bases from Gram matrices."""
-    with mock.patch.object(torch.Tensor, "is_cuda", True, create=True):
+    """Take the way of a GPU with CPU tensors: matrices of a shape at once, bases from Gram matrices.
+
+    Fails where that way was not taken.
+    """
+    with (
+        mock.patch.object(torch.Tensor, "is_cuda", True, create=True),
+        mock.patch.object(columns, "basis_by_gram", wraps=columns.basis_by_gram) as taken,
+    ):
         yield
+    assert taken.called
 
 
 def ignore(number: int) -> None:

@@ -39,14 +39,15 @@ class Proof(NamedTuple):
     """On the relative distance of the objective from its minimum."""
     error: float
     """On ‖z − z*‖_F for every minimiser z*; infinite where z is too far away for one."""
-    curvature: float
-    """Of the fit, from below: this one is a lower bound."""
+    curvature: float | None
+    """Of the fit, from below: this one is a lower bound; None where the proof did not need to know it."""
 
 
 def met(proof: Proof, tolerance: float | Near) -> bool:
     """Tell whether what is proven suffices."""
     if isinstance(tolerance, Near):
-        return proof.error <= tolerance.distance or (proof.curvature <= FLAT and proof.gap <= GAP_INSTEAD)
+        flat = proof.curvature is not None and proof.curvature <= FLAT
+        return proof.error <= tolerance.distance or (flat and proof.gap <= GAP_INSTEAD)
     return proof.gap <= tolerance
 
 

@@ -143,7 +143,7 @@ def prove_anywhere(B: Tensor, total: float, here: Iterate, distances: Sequence[f
     """Return what can be proven of an iterate without knowing how the fit curves; None as with `prove`."""
     if not complete(B, here, distances):
         return None
-    return Proof(relative_gap(here, total, distances), error_anywhere(here, limit_of(here), distances), 0.0)
+    return Proof(relative_gap(here, total, distances), error_anywhere(here, limit_of(here), distances), None)
 
 
 def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:

@@ -34,10 +34,12 @@ def run(B: Array, mu: float, tolerance: float | Near, dtype: torch.dtype = torch
         (0.0, math.inf, 1.0, Near(0.5), False),  # near enough later
         (GAP_INSTEAD, math.inf, 0.0, Near(0.5), True),
         (2 * GAP_INSTEAD, math.inf, 0.0, Near(0.5), False),
+        (0.0, 0.5, None, Near(0.5), True),
+        (0.0, 0.6, None, Near(0.5), False),  # whether it is flat is not known
     ],
 )
 def test_a_gap_or_a_distance_is_asked_for_and_of_a_flat_minimum_a_gap(
-    gap: float, error: float, curvature: float, tolerance: float | Near, enough: bool
+    gap: float, error: float, curvature: float | None, tolerance: float | Near, enough: bool
 ) -> None:
     assert met(Proof(gap, error, curvature), tolerance) == enough
 
