@@ -13,7 +13,8 @@ STRIPS, STRIP_FROM = 4, 2**10
 """Of a Gram matrix on a GPU, computed up to the diagonal; and columns from where on that gains."""
 SEED = 0
 """Of the random starting blocks: fixed, so that the same matrices always give the same bytes."""
-
+ROUNDING = 8
+"""Of products, in units of ε: of a matrix's norm for residuals."""
 WIDE = 0.18
 """Elements of the factors for each of the matrix, from where on it is multiplied out: products take less."""
 
@@ -217,12 +218,15 @@ def computed_together(B: Tensor, known: Sequence[Factors]) -> Iterator[tuple[Ten
 
 def rows_without(A: MatrixLike, found: Factors) -> Iterator[Tensor]:
     """Yield A − UΣVᵀ, a few rows at a time."""
-    b, left, right = A, found.U * found.sigma, found.V
+    b, left, right, whole = A, found.U * found.sigma, found.V, None
     if isinstance(A, Shifted):
-        b, left, right = A.b, torch.cat([left, A.z.U @ A.z.core], 1), torch.cat([right, A.z.V], 1)
+        b, whole = A.b, A.z.whole
+        if whole is None:
+            left, right = torch.cat([left, A.z.U @ A.z.core], 1), torch.cat([right, A.z.V], 1)
     assert isinstance(b, Tensor)
     for rows in row_blocks(b):
-        yield torch.addmm(b[rows], left[rows], right.T, alpha=-1)
+        rest = torch.addmm(b[rows], left[rows], right.T, alpha=-1)
+        yield rest if whole is None else rest.sub_(whole[rows])
 
 
 def row_blocks(A: Tensor) -> Iterator[slice]:

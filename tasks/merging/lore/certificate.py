@@ -7,40 +7,24 @@ the slope ΣClip_μ(A_i) of the fit, and with its curvature the distance of z fr
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.linalg import lapack
 
 from tasks.merging.lore.algebra import (
+    ROUNDING,
     Factors,
     MatrixLike,
     Tensor,
     energy,
-    gram_matrix,
-    rows_without,
     shifted,
     times,
     transposed,
 )
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness
+from tasks.merging.lore.norm_bound import bounded
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness
 
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
-ROUNDING = 8
-"""Rounding of products, in units of ε: of a matrix's norm for residuals."""
-
-
-class Proof(NamedTuple):
-    """Upper bounds."""
-
-    gap: float
-    """On the relative distance of the objective from its minimum."""
-    error: float
-    """On ‖z − z*‖_F for every minimiser z*; infinite where z is too far away for one."""
-    curvature: float | None
-    """Of the fit, from below: this one is a lower bound; None where the proof did not need to know it."""
 
 
 def met(proof: Proof, tolerance: float | Near) -> bool:
@@ -150,36 +134,3 @@ def distance_from(A: MatrixLike, found: Factors, size: float) -> float:
     return (
         math.hypot(float(torch.linalg.matrix_norm(right)), float(torch.linalg.matrix_norm(left))) + rounding
     )
-
-
-def bounded(A: MatrixLike, found: Factors, most: float) -> bool:
-    """Tell whether ‖W‖_2 < `most` for W = A − UΣVᵀ: exactly then most²·1 − WᵀW has a Cholesky factor.
-
-    A Cholesky factorisation is the cheapest way to a rigorous bound: n³/3 operations, where singular values
-    take many times that. Half an n × n matrix is the only large array: W is made some rows at a time, and the
-    difference is factored in place.
-    """
-    (m, n), own = A.shape, found.U
-    # the error of a sum of products grows like the root of their number
-    most *= 1 - 8 * torch.finfo(own.dtype).eps * math.sqrt(m)
-    blocks = rows_without(A, found)
-    if own.is_cuda:
-        G = most**2 * torch.eye(n, dtype=own.dtype, device=own.device) - sum(map(gram_matrix, blocks))
-        return int(torch.linalg.cholesky_ex(G).info) == 0
-    sfrk, pftrf = (
-        (lapack.ssfrk, lapack.spftrf) if own.dtype == torch.float32 else (lapack.dsfrk, lapack.dpftrf)
-    )
-    # one triangle, packed so that it is computed in blocks: half the memory in the same time
-    rest = np.zeros(n * (n + 1) // 2, own.numpy().dtype)
-    rest[packed_diagonal(n)] = most**2
-    for W in blocks:
-        rest = sfrk(n, len(W), -1.0, W.numpy().T, 1.0, rest, overwrite_c=True)
-    return bool(pftrf(n, rest, overwrite_a=True)[1] == 0)
-
-
-def packed_diagonal(n: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return where LAPACK's rectangular full packed format has the diagonal of an upper triangle n × n."""
-    half = n // 2
-    # the second half of the triangle lies as it is, with the first, transposed, below its diagonal
-    rows, j = n + 1 - n % 2, np.arange(n - half)
-    return np.concatenate([j[:half] * rows + half + 1 + j[:half], j * rows + half + j])

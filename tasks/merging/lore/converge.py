@@ -1,17 +1,14 @@
 """Following Newton's iterates until they are proven to be near enough."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor, energy
+from tasks.merging.lore.algebra import ROUNDING, Tensor, energy
 from tasks.merging.lore.certificate import (
-    ROUNDING,
-    Proof,
-    complete,
     distance,
     limit_of,
     met,
@@ -21,11 +18,11 @@ from tasks.merging.lore.certificate import (
     relative_gap,
     residuals,
 )
-from tasks.merging.lore.enclosure import encloses, error_anywhere
+from tasks.merging.lore.enclosure import Enclosure, at_mean, enclosure_within, prove_anywhere
 from tasks.merging.lore.newton import DESCENT, SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.place import step_within
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Sharpness, Start, Unproven
+from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness, Start, Unproven
 from tasks.merging.lore.spectrum import look
 from tasks.merging.lore.uniqueness import Fit, Slope
 
@@ -60,8 +57,8 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     """
     total = energy(B)
     eps, size = float(torch.finfo(B.dtype).eps), math.sqrt(total / len(B))
-    coarse = isinstance(tolerance, Near) and tolerance.distance >= COARSE * size
-    start = look(B, scale, deeply=coarse)
+    goal = _Goal(tolerance, total, len(B))
+    start = look(B, scale, deeply=goal.coarse)
     if eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
         raise Unproven
     # what rounding leaves of the residuals, over a usual curvature
@@ -69,21 +66,22 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     reach = radius(cut_below(start, B.shape[2]), start.penalty.mu)
     if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
         raise Unproven
-    goal = _Goal(tolerance, total)
+    if goal.coarse and (proven := _proven_at_mean(B, start, goal)):
+        return proven
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
-    steps = iterates(B, start, on_pass, STEEP if coarse else DESCENT)
+    steps = iterates(B, start, on_pass, STEEP if goal.coarse else DESCENT)
     start = start._replace(leading=[])  # held by the iterates while they need them
     here = next(steps)
     while True:
         missing = False
         fit = fit_at(here)
-        enclosed = goal.enclosed(here)
-        if enclosed or goal.in_reach(here, fit):
-            distances = residuals(B, here)
-            if enclosed:
-                proof = prove_anywhere(B, total, here, distances)
+        enclosure = goal.enclosure(here)
+        if enclosure or goal.in_reach(here, fit):
+            if enclosure:
+                proof = prove_anywhere(B, total, here, enclosure)
             else:
+                distances = residuals(B, here)
                 sharp = fit.bound_for(partial(goal.met_by, here, sum(distances)))
                 goal.seen(here, sharp)
                 proof = prove(B, total, here, sharp, distances)
@@ -101,8 +99,10 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
 class _Goal:
     """What has to be proven, and whether that is worth a try."""
 
-    def __init__(self, tolerance: float | Near, total: float) -> None:
+    def __init__(self, tolerance: float | Near, total: float, count: int) -> None:
         self._tolerance, self._total = tolerance, total
+        size = math.sqrt(total / count)
+        self.coarse = isinstance(tolerance, Near) and tolerance.distance >= COARSE * size
         self._gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
         self._sharp: Sharpness | None = None
         """Of the last iterate that was looked at: a guess first."""
@@ -119,11 +119,11 @@ class _Goal:
             return False
         return distance(sharp, residual) <= CAUTION * min(self._tolerance.distance, radius_of(here))
 
-    def enclosed(self, here: Iterate) -> bool:
-        """Estimate whether the bound that needs no curvature is near enough, as for weights in few digits."""
-        return isinstance(self._tolerance, Near) and encloses(
-            here, limit_of(here), CAUTION * self._tolerance.distance
-        )
+    def enclosure(self, here: Iterate) -> Enclosure | None:
+        """Return what may prove enough without curvature, for weights in few digits."""
+        if not (self.coarse and isinstance(self._tolerance, Near)):
+            return None
+        return enclosure_within(here, self._tolerance.distance)
 
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
@@ -139,19 +139,20 @@ class _Goal:
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
 
-def prove_anywhere(B: Tensor, total: float, here: Iterate, distances: Sequence[float]) -> Proof | None:
-    """Return what can be proven of an iterate without knowing how the fit curves; None as with `prove`."""
-    if not complete(B, here, distances):
-        return None
-    return Proof(relative_gap(here, total, distances), error_anywhere(here, limit_of(here), distances), None)
+def _proven_at_mean(B: Tensor, start: Start, goal: _Goal) -> Converged | None:
+    """Return the mean, where all minimisers are proven to be near enough: then no pass is needed."""
+    here = at_mean(start, B[0])
+    enclosure = here and goal.enclosure(here)
+    proof = here and enclosure and prove_anywhere(B, energy(B), here, enclosure)
+    return Converged(here, start._replace(leading=[]), proof) if here and proof else None
 
 
 def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:
     """Return what can be proven of an iterate that was found for other matrices; None as with `prove`."""
-    total, distances = energy(B), residuals(B, here)
-    if _Goal(tolerance, total).enclosed(here):
-        return prove_anywhere(B, total, here, distances)
-    return prove(B, total, here, fit_at(here).bound, distances)
+    total = energy(B)
+    if enclosure := _Goal(tolerance, total, len(B)).enclosure(here):
+        return prove_anywhere(B, total, here, enclosure)
+    return prove(B, total, here, fit_at(here).bound, residuals(B, here))
 
 
 def fit_at(here: Iterate) -> Fit:

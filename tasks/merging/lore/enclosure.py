@@ -1,67 +1,153 @@
 """How far from the mean any minimiser can lie, by what is known at any z (docs/mathematics.md, fact 5).
 
 Curvature tells a distance only next to the minimiser. Weights in bfloat16 need far less than that: there this
-bound, which holds wherever z lies and whether or not the minimiser is unique, ends it passes earlier.
+bound ends it passes earlier, often at the mean. It holds wherever z lies, however sharp the triplets are and
+whether or not the minimiser is unique: all that is proven is that no singular value of some matrices, which
+sum to zero, exceeds a level below μ.
 """
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, add_up, gram_matrix, inner
-from tasks.merging.lore.columns import orthonormal_basis
-from tasks.merging.lore.problem import Iterate
+from tasks.merging.lore.algebra import (
+    ROUNDING,
+    Factors,
+    Norms,
+    Shifted,
+    Spanned,
+    Tensor,
+    add_up,
+    gram_matrix,
+    inner,
+    product,
+)
+from tasks.merging.lore.norm_bound import bounded
+from tasks.merging.lore.place import nowhere
+from tasks.merging.lore.problem import Iterate, Proof, Start
 
-SLACK, ROUNDING = 0.01, 8
-"""For rounding: of the bound, a share; of the step, in units of ε and what it is the difference of."""
+SLACK = 0.01
+"""Share of the bound, for rounding."""
+ALIGNED = 0.9
+"""Of the step's largest singular value: what it usually adds to that of the matrix that it is added to."""
+SURE = 0.8
+"""Share of the room below μ that is asked for where less would do: more might not be there."""
+FINEST = 1e-3
+"""The smallest θ that is tried, in units of that room."""
+SQUARINGS = 6
+"""For the largest of many singular values: (Σσ^2k)^(1/2k), k doubled that often."""
 
 
-def encloses(here: Iterate, limit: float, distance: float) -> bool:
-    """Estimate whether z is proven to be within a distance, in no time where it is not."""
-    prices = sum(float(delta.sigma.sum()) for delta in here.deltas)
-    within = prices / len(here.deltas) <= distance  # never less than the mean of the ‖δ_i‖_*
-    return within and error_anywhere(here, limit, [0.0] * len(here.deltas)) <= distance
+class Enclosure(NamedTuple):
+    """What has to hold for every minimiser to lie within a distance: no B_i − P_i exceeds μ − θ."""
+
+    lower: list[Factors]
+    """SVT(A_i; L), of which P_i is the deviation from the mean."""
+    gap: float
+    """G, the objective less the dual value of the B_i − P_i, if the triplets are exact."""
+    moved: float
+    """‖S‖_F/N, how far the θ_0 that is written is from the mean."""
+    theta: float
+
+    @property
+    def error(self) -> float:
+        """An upper bound on ‖−S/N − z*‖_F for every minimiser z*."""
+        return self.moved + _from_mean(self.gap, len(self.lower), self.theta)
 
 
-def error_anywhere(here: Iterate, limit: float, distances: Sequence[float]) -> float:
-    """Return an upper bound on ‖z − z*‖_F for every minimiser z*: both lie in a ball around the mean."""
-    return math.sqrt(here.norms.energy) + from_mean(here, limit, distances)
+def at_mean(start: Start, like: Tensor) -> Iterate | None:
+    """Return the iterate z = 0, of which the first look knows all; None where it is not deep enough."""
+    mu = start.penalty.mu
+    depth = max((float(part.sigma[-1]) for part in start.leading), default=mu)
+    if depth >= mu:
+        return None
+    deltas = [part.thresholded(mu) for part in start.leading]
+    S = add_up(deltas)
+    norms = Norms(0.0, math.sqrt(max(inner(S, S), 0.0)) / len(deltas), 0.0)
+    return Iterate(nowhere(like), list(start.leading), deltas, norms, mu, depth / mu, 1)
 
 
-def from_mean(here: Iterate, limit: float, distances: Sequence[float]) -> float:
-    """Return a bound on ‖z*‖_F for every minimiser z*; infinite where z is too far from one for that.
+def enclosure_within(here: Iterate, distance: float) -> Enclosure | None:
+    """Estimate what would prove that all minimisers are within a distance of θ_0; None where little would."""
+    N, mu, level = len(here.deltas), here.mu, here.cut * here.mu
+    if sum(float(delta.sigma.sum()) for delta in here.deltas) > N * distance:
+        return None  # the bound is never less than the mean of the ‖δ_i‖_*
+    lower = [part.thresholded(level) for part in here.leading]
+    S, own, squares = add_up(lower), add_up(here.deltas), _squares(lower)
+    moved, pulled = inner(own, own), inner(S, S)
+    # ½Σ‖P_i‖² − Σ⟨B_i, δ_i⟩ + ½Σ‖δ_i − S/N‖² + μΣ‖δ_i‖_*
+    gap = (squares - _squares(here.deltas) - (pulled + moved) / N) / 2 - _along(here, own)
+    gap = max(gap, 0.0) + ROUNDING * torch.finfo(S.sigma.dtype).eps * squares
+    moved = math.sqrt(max(moved, 0.0)) / N
+    room = mu - level - ALIGNED * _longest(here, S)
+    least = _least_theta(gap, N, distance - moved)
+    if least is None or room < least or room <= 0:
+        return None
+    best = math.sqrt(2 * gap / N)  # makes the bound smallest
+    return Enclosure(lower, gap, moved, max(least, min(SURE * room, max(best, FINEST * room))))
 
-    `limit` is what no singular value beside the leading ones exceeds, `distances` are the residuals of these.
-    The Y_i = A_i − SVT(A_i; limit) − step sum to zero, and none exceeds μ − θ. So for any z' the
-    Y_i − θz'/‖z'‖ are feasible for the dual problem with z' held fixed: its objective is at least the dual
-    value of Y plus Nθ‖z'‖ − Nθ²/2. At a minimiser it is no more than that of the task vectors here.
+
+def prove_anywhere(B: Tensor, total: float, here: Iterate, enclosure: Enclosure) -> Proof | None:
+    """Return what an enclosure proves for N × m × n deviations, `total` = Σ‖B_i‖²; None where it is not one.
+
+    For any z' the B_i − P_i − θz'/‖z'‖ are feasible for the dual problem with z' held fixed: its objective is
+    at least the dual value of the B_i − P_i plus Nθ‖z'‖ − Nθ²/2. At a minimiser it is no more than that of
+    the task vectors here.
     """
-    N, mu = len(here.deltas), here.mu
-    lower = [part.thresholded(limit) for part in here.leading]
-    S = add_up(lower)
-    room = mu - limit - max(distances) - _longest(here, S)
-    if room <= 0:
-        return math.inf
-    aside = sum(
-        distance * float(torch.linalg.vector_norm(delta.sigma))
-        for distance, delta in zip(distances, here.deltas, strict=True)
+    lower, N = enclosure.lower, len(B)
+    sums = add_up(lower)
+    mean = Spanned(sums.U, torch.diag(sums.sigma / -N), sums.V).spread()
+    level = here.mu - enclosure.theta
+    if not all(bounded(Shifted(b, mean), own, level) for b, own in zip(B, lower, strict=True)):
+        return None
+    # the triplets are those of A_i but for their residuals
+    missing = sum(
+        float((delta.sigma * (delta.sigma + here.mu)).double().sum())
+        - float(((product(b, delta.V) - here.z.times(delta.V)) * (delta.U * delta.sigma)).double().sum())
+        for b, delta in zip(B, here.deltas, strict=True)
     )
-    squares = _squares(lower) - _squares(here.deltas) - inner(S, S) / N
-    gap = max((squares + N * (here.norms.energy - here.norms.length**2)) / 2 + aside, 0.0)
-    theta = min(room, math.sqrt(2 * gap / N)) or room
+    proven = enclosure._replace(gap=max(enclosure.gap + missing, 0.0))
+    objective = (total - _squares(lower) + inner(sums, sums) / N) / 2 + proven.gap
+    objective -= ROUNDING * torch.finfo(B.dtype).eps * total
+    gap = proven.gap / objective if objective > 0 else (0.0 if proven.gap == 0.0 else math.inf)
+    return Proof(gap, proven.error, None)
+
+
+def _from_mean(gap: float, N: int, theta: float) -> float:
+    """Return the bound on ‖z*‖_F."""
     return (1 + SLACK) * (gap / (N * theta) + theta / 2)
+
+
+def _least_theta(gap: float, N: int, distance: float) -> float | None:
+    """Return the smallest θ by whose bound z* is within a distance; None where there is none."""
+    half = distance / (1 + SLACK)
+    inside = half**2 - 2 * gap / N
+    if half <= 0 or inside < 0:
+        return None
+    return 2 * gap / N / (half + math.sqrt(inside))
 
 
 def _squares(parts: Sequence[Factors]) -> float:
     return sum(float(part.sigma.double().square().sum()) for part in parts)
 
 
+def _along(here: Iterate, S: Factors) -> float:
+    """Return ⟨z, S⟩."""
+    z = here.z
+    core = (z.U.T @ (S.U * S.sigma)) @ (S.V.T @ z.V)
+    return float((core.double() * z.core.double()).sum())
+
+
 def _longest(here: Iterate, S: Factors) -> float:
-    """Return what no singular value of the step −z − S/N exceeds: (Σσ⁸)^⅛, from products of few columns."""
+    """Return about the largest singular value of the step −z − S/N, from products of few columns."""
     z = here.z
     left = torch.cat([z.U @ z.core, S.U * (S.sigma / len(here.deltas))], 1)
-    # z and S/N nearly cancel: that has to happen before anything is squared
-    squares = gram_matrix(left @ orthonormal_basis(torch.cat([z.V, S.V], 1))[1].T)
-    rounding = ROUNDING * torch.finfo(left.dtype).eps * float(torch.linalg.matrix_norm(left))
-    return math.sqrt(math.sqrt(float(torch.linalg.matrix_norm(squares @ squares)))) + rounding
+    power = gram_matrix(left).double() @ gram_matrix(torch.cat([z.V, S.V], 1)).double()
+    exponent, size = 0.5, 1.0
+    for _ in range(SQUARINGS):
+        norm = float(torch.linalg.matrix_norm(power)) or 1.0
+        size, power = size * norm**exponent, power @ power / norm**2
+        exponent /= 2
+    return size * math.pow(float(power.diagonal().sum().clamp(min=0.0)), exponent)

@@ -23,7 +23,7 @@ from tasks.merging.lore.algebra import (
 )
 from tasks.merging.lore.columns import near
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
-from tasks.merging.lore.eigenpairs import eigenpairs_above
+from tasks.merging.lore.lapack import eigenpairs_above
 from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
 from tasks.merging.lore.problem import Iterate, Start
 from tasks.merging.lore.triplets import DIRECT, TOGETHER, every, triplets_above

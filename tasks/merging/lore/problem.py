@@ -62,6 +62,17 @@ class Sharpness(NamedTuple):
     """‖C^−½ r‖_F for the slope r, from above: most of r lies where the fit curves more than that."""
 
 
+class Proof(NamedTuple):
+    """Upper bounds."""
+
+    gap: float
+    """On the relative distance of the objective from its minimum."""
+    error: float
+    """On ‖z − z*‖_F for every minimiser z*; infinite where z is too far away for one."""
+    curvature: float | None
+    """Of the fit, from below: this one is a lower bound; None where the proof did not need to know it."""
+
+
 class Solution(NamedTuple):
     """The task vectors of one matrix, with what is proven of them."""
 

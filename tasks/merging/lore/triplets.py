@@ -23,7 +23,7 @@ from tasks.merging.lore.algebra import (
     transposed,
 )
 from tasks.merging.lore.columns import orthonormal_basis, thin_svd
-from tasks.merging.lore.eigenpairs import eigenpairs_above, leading_eigenpairs
+from tasks.merging.lore.lapack import eigenpairs_above, leading_eigenpairs
 from tasks.merging.lore.penalty import Values, values
 
 DIRECT = 400
@@ -89,19 +89,35 @@ def triplets_above(
     ]
 
 
-def largest(A: Tensor, count: int, sharp: float, starts: Sequence[Factors]) -> list[Factors]:
+def largest(
+    A: Tensor,
+    count: int,
+    sharp: float,
+    starts: Sequence[Factors],
+    floor: float = 0.0,
+    expected: int | None = None,
+) -> list[Factors]:
     """Return the largest triplets, so many or all there are, of m × n matrices, m ≥ n, one or several.
 
+    Of those that do not exceed the floor only one is returned; `expected` is about how many that leaves.
     `starts` are some of theirs. `sharp` is the residual at which subspaces need no more work, in units of
     their smallest singular value.
     """
     n = A.shape[-1]
     count = min(count, n)
+
+    def wanted(sigma: Values) -> int:
+        return min(count, int((sigma > floor).sum()) + 1)
+
     if n > DIRECT and count < n // SHARE:
-        sought = Sought(lambda _: count, lambda least: sharp * least, clear=CLEAR, width=count + spare(count))
-        if found := leading_subspaces(A, sought, starts):
-            return [part.truncated(count) for part in found]
-    return [ritz(own, leading_eigenpairs(gram_matrix(own), count).vectors) for own in each(A)]
+        width = (expected or count) + spare(expected or count)
+        sought = Sought(wanted, lambda least: sharp * least, clear=CLEAR, width=width)
+        found = leading_subspaces(A, sought, starts)
+    else:
+        found = None
+    if found is None:
+        found = [ritz(own, leading_eigenpairs(gram_matrix(own), count).vectors) for own in each(A)]
+    return [part.truncated(wanted(values(part.sigma))) for part in found]
 
 
 def every(A: Tensor, limit: float) -> list[Factors]:

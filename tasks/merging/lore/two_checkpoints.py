@@ -4,11 +4,12 @@ import math
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor, energy, precise, zero
-from tasks.merging.lore.certificate import ROUNDING, Proof, bounded, distance_from, limit, met
+from tasks.merging.lore.algebra import ROUNDING, Tensor, energy, precise, zero
+from tasks.merging.lore.certificate import distance_from, limit, met
 from tasks.merging.lore.newton import cut_below
+from tasks.merging.lore.norm_bound import bounded
 from tasks.merging.lore.penalty import Penalty, Scale, values
-from tasks.merging.lore.problem import Near, Solution
+from tasks.merging.lore.problem import Near, Proof, Solution
 from tasks.merging.lore.shrink import shrink
 from tasks.merging.lore.spectrum import look
 from tasks.merging.lore.triplets import triplets_above

@@ -7,22 +7,18 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.linalg import lapack
 
 from tasks.merging.lore.algebra import Factors, Spanned
 from tasks.merging.lore.certificate import (
-    Proof,
-    bounded,
     distance_from,
     limit_of,
-    packed_diagonal,
     prove,
     radius_of,
     relative_gap,
     residuals,
 )
 from tasks.merging.lore.converge import fit_at
-from tasks.merging.lore.problem import Iterate
+from tasks.merging.lore.problem import Iterate, Proof
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_curvature_reference import exact, hessian
 from tests.support.lore_factors import CUT, factors, iterate
@@ -136,22 +132,6 @@ def test_triplets_of_another_matrix_are_refused_or_pay_for_it(factor: float) -> 
     here = iterate(B, z, mu)
     wrong = [part._replace(sigma=factor * part.sigma) for part in here.leading]
     assert proof(B, here._replace(leading=wrong)) is None
-
-
-@pytest.mark.parametrize("spectral", [0.5, 0.99, 1.01, 2.0])
-def test_bounded_tells_the_spectral_norm_of_what_is_left(spectral: float) -> None:
-    A = family("spikes", 3, 1500, 14, 0)[0]  # of more rows than are taken at a time
-    found = factors(A).truncated(3)
-    left = A - found.matrix().numpy()
-    hidden = left * (spectral * 5.0 / np.linalg.norm(left, 2)) + found.matrix().numpy()
-    for dtype in DTYPES:
-        assert bounded(torch.from_numpy(hidden).to(dtype), found.to(dtype), 5.0) == (spectral < 1)
-
-
-@pytest.mark.parametrize("n", range(1, 9))
-def test_the_packed_diagonal_is_where_lapack_has_it(n: int) -> None:
-    packed, _ = lapack.dtrttf(np.diag(np.arange(1.0, n + 1)))
-    assert sorted(packed[packed_diagonal(n)]) == list(range(1, n + 1))
 
 
 @given(seed=st.integers(0, 99), size=st.floats(-6, 0))

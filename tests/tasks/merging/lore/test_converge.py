@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore.certificate import Proof, radius_of
+from tasks.merging.lore.certificate import radius_of
 from tasks.merging.lore.converge import GAP_INSTEAD, Converged, converged, fit_at, met
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Near, Unproven
+from tasks.merging.lore.problem import Near, Proof, Unproven
 from tests.support.lore_checks import ignore
 from tests.support.lore_curvature_reference import exact, hessian
 from tests.support.lore_matrices import family, trajectory

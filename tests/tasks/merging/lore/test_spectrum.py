@@ -118,3 +118,25 @@ def test_singular_values_are_those_of_numpy() -> None:
     np.testing.assert_allclose(
         spectrum.singular(torch.from_numpy(A)), np.linalg.svd(A, compute_uv=False), rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("direct", [30, 1000])
+@pytest.mark.parametrize("unit", ["auto", "rank"])
+@pytest.mark.parametrize("kind", TRAJECTORIES)
+def test_a_deep_look_has_the_same_scale_and_all_above_one_floor(
+    kind: str, unit: str, direct: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a checkpoint near the mean few singular values are as large as those of one far from it."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", direct)
+    B = trajectory(kind, 5, 140, 110, 0)
+    mu = 0.04 if unit == "rank" else 0.8
+    scale = Scale(mu, unit, "nuclear", (140, 110))  # type: ignore[arg-type]
+    found = spectrum.look(torch.from_numpy(B).to(dtype), scale, deeply=True)
+    assert found.penalty.mu == pytest.approx(by_definition(B, mu, unit), rel=UNSHARP)
+    assert found.leading
+    floor = max(float(part.sigma[-1]) for part in found.leading)
+    for part, b in zip(found.leading, B, strict=True):
+        sigma = np.linalg.svd(b, compute_uv=False)
+        assert part.rank >= np.sum(sigma > (1 + UNSHARP) * floor)

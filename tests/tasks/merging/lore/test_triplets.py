@@ -100,6 +100,26 @@ def test_the_largest_are_those_of_numpy(kind: str, dtype: torch.dtype, direct: i
         check_triplets(sure, A, sigma, max(0.02 * float(s[-1]), 1e-5 * sigma[0]))
 
 
+@on_dtypes
+@on_kinds
+@pytest.mark.parametrize("expected", [None, 2, 12])
+def test_below_a_floor_one_is_enough(
+    kind: str, expected: int | None, dtype: torch.dtype, direct: int
+) -> None:
+    """However many were expected above it: that one tells that no more are."""
+    A, sigma = made(kind)
+    given_matrix = torch.from_numpy(A).to(dtype)
+    for above in (0, 3, 15):
+        floor = float(sigma[above - 1] + sigma[above]) / 2 if above else 1.1 * float(sigma[0])
+        if above and sigma[above - 1] - sigma[above] < 1e-3 * sigma[0]:
+            continue  # a plateau: which of its values exceed the floor is rounding
+        [found] = triplets.largest(given_matrix, 12, 0.02, [zero(given_matrix)], floor, expected)
+        least = np.sum(sigma > 1.06 * floor)  # the last ones, among many as large, may be a little too small
+        assert min(least + 1, 12) <= found.rank <= min(above + 1, 12)
+        sure = found.above(max(triplets.CLEAR * float(found.sigma[-1]), floor))
+        check_triplets(sure, A, sigma, max(0.02 * float(sigma[above]), 1e-5 * sigma[0]))
+
+
 def test_more_than_there_are_columns_are_all() -> None:
     A, sigma = made("noise", m=9, n=5)
     given_matrix = torch.from_numpy(A)

@@ -1,4 +1,4 @@
-"""Leading eigenpairs are those of a full decomposition, on any number of threads."""
+"""Leading eigenpairs are those of a full decomposition, packed matrices are numpy's; on any number of threads."""
 
 import threading
 import time
@@ -12,7 +12,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore.eigenpairs import EigenPairs, eigenpairs_above, leading_eigenpairs
+from tasks.merging.lore.lapack import (
+    EigenPairs,
+    PackedTriangle,
+    eigenpairs_above,
+    leading_eigenpairs,
+    packed_diagonal,
+)
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_matrices import SPECTRA
 from tests.support.lore_reference import Array
@@ -126,10 +132,21 @@ def test_threads_find_at_the_same_time_what_one_finds(
         assert torch.equal(halves[i % 2][i // 2].vectors, vectors)
 
 
-def test_the_interpreter_goes_on_while_lapack_works() -> None:
+def decompose() -> None:
+    leading_eigenpairs(copy(gram(900, 0, rows=900), torch.float64), 60)
+
+
+def factor() -> None:
+    W = torch.from_numpy(np.random.default_rng(0).standard_normal((1500, 1500)))
+    rest = PackedTriangle(1500, 1e4, W)
+    rest.subtract_product(W)
+    assert rest.factor()
+
+
+@pytest.mark.parametrize("work", [decompose, factor])
+def test_the_interpreter_goes_on_while_lapack_works(work: Callable[[], None]) -> None:
     """Another thread is never kept from counting for long: what holds the interpreter's lock would do that."""
-    leading_eigenpairs(copy(gram(30, 0), torch.float64), 3)  # finds the routine
-    G = copy(gram(900, 0, rows=900), torch.float64)
+    work()  # finds the routines
     started, done, longest = threading.Event(), threading.Event(), [0.0]
 
     def count() -> None:
@@ -143,8 +160,33 @@ def test_the_interpreter_goes_on_while_lapack_works() -> None:
     thread.start()
     started.wait()
     begun = time.monotonic()
-    leading_eigenpairs(G, 60)
+    work()
     took = time.monotonic() - begun
     done.set()
     thread.join()
     assert longest[0] < took / 2
+
+
+@on_dtypes
+@given(
+    n=st.integers(1, 30),
+    rows=st.lists(st.integers(0, 20), max_size=3),
+    seed=st.integers(0, 99),
+    share=st.floats(0.5, 1.5).filter(lambda share: abs(share - 1) > 0.01),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_packed_triangle_has_a_factor_where_products_leave_it_definite(
+    dtype: torch.dtype, n: int, rows: list[int], seed: int, share: float
+) -> None:
+    blocks = [np.random.default_rng((seed, i)).standard_normal((count, n)) for i, count in enumerate(rows)]
+    largest = float(np.linalg.norm(np.concatenate([np.zeros((1, n)), *blocks]), 2)) ** 2
+    rest = PackedTriangle(n, share * largest or share - 1, torch.zeros(0, dtype=dtype))
+    for block in blocks:
+        rest.subtract_product(copy(block, dtype))
+    assert rest.factor() == (share > 1)
+
+
+@pytest.mark.parametrize("n", range(1, 9))
+def test_the_packed_diagonal_is_where_lapack_has_it(n: int) -> None:
+    packed, _ = scipy.linalg.lapack.dtrttf(np.diag(np.arange(1.0, n + 1)))
+    assert sorted(np.asarray(packed)[packed_diagonal(n).numpy()]) == list(range(1, n + 1))
