@@ -45,8 +45,9 @@ class Blocks:
         self._plan = plan
         on_cpu = list(devices) == [CPU]
         self.threads = threads_for(devices, plan.bytes_held)
+        self.compiled = (not on_cpu or _pays(plan)) and can_compile()
         # on a GPU numbers travel as they are stored, and are decoded there
-        self._deferred = (not on_cpu or (not plan.method.whole and _pays(plan))) and can_compile()
+        self._deferred = self.compiled and not (on_cpu and plan.method.whole)
         self._local = threading.local()
         self._held = Held(HELD_BYTES if self._deferred else HELD_DECODED)
         self._finite: set[Piece] = set()  # what is read again need not be looked through for NaN again
@@ -165,9 +166,10 @@ class Blocks:
     def _read_from(self, source: WeightReader, piece: Piece) -> Array:
         dtype, shape = self._plan.dtype(piece.tensor), (piece.rows, piece.columns)
         part = (piece.tensor, piece.start, piece.rows * piece.columns)
-        if self._deferred and isinstance(source, SafetensorsModel):
+        if self.compiled and isinstance(source, SafetensorsModel):
             read = source.stored if piece in self._finite else source.finite
-            return defer(read(*part), source.tensors[piece.tensor].dtype, dtype, shape)
+            found = defer(read(*part), source.tensors[piece.tensor].dtype, dtype, shape)
+            return found if self._deferred else found.numpy()
         return source.read(*part, dtype).reshape(shape)
 
 

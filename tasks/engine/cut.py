@@ -2,9 +2,12 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
+from tasks.merging.arrays import of_numpy
 from tasks.merging.block import Block
+from tasks.merging.deferred import written_down
 from tasks.merging.roles import is_embedding, is_head
 
 BLOCK = 2**18
@@ -53,12 +56,19 @@ def sample(tensor: str, shape: tuple[int, ...]) -> frozenset[int]:
     return frozenset(starts[every // 2 :: every])
 
 
-def parts(block: Block) -> Iterator[Block]:
-    """Cut a block of a whole matrix where `cut` would have cut the matrix; the parts are float64."""
+def parts(block: Block, compiled: bool = False) -> Iterator[Block]:
+    """Cut a block of a whole matrix where `cut` would have cut the matrix; the parts are float64.
+
+    `compiled`: numpy's arrays become expressions, for compiled loops.
+    """
     rows, columns = block.thetas[0].shape
     step = _rows(columns)
     for first in range(0, max(rows, 1), step):
-        yield block.part(first, first + step).double()
+        part = block.part(first, first + step)
+        if compiled and of_numpy(block.thetas):
+            base = None if part.base is None else written_down(part.base)
+            part = replace(part, thetas=[written_down(theta) for theta in part.thetas], base=base)
+        yield part.double()
 
 
 def _rows(columns: int) -> int:

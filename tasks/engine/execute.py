@@ -168,7 +168,9 @@ class _Merging:
         starts, whole = sample(name, self._plan.shapes[name]), self._plan.method.whole
         # a whole matrix's task vectors would take as much memory as the checkpoints
         return lambda block: [
-            deviation(part) for part in (parts(block) if whole else [block]) if part.start in starts
+            deviation(part)
+            for part in (parts(block, self._blocks.compiled) if whole else [block])
+            if part.start in starts
         ]
 
     def _measured(self, names: Sequence[str], variants: Sequence[Settings]) -> FamilyFinish:

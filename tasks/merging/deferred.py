@@ -146,6 +146,11 @@ def defer(raw: Buffer, dtype: str, compute: type[np.floating[Any]], shape: tuple
     return Deferred(dtype, (raw,), np.dtype(compute), shape)
 
 
+def written_down(array: Buffer) -> Deferred:
+    """Return an array as an expression."""
+    return Deferred("load", (array.reshape(-1),), array.dtype, array.shape)
+
+
 def totals_of(expressions: Sequence[Deferred]) -> list[float]:
     """Return the sum of each of some expressions of the same elements, added up in float64, in one pass."""
     totals: list[float] = kernels.accumulate(_loop(*expressions)).tolist()
