@@ -23,9 +23,9 @@ from tasks.engine.earliest import EarliestFirst, Item
 from tasks.engine.held import Held
 from tasks.engine.leaving import leave
 from tasks.engine.plan import Plan
-from tasks.merging.arrays import Array
+from tasks.merging.arrays import Array, to_numpy
 from tasks.merging.block import OF_ROWS, Block
-from tasks.merging.deferred import defer
+from tasks.merging.deferred import Deferred, defer
 from tasks.merging.llvm import can_compile
 from tasks.merging.on_device import finish_stream, load_linear_algebra, take_a_stream, to_device
 from tasks.merging.program import Measure
@@ -138,8 +138,11 @@ class Blocks:
     def _read(self, piece: Piece) -> Block:
         thetas = (self._read_from(source, piece) for source in self._plan.inputs)
         base = self._read_from(self._plan.base, piece) if self._plan.base else None
-        together = self._plan.method.whole and self._local.device == CPU
-        arrays = _side_by_side(thetas, len(self._plan.inputs)) if together else list(thetas)
+        if self._plan.method.whole and self._local.device == CPU:
+            arrays = _side_by_side(thetas, len(self._plan.inputs))
+            base = None if base is None else to_numpy(base)
+        else:
+            arrays = list(thetas)
         block = Block(piece.tensor, piece.matrix, piece.start, arrays, base)
         match self._plan.method.measures:
             case "gradients":
@@ -168,8 +171,7 @@ class Blocks:
         part = (piece.tensor, piece.start, piece.rows * piece.columns)
         if self.compiled and isinstance(source, SafetensorsModel):
             read = source.stored if piece in self._finite else source.finite
-            found = defer(read(*part), source.tensors[piece.tensor].dtype, dtype, shape)
-            return found if self._deferred else found.numpy()
+            return defer(read(*part), source.tensors[piece.tensor].dtype, dtype, shape)
         return source.read(*part, dtype).reshape(shape)
 
 
@@ -179,7 +181,10 @@ def _side_by_side(thetas: Iterable[Array], count: int) -> Array:
     for i, theta in enumerate(thetas):
         if stack is None:
             stack = np.empty((count, *theta.shape), theta.dtype)
-        stack[i] = theta
+        if isinstance(theta, Deferred):
+            theta.write(stack[i])
+        else:
+            stack[i] = theta
     return stack
 
 

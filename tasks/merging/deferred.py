@@ -64,8 +64,13 @@ class Deferred(NDArrayOperatorsMixin):
 
     def numpy(self) -> Buffer:
         """Compute the numbers."""
-        out = np.empty(self.size, self.dtype)
-        return kernels.compute(_loop(self), self.kind, out).reshape(self.shape)
+        out = np.empty(self.shape, self.dtype)
+        self.write(out)
+        return out
+
+    def write(self, out: Buffer) -> None:
+        """Compute the numbers into an array of their dtype that lies in order."""
+        kernels.compute(_loop(self), self.kind, out.reshape(-1))
 
     def rounded(self, dtype: str, out: Buffer) -> Buffer | None:
         """Compute the numbers, rounded once to a dtype of safetensors, into a flat array; return that.
