@@ -1,11 +1,12 @@
 """How long a merge that decomposes matrices takes, and how much of that is left."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tasks.engine.cut import as_stack
 from tasks.engine.devices import threads_for
 from tasks.engine.plan import Plan
+from tasks.merging.solving import MatrixProblem
 
 NOMINAL_S = 0.25e-9
 """Seconds for rows × columns × min(rows, columns) of one checkpoint on one core: what LoRE takes on most
@@ -24,6 +25,8 @@ class TimeEstimate(NamedTuple):
     """Matrices that were solved for this."""
     at_least: bool = False
     """Whether some of them did not end in time."""
+    solved: Mapping[MatrixProblem, Any] = {}
+    """What the merge need not solve again."""
 
     @property
     def total(self) -> float:

@@ -42,7 +42,8 @@ def execute(
 ) -> list[Written]:
     """Write each variant's weight files into its directory, resuming what a killed execution left there.
 
-    Progress tells how long the rest takes by what was `expected` and what it took so far.
+    Progress tells how long the rest takes by what was `expected` and what it took so far; what was solved for
+    that is not solved again.
     Raises BadInput for NaN, overflow and integers that differ; LorelineError when a method fails.
     """
     keep_freed_pages()
@@ -56,7 +57,8 @@ def execute(
         blocks = Blocks(plan, devices)
         # One thread more than compute blocks, so that there are always blocks waiting for a thread. ExitStack
         # leaves in reverse order: tensors are cancelled first, then the blocks that they wait for.
-        tensors, solving = ThreadPoolExecutor(blocks.threads + 1), Solving()
+        tensors = ThreadPoolExecutor(blocks.threads + 1)
+        solving = Solving(expected.solved if expected else None)
         stack.push(lambda kind, error, trace: leave(tensors, error))
         stack.enter_context(blocks)
         stack.callback(tensors.shutdown, wait=False, cancel_futures=True)

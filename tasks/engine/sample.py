@@ -16,6 +16,7 @@ from tasks.checkpoints.numbers import Numbers
 from tasks.checkpoints.weights import WeightReader
 from tasks.engine.blocks import Blocks
 from tasks.engine.cut import as_stack
+from tasks.engine.devices import CPU
 from tasks.engine.estimate import NOMINAL_S, TimeEstimate, nominal, work_of
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.plan import Plan
@@ -56,7 +57,7 @@ def sampled(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
     for name in guess.seconds:
         by_shape[plan.spec[name].shape].append(name)
     groups = sorted(by_shape.values(), key=lambda names: -sum(map(guess.seconds.__getitem__, names)))
-    with one_thread_each(True), Blocks(plan, devices) as blocks, Solving() as solving:
+    with one_thread_each(True), Blocks(plan, devices) as blocks, _solving(devices) as solving:
         warm = _Crop(groups[0][0], *(min(WARMS_UP, side) for side in _sides(plan, groups[0][0])))
         wait([blocks.compute(partial(_solve, plan, solving), warm.tensor, partial(_read, plan, warm))])
         running, begun = {}, dict[str, float]()
@@ -76,7 +77,12 @@ def sampled(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
             future.cancel()
     taken = {crop: future.result() for crop, future in running.items() if _is_known(future)} | late
     seconds = _extrapolated(plan, guess.seconds, groups, taken)
-    return TimeEstimate(seconds, blocks.threads, len(taken) - len(late), at_least=bool(late))
+    return TimeEstimate(seconds, blocks.threads, len(taken) - len(late), bool(late), solving.solved)
+
+
+def _solving(devices: Sequence[str]) -> Solving:
+    """Return what keeps solutions for the merge, except on GPUs, where it may solve on another."""
+    return Solving(keeps=list(devices) == [CPU])
 
 
 class _Crop(NamedTuple):
@@ -119,7 +125,7 @@ def _read(plan: Plan, crop: _Crop) -> Block:
             source.read(crop.tensor, start * columns, count * columns, dtype).reshape(count, columns)
             for start, count in zip(starts, counts, strict=True)
         )
-        return np.concatenate([part[:, kept] for part in parts])
+        return np.concatenate([part.take(kept, 1) for part in parts])  # in order: [:, kept] would turn it
 
     thetas: Any = np.stack([of(source) for source in plan.inputs])
     return Block(crop.tensor, 0, 0, thetas, of(plan.base) if plan.base else None)

@@ -11,7 +11,7 @@ from tasks.merging.inner_products import dot
 from tasks.merging.lore_notes import beyond, lam_of
 from tasks.merging.program import FamilyProgram, Merged, Program, Settings, without_measuring
 from tasks.merging.roles import is_embedding, is_head
-from tasks.merging.solving import OutOfTime
+from tasks.merging.solving import MatrixProblem, OutOfTime
 from tasks.parameters.merge import LoreParams, MergeParams, value_for
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
 
     from tasks.merging.lore.algebra import energy
 
-    solutions: dict[tuple[object, ...], Solution] = {}
+    solutions: dict[MatrixProblem, Solution] = {}
     B: Tensor | None = None
     for settings in variants:
         params = settings.at(block.tensor)
@@ -76,7 +76,9 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
         size = (dot(block.mean, block.mean) / math.prod(shape)) ** 0.5
         place = last_place(settings.dtypes.get(block.tensor, "F32"), size)
         reach = max(1.0, abs(settings.count * beyond(params, settings.count)))
-        problem = _problem(params.lore, reach)
+        problem = MatrixProblem(block.tensor, block.matrix, tuple(B.shape), _asked(params.lore, reach))
+        if problem not in solutions and (known := settings.solving.solved.pop(problem, None)):
+            solutions[problem] = known
         if problem not in solutions:
             goal = _tolerance(params.lore, energies, place * math.prod(shape) ** 0.5, reach)
             try:
@@ -85,6 +87,7 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
             except OutOfTime:
                 yield block.mean, Averaged(identical=False, out_of_time=True)
                 continue
+            settings.solving.keep(problem, solutions[problem])
         # after the last variant nobody needs the deviations: their memory takes its merge
         room = B[0] if settings is variants[-1] else None
         merged, measures = _finish(
@@ -122,7 +125,7 @@ def _averaged(block: Block, settings: Settings, params: MergeParams) -> bool:
     )
 
 
-def _problem(lore: LoreParams, reach: float) -> tuple[object, ...]:
+def _asked(lore: LoreParams, reach: float) -> tuple[object, ...]:
     """Return what decides the task vectors, before they are cut and combined."""
     accuracy = reach if lore.tolerance == "auto" else lore.tolerance
     return lore.mu, lore.mu_scale, lore.penalty, lore.anchor, lore.tolerance, accuracy, lore.passes

@@ -2,10 +2,22 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Self
+from typing import Any, NamedTuple, Self
+
+
+class MatrixProblem(NamedTuple):
+    """What is solved."""
+
+    tensor: str
+    matrix: int
+    """Of the tensor's stack."""
+    shape: tuple[int, ...]
+    """Of its deviations: a part of a matrix is another problem."""
+    asked: tuple[object, ...]
+    """The parameters that decide the solution."""
 
 
 class Stopped(Exception):
@@ -22,7 +34,10 @@ class Solving:
     As a context manager, left by an exception, it ends them all at their next pass.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, solved: Mapping[MatrixProblem, Any] | None = None, keeps: bool = False) -> None:
+        """Begin with what is solved already; `keeps` what is solved from now on, for another merge."""
+        self.solved = dict(solved or {})
+        self._keeps = keeps
         self._begun = time.monotonic()
         self._stopped = threading.Event()
         self._passes: dict[str, int] = {}
@@ -51,6 +66,11 @@ class Solving:
             yield on_pass
         finally:
             self._passes.pop(tensor, None)  # gone already where another matrix of a stack has ended
+
+    def keep(self, problem: MatrixProblem, solution: Any) -> None:
+        """Hear of a solution."""
+        if self._keeps:
+            self.solved[problem] = solution
 
     def stop(self) -> None:
         """End all solves at their next pass, those too that have not begun."""

@@ -6,13 +6,17 @@ import numpy as np
 import pytest
 import torch
 
+from tasks.checkpoints.weights import open_weights
 from tasks.engine import sample
 from tasks.engine.estimate import nominal
+from tasks.engine.execute import execute
+from tasks.engine.planning import make_plan
 from tasks.engine.sample import foretell, sampled
+from tasks.merging import lore_method
 from tasks.merging.block import Block
 from tasks.merging.solving import Solving
 from tasks.parameters.merge import MergeParams
-from tests.support.engine_runs import params_for, plan_for, write_all, write_noise
+from tests.support.engine_runs import equal, params_for, plan_for, read, write_all, write_noise
 
 CPU = ["cpu"]
 
@@ -114,6 +118,42 @@ def test_a_damaged_checkpoint_is_left_to_the_merge(tmp_path: Path) -> None:
     found = sampled(plan_for(params_for("lore"), [*places[:3], damaged]), CPU)
     assert found is not None
     assert all(seconds > 0 for seconds in found.seconds.values())
+
+
+@pytest.mark.parametrize("lams", [[0.3], [0.3, 0.4]])
+def test_what_the_sample_has_solved_is_not_solved_again(
+    lams: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the bytes are the same; a crop is another problem than its matrix."""
+    shapes = {**{f"q{i}": (40, 30) for i in range(4)}, "large": (80, 60), "stack": (2, 30, 20), "norm": (30,)}
+    _, *places = write_noise(tmp_path, shapes)
+    params = [MergeParams.model_validate({"method": "lore", "lam": lam}) for lam in lams]
+    plan = make_plan(params, [open_weights(place, place.name) for place in places], None, [1, 2, 3, 4])
+    guess = nominal(plan, CPU)
+    assert guess is not None
+    monkeypatch.setattr(sample, "SAMPLE_S", guess.seconds["large"] / 8)
+    expected = sampled(plan, CPU)
+    assert expected is not None
+    solved: list[tuple[int, ...]] = []
+    solve = lore_method._solve
+
+    def note(B: torch.Tensor, *rest: object) -> object:
+        solved.append(tuple(B.shape))
+        return solve(B, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(lore_method, "_solve", note)
+    outputs = [tmp_path / f"{own}-{i}" for own in ("again", "once") for i in range(len(lams))]
+    for directory in outputs:
+        directory.mkdir()
+    every, rest = (
+        execute(plan, own, 2**40, CPU, expected=estimate)
+        for own, estimate in ((outputs[: len(lams)], None), (outputs[len(lams) :], expected))
+    )
+    assert sorted(solved[:7]) == sorted([(4, 40, 30)] * 4 + [(4, 80, 60)] + [(4, 30, 20)] * 2)
+    assert sorted(solved[7:]) == sorted([(4, 40, 30)] * 2 + [(4, 80, 60)] + [(4, 30, 20)])
+    for one, other, first, second in zip(every, rest, outputs, outputs[len(lams) :], strict=False):
+        assert one.measures == other.measures
+        assert equal(read(first), read(second))
 
 
 def test_a_short_merge_begins_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
