@@ -19,7 +19,7 @@ from tasks.merging.lore.certificate import (
     residuals,
 )
 from tasks.merging.lore.enclosure import Enclosure, at_mean, enclosure_within, prove_anywhere
-from tasks.merging.lore.newton import DESCENT, SHARPEST, cut_below, iterates
+from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.place import step_within
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness, Start, Unproven
@@ -36,8 +36,8 @@ FLOOR = 16
 """Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
 """Proofs that may fail."""
-COARSE, STEEP = 1.5, 0.1
-"""Deviations that a tolerance is as large as where weights have few digits; by what μ comes down then."""
+COARSE = 1.5
+"""Deviations that a tolerance is as large as where weights have few digits."""
 CAUTION = 0.8
 """Share of the tolerance that the estimate must reach before a proof is tried: it does not know residuals."""
 
@@ -70,7 +70,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         return proven
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
-    steps = iterates(B, start, on_pass, STEEP if goal.coarse else DESCENT)
+    steps = iterates(B, start, on_pass)
     start = start._replace(leading=[])  # held by the iterates while they need them
     here = next(steps)
     while True:

@@ -50,9 +50,7 @@ SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
 
-def iterates(
-    B: Tensor, start: Start, on_pass: Callable[[int], None], descent: float = DESCENT
-) -> Generator[Iterate, bool, None]:
+def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generator[Iterate, bool, None]:
     """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n.
 
     Sending True makes the next pass look for leading triplets that this one has missed.
@@ -62,7 +60,7 @@ def iterates(
     z = last = nowhere(B[0])
     known, found, nothing = start.leading, list[Factors](), zero(B[0])
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
-    descent = max(descent, 1.1 / (N - 1))
+    descent = max(DESCENT, 1.1 / (N - 1))
     level, damping, before, passes = max(descent * start.largest, mu), FIRST_DAMPING, float("inf"), 0
     provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
