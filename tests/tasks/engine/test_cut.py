@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tasks.engine import cut as module
 from tasks.engine.cut import AT_LEAST, BLOCK, SAMPLE, as_stack, cut, parts, sample
 from tasks.merging.block import Block
+from tasks.merging.deferred import Deferred
 
 shapes = st.lists(st.integers(0, 9), max_size=5).map(tuple)
 
@@ -87,6 +88,17 @@ def test_the_parts_of_a_whole_matrix_are_its_rows_in_float64(monkeypatch: pytest
     for whole, again in ((theta, [part.thetas[0] for part in found]), (base, [part.base for part in found])):
         assert {part.dtype for part in again} == {np.dtype(np.float64)}
         assert np.array_equal(np.concatenate(again), whole)
+
+
+def test_parts_may_be_expressions_of_the_same_numbers() -> None:
+    thetas = np.random.default_rng(0).normal(size=(3, 7, 6)).astype(np.float32)
+    for base in (None, thetas[0] + 1):
+        block = Block("w", 0, 0, thetas, base)
+        for plain, written in zip(parts(block), parts(block, compiled=True), strict=True):
+            assert all(isinstance(theta, Deferred) for theta in written.thetas)
+            for one, other in zip(plain.deltas, written.deltas, strict=True):
+                assert other.dtype == one.dtype == np.float64
+                assert np.array_equal(one, np.asarray(other))
 
 
 @given(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.merging.solving import OutOfTime, Solving, Stopped
+from tasks.merging.solving import MatrixProblem, OutOfTime, Solving, Stopped
 
 
 def test_the_pass_of_every_solve_is_known_until_it_ends() -> None:
@@ -47,3 +47,12 @@ def test_once_the_merge_is_old_enough_the_time_is_over(monkeypatch: pytest.Monke
             on_pass(2)
     with solving.watched("b", 2.0), pytest.raises(OutOfTime), solving.watched("c", 1.5):
         raise AssertionError
+
+
+def test_solutions_are_kept_for_another_merge_only_where_that_is_asked() -> None:
+    problem = MatrixProblem("a", 0, (3, 4, 2), ())
+    for keeps in (False, True):
+        solving = Solving(keeps=keeps)
+        solving.keep(problem, "found")
+        assert solving.solved == ({problem: "found"} if keeps else {})
+        assert Solving(solving.solved).solved == solving.solved
