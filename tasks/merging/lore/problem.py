@@ -68,7 +68,7 @@ class Proof(NamedTuple):
     gap: float
     """On the relative distance of the objective from its minimum."""
     error: float
-    """On ‖z − z*‖_F for every minimiser z*; infinite where z is too far away for one."""
+    """On how far θ_0 is from that of any minimiser; infinite where z is too far away for a bound."""
     curvature: float | None
     """Of the fit, from below: this one is a lower bound; None where the proof did not need to know it."""
 

@@ -109,12 +109,11 @@ def largest(
     def wanted(sigma: Values) -> int:
         return min(count, int((sigma > floor).sum()) + 1)
 
+    found = None
     if n > DIRECT and count < n // SHARE:
         width = (expected or count) + spare(expected or count)
         sought = Sought(wanted, lambda least: sharp * least, clear=CLEAR, width=width)
         found = leading_subspaces(A, sought, starts)
-    else:
-        found = None
     if found is None:
         found = [ritz(own, leading_eigenpairs(gram_matrix(own), count).vectors) for own in each(A)]
     return [part.truncated(wanted(values(part.sigma))) for part in found]

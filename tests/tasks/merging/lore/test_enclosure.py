@@ -13,7 +13,7 @@ from tasks.merging.lore.converge import converged
 from tasks.merging.lore.enclosure import at_mean, enclosure_within, prove_anywhere
 from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Iterate, Near, Proof, Start
-from tests.support.lore_checks import DTYPES, ignore
+from tests.support.lore_checks import DTYPES, as_on_a_gpu, ignore, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_factors import factors, iterate
 from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
@@ -39,7 +39,7 @@ def proof_at(B: Array, here: Iterate, distance: float = FAR) -> Proof | None:
 
 def place_of(here: Iterate) -> Array:
     """Return −S/N, where θ_0 is put."""
-    return -np.mean([delta.matrix().double().numpy() for delta in here.deltas], axis=0)
+    return -np.mean([delta.matrix().double().cpu().numpy() for delta in here.deltas], axis=0)
 
 
 @given(
@@ -186,7 +186,8 @@ def test_the_mean_is_an_iterate_where_the_look_went_deep_enough(depth: float) ->
     assert at_mean(start._replace(leading=[]), torch.from_numpy(B[0])) is None
 
 
-def test_a_trajectory_that_rounding_hides_is_proven_at_the_mean() -> None:
+@on_devices
+def test_a_trajectory_that_rounding_hides_is_proven_at_the_mean(device: str) -> None:
     """No pass beyond the first look: all minimisers are nearer to the mean than the tolerance."""
     rng = np.random.default_rng(0)
     D = rng.standard_normal((450, 2)) @ rng.standard_normal((2, 420))
@@ -194,10 +195,18 @@ def test_a_trajectory_that_rounding_hides_is_proven_at_the_mean() -> None:
     B = np.stack(line) - np.mean(line, axis=0)
     size = float(np.linalg.norm(B)) / 5**0.5
     found = converged(
-        torch.from_numpy(B).float(), Scale(1.05, "auto", "nuclear", (450, 420)), Near(3 * size), ignore
+        torch.from_numpy(B).float().to(device),
+        Scale(1.05, "auto", "nuclear", B.shape[1:]),
+        Near(3 * size),
+        ignore,
     )
     assert found.here.passes == 1
     assert found.here.norms.energy == 0.0
     best = minimise(B, found.here.mu, gap=1e-8).z
     assert np.linalg.norm(place_of(found.here) - best) <= found.proof.error <= 3 * size
     assert math.isfinite(found.proof.gap)
+
+
+def test_the_way_of_a_gpu_proves_it_too() -> None:
+    with as_on_a_gpu():
+        test_a_trajectory_that_rounding_hides_is_proven_at_the_mean("cpu")
