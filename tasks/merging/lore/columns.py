@@ -13,6 +13,13 @@ ONE_UP_TO = 1e4
 """Condition up to which one such factor makes a basis orthonormal in float32; two do beyond."""
 SMALL = 192
 """Columns of a Gram matrix up to which LAPACK is faster than a GPU, transfers included."""
+SPARE = 8
+"""Columns of a subspace beyond those that are sought, at least; a quarter of these where that is more."""
+
+
+def spare(k: int) -> int:
+    """Return how many more columns a subspace has than those that are sought."""
+    return max(SPARE, k // 4)
 
 
 def orthonormal_basis(X: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,9 @@ import torch
 
 from tasks.merging.lore.algebra import ROUNDING, Tensor, energy
 from tasks.merging.lore.certificate import (
+    complete,
     distance,
+    if_complete,
     limit_of,
     met,
     prove,
@@ -18,8 +20,8 @@ from tasks.merging.lore.certificate import (
     relative_gap,
     residuals,
 )
-from tasks.merging.lore.enclosure import Enclosure, at_mean, enclosure_within, prove_anywhere
-from tasks.merging.lore.newton import SHARPEST, cut_below, iterates
+from tasks.merging.lore.enclosure import LESS_SURE, SURE, Enclosure, at_mean, enclosure_within, prove_anywhere
+from tasks.merging.lore.newton import SHARPEST, cut_below, first_guess, iterates
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.place import step_within
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness, Start, Unproven
@@ -66,25 +68,20 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
     reach = radius(cut_below(start, B.shape[2]), start.penalty.mu)
     if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
         raise Unproven
-    if goal.coarse and (proven := _proven_at_mean(B, start, goal)):
+    if goal.coarse and (proven := _proven_at_mean(B, start, tolerance, goal)):
         return proven
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
-    steps = iterates(B, start, on_pass)
-    start = start._replace(leading=[])  # held by the iterates while they need them
+    guess = None if goal.coarse else first_guess(B, start, on_pass)
+    steps = iterates(B, start, on_pass, guess)
+    start, guess = start._replace(leading=[]), None  # held by the iterates while they need them
     here = next(steps)
     while True:
         missing = False
         fit = fit_at(here)
         enclosure = goal.enclosure(here)
         if enclosure or goal.in_reach(here, fit):
-            if enclosure:
-                proof = prove_anywhere(B, total, here, enclosure)
-            else:
-                distances = residuals(B, here)
-                sharp = fit.bound_for(partial(goal.met_by, here, sum(distances)))
-                goal.seen(here, sharp)
-                proof = prove(B, total, here, sharp, distances)
+            proof = prove_anywhere(B, total, here, enclosure) if enclosure else goal.proof(B, here, fit)
             if proof is not None and met(proof, tolerance):
                 return Converged(here, start, proof)
             failed, missing = failed + 1, proof is None
@@ -109,21 +106,11 @@ class _Goal:
         self._step = 0.0
         """The step from there, in whose proportion force is taken to fall."""
 
-    def seen(self, here: Iterate, sharp: Sharpness) -> None:
-        """Estimate by what has been found at an iterate."""
-        self._sharp, self._step = sharp, here.norms.length
-
-    def met_by(self, here: Iterate, residual: float, sharp: Sharpness) -> bool:
-        """Tell whether bounds are sharp enough."""
-        if not isinstance(self._tolerance, Near):
-            return False
-        return distance(sharp, residual) <= CAUTION * min(self._tolerance.distance, radius_of(here))
-
-    def enclosure(self, here: Iterate) -> Enclosure | None:
+    def enclosure(self, here: Iterate, sure: float = SURE) -> Enclosure | None:
         """Return what may prove enough without curvature, for weights in few digits."""
         if not (self.coarse and isinstance(self._tolerance, Near)):
             return None
-        return enclosure_within(here, self._tolerance.distance)
+        return enclosure_within(here, self._tolerance.distance, sure)
 
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
@@ -133,18 +120,40 @@ class _Goal:
                 return False
             known = self._sharp or fit.guess
             if self._sharp is None:
-                self.seen(here, known)
+                self._seen(here, known)
             if known.curvature > FLAT:
                 return distance(known, 0.0) * step <= near * self._step
         return relative_gap(here, self._total, [0.0] * len(here.deltas)) <= CAUTION * self._gap
 
+    def proof(self, B: Tensor, here: Iterate, fit: Fit) -> Proof | None:
+        """Return what can be proven of an iterate, or what could be at most where that would not do.
 
-def _proven_at_mean(B: Tensor, start: Start, goal: _Goal) -> Converged | None:
+        None where leading triplets are missing, whose proof takes longest.
+        """
+        distances = residuals(B, here)
+        sharp = fit.bound_for(partial(self._met_by, here, sum(distances)))
+        self._seen(here, sharp)
+        proof = if_complete(self._total, here, sharp, distances)
+        return proof if not met(proof, self._tolerance) or complete(B, here, distances) else None
+
+    def _seen(self, here: Iterate, sharp: Sharpness) -> None:
+        """Estimate by what has been found at an iterate."""
+        self._sharp, self._step = sharp, here.norms.length
+
+    def _met_by(self, here: Iterate, residual: float, sharp: Sharpness) -> bool:
+        if not isinstance(self._tolerance, Near):
+            return False
+        return distance(sharp, residual) <= CAUTION * min(self._tolerance.distance, radius_of(here))
+
+
+def _proven_at_mean(B: Tensor, start: Start, tolerance: float | Near, goal: _Goal) -> Converged | None:
     """Return the mean, where all minimisers are proven to be near enough: then no pass is needed."""
     here = at_mean(start, B[0])
-    enclosure = here and goal.enclosure(here)
+    enclosure = here and goal.enclosure(here, LESS_SURE)
     proof = here and enclosure and prove_anywhere(B, energy(B), here, enclosure)
-    return Converged(here, start._replace(leading=[]), proof) if here and proof else None
+    if here is None or proof is None or not met(proof, tolerance):
+        return None
+    return Converged(here, start._replace(leading=[]), proof)
 
 
 def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:

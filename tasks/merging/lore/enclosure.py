@@ -32,8 +32,9 @@ SLACK = 0.01
 """Share of the bound, for rounding."""
 ALIGNED = 0.9
 """Of the step's largest singular value: what it usually adds to that of the matrix that it is added to."""
-SURE = 0.8
-"""Share of the room below μ that is asked for where less would do: more might not be there."""
+SURE, LESS_SURE = 0.8, 0.5
+"""Share of the room below μ that is asked for where less would do: more might not be there; and where
+triplets are not sharp."""
 FINEST = 1e-3
 """The smallest θ that is tried, in units of that room."""
 SQUARINGS = 6
@@ -69,7 +70,7 @@ def at_mean(start: Start, like: Tensor) -> Iterate | None:
     return Iterate(nowhere(like), list(start.leading), deltas, norms, mu, depth / mu, 1)
 
 
-def enclosure_within(here: Iterate, distance: float) -> Enclosure | None:
+def enclosure_within(here: Iterate, distance: float, sure: float = SURE) -> Enclosure | None:
     """Estimate what would prove that all minimisers are within a distance of θ_0; None where little would."""
     N, mu, level = len(here.deltas), here.mu, here.cut * here.mu
     if sum(float(delta.sigma.sum()) for delta in here.deltas) > N * distance:
@@ -82,11 +83,11 @@ def enclosure_within(here: Iterate, distance: float) -> Enclosure | None:
     gap = max(gap, 0.0) + ROUNDING * torch.finfo(S.sigma.dtype).eps * squares
     moved = math.sqrt(max(moved, 0.0)) / N
     room = mu - level - ALIGNED * _longest(here, S)
-    least = _least_theta(gap, N, distance - moved)
+    least = _least_theta(gap, N, (1 - SLACK) * distance - moved)  # triplets that are not exact add to G
     if least is None or room < least or room <= 0:
         return None
     best = math.sqrt(2 * gap / N)  # makes the bound smallest
-    return Enclosure(lower, gap, moved, max(least, min(SURE * room, max(best, FINEST * room))))
+    return Enclosure(lower, gap, moved, max(least, min(sure * room, max(best, FINEST * room))))
 
 
 def prove_anywhere(B: Tensor, total: float, here: Iterate, enclosure: Enclosure) -> Proof | None:

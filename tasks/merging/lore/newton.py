@@ -5,6 +5,10 @@ solves (1 − ΣK_i/N + τ) x = s for the step by conjugate gradients within the
 step of plain descent; then z ← −S/N + ΣK_i(x)/N. τ damps the step where the objective rose: with a large one
 plain descent is left. And a step that raised the objective is taken back in part: far from the minimum, where
 all singular values lead, the curvature vanishes and steps are far too long.
+
+The minimiser differs from the mean by what leads in one checkpoint or another, and nearly all of that lies
+in the span of the leading singular vectors of all B_i. There the matrices are small, and passes cost little:
+what they leave, a few hundredths of μ, is what the rest of the matrices adds.
 """
 
 from collections.abc import Callable, Generator
@@ -15,6 +19,7 @@ from tasks.merging.lore.algebra import (
     Factors,
     Spanned,
     Tensor,
+    add_up,
     computed_together,
     energy,
     product,
@@ -44,16 +49,23 @@ UNDAMPED, BOLDER = 8, 2
 FINE = 0.03
 """The step that is left, in units of a deviation, from where on that pays: before, it changes what leads."""
 CG_STEPS = 12
+NARROW = 2
+"""Columns of the matrices for each of the span of what leads, at least: else passes there gain nothing."""
+SETTLED, MOST_SMALL = 0.05, 12
+"""The step, in units of μ, that is left to passes on the whole matrices; passes in the span, at most."""
 PROVABLE = 0.1
 """Residual of leading triplets that a proof may meet, in units of what lies between the cut and μ."""
 SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
 
-def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generator[Iterate, bool, None]:
+def iterates(
+    B: Tensor, start: Start, on_pass: Callable[[int], None], guess: list[Factors] | None = None
+) -> Generator[Iterate, bool, None]:
     """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n.
 
-    Sending True makes the next pass look for leading triplets that this one has missed.
+    `guess` are the leading triplets of every A_i near the minimum, where μ need not come down. Sending True
+    makes the next pass look for leading triplets that this one has missed.
     """
     N, total, mu = len(B), energy(B), start.penalty.mu
     cut = cut_below(start, B.shape[2])
@@ -66,6 +78,10 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
     thorough, slope = False, 0.0
     few = B.shape[2] <= TOGETHER and B.dtype == torch.float64
+    if guess:
+        S = add_up([part.thresholded(mu) for part in guess])
+        z = last = Spanned(S.U, torch.diag(S.sigma / -N), S.V).spread()
+        known, found, level, damping = guess, guess, mu, 0.0
     del start
     while True:
         passes += 1
@@ -78,7 +94,7 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         if level == mu and provable < sharp < 4 * provable:
             sharp = provable
         sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
-        if passes > 1 or not known or level <= max(float(part.sigma[-1]) for part in known):
+        if passes > 1 or guess or not known or level <= max(float(part.sigma[-1]) for part in known):
             known = (
                 every(B - z.matrix(), min(BESIDE, cut) * level)
                 if few
@@ -110,6 +126,28 @@ def iterates(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> Generat
         z, pull = _next(z, deltas, beside, bases, (following, level), damping, remaining)
         slope = -(norms.length**2 + pull)
         level = following
+
+
+def first_guess(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> list[Factors] | None:
+    """Return the leading triplets of every B_i − z at a first guess of z, for N × m × n deviations, m ≥ n.
+
+    That z is −Σδ_i/N. None where nothing leads, or nothing is known of it, or the span is too large.
+    """
+    mu, n = start.penalty.mu, B.shape[2]
+    found = [part.above(cut_below(start, n) * mu) for part in start.leading]
+    columns = sum(part.rank for part in found)
+    if not 0 < NARROW * columns <= n:
+        return None
+    bases = joint(found, [])
+    cores = torch.stack([bases.U.T @ product(b, bases.V) for b in B]).cpu()
+    if columns <= TOGETHER:  # where float64 costs nothing
+        cores = cores.double()
+    cores -= cores.mean(0)
+    for here in iterates(cores, start._replace(leading=[]), lambda number: on_pass(1)):
+        if here.norms.length < SETTLED * mu or here.passes == MOST_SMALL:
+            break
+    parts = ((U.to(bases.U), sigma.to(bases.U), V.to(bases.V)) for U, sigma, V in here.leading)
+    return [Factors(bases.U @ U, sigma, bases.V @ V) for U, sigma, V in parts]
 
 
 def _leading(

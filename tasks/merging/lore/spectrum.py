@@ -1,20 +1,22 @@
 """The spectra of the deviations: what μ is measured by, and where the first pass starts."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, computed_together, energy, gram_matrix, zero
-from tasks.merging.lore.penalty import Deviations, Scale, values
+from tasks.merging.lore.algebra import Factors, Tensor, each, energy, gram_matrix, zero
+from tasks.merging.lore.krylov import Largest, in_krylov_space
+from tasks.merging.lore.lapack import leading_eigenpairs
+from tasks.merging.lore.penalty import Deviations, Scale, Values, noise_edge, values
 from tasks.merging.lore.problem import Start
-from tasks.merging.lore.triplets import DIRECT, SHARE, largest
+from tasks.merging.lore.triplets import DIRECT, SHARE, ritz
 
-SHARP = 0.2
-"""Residual of the leading triplets, in units of the smallest singular value: the scale of μ needs no more."""
-DEEPER, DEEP_SHARP = 2.2, 0.8
-"""Triplets for each one that the scale of μ asks for, of a deep look, and their residual: that is of smaller
-ones."""
+SHARP, CLOSE = 0.7, 0.05
+"""Residual of the leading triplets, in units of what is beyond; and of the one that decides μ, in its own."""
+DEEPER, SHALLOW = 2.2, 0.8
+"""Triplets for each one that the scale of μ asks for, of a deep look; and how far below the last one of the
+largest matrix another look goes in the others."""
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
 FIRST_FEW = 64
@@ -27,13 +29,17 @@ def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
     `deeply`: further down, so that no triplet is missing that a proof at the mean needs.
     """
     total, n = energy(B), B.shape[2]
-    found = [zero(b) for b in B]
+
+    def close(sigma: Values, energy: float) -> float:
+        if scale.most != len(sigma) - 1:
+            return math.inf
+        noise = 0.0 if scale.unit == "rank" else noise_edge(Deviations([sigma], energy), scale.shape)
+        return CLOSE if sigma[-1] > noise else math.inf
+
     for count in _counts(scale.most, n):
         if deeply:
             count = math.ceil(DEEPER * count)
-            found = _down_to_one_floor(B, count, found)
-        else:
-            found = [part for b, own in computed_together(B, found) for part in largest(b, count, SHARP, own)]
+        found = _down_to_one_floor(B, Largest(count, SHARP, close), 1.0 if deeply else SHALLOW)
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)
@@ -44,18 +50,30 @@ def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
     return Start(penalty, edge, spectra.largest, [])
 
 
-def _down_to_one_floor(B: Tensor, count: int, known: Sequence[Factors]) -> list[Factors]:
-    """Return the leading triplets of every B_i: so many of the largest, of others what exceeds all these.
+def _down_to_one_floor(B: Tensor, sought: Largest, below: float) -> list[Factors]:
+    """Return the leading triplets of every B_i: of the largest what is sought, else what exceeds a floor.
 
-    A trajectory's middle lies near the mean, and has few of them.
+    A trajectory's middle lies near the mean, and has few of them. `below` is the floor, in units of the least
+    of the largest.
     """
     if B.is_cuda:
-        return largest(B, count, DEEP_SHARP, known)
-    found, floor, expected = list(known), 0.0, count
+        return largest(B, sought)
+    found = [zero(b) for b in B]
     for i in sorted(range(len(B)), key=lambda i: -float(torch.linalg.vector_norm(B[i]))):
-        [found[i]] = largest(B[i], count, DEEP_SHARP, [found[i]], floor, expected)
-        floor, expected = max(floor, float(found[i].sigma[-1])), found[i].rank
+        [found[i]] = largest(B[i], sought)
+        floor = max(sought.floor, below * float(found[i].sigma[-1]))
+        sought = sought._replace(floor=floor, expected=found[i].rank)
     return found
+
+
+def largest(A: Tensor, sought: Largest) -> list[Factors]:
+    """Return the largest triplets of a matrix m × n, m ≥ n, or of each of several: all there are, at most."""
+    few, found = min(sought.most, A.shape[-1]), None
+    if A.shape[-1] > DIRECT and few < A.shape[-1] // SHARE:
+        found = in_krylov_space(A, sought)
+    if found is None:
+        found = [ritz(own, leading_eigenpairs(gram_matrix(own), few).vectors) for own in each(A)]
+    return [part.truncated(sought.wanted(values(part.sigma))) for part in found]
 
 
 def _counts(most: int | None, n: int) -> Iterator[int]:

@@ -22,8 +22,8 @@ from tasks.merging.lore.algebra import (
     times,
     transposed,
 )
-from tasks.merging.lore.columns import orthonormal_basis, thin_svd
-from tasks.merging.lore.lapack import eigenpairs_above, leading_eigenpairs
+from tasks.merging.lore.columns import orthonormal_basis, spare, thin_svd
+from tasks.merging.lore.lapack import eigenpairs_above
 from tasks.merging.lore.penalty import Values, values
 
 DIRECT = 400
@@ -34,12 +34,8 @@ SHARE = 8
 """Beyond this fraction of the columns eigenpairs cost less, too."""
 SHARP_SQUARES = 1e-10
 """Share of the least σ² wanted that the rounding of a Gram matrix may have where nothing makes up for it."""
-CLEAR = 1.2
-"""Of a number of triplets the last ones may lie among many that are hardly smaller, and never get sharp."""
 DEGREE = 2
 """Of the polynomial: products with AᵀA between two orthogonalisations."""
-SPARE = 8
-"""Columns of a subspace beyond those above the limit, at least; a quarter of these where that is more."""
 STRONG, STEEPEST = 2, 16
 """Times what a polynomial is to suppress: what is kept out of it, and what may be in it."""
 ROUNDS = 12
@@ -51,22 +47,16 @@ class Sought(NamedTuple):
 
     wanted: Callable[[Values], int]
     """The number of triplets, which follows from the singular values."""
-    sharp: Callable[[float], float]
-    """The residual that they may have, given the smallest singular value of the subspace."""
+    sharp: float
+    """The residual that they may have."""
     thorough: bool = False
     """Whether to look for what is missing first."""
-    clear: float = 1.0
-    """Those need not be sharp that exceed the smallest singular value by less than this factor."""
-    width: int = SPARE
-    """Of the subspace, at first."""
 
     def is_met(self, count: int, sigma: Values, residual: Values) -> bool:
         """Tell whether so many triplets are sharp, given all singular values and residuals."""
-        least = float(sigma[-1])
-        sure = int((sigma[:count] > self.clear * least).sum())
         # the product that made V' from V took off that much, if what is missing is smaller than the last
-        last = least if self.clear > 1 else float(sigma[max(sure, 1) - 1])
-        return float(np.linalg.norm(residual[:sure] * (last / sigma[:sure]))) <= self.sharp(least)
+        last = float(sigma[max(count, 1) - 1])
+        return float(np.linalg.norm(residual[:count] * (last / sigma[:count]))) <= self.sharp
 
 
 def triplets_above(
@@ -79,7 +69,7 @@ def triplets_above(
     """
     n, expected = A.shape[-1], max(start.rank for start in starts)
     if n > DIRECT and expected < n // SHARE:
-        sought = Sought(lambda sigma: int((sigma > limit).sum()), lambda _: sharp, thorough)
+        sought = Sought(lambda sigma: int((sigma > limit).sum()), sharp, thorough)
         if found := leading_subspaces(A, sought, starts):
             return found
     # The Gram matrix squares the condition number; one product from either side makes up for that.
@@ -87,36 +77,6 @@ def triplets_above(
         ritz(own, eigenpairs_above(gram_matrix(own), limit**2, start.rank).vectors)
         for own, start in zip(each(A), starts, strict=True)
     ]
-
-
-def largest(
-    A: Tensor,
-    count: int,
-    sharp: float,
-    starts: Sequence[Factors],
-    floor: float = 0.0,
-    expected: int | None = None,
-) -> list[Factors]:
-    """Return the largest triplets, so many or all there are, of m × n matrices, m ≥ n, one or several.
-
-    Of those that do not exceed the floor only one is returned; `expected` is about how many that leaves.
-    `starts` are some of theirs. `sharp` is the residual at which subspaces need no more work, in units of
-    their smallest singular value.
-    """
-    n = A.shape[-1]
-    count = min(count, n)
-
-    def wanted(sigma: Values) -> int:
-        return min(count, int((sigma > floor).sum()) + 1)
-
-    found = None
-    if n > DIRECT and count < n // SHARE:
-        width = (expected or count) + spare(expected or count)
-        sought = Sought(wanted, lambda least: sharp * least, clear=CLEAR, width=width)
-        found = leading_subspaces(A, sought, starts)
-    if found is None:
-        found = [ritz(own, leading_eigenpairs(gram_matrix(own), count).vectors) for own in each(A)]
-    return [part.truncated(wanted(values(part.sigma))) for part in found]
 
 
 def every(A: Tensor, limit: float) -> list[Factors]:
@@ -143,7 +103,7 @@ def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) 
     sharp after ROUNDS.
     """
     n = A.shape[-1]
-    found, left = sharpened(A, *_started(A, starts, sought.width))
+    found, left = sharpened(A, *_started(A, starts))
     for done in range(ROUNDS):
         sigmas, residuals = _listed(found.sigma, left)
         counts = [sought.wanted(sigma) for sigma in sigmas]
@@ -164,7 +124,7 @@ def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) 
     return None
 
 
-def _started(A: MatrixLike, starts: Sequence[Factors], width: int) -> tuple[Tensor, int]:
+def _started(A: MatrixLike, starts: Sequence[Factors]) -> tuple[Tensor, int]:
     """Return subspaces to start from, and how wide they have to be."""
     rank = max(start.rank for start in starts)
     basis = _side_by_side([widened(start.V, rank) for start in starts], A)
@@ -175,7 +135,7 @@ def _started(A: MatrixLike, starts: Sequence[Factors], width: int) -> tuple[Tens
         along = filtered(A, basis, [0] * len(starts), _side_by_side(ends, A)[..., 1:])
         mixed = torch.tensor(gentle, device=basis.device)[:, None, None]
         basis = along if all(gentle) else torch.where(mixed, along, basis)
-    return basis, max(rank, width)
+    return basis, max(rank, spare(0))
 
 
 def _side_by_side(parts: Sequence[Tensor], A: MatrixLike) -> Tensor:
@@ -191,11 +151,6 @@ def _listed(*numbers: Tensor) -> list[list[Values]]:
 def _ends(sigma: Tensor) -> Tensor:
     """Return the largest and the smallest; 0 where one alone tells nothing of what is below."""
     return sigma[[0, -1]] if len(sigma) > 1 else sigma.new_tensor([1.0, 0.0])
-
-
-def spare(k: int) -> int:
-    """Return how many more columns a subspace has than those that are sought."""
-    return max(SPARE, k // 4)
 
 
 def ritz(A: MatrixLike, V: Tensor) -> Factors:
