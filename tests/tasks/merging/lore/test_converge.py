@@ -8,13 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.merging.lore import converge, spectrum, triplets
 from tasks.merging.lore.certificate import radius_of
 from tasks.merging.lore.converge import GAP_INSTEAD, Converged, converged, fit_at, met
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Proof, Unproven
 from tests.support.lore_checks import ignore
 from tests.support.lore_curvature_reference import exact, hessian
-from tests.support.lore_matrices import family, trajectory
+from tests.support.lore_matrices import edge, family, trajectory
 from tests.support.lore_reference import Array, dual, noise_edge, primal
 
 
@@ -113,3 +114,37 @@ def test_the_curvature_that_is_used_is_that_of_a_smaller_threshold_or_less(
     here = run(B, mu, 1e-4).here
     lowest = np.linalg.eigvalsh(hessian(B, here.z.matrix().numpy(), mu - radius_of(here)))[0]
     assert fit_at(here).bound.curvature <= max(lowest, 0) + 1e-6
+
+
+def test_spikes_out_of_noise_take_three_passes_however_strong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """μ need not come down from σ_1, pass by pass, where what leads has been solved for itself."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    for height in (3.0, 30.0, 300.0):
+        rng = np.random.default_rng(0)
+        made = rng.standard_normal((3, 120, 100))
+        for own in made:
+            u, v = rng.standard_normal(120), rng.standard_normal(100)
+            own += height * edge(120, 100) * np.outer(u, v) / np.linalg.norm(u) / np.linalg.norm(v)
+        B = torch.from_numpy(made - made.mean(axis=0))
+        scale = Scale(1.05, "auto", "nuclear", (120, 100))
+        assert converged(B, scale, Near(0.01), ignore).here.passes <= 3
+
+
+def test_the_mean_is_not_returned_where_its_bound_turns_out_too_large(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Triplets that are off by more than is usual make it larger than it was estimated to be."""
+    rng = np.random.default_rng(0)
+    D = rng.standard_normal((450, 2)) @ rng.standard_normal((2, 420))
+    line = [t * 0.15 * D + rng.standard_normal((450, 420)) for t in np.linspace(-1, 1, 5)]
+    B = np.stack(line) - np.mean(line, axis=0)
+    distance = 3 * float(np.linalg.norm(B)) / 5**0.5
+
+    def too_large(*given: object) -> Proof:
+        return Proof(0.0, 1.01 * distance, None)
+
+    monkeypatch.setattr(converge, "prove_anywhere", too_large)
+    scale = Scale(1.05, "auto", "nuclear", B.shape[1:])  # type: ignore[arg-type]
+    with pytest.raises(Unproven):
+        converged(torch.from_numpy(B), scale, Near(distance), ignore)
