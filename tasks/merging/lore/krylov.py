@@ -79,10 +79,8 @@ def in_krylov_space(A: Tensor, sought: Largest) -> list[Factors] | None:
             residual = torch.linalg.vector_norm(R.cpu() @ P[..., -width:, :], dim=-2)
             numbers = (values(x).reshape(-1, sigma.shape[-1]) for x in (sigma, residual))
             if all(sought.is_met(*own) for own in zip(*numbers, squares, strict=True)):
-                parts = U @ P.to(U.device), sigma.to(U.device), V @ Qt.mT.to(V.device)
-                return (
-                    [Factors(*parts)] if A.ndim == 2 else [Factors(*own) for own in zip(*parts, strict=True)]
-                )
+                found = Factors(U @ P.to(U.device), sigma.to(U.device), V @ Qt.mT.to(V.device))
+                return [found] if A.ndim == 2 else [Factors(*own) for own in zip(*found, strict=True)]
         if V.shape[-1] + width > n // LARGEST_SPACE:
             return None
         V, image = torch.cat([V, block], -1), product(A, block)

@@ -22,7 +22,7 @@ from tasks.merging.lore.algebra import (
     times,
     transposed,
 )
-from tasks.merging.lore.columns import orthonormal_basis, spare, thin_svd
+from tasks.merging.lore.columns import SPARE, orthonormal_basis, spare, thin_svd
 from tasks.merging.lore.lapack import eigenpairs_above
 from tasks.merging.lore.penalty import Values, values
 
@@ -135,7 +135,7 @@ def _started(A: MatrixLike, starts: Sequence[Factors]) -> tuple[Tensor, int]:
         along = filtered(A, basis, [0] * len(starts), _side_by_side(ends, A)[..., 1:])
         mixed = torch.tensor(gentle, device=basis.device)[:, None, None]
         basis = along if all(gentle) else torch.where(mixed, along, basis)
-    return basis, max(rank, spare(0))
+    return basis, max(rank, SPARE)
 
 
 def _side_by_side(parts: Sequence[Tensor], A: MatrixLike) -> Tensor:

@@ -1,6 +1,7 @@
 """Newton's iterates are followed until the tolerance is proven, or it is clear that it cannot be."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,13 @@ from hypothesis import strategies as st
 from tasks.merging.lore import converge, spectrum, triplets
 from tasks.merging.lore.certificate import radius_of
 from tasks.merging.lore.converge import GAP_INSTEAD, Converged, converged, fit_at, met
+from tasks.merging.lore.newton import first_guess
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Proof, Unproven
 from tests.support.lore_checks import ignore
 from tests.support.lore_curvature_reference import exact, hessian
-from tests.support.lore_matrices import edge, family, trajectory
-from tests.support.lore_reference import Array, dual, noise_edge, primal
+from tests.support.lore_matrices import TRAJECTORIES, edge, family, trajectory
+from tests.support.lore_reference import Array, dual, minimise, noise_edge, primal
 
 
 def run(B: Array, mu: float, tolerance: float | Near, dtype: torch.dtype = torch.float64) -> Converged:
@@ -129,6 +131,36 @@ def test_spikes_out_of_noise_take_three_passes_however_strong(monkeypatch: pytes
         B = torch.from_numpy(made - made.mean(axis=0))
         scale = Scale(1.05, "auto", "nuclear", (120, 100))
         assert converged(B, scale, Near(0.01), ignore).here.passes <= 3
+
+
+@pytest.mark.parametrize("unit", ["auto", "rank"])
+@pytest.mark.parametrize("kind", [*TRAJECTORIES, "noise"])
+def test_from_a_first_guess_the_minimum_is_proven_and_true(
+    kind: str, unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the spectra: smooth, plateaus, clusters at μ, few dimensions, flat minima, bfloat16's rounding."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    rng = np.random.default_rng(0)
+    B = rng.standard_normal((3, 90, 80)) if kind == "noise" else trajectory(kind, 3, 90, 80, 0)
+    B -= B.mean(axis=0)
+    guesses = []
+
+    def kept(*given: Any) -> Any:
+        guesses.append(first_guess(*given))
+        return guesses[-1]
+
+    monkeypatch.setattr(converge, "first_guess", kept)
+    scale = Scale(1.05 if unit == "auto" else 0.06, unit, "nuclear", (90, 80))  # type: ignore[arg-type]
+    tolerance = Near(0.01 * float(np.linalg.norm(B)) / 3**0.5)
+    here, _, proof = converged(torch.from_numpy(B), scale, tolerance, ignore)
+    assert met(proof, tolerance)
+    assert guesses
+    assert None not in guesses
+    best = minimise(B, here.mu, gap=1e-9)
+    deltas = np.stack([delta.matrix().numpy() for delta in here.deltas])
+    assert 1 - dual(B, deltas, here.mu) / primal(B, deltas, here.mu) <= proof.gap + 1e-9
+    assert np.linalg.norm(deltas.mean(axis=0) + best.z) <= proof.error + 1e-3 * tolerance.distance
 
 
 def test_the_mean_is_not_returned_where_its_bound_turns_out_too_large(

@@ -38,7 +38,7 @@ def test_the_largest_are_those_of_numpy(kind: str, dtype: torch.dtype, device: s
         assert found.U.dtype == dtype
         s = found.sigma.double().cpu().numpy()
         assert np.all(s <= sigma[:count] * (1 + 1e-5) + 1e-5 * sigma[0])  # Ritz values never exceed
-        np.testing.assert_allclose(s, sigma[:count], rtol=0.2, atol=1e-3 * sigma[0])
+        np.testing.assert_allclose(s, sigma[:count], rtol=0.05, atol=1e-3 * sigma[0])
         clear = found.above(krylov.CLEAR * float(s[-1]))
         check_triplets(clear, A, sigma, max(0.02 * float(s[-1]), 1e-5 * sigma[0]))
 
@@ -65,7 +65,7 @@ def test_below_a_floor_one_is_enough(
             continue  # a plateau: which of its values exceed the floor is rounding
         sought = Largest(12, 0.02, floor=floor, expected=expected)
         [found] = spectrum.largest(torch.from_numpy(A).to(dtype), sought)
-        least = np.sum(sigma > 1.2 * floor)  # the last ones, among many as large, may be too small
+        least = np.sum(sigma > 1.06 * floor)  # the last ones, among many as large, may be a little too small
         assert min(least + 1, 12) <= found.rank <= min(above + 1, 12)
         clear = found.above(max(krylov.CLEAR * float(found.sigma[-1]), floor))
         check_triplets(clear, A, sigma, max(0.02 * float(sigma[above]), 1e-5 * sigma[0]))
