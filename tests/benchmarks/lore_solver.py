@@ -12,6 +12,7 @@ from tasks.merging.lore.algebra import Factors, add_up, each
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Solution
 from tasks.merging.lore.solve import solve
+from tasks.merging.lore.triplets import Sought
 from tests.benchmarks.algorithm_1 import PASSES, algorithm_1, by_svd, ten_passes
 from tests.benchmarks.measure import digits, judged, say, table
 from tests.benchmarks.spiked import deviations
@@ -36,9 +37,7 @@ class Step(NamedTuple):
     """B_i − z, m × n"""
     start: Factors
     """Its triplets as the pass before left them: a subspace n × k."""
-    limit: float
-    """Of the singular values that are wanted."""
-    sharp: float
+    sought: Sought
     mu: float
 
 
@@ -68,13 +67,13 @@ def last_step(B: Tensor) -> Step:
     """Return what the last pass of a solution started from, for the last matrix."""
     with mock.patch.object(newton, "triplets_above", wraps=newton.triplets_above) as triplets:
         found = solve(B, _noise_edges(MU, B), TOLERANCE)
-    A, limit, [start], sharp, *_ = triplets.call_args.args
-    return Step(next(each(A)), start, limit, sharp, found.penalty.mu)
+    A, sought, [start] = triplets.call_args.args
+    return Step(next(each(A)), start, sought, found.penalty.mu)
 
 
 def warm(step: Step) -> Factors:
     """Take μ off the singular values of B − z, from the subspace of the pass before."""
-    [found] = newton.triplets_above(step.A, step.limit, [step.start], step.sharp)
+    [found] = newton.triplets_above(step.A, step.sought, [step.start])
     return found.thresholded(step.mu)
 
 

@@ -31,10 +31,10 @@ def spanned(matrix: torch.Tensor) -> Spanned:
     return Spanned(torch.eye(m, dtype=matrix.dtype), matrix, torch.eye(n, dtype=matrix.dtype))
 
 
-def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64) -> Iterate:
+def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64, cut: float = CUT) -> Iterate:
     """Return the iterate at z by full singular value decompositions."""
-    found = [factors(b - z).above(CUT * mu).to(dtype) for b in B]
+    found = [factors(b - z).above(cut * mu).to(dtype) for b in B]
     deltas = [part.thresholded(mu) for part in found]
     given = torch.from_numpy(z.copy()).to(dtype)
     at = spanned(given)
-    return Iterate(at, found, deltas, norms_of(at, deltas), mu, CUT, 1)
+    return Iterate(at, found, deltas, norms_of(at, deltas), mu, cut, 1)

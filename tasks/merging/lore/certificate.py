@@ -7,6 +7,7 @@ the slope ΣClip_μ(A_i) of the fit, and with its curvature the distance of z fr
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 
@@ -35,36 +36,46 @@ def met(proof: Proof, tolerance: float | Near) -> bool:
     return proof.gap <= tolerance
 
 
-def residuals(B: Tensor, here: Iterate) -> list[float]:
-    """Return how far every B_i − z is, at most, from a matrix with exactly the triplets found."""
-    size = math.sqrt(here.norms.energy)
-    return [
-        distance_from(shifted(b, here.z), found, math.sqrt(energy(b)) + size)
-        for b, found in zip(B, here.leading, strict=True)
+class Residuals(NamedTuple):
+    """How far every B_i − z is, at most, from a matrix with exactly the triplets found."""
+
+    active: list[float]
+    """With those that exceed μ, or might: the task vectors depend on no others."""
+    all: list[float]
+
+
+def residuals(B: Tensor, here: Iterate) -> Residuals:
+    """Return the residuals of N × m × n deviations at an iterate."""
+    size, level = math.sqrt(here.norms.energy), here.mu - radius_of(here)
+    found = [
+        distances_from(
+            shifted(b, here.z), own, [own.above(level).rank, own.rank], math.sqrt(energy(b)) + size
+        )
+        for b, own in zip(B, here.leading, strict=True)
     ]
+    return Residuals(*(list(part) for part in zip(*found, strict=True)))
 
 
-def prove(
-    B: Tensor, total: float, here: Iterate, sharp: Sharpness, distances: Sequence[float]
-) -> Proof | None:
+def prove(B: Tensor, total: float, here: Iterate, sharp: Sharpness, left: Residuals) -> Proof | None:
     """Return what can be proven of an iterate for N × m × n deviations, `total` = Σ‖B_i‖².
 
-    `distances` are the residuals. None where leading triplets are missing.
+    None where leading triplets are missing.
     """
-    return if_complete(total, here, sharp, distances) if complete(B, here, distances) else None
+    return if_complete(total, here, sharp, left) if complete(B, here, left) else None
 
 
-def if_complete(total: float, here: Iterate, sharp: Sharpness, distances: Sequence[float]) -> Proof:
+def if_complete(total: float, here: Iterate, sharp: Sharpness, left: Residuals) -> Proof:
     """Return what is proven if no leading triplets are missing, which takes most of the time to show."""
-    error = distance(sharp, sum(distances))
-    far = error >= radius_of(here)
-    return Proof(relative_gap(here, total, distances), math.inf if far else error, sharp.curvature)
+    error = distance(sharp, sum(left.active))
+    # C is that of matrices as far away as the residuals
+    far = error + max(left.all) >= sharp.within
+    return Proof(relative_gap(here, total, left.active), math.inf if far else error, sharp.curvature)
 
 
-def complete(B: Tensor, here: Iterate, distances: Sequence[float]) -> bool:
-    """Prove that no triplet above the limit is missing; `distances` are the residuals."""
+def complete(B: Tensor, here: Iterate, left: Residuals) -> bool:
+    """Prove that no triplet above the limit is missing, and that those found are what they seem."""
     most = limit_of(here)
-    return most + max(distances) <= here.mu and all(
+    return max(left.all) <= radius_of(here) and all(
         bounded(shifted(b, here.z), found, most) for b, found in zip(B, here.leading, strict=True)
     )
 
@@ -96,12 +107,12 @@ def distance(sharp: Sharpness, residual: float) -> float:
     """Return the bound on ‖z − z*‖_F, the slope being known but for a residual; if it is within the radius.
 
     With x = z − z*, the slope r and C as in `Sharpness`, ⟨x, Cx⟩ ≤ 2⟨r, x⟩, twice for how the curvature
-    changes on the way, so that ‖C^½x‖ ≤ 2‖C^−½r‖; and C is nowhere smaller than the curvature.
+    changes on the way: x lies within an ellipsoid around C⁻¹r, ‖C^½x − C^−½r‖ ≤ ‖C^−½r‖, and C is nowhere
+    smaller than the curvature.
     """
     if not sharp.curvature:
         return math.inf
-    root = math.sqrt(sharp.curvature)
-    return 2 * (sharp.force + residual / root) / root
+    return sharp.shift + sharp.force / math.sqrt(sharp.curvature) + 2 * residual / sharp.curvature
 
 
 def limit_of(here: Iterate) -> float:
@@ -124,8 +135,8 @@ def radius(cut: float, mu: float) -> float:
     return (mu - limit(cut, mu)) / 2
 
 
-def distance_from(A: MatrixLike, found: Factors, size: float) -> float:
-    """Return how far A is, at most, from a matrix with exactly these triplets, in the Frobenius norm.
+def distances_from(A: MatrixLike, found: Factors, counts: Sequence[int], size: float) -> list[float]:
+    """Return how far A is, at most, from a matrix with exactly so many of these triplets, ‖·‖_F.
 
     `size` is that of what A is computed from.
     """
@@ -133,7 +144,6 @@ def distance_from(A: MatrixLike, found: Factors, size: float) -> float:
         times(A, found.V) - found.U * found.sigma,
         times(transposed(A), found.U) - found.V * found.sigma,
     )
+    columns = torch.hypot(torch.linalg.vector_norm(right, dim=0), torch.linalg.vector_norm(left, dim=0))
     rounding = ROUNDING * torch.finfo(found.U.dtype).eps * size
-    return (
-        math.hypot(float(torch.linalg.matrix_norm(right)), float(torch.linalg.matrix_norm(left))) + rounding
-    )
+    return [float(torch.linalg.vector_norm(columns[:count])) + rounding for count in counts]

@@ -21,9 +21,9 @@ from tasks.merging.lore.certificate import (
     residuals,
 )
 from tasks.merging.lore.enclosure import LESS_SURE, SURE, Enclosure, at_mean, enclosure_within, prove_anywhere
-from tasks.merging.lore.newton import SHARPEST, cut_below, first_guess, iterates
+from tasks.merging.lore.newton import CUT, DEEP, SHARPEST, cut_below, first_guess, iterates
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.place import step_within
+from tasks.merging.lore.place import slope_at
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness, Start, Unproven
 from tasks.merging.lore.spectrum import look
 from tasks.merging.lore.uniqueness import Fit, Slope
@@ -42,6 +42,8 @@ COARSE = 1.5
 """Deviations that a tolerance is as large as where weights have few digits."""
 CAUTION = 0.8
 """Share of the tolerance that the estimate must reach before a proof is tried: it does not know residuals."""
+FURTHER = 0.125
+"""Share of the radius that curvature reaches beyond the tolerance: residuals take some of that."""
 
 
 class Converged(NamedTuple):
@@ -65,20 +67,21 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         raise Unproven
     # what rounding leaves of the residuals, over a usual curvature
     rounding = 2 * len(B) * (ROUNDING + SHARPEST) * eps * size / USUAL
-    reach = radius(cut_below(start, B.shape[2]), start.penalty.mu)
+    cut = cut_below(start, B.shape[2], CUT if goal.coarse else DEEP)
+    reach = radius(cut, start.penalty.mu)
     if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
         raise Unproven
     if goal.coarse and (proven := _proven_at_mean(B, start, tolerance, goal)):
         return proven
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
-    guess = None if goal.coarse else first_guess(B, start, on_pass)
-    steps = iterates(B, start, on_pass, guess)
+    guess = first_guess(B, start, cut, on_pass)
+    steps = iterates(B, start, cut, on_pass, guess)
     start, guess = start._replace(leading=[]), None  # held by the iterates while they need them
     here = next(steps)
     while True:
         missing = False
-        fit = fit_at(here)
+        fit = fit_at(here, tolerance)
         enclosure = goal.enclosure(here)
         if enclosure or goal.in_reach(here, fit):
             proof = prove_anywhere(B, total, here, enclosure) if enclosure else goal.proof(B, here, fit)
@@ -115,7 +118,7 @@ class _Goal:
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
         if isinstance(self._tolerance, Near):
-            near, step = CAUTION * min(self._tolerance.distance, radius_of(here)), here.norms.length
+            near, step = _near(here, self._tolerance), here.norms.length
             if 2 * step > near:  # no fit curves by more than N
                 return False
             known = self._sharp or fit.guess
@@ -130,11 +133,11 @@ class _Goal:
 
         None where leading triplets are missing, whose proof takes longest.
         """
-        distances = residuals(B, here)
-        sharp = fit.bound_for(partial(self._met_by, here, sum(distances)))
+        left = residuals(B, here)
+        sharp = fit.bound_for(partial(self._met_by, here, sum(left.active)))
         self._seen(here, sharp)
-        proof = if_complete(self._total, here, sharp, distances)
-        return proof if not met(proof, self._tolerance) or complete(B, here, distances) else None
+        proof = if_complete(self._total, here, sharp, left)
+        return proof if not met(proof, self._tolerance) or complete(B, here, left) else None
 
     def _seen(self, here: Iterate, sharp: Sharpness) -> None:
         """Estimate by what has been found at an iterate."""
@@ -143,7 +146,7 @@ class _Goal:
     def _met_by(self, here: Iterate, residual: float, sharp: Sharpness) -> bool:
         if not isinstance(self._tolerance, Near):
             return False
-        return distance(sharp, residual) <= CAUTION * min(self._tolerance.distance, radius_of(here))
+        return distance(sharp, residual) <= _near(here, self._tolerance)
 
 
 def _proven_at_mean(B: Tensor, start: Start, tolerance: float | Near, goal: _Goal) -> Converged | None:
@@ -161,15 +164,21 @@ def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:
     total = energy(B)
     if enclosure := _Goal(tolerance, total, len(B)).enclosure(here):
         return prove_anywhere(B, total, here, enclosure)
-    return prove(B, total, here, fit_at(here).bound, residuals(B, here))
+    return prove(B, total, here, fit_at(here, tolerance).bound, residuals(B, here))
 
 
-def fit_at(here: Iterate) -> Fit:
+def fit_at(here: Iterate, tolerance: float | Near) -> Fit:
     """Return how the fit curves near an iterate."""
-    N, dtype = len(here.deltas), here.z.core.dtype
+    slope = Slope(len(here.deltas) * here.norms.length, slope_at(here.z, here.deltas))
+    return Fit(here.leading, here.mu, _reach(here, tolerance), limit_of(here), slope)
 
-    def core(U: Tensor, V: Tensor) -> Tensor:
-        # the step is a small difference: in the precision of the matrices
-        return -N * step_within(here.z, here.deltas, U.to(dtype), V.to(dtype))
 
-    return Fit(here.leading, here.mu - radius_of(here), limit_of(here), Slope(N * here.norms.length, core))
+def _reach(here: Iterate, tolerance: float | Near) -> float:
+    """Return how far from an iterate curvature is to tell the distance: the less, the more of it is known."""
+    most = radius_of(here)
+    return min(most, tolerance.distance + FURTHER * most) if isinstance(tolerance, Near) else most
+
+
+def _near(here: Iterate, tolerance: Near) -> float:
+    """Return the distance that an estimate must reach."""
+    return CAUTION * min(radius_of(here), tolerance.distance)

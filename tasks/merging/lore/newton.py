@@ -26,20 +26,18 @@ from tasks.merging.lore.algebra import (
     shifted,
     zero,
 )
-from tasks.merging.lore.columns import near
+from tasks.merging.lore.columns import near, spare
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.lapack import eigenpairs_above
 from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.triplets import DIRECT, TOGETHER, every, triplets_above
+from tasks.merging.lore.triplets import DIRECT, TOGETHER, Sought, every, triplets_above
 
 DESCENT = 0.3
 """μ comes down from σ_1 by this factor in each pass, or by 1.1/(N − 1) where that is more."""
-CUT = 0.85
-"""Share of μ down to which singular triplets are found."""
-NOISY = 0.8
-"""Noise edge over μ above which subspaces stop a quarter of the way from the edge to μ: they are slow at
-telling noise from noise."""
+CUT, DEEP, INSIDE = 0.85, 0.7, 0.5
+"""Share of μ down to which singular triplets are found: usually; where curvature has to tell small distances;
+and within a span, where they cost little and are what the search in the matrices starts from."""
 BESIDE, REST = 0.35, 0.3
 """Down to which, in units of μ, singular values beside the leading ones are taken into account; and where the
 others lie: a guess, which decides the speed only."""
@@ -55,12 +53,15 @@ SETTLED, MOST_SMALL = 0.05, 12
 """The step, in units of μ, that is left to passes on the whole matrices; passes in the span, at most."""
 PROVABLE = 0.1
 """Residual of leading triplets that a proof may meet, in units of what lies between the cut and μ."""
+GUESSED, BLUNT = 0.07, 0.03
+"""Residual that leading triplets may have at a guess, else a tenth of the step that is left; and what those
+may have that do not reach μ, at first all of it: in units of what lies between the cut and μ."""
 SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
 
 def iterates(
-    B: Tensor, start: Start, on_pass: Callable[[int], None], guess: list[Factors] | None = None
+    B: Tensor, start: Start, cut: float, on_pass: Callable[[int], None], guess: list[Factors] | None = None
 ) -> Generator[Iterate, bool, None]:
     """Yield the iterates from where μ has come down to its value, for N × m × n deviations, m ≥ n.
 
@@ -68,7 +69,6 @@ def iterates(
     makes the next pass look for leading triplets that this one has missed.
     """
     N, total, mu = len(B), energy(B), start.penalty.mu
-    cut = cut_below(start, B.shape[2])
     z = last = nowhere(B[0])
     known, found, nothing = start.leading, list[Factors](), zero(B[0])
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
@@ -81,7 +81,7 @@ def iterates(
     if guess:
         S = add_up([part.thresholded(mu) for part in guess])
         z = last = Spanned(S.U, torch.diag(S.sigma / -N), S.V).spread()
-        known, found, level, damping = guess, guess, mu, 0.0
+        known, found, level, damping = guess, [part.above(mu) for part in guess], mu, 0.0
     del start
     while True:
         passes += 1
@@ -89,16 +89,21 @@ def iterates(
         # What exceeds the level leads, and is cut to the μ after it: the minimiser moves with μ along a line
         # as long as nothing else comes to lead. With a small μ at once everything would lead everywhere.
         following = max(mu, descent * level)
-        # as sharp as this pass's step can use, and as rounding lets them be
+        gap = (1 - cut) * level
         sharp = 0.1 * min(remaining, 0.1) * size
-        if level == mu and provable < sharp < 4 * provable:
+        if guess and passes == 1:
+            sharp = GUESSED * gap
+        elif level == mu and provable < sharp < 4 * provable:
             sharp = provable
+        # no sharper than rounding lets them be
         sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
+        blunt = max(sharp, gap if passes == 1 else BLUNT * gap)
+        sought = Sought(level - gap, level - gap / 2, sharp, blunt, thorough and level == mu)
         if passes > 1 or guess or not known or level <= max(float(part.sigma[-1]) for part in known):
             known = (
                 every(B - z.matrix(), min(BESIDE, cut) * level)
                 if few
-                else _leading(B, z, cut * level, known or [nothing] * N, sharp, thorough and level == mu)
+                else _leading(B, z, known or [nothing] * N, sought)
             )
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
@@ -128,13 +133,13 @@ def iterates(
         level = following
 
 
-def first_guess(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> list[Factors] | None:
+def first_guess(B: Tensor, start: Start, cut: float, on_pass: Callable[[int], None]) -> list[Factors] | None:
     """Return the leading triplets of every B_i − z at a first guess of z, for N × m × n deviations, m ≥ n.
 
     That z is −Σδ_i/N. None where nothing leads, or nothing is known of it, or the span is too large.
     """
     mu, n = start.penalty.mu, B.shape[2]
-    found = [part.above(cut_below(start, n) * mu) for part in start.leading]
+    found = [part.above(max(cut, CUT) * mu) for part in start.leading]
     columns = sum(part.rank for part in found)
     if not 0 < NARROW * columns <= n:
         return None
@@ -143,20 +148,18 @@ def first_guess(B: Tensor, start: Start, on_pass: Callable[[int], None]) -> list
     if columns <= TOGETHER:  # where float64 costs nothing
         cores = cores.double()
     cores -= cores.mean(0)
-    for here in iterates(cores, start._replace(leading=[]), lambda number: on_pass(1)):
+    for here in iterates(cores, start._replace(leading=[]), INSIDE, lambda number: on_pass(1)):
         if here.norms.length < SETTLED * mu or here.passes == MOST_SMALL:
             break
-    parts = ((U.to(bases.U), sigma.to(bases.U), V.to(bases.V)) for U, sigma, V in here.leading)
+    wide = [part.above(cut * mu).rank for part in here.leading]
+    kept = (part.truncated(k + spare(k)) for part, k in zip(here.leading, wide, strict=True))
+    parts = ((U.to(bases.U), sigma.to(bases.U), V.to(bases.V)) for U, sigma, V in kept)
     return [Factors(bases.U @ U, sigma, bases.V @ V) for U, sigma, V in parts]
 
 
-def _leading(
-    B: Tensor, z: Spanned, limit: float, known: list[Factors], sharp: float, thorough: bool
-) -> list[Factors]:
+def _leading(B: Tensor, z: Spanned, known: list[Factors], sought: Sought) -> list[Factors]:
     return [
-        part
-        for b, own in computed_together(B, known)
-        for part in triplets_above(shifted(b, z), limit, own, sharp, thorough)
+        part for b, own in computed_together(B, known) for part in triplets_above(shifted(b, z), sought, own)
     ]
 
 
@@ -165,11 +168,15 @@ def _share(slope: float, there: float) -> float:
     return min(max(slope / (slope - there), 0.1), 0.5) if slope < min(there, 0.0) else 0.5
 
 
-def cut_below(start: Start, columns: int) -> float:
-    """Return the share of μ down to which singular triplets are found."""
-    mu = start.penalty.mu
-    crowded = columns > DIRECT and NOISY * mu < start.edge < mu
-    return (1 + 3 * start.edge / mu) / 4 if crowded else CUT
+def cut_below(start: Start, columns: int, least: float) -> float:
+    """Return the share of μ down to which singular triplets are found: at least the one given.
+
+    Subspaces stop a quarter of the way from the noise edge to μ: they are slow at telling noise from noise.
+    """
+    if start.edge >= start.penalty.mu:
+        return CUT
+    cut = max(least, (1 + 3 * start.edge / start.penalty.mu) / 4)
+    return cut if columns > DIRECT else min(cut, CUT)
 
 
 def _next(

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Norms, Spanned, Tensor, row_blocks
+from tasks.merging.lore.algebra import Factors, Norms, Spanned, Tensor, add_up, row_blocks
 
 
 def nowhere(like: Tensor) -> Spanned:
@@ -14,10 +14,22 @@ def nowhere(like: Tensor) -> Spanned:
 
 def between(one: Spanned, other: Spanned, share: float) -> Spanned:
     """Return the matrix that lies so far from one on the way to the other."""
+    parts = (one._replace(core=(1 - share) * one.core), other._replace(core=share * other.core))
+    return _together(*parts).spread()
+
+
+def slope_at(z: Spanned, deltas: Sequence[Factors]) -> Spanned:
+    """Return Nz + S, minus the slope of the fit."""
+    S = add_up(deltas)
+    return _together(z._replace(core=len(deltas) * z.core), Spanned(S.U, torch.diag(S.sigma), S.V))
+
+
+def _together(one: Spanned, other: Spanned) -> Spanned:
+    """Return the sum, as one product."""
     core = one.core.new_zeros(len(one.core) + len(other.core), one.core.shape[1] + other.core.shape[1])
-    core[: len(one.core), : one.core.shape[1]] = (1 - share) * one.core
-    core[len(one.core) :, one.core.shape[1] :] = share * other.core
-    return Spanned(torch.cat([one.U, other.U], 1), core, torch.cat([one.V, other.V], 1)).spread()
+    core[: len(one.core), : one.core.shape[1]] = one.core
+    core[len(one.core) :, one.core.shape[1] :] = other.core
+    return Spanned(torch.cat([one.U, other.U], 1), core, torch.cat([one.V, other.V], 1))
 
 
 def step_within(z: Spanned, deltas: Sequence[Factors], U: Tensor, V: Tensor) -> Tensor:

@@ -58,8 +58,12 @@ class Sharpness(NamedTuple):
 
     curvature: float
     """The smallest eigenvalue of C, from below."""
+    shift: float
+    """‖C⁻¹ r‖_F for the slope r, from above."""
     force: float
-    """‖C^−½ r‖_F for the slope r, from above: most of r lies where the fit curves more than that."""
+    """‖C^−½ r‖_F, from above: most of r lies where the fit curves more than that."""
+    within: float
+    """How far z may be from the minimiser for C to tell its distance."""
 
 
 class Proof(NamedTuple):

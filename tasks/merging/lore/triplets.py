@@ -6,7 +6,7 @@ pass before is where they start. Matrices, A, are one, m × n, or several, N × 
 wide as the widest, and are sharpened until the last is sharp.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -45,36 +45,36 @@ ROUNDS = 12
 class Sought(NamedTuple):
     """What a subspace has to hold, and how sharply."""
 
-    wanted: Callable[[Values], int]
-    """The number of triplets, which follows from the singular values."""
+    limit: float
+    """What they exceed."""
+    active: float
+    """What those exceed that have to be sharp."""
     sharp: float
-    """The residual that they may have."""
+    """The residual that these may have."""
+    blunt: float
+    """The residual that all may have."""
     thorough: bool = False
     """Whether to look for what is missing first."""
 
     def is_met(self, count: int, sigma: Values, residual: Values) -> bool:
         """Tell whether so many triplets are sharp, given all singular values and residuals."""
         # the product that made V' from V took off that much, if what is missing is smaller than the last
-        last = float(sigma[max(count, 1) - 1])
-        return float(np.linalg.norm(residual[:count] * (last / sigma[:count]))) <= self.sharp
+        left = residual[:count] * (float(sigma[max(count, 1) - 1]) / sigma[:count])
+        active = int((sigma[:count] > self.active).sum())
+        return bool(np.linalg.norm(left[:active]) <= self.sharp and np.linalg.norm(left) <= self.blunt)
 
 
-def triplets_above(
-    A: MatrixLike, limit: float, starts: Sequence[Factors], sharp: float, thorough: bool = False
-) -> list[Factors]:
+def triplets_above(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) -> list[Factors]:
     """Return the triplets that exceed the limit, and some not sharp, of matrices m × n, m ≥ n, one or more.
 
-    `starts` are those of a similar matrix each. `sharp` is the residual ‖AV − Uσ‖_F at which subspaces need
-    no more work; `thorough` looks for what is missing in them first.
+    `starts` are those of a similar matrix each.
     """
     n, expected = A.shape[-1], max(start.rank for start in starts)
-    if n > DIRECT and expected < n // SHARE:
-        sought = Sought(lambda sigma: int((sigma > limit).sum()), sharp, thorough)
-        if found := leading_subspaces(A, sought, starts):
-            return found
+    if n > DIRECT and expected < n // SHARE and (found := leading_subspaces(A, sought, starts)):
+        return found
     # The Gram matrix squares the condition number; one product from either side makes up for that.
     return [
-        ritz(own, eigenpairs_above(gram_matrix(own), limit**2, start.rank).vectors)
+        ritz(own, eigenpairs_above(gram_matrix(own), sought.limit**2, start.rank).vectors)
         for own, start in zip(each(A), starts, strict=True)
     ]
 
@@ -106,10 +106,10 @@ def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) 
     found, left = sharpened(A, *_started(A, starts))
     for done in range(ROUNDS):
         sigmas, residuals = _listed(found.sigma, left)
-        counts = [sought.wanted(sigma) for sigma in sigmas]
+        counts = [int((sigma > sought.limit).sum()) for sigma in sigmas]
         most, width = max(counts), found.sigma.shape[-1]
         if width < most + spare(most) // 2:
-            width = 2 * most + spare(most)
+            width = 3 * most // 2 + spare(most)
             if width > n // 2:
                 return None
         elif done >= sought.thorough and all(map(sought.is_met, counts, sigmas, residuals)):

@@ -5,14 +5,14 @@ import math
 import torch
 
 from tasks.merging.lore.algebra import ROUNDING, Tensor, energy, precise, zero
-from tasks.merging.lore.certificate import distance_from, limit, met
-from tasks.merging.lore.newton import cut_below
+from tasks.merging.lore.certificate import distances_from, limit, met
+from tasks.merging.lore.newton import CUT, cut_below
 from tasks.merging.lore.norm_bound import bounded
 from tasks.merging.lore.penalty import Penalty, Scale, values
 from tasks.merging.lore.problem import Near, Proof, Solution
 from tasks.merging.lore.shrink import shrink
 from tasks.merging.lore.spectrum import look
-from tasks.merging.lore.triplets import triplets_above
+from tasks.merging.lore.triplets import Sought, triplets_above
 
 SHARPNESS = 1e-4
 """Residual of the singular triplets, in units of ‖θ − θ_anchor‖_F."""
@@ -62,12 +62,12 @@ def _by_leading_triplets(D: Tensor, scale: Scale, tolerance: float | Near) -> So
     total = energy(D)
     size = total**0.5
     start = look(D[None], scale)
-    mu, cut = start.penalty.mu, cut_below(start, D.shape[1])
+    mu, cut = start.penalty.mu, cut_below(start, D.shape[1], CUT)
     known = start.leading[0] if start.leading else zero(D)
     sharp = min(SHARPNESS * size, tolerance.distance if isinstance(tolerance, Near) else math.inf)
-    [near] = triplets_above(D, cut * mu, [known], sharp, thorough=True)
+    [near] = triplets_above(D, Sought(cut * mu, cut * mu, sharp, sharp, thorough=True), [known])
     found = near.above(cut * mu)
-    distance = distance_from(D, found, size)
+    [distance] = distances_from(D, found, [found.rank], size)
     if limit(cut, mu) + distance > mu or not bounded(D, found, limit(cut, mu)):
         return None
     delta = found.thresholded(mu)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, gaussian
+from tasks.merging.lore.algebra import Factors, Spanned, Tensor, gaussian
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint
 from tasks.merging.lore.problem import FLAT, Sharpness
 
@@ -47,8 +47,19 @@ class Slope(NamedTuple):
 
     size: float
     """‖r‖_F"""
-    core: Callable[[Tensor, Tensor], Tensor]
-    """UᵀrV, given U and V."""
+    r: Spanned
+    """As a product: a small difference of large parts, and so in the precision of the matrices."""
+
+
+class _Pull(NamedTuple):
+    """What C makes of the slope, ‖r‖ = 1, but for what is left."""
+
+    force: float
+    """⟨r, C⁻¹r⟩"""
+    shift: float
+    """‖C⁻¹r‖²"""
+    left: float
+    """‖e‖, whose share of these is not known."""
 
 
 class Fit:
@@ -57,10 +68,16 @@ class Fit:
     A guess comes first and is no bound; the bound goes on from it.
     """
 
-    def __init__(self, found: Sequence[Factors], mu: float, rest: float, slope: Slope | None = None) -> None:
-        """Take the leading triplets of every A_i, of which no other σ exceeds `rest` < μ, and r, m × n."""
-        mu *= 1 - SLIP  # what exceeds μ is to do so in float32, too; a lower one is as valid
-        self._found, self._rest, self._slope = coarse(found, mu), rest / mu, slope
+    def __init__(
+        self, found: Sequence[Factors], mu: float, within: float, rest: float, slope: Slope | None = None
+    ) -> None:
+        """Take the leading triplets of every A_i, of which no other σ exceeds `rest`, and r, m × n.
+
+        What is said of the fit holds at most `within` < μ − rest away.
+        """
+        # what leads there, leads here; and what exceeds μ is to do so in float32, too
+        mu = (mu - within) * (1 - SLIP)
+        self._found, self._rest, self._slope, self._within = coarse(found, mu), rest / mu, slope, within
         self._active = [part.above(1.0) for part in self._found]
         self._still = sum(part.rank == 0 for part in self._active)
         self._looks: Iterator[_Look] | None = None
@@ -101,16 +118,17 @@ class Fit:
     def _sharpness(self, inside: float) -> Sharpness:
         size = self._slope.size if self._slope else 0.0
         if self._still:  # K_i = 0 for each of these
-            return Sharpness(float(self._still), size / self._still**0.5)
+            still = float(self._still)
+            return Sharpness(still, size / still, size / still**0.5, self._within)
         rounding = ROUNDING * len(self._found) * torch.finfo(self._bases.U.dtype).eps
         least = max(min(inside, self._beside) - rounding, 0.0)
         if self._slope is None or not least:
-            return Sharpness(least, math.inf)
+            return Sharpness(least, math.inf, math.inf, self._within)
         if not size:
-            return Sharpness(least, 0.0)
-        known, left, own = self._squared_force
-        square = known + left / least + max(1 - own, 0.0) / self._beside
-        return Sharpness(least, (1 + SLACK) * size * square**0.5)
+            return Sharpness(least, 0.0, 0.0, self._within)
+        pull = self._pull
+        force, shift = pull.force + pull.left**2 / least, (pull.shift**0.5 + pull.left / least)
+        return Sharpness(least, (1 + SLACK) * size * shift, (1 + SLACK) * size * force**0.5, self._within)
 
     def _outside(self, sigma: Tensor) -> Tensor:
         # whatever the other singular value is, up to `rest`
@@ -125,29 +143,53 @@ class Fit:
         return Curvature(self._found, (1.0, 1.0), self._bases, self._outside)
 
     @cached_property
-    def _beside(self) -> float:
-        """The smallest value on directions with one side outside of all that leads."""
-        parts = [(part, self._outside(part.sigma).sqrt()) for part in self._active]
-        return len(self._found) - max(_norm([part[side] * root for part, root in parts]) for side in (0, 2))
+    def _sides(self) -> tuple[Tensor, Tensor]:
+        """C on directions with one side among what leads, p × p, and the other outside of all, q × q."""
+        sides = []
+        for side in (0, 2):
+            parts = [part[side] * self._outside(part.sigma).sqrt() for part in self._active]
+            own = self._bases[side // 2].T @ torch.cat(parts, 1)
+            sides.append(len(self._found) * torch.eye(len(own), device=own.device) - own @ own.T)
+        return sides[0], sides[1]
 
     @cached_property
-    def _squared_force(self) -> tuple[float, float, float]:
-        """For ‖r‖ = 1: an upper bound on ⟨r, C⁻¹r⟩ within the bases, but for ‖e‖²/c; ‖e‖²; ‖r‖² there.
+    def _beside(self) -> float:
+        """The smallest value there."""
+        return min(float(torch.linalg.eigvalsh(side)[0]) for side in self._sides)
 
-        For any x and e = r − Cx it is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩, of which the last is ‖e‖²/c at most.
+    def _slopes(self, slope: Slope) -> tuple[Tensor, Tensor, Tensor]:
+        """Return r/‖r‖ within the bases, p × q, and with one side among what leads only: p × n, q × m."""
+        size, r = slope
+        U, V = (basis.to(r.core.dtype) for basis in self._bases)
+        left, right = U.T @ r.U, V.T @ r.V
+        core = r.core / size
+        parts = (
+            left @ core @ right.T,
+            left @ core @ (r.V - V @ right).T,
+            right @ core.T @ (r.U - U @ left).T,
+        )
+        return parts[0].float(), parts[1].float(), parts[2].float()
+
+    @cached_property
+    def _pull(self) -> _Pull:
+        """What C makes of r, for ‖r‖ = 1.
+
+        Within the bases, for any x and e = r − Cx, ⟨r, C⁻¹r⟩ is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩.
         """
         assert self._slope is not None
-        N, core = len(self._found), (self._slope.core(*self._bases) / self._slope.size).float()
+        N = len(self._found)
+        core, *asides = self._slopes(self._slope)
         x = conjugate_gradients(lambda X: N * X - self._curvature.of(X), core, RESIDUAL, SOLVES)
         image = N * x - self._curvature.of(x)
         left = core - image
-        return float(((2 * core - image) * x).sum()), float((left * left).sum()), float((core * core).sum())
-
-
-def _norm(parts: Sequence[Tensor]) -> float:
-    """Return ‖Σ X_iX_iᵀ‖_2."""
-    X = torch.cat(list(parts), 1)
-    return float(torch.linalg.eigvalsh(X.T @ X)[-1])
+        force, shift, own = (float(part.sum()) for part in ((2 * core - image) * x, x * x, core * core))
+        for side, aside in zip(self._sides, asides, strict=True):
+            solved = torch.linalg.solve(side, aside)
+            force += float((aside * solved).sum())
+            shift += float((solved * solved).sum())
+            own += float((aside * aside).sum())
+        rest = max(1 - own, 0.0)  # where C is N
+        return _Pull(force + rest / N, shift + rest / N**2, float((left * left).sum()) ** 0.5)
 
 
 def _looks(curvature: Curvature, N: int, bases: Bases) -> Iterator[_Look]:

@@ -115,7 +115,7 @@ def test_the_curvature_that_is_used_is_that_of_a_smaller_threshold_or_less(
     mu = share * noise_edge(B)
     here = run(B, mu, 1e-4).here
     lowest = np.linalg.eigvalsh(hessian(B, here.z.matrix().numpy(), mu - radius_of(here)))[0]
-    assert fit_at(here).bound.curvature <= max(lowest, 0) + 1e-6
+    assert fit_at(here, 1e-4).bound.curvature <= max(lowest, 0) + 1e-6
 
 
 def test_spikes_out_of_noise_take_three_passes_however_strong(monkeypatch: pytest.MonkeyPatch) -> None:

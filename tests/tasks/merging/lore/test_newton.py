@@ -23,7 +23,7 @@ def iterates(
 ) -> list[Iterate]:
     given = torch.from_numpy(B).to(device, dtype)
     start = spectra.look(given, Scale(mu, "absolute", "nuclear", B.shape[1:]))  # type: ignore[arg-type]
-    steps = newton.iterates(given, start, ignore)
+    steps = newton.iterates(given, start, newton.CUT, ignore)
     return [next(steps), *(steps.send(False) for _ in range(count - 1))]
 
 
@@ -102,7 +102,7 @@ def test_passes_are_told_before_they_are_made_and_counted(N: int) -> None:
     B = torch.from_numpy(trajectory("strong", N, 30, 20, 0))
     told = list[int]()
     start = spectra.look(B, Scale(1.0, "absolute", "nuclear", (30, 20)))
-    steps = newton.iterates(B, start, told.append)
+    steps = newton.iterates(B, start, newton.CUT, told.append)
     first = next(steps)
     assert told == list(range(1, first.passes + 1))
     assert first.passes > 1
@@ -122,8 +122,10 @@ def test_triplets_reach_below_the_threshold_but_not_into_the_noise() -> None:
     """Down to near a close noise edge, where subspaces tell the two apart; all the way where eigenpairs do."""
     near, far = (Start(Penalty("nuclear", 1.0), edge, 9.0, []) for edge in (0.9, 0.5))
     beyond = triplets.DIRECT + 1
-    assert newton.cut_below(near, beyond) == pytest.approx(0.925)
-    assert newton.cut_below(near, triplets.DIRECT) == newton.cut_below(far, beyond) == newton.CUT
+    for least in (newton.CUT, newton.DEEP):
+        assert newton.cut_below(near, beyond, least) == pytest.approx(0.925)
+        assert newton.cut_below(near, triplets.DIRECT, least) == newton.CUT
+        assert newton.cut_below(far, beyond, least) == least
 
 
 @on_devices
@@ -146,7 +148,7 @@ def test_a_first_guess_leaves_little_of_the_way(
     start = spectra.look(given, Scale(1.05, "auto", "nuclear", (120, 100)))
     mu = start.penalty.mu
     told = list[int]()
-    guess = newton.first_guess(given, start, told.append)
+    guess = newton.first_guess(given, start, newton.DEEP, told.append)
     assert guess is not None
     assert set(told) == {1}  # nothing but the first pass
     best = minimise(B, mu, gap=1e-10).z
@@ -155,7 +157,7 @@ def test_a_first_guess_leaves_little_of_the_way(
             np.testing.assert_allclose(double(side.T @ side), np.eye(part.rank), atol=1e-4)
     z = -np.mean([double(part.thresholded(mu).matrix()) for part in guess], axis=0)
     assert np.linalg.norm(z - best) < min(0.1 * np.linalg.norm(best), mu)
-    first = next(newton.iterates(given, start, ignore, guess))
+    first = next(newton.iterates(given, start, newton.DEEP, ignore, guess))
     assert first.passes == 1
     np.testing.assert_allclose(double(first.z.matrix()), z, atol=1e-4 * np.linalg.norm(z))
     assert first.norms.length < 0.1 * mu
@@ -173,8 +175,8 @@ def test_a_first_guess_is_made_on_the_way_of_a_gpu_too(monkeypatch: pytest.Monke
 def test_no_first_guess_is_made_where_nothing_leads_or_nearly_all_does() -> None:
     B = torch.from_numpy(family("flat", 3, 12, 10, 0))
     full = spectra.look(B, Scale(1.0, "absolute", "nuclear", (12, 10)))
-    assert newton.first_guess(B, full, ignore) is None
+    assert newton.first_guess(B, full, newton.DEEP, ignore) is None
     leading = triplets.every(B, 0.0)
     for mu in (1e-3, 1e3):
         start = Start(Penalty("nuclear", mu), full.edge, full.largest, leading)
-        assert newton.first_guess(B, start, ignore) is None
+        assert newton.first_guess(B, start, newton.DEEP, ignore) is None

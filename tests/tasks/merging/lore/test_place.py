@@ -42,6 +42,7 @@ def test_products_rows_and_sizes_are_those_of_the_matrices(
         exactly = [float(one) for one in (dense.norm() ** 2, step.norm(), (step * dense).sum())]
         assert list(norms) == pytest.approx(exactly, rel=1e-9)
         np.testing.assert_allclose(place.step_within(z, deltas, Y, X), Y.T @ step @ X, **close)
+        np.testing.assert_allclose(place.slope_at(z, deltas).matrix(), 3 * dense + S, **close)
         last = z_of(30, 20, 3, 1)
         towards = ((last.matrix() - dense) * step).sum()
         assert place.slope_towards(last, z, deltas) == pytest.approx(

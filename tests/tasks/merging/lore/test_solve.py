@@ -14,6 +14,7 @@ from tasks.merging.lore.converge import GAP_INSTEAD
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Solution
 from tasks.merging.lore.solve import solve
+from tasks.merging.lore_method import last_place
 from tests.support.lore_checks import DTYPES, as_on_a_gpu, check, matrices, off, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory
@@ -135,6 +136,28 @@ def test_the_error_of_the_default_is_no_more_than_a_hundred_times_the_true_one(
     apart = np.linalg.norm(matrices(found).mean(axis=0) + best)
     assert apart <= found.error <= deviation / 256
     assert found.error <= max(100 * apart, 3e-4 * deviation)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in TRAJECTORIES if kind != "drift"])
+@pytest.mark.parametrize("digits", [0.5, 3.0, 30.0])
+def test_what_is_written_in_bfloat16_is_as_near_as_is_proven_and_no_hundred_times_nearer(
+    digits: float, kind: str
+) -> None:
+    """θ_0, rounded, against the exact one; checkpoints that differ by so many last places, as they are stored."""
+    made = trajectory(kind, 3, 120, 90, 0)
+    place = last_place("BF16", 1.0)
+    made *= digits * place * 120**0.5 * 90**0.5 / (np.linalg.norm(made) / 3**0.5)
+    base = 1.5 + 0.3 * np.random.default_rng(1).random((120, 90))
+    thetas = torch.from_numpy(base + made).bfloat16().double()
+    mean, half = thetas.mean(0), 0.5 * place * (120 * 90) ** 0.5
+    B = thetas - mean
+    tolerance = Near(max(half, float(B.norm()) / 3**0.5 / 256))
+    found = solve(B.float(), Scale(1.05, "auto", "nuclear", (120, 90)), tolerance)
+    best = minimise(B.numpy(), found.penalty.mu, gap=1e-12, limit=3000).z
+    written = (mean - torch.from_numpy(matrices(found).mean(axis=0))).bfloat16().double().numpy()
+    off = np.linalg.norm(written - (mean.numpy() + best))
+    assert math.isfinite(found.error)
+    assert off <= found.error + half <= 100 * off
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

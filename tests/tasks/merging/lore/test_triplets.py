@@ -1,5 +1,7 @@
 """Leading singular triplets are those of numpy, from eigenpairs and from subspaces."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,11 @@ def direct(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> i
     return int(request.param)
 
 
+def sought(limit: float, sharp: float, thorough: bool = False) -> triplets.Sought:
+    """Ask for all that exceeds a limit, equally sharp."""
+    return triplets.Sought(limit, limit, sharp, sharp, thorough)
+
+
 @on_devices
 @on_dtypes
 @on_kinds
@@ -42,7 +49,7 @@ def test_all_that_exceeds_a_limit_is_found(
     start = Factors(*(part.to(device) for part in start))
     given_matrix = torch.from_numpy(A).to(device, dtype)
     for _ in range(ATTEMPTS if known else 1):
-        found = triplets.triplets_above(given_matrix, limit, [start], SHARP * size, thorough=True)
+        found = triplets.triplets_above(given_matrix, sought(limit, SHARP * size, True), [start])
         [start] = found
     assert start.U.dtype == dtype
     assert int((start.sigma > limit).sum()) == count
@@ -78,16 +85,39 @@ def test_what_is_found_has_the_residual_asked_for(
             share * edge(n + more, n) * (1 if kind in ("spikes", "noise") else sigma[0] / edge(n + more, n))
         )
         given = torch.from_numpy(A).to(dtype)
-        [found] = triplets.triplets_above(given, limit, [zero(given)], sharp)
+        [found] = triplets.triplets_above(given, sought(limit, sharp), [zero(given)])
     above = found.above(limit)
     check_triplets(above, A, sigma, sharp * 1.01)
     assert above.rank <= np.sum(sigma > limit * (1 - 1e-5))
 
 
+@on_kinds
+@on_dtypes
+def test_those_that_need_not_be_sharp_may_be_blunt(
+    kind: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of seven, the three largest: in fewer products than it takes to sharpen all."""
+    monkeypatch.setattr(triplets, "DIRECT", 40)
+    A, sigma = made(kind)
+    limit, active = ((sigma[k - 1] + sigma[k]) / 2 for k in (7, 3))
+    sharp = 1e-5 * float(np.linalg.norm(A))
+    given = torch.from_numpy(A).to(dtype)
+    rounds = []
+    for asked in (sought(limit, sharp), triplets.Sought(limit, active, sharp, 300 * sharp)):
+        with mock.patch.object(triplets, "sharpened", wraps=triplets.sharpened) as sharpened:
+            [found] = triplets.triplets_above(given, asked, [factors(A).truncated(2).to(dtype)])
+        rounds.append(sharpened.call_count)
+        U, above, V = (part.double().numpy() for part in found.above(limit))
+        residual = np.linalg.norm(A @ V - U * above, axis=0)
+        assert np.linalg.norm(residual[:3]) <= 1.01 * asked.sharp
+        assert np.linalg.norm(residual) <= 1.01 * asked.blunt
+    assert rounds[1] <= rounds[0]
+
+
 @on_dtypes
 def test_the_same_matrix_gives_the_same_bytes(dtype: torch.dtype, direct: int) -> None:
     A = torch.from_numpy(made("spikes")[0]).to(dtype)
-    [first], [second] = (triplets.triplets_above(A, 20.0, [zero(A)], 1e-3) for _ in range(2))
+    [first], [second] = (triplets.triplets_above(A, sought(20.0, 1e-3), [zero(A)]) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
@@ -115,15 +145,12 @@ def test_several_matrices_are_what_each_is_alone(dtype: torch.dtype, device: str
     starts = [zero(b) if i == 2 else exact(b).truncated(2 * i + 1) for i, b in enumerate(B)]
     limit = 0.2 * size
 
-    def above(sigma: np.ndarray) -> int:
-        return int((sigma > limit).sum())
-
-    found = triplets.leading_subspaces(Shifted(B, z), triplets.Sought(above, SHARP * size, True), starts)
+    found = triplets.leading_subspaces(Shifted(B, z), sought(limit, SHARP * size, True), starts)
     assert found is not None
     for b, own in zip(B, found, strict=True):
         A = (b - z.matrix()).double().cpu().numpy()
         sigma = np.linalg.svd(A, compute_uv=False)
-        assert own.above(limit).rank == above(sigma) > 0
+        assert own.above(limit).rank == np.sum(sigma > limit) > 0
         check_triplets(own.above(limit), A, sigma, SHARP * size)
 
 

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tasks.merging.lore.certificate import distance
 from tasks.merging.lore.problem import FLAT
 from tasks.merging.lore.uniqueness import ENOUGH, Fit, Slope
 from tests.support.lore_checks import on_devices
 from tests.support.lore_curvature_reference import hessian
-from tests.support.lore_factors import factors
+from tests.support.lore_factors import factors, spanned
 from tests.support.lore_matrices import TRAJECTORIES, trajectory
 from tests.support.lore_reference import Array, minimise
 
@@ -18,12 +19,14 @@ from tests.support.lore_reference import Array, minimise
 def bound(B: Array, mu: float, rest: float, dtype: torch.dtype = torch.float64, device: str = "cpu") -> float:
     """Return the bound at z = 0, nothing known of what is below `rest`."""
     found = [factors(b).above(rest).to(dtype) for b in B]
-    return Fit([type(part)(*(one.to(device) for one in part)) for part in found], mu, rest).bound.curvature
+    return Fit(
+        [type(part)(*(one.to(device) for one in part)) for part in found], mu, 0.0, rest
+    ).bound.curvature
 
 
 def slope_of(r: Array) -> Slope:
     given = torch.from_numpy(r.copy())
-    return Slope(float(given.norm()), lambda U, V: U.T.double() @ given @ V.double())
+    return Slope(float(given.norm()), spanned(given))
 
 
 @given(
@@ -60,7 +63,7 @@ def test_it_is_a_lower_bound_on_the_hessian_s_smallest_eigenvalue(
     place=st.floats(0.1, 0.9),
 )
 @settings(max_examples=25, deadline=None)
-def test_the_force_of_a_slope_is_no_less_than_that_on_the_hessian(
+def test_force_and_distance_of_a_slope_are_no_less_than_those_on_the_hessian(
     kind: str, N: int, m: int, n: int, seed: int, place: float
 ) -> None:
     """√⟨r, H⁻¹r⟩, for slopes within what leads, beside it and anywhere."""
@@ -71,9 +74,32 @@ def test_the_force_of_a_slope_is_no_less_than_that_on_the_hessian(
         return
     H, found = hessian(B, np.zeros_like(B[0]), mu), [factors(b).above(0.9 * mu) for b in B]
     for r in (rng.standard_normal(B[0].shape), B[0], found[0].matrix().numpy()):
-        sharp = Fit(found, mu, 0.9 * mu, slope_of(r)).bound
+        sharp = Fit(found, mu, 0.0, 0.9 * mu, slope_of(r)).bound
         if sharp.curvature > FLAT:
-            assert sharp.force**2 >= (1 - 1e-6) * r.ravel() @ np.linalg.solve(H, r.ravel())
+            solved = np.linalg.solve(H, r.ravel())
+            assert sharp.force**2 >= (1 - 1e-6) * r.ravel() @ solved
+            # x = 2H⁻¹r is one with ⟨x, Hx⟩ ≤ 2⟨r, x⟩
+            assert distance(sharp, 0.0) >= (1 - 1e-6) * 2 * np.linalg.norm(solved)
+
+
+@pytest.mark.parametrize("kind", ["falling", "plateau", "deficient"])
+def test_with_every_singular_value_known_the_shift_is_newton_s_step(kind: str) -> None:
+    """‖H⁻¹r‖, for slopes within the span of what leads, half outside of it and anywhere."""
+    B = trajectory(kind, 4, 9, 7, 0)
+    mu = 0.6 * float(np.linalg.svd(B, compute_uv=False)[:, 0].min())
+    B, rng = B - minimise(B, mu).z, np.random.default_rng(0)
+    H, found = hessian(B, np.zeros_like(B[0]), mu), [factors(b) for b in B]
+    leading = [part.above(0.5 * mu) for part in found]
+    U, V = (torch.cat([part[side] for part in leading], 1).numpy() for side in (0, 2))
+    inside, left, right = (
+        U @ V.T,
+        U @ rng.normal(size=(U.shape[1], 7)),
+        rng.normal(size=(9, V.shape[1])) @ V.T,
+    )
+    for r in (inside, left, right, B[0]):
+        sharp = Fit(found, mu, 0.0, 1e-12 * mu, slope_of(r)).bound
+        assert sharp.curvature > FLAT
+        assert sharp.shift == pytest.approx(np.linalg.norm(np.linalg.solve(H, r.ravel())), rel=0.1)
 
 
 @pytest.mark.parametrize("N", [3, 5])
