@@ -43,7 +43,7 @@ COARSE = 1.5
 CAUTION = 0.8
 """Share of the tolerance that the estimate must reach before a proof is tried: it does not know residuals."""
 FURTHER = 0.125
-"""Share of the radius that curvature reaches beyond the tolerance: residuals take some of that."""
+"""Share of the radius that curvature reaches beyond what is asked: residuals take some of that."""
 
 
 class Converged(NamedTuple):
@@ -67,7 +67,7 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         raise Unproven
     # what rounding leaves of the residuals, over a usual curvature
     rounding = 2 * len(B) * (ROUNDING + SHARPEST) * eps * size / USUAL
-    cut = cut_below(start, B.shape[2], CUT if goal.coarse else DEEP)
+    cut = cut_below(start, B.shape[2], CUT)
     reach = radius(cut, start.penalty.mu)
     if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
         raise Unproven
@@ -75,7 +75,9 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
         return proven
     best, since, failed = math.inf, 0, 0
     finest = FLOOR * eps * size
-    guess = first_guess(B, start, cut, on_pass)
+    deep = cut if goal.coarse else cut_below(start, B.shape[2], DEEP)
+    if guess := first_guess(B, start, deep, on_pass):
+        cut = deep  # which costs too much where many passes are to come
     steps = iterates(B, start, cut, on_pass, guess)
     start, guess = start._replace(leading=[]), None  # held by the iterates while they need them
     here = next(steps)
@@ -176,7 +178,8 @@ def fit_at(here: Iterate, tolerance: float | Near) -> Fit:
 def _reach(here: Iterate, tolerance: float | Near) -> float:
     """Return how far from an iterate curvature is to tell the distance: the less, the more of it is known."""
     most = radius_of(here)
-    return min(most, tolerance.distance + FURTHER * most) if isinstance(tolerance, Near) else most
+    asked = min(most, tolerance.distance) if isinstance(tolerance, Near) else most
+    return asked + FURTHER * most
 
 
 def _near(here: Iterate, tolerance: Near) -> float:

@@ -54,8 +54,8 @@ SETTLED, MOST_SMALL = 0.05, 12
 PROVABLE = 0.1
 """Residual of leading triplets that a proof may meet, in units of what lies between the cut and μ."""
 GUESSED, BLUNT = 0.07, 0.03
-"""Residual that leading triplets may have at a guess, else a tenth of the step that is left; and what those
-may have that do not reach μ, at first all of it: in units of what lies between the cut and μ."""
+"""Residual that leading triplets may have at a guess, else a tenth of the step that is left; and from there
+what those may have that do not reach μ, at first all of it: in units of what lies between the cut and μ."""
 SHARPEST = 4
 """Residual of leading triplets that rounding leaves, in units of ε and the size of a deviation."""
 
@@ -97,7 +97,7 @@ def iterates(
             sharp = provable
         # no sharper than rounding lets them be
         sharp = max(sharp, SHARPEST * torch.finfo(B.dtype).eps * size)
-        blunt = max(sharp, gap if passes == 1 else BLUNT * gap)
+        blunt = max(sharp, gap if passes == 1 else BLUNT * gap) if guess else sharp
         sought = Sought(level - gap, level - gap / 2, sharp, blunt, thorough and level == mu)
         if passes > 1 or guess or not known or level <= max(float(part.sigma[-1]) for part in known):
             known = (

@@ -109,7 +109,7 @@ def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) 
         counts = [int((sigma > sought.limit).sum()) for sigma in sigmas]
         most, width = max(counts), found.sigma.shape[-1]
         if width < most + spare(most) // 2:
-            width = 3 * most // 2 + spare(most)
+            width = 2 * most + spare(most)
             if width > n // 2:
                 return None
         elif done >= sought.thorough and all(map(sought.is_met, counts, sigmas, residuals)):
