@@ -16,6 +16,8 @@ from tasks.merging.lore.triplets import ritz
 
 TALL = 4
 """Rows of B_i for each row of the triangular factor, from where on shrinking pays."""
+ROUNDINGS = (1, 30)
+"""What is added to the diagonal of the products, in units of ε and its mean."""
 ROWS_AT_ONCE = 2**12
 """Rows whose products are summed in float32; the sums are added up in float64."""
 
@@ -35,10 +37,15 @@ def triangular(B: Tensor) -> Tensor | None:
         # B_N = −ΣB_i is redundant: with it G would be singular
         rows = B[:-1, start : start + ROWS_AT_ONCE].transpose(0, 1).reshape(-1, k)
         G += gram_matrix(rows)
-    # Rounding may make G indefinite; a diagonal of its size keeps the Cholesky factor real.
-    G.diagonal().add_(torch.finfo(B.dtype).eps * G.diagonal().mean())
-    L, info = torch.linalg.cholesky_ex(G)
-    if int(info):
+    # Rounding may make G indefinite, where few rows differ; a diagonal of its size keeps the factor real.
+    rounding, added = float(torch.finfo(B.dtype).eps * G.diagonal().mean()), 0.0
+    for size in ROUNDINGS:
+        G.diagonal().add_(size * rounding - added)
+        L, info = torch.linalg.cholesky_ex(G)
+        if not int(info):
+            break
+        added = size * rounding
+    else:
         return None
     first = L.T.to(B.dtype).reshape(k, N - 1, n).transpose(0, 1)
     return torch.cat([first, -first.sum(0, keepdim=True)])

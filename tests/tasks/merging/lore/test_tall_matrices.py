@@ -97,6 +97,22 @@ def test_where_squares_in_float32_lose_the_small_they_are_taken_in_float64(heigh
     check(solution, exact, 1e-4, gap=1e-9)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_where_few_rows_differ_single_precision_is_enough(seed: int) -> None:
+    """As of an embedding of which few tokens were seen: the products are singular."""
+    B = np.zeros((5, 900, 40))
+    B[:, ::10] = family("spikes", 5, 90, 40, seed)
+    given = torch.from_numpy(B).float()
+    exact = given.double().numpy()
+    small = tall_matrices.triangular(given)
+    assert small is not None
+    assert small.dtype == torch.float32
+    mu = noise_edge(exact)
+    solution = solve(given, Scale(mu, "absolute", "nuclear", (900, 40)), 1e-4)
+    assert solution.solver == "tall"
+    check(solution, exact, 1e-4)
+
+
 @pytest.mark.parametrize(
     ("N", "m", "n", "worth"), [(3, 80, 10, True), (3, 79, 10, False), (5, 100, 10, False)]
 )
