@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from tasks.merging.lore.algebra import Factors, Spanned
 from tasks.merging.lore.certificate import (
+    Residuals,
     distances_from,
+    if_complete,
     limit_of,
     prove,
     radius_of,
@@ -138,6 +140,15 @@ def test_one_triplet_left_out_is_refused(which: int) -> None:
     assert proof(B, here._replace(leading=[fewer, *here.leading[1:]])) is None
 
 
+def test_residuals_take_of_how_far_a_distance_is_told() -> None:
+    B, z, mu = optimum()
+    here = iterate(B, z, mu)
+    sharp = fit_at(here, 1e-4).bound
+    for most, told in ((0.5 * sharp.within, True), (sharp.within, False)):
+        found = if_complete(float(np.sum(B**2)), here, sharp, Residuals([0.0] * 3, [most, 0.0, 0.0]))
+        assert math.isfinite(found.error) == told
+
+
 @pytest.mark.parametrize("factor", [0.9, 1.1])
 def test_triplets_of_another_matrix_are_refused_or_pay_for_it(factor: float) -> None:
     B, z, mu = optimum()
@@ -164,10 +175,15 @@ def test_triplets_below_the_threshold_may_be_off_by_more(kind: str, seed: int, a
         V[:, k:] += 10**angle * torch.from_numpy(rng.standard_normal((7, part.rank - k)))
         leading.append(part._replace(V=torch.linalg.qr(V).Q * torch.linalg.qr(V).R.diagonal().sign()))
     turned = here._replace(leading=leading)
+    wrong = [part._replace(sigma=(1 + 10**angle) * part.sigma) for part in here.leading]
+    found = residuals(torch.from_numpy(B), here._replace(leading=wrong)).active
+    for own, part, exactly in zip(found, wrong, here.leading, strict=True):
+        active = exactly.sigma[: part.above(mu - radius_of(here)).rank]
+        assert own == pytest.approx(2**0.5 * 10**angle * float(active.norm()), rel=0.01, abs=1e-9)
     left = residuals(torch.from_numpy(B), turned)
     assert sum(left.active) < 1e-9 * np.linalg.norm(B)
-    found = proof(B, turned)
-    assert found is None or found.error >= np.linalg.norm(turned.z.matrix().numpy() - best.z) - best.off
+    proven = proof(B, turned)
+    assert proven is None or proven.error >= np.linalg.norm(turned.z.matrix().numpy() - best.z) - best.off
     off = [
         np.linalg.norm(one.V - other.V) * float(one.sigma[-1])
         for one, other in zip(here.leading, leading, strict=True)

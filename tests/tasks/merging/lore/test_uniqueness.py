@@ -102,6 +102,32 @@ def test_with_every_singular_value_known_the_shift_is_newton_s_step(kind: str) -
         assert sharp.shift == pytest.approx(np.linalg.norm(np.linalg.solve(H, r.ravel())), rel=0.1)
 
 
+@pytest.mark.parametrize("kind", ["falling", "plateau", "deficient"])
+def test_beside_what_leads_the_shift_is_that_of_one_side(kind: str) -> None:
+    """(N − ΣUαUᵀ)⁻¹r with one side among what leads, r/N with none."""
+    B, rng = trajectory(kind, 4, 30, 25, 0), np.random.default_rng(0)
+    mu = 0.8 * float(np.linalg.svd(B, compute_uv=False)[:, 0].min())
+    rest, found = 0.85 * mu, [factors(b).above(0.85 * mu) for b in B]
+    bases = [np.linalg.qr(torch.cat([part[side] for part in found], 1).numpy())[0] for side in (0, 2)]
+    outside = [np.eye(len(basis)) - basis @ basis.T for basis in bases]
+    for side in (0, 1):
+        C = 4 * np.eye(len(bases[side]))
+        for part in found:
+            sigma = part.sigma.numpy()
+            own = part[2 * side].numpy() * np.sqrt(np.maximum(sigma - mu, 0) / (sigma - rest))
+            C -= own @ own.T
+        r = bases[side] @ rng.normal(size=(bases[side].shape[1], len(outside[1 - side]))) @ outside[1 - side]
+        solved = np.linalg.solve(C, r)
+        sharp = Fit(found, mu, 0.0, rest, slope_of(r if side == 0 else r.T)).bound
+        assert sharp.curvature > FLAT
+        assert sharp.shift == pytest.approx(np.linalg.norm(solved), rel=0.03)
+        assert sharp.force == pytest.approx(np.sum(r * solved) ** 0.5, rel=0.03)
+    r = outside[0] @ rng.standard_normal((30, 25)) @ outside[1]
+    sharp = Fit(found, mu, 0.0, rest, slope_of(r)).bound
+    assert sharp.shift == pytest.approx(np.linalg.norm(r) / 4, rel=0.03)
+    assert sharp.force == pytest.approx(np.linalg.norm(r) / 2, rel=0.03)
+
+
 @pytest.mark.parametrize("N", [3, 5])
 @pytest.mark.parametrize("kind", ["plateau", "deficient", "twins", "falling"])
 def test_with_every_singular_value_known_it_is_not_much_lower(kind: str, N: int) -> None:
@@ -114,6 +140,11 @@ def test_with_every_singular_value_known_it_is_not_much_lower(kind: str, N: int)
     still = int(np.sum(np.linalg.norm(B, 2, axis=(1, 2)) <= mu))
     assert lowest > FLAT  # or nothing would be promised
     assert bound(B, mu, 1e-12 * mu) >= (still or 0.9 * ENOUGH * lowest)
+    if still:
+        return
+    found, reach = [factors(b) for b in B], 0.1 * mu
+    lower = np.linalg.eigvalsh(hessian(B, np.zeros_like(B[0]), mu - reach))[0]
+    assert Fit(found, mu, reach, 1e-12 * mu).bound.curvature <= lower + 1e-6 < lowest
 
 
 @pytest.mark.parametrize("N", [4, 6])
