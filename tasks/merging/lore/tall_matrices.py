@@ -38,13 +38,12 @@ def triangular(B: Tensor) -> Tensor | None:
         rows = B[:-1, start : start + ROWS_AT_ONCE].transpose(0, 1).reshape(-1, k)
         G += gram_matrix(rows)
     # Rounding may make G indefinite, where few rows differ; a diagonal of its size keeps the factor real.
-    rounding, added = float(torch.finfo(B.dtype).eps * G.diagonal().mean()), 0.0
+    own = G.diagonal().clone()
     for size in ROUNDINGS:
-        G.diagonal().add_(size * rounding - added)
+        G.diagonal().copy_(own + size * torch.finfo(B.dtype).eps * own.mean())
         L, info = torch.linalg.cholesky_ex(G)
         if not int(info):
             break
-        added = size * rounding
     else:
         return None
     first = L.T.to(B.dtype).reshape(k, N - 1, n).transpose(0, 1)
