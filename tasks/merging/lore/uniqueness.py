@@ -122,7 +122,7 @@ class Fit:
             return Sharpness(still, size / still, size / still**0.5, self._within)
         rounding = ROUNDING * len(self._found) * torch.finfo(self._bases.U.dtype).eps
         least = max(min(inside, self._beside) - rounding, 0.0)
-        if self._slope is None or not least:
+        if self._slope is None or SLACK * least < rounding:
             return Sharpness(least, math.inf, math.inf, self._within)
         if not size:
             return Sharpness(least, 0.0, 0.0, self._within)
@@ -206,12 +206,13 @@ def _looks(curvature: Curvature, N: int, bases: Bases) -> Iterator[_Look]:
         diagonal.append(float(torch.sum(image * here)))
         image.sub_(here, alpha=diagonal[-1])
         beta, k = float(torch.sum(image * image)) ** 0.5, len(diagonal)
-        exhausted = beta < 1e-6 * N or k == math.prod(shape)
+        # not after as many steps as there are directions: rounding may have hidden some
+        exhausted = beta < 1e-6 * N
         if k % CHECK == 0 or exhausted:
             T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
             T += torch.diag(torch.tensor(beside, dtype=torch.float64), -1)
             largest = float(torch.linalg.eigvalsh(T)[-1])
-            most = largest if exhausted else _most(diagonal, [*beside, beta], largest, N, math.prod(shape))
+            most = _most(diagonal, [*beside, max(beta, 1e-30)], largest, N, math.prod(shape))
             yield _Look(k, N - largest, N - most, exhausted)
         beside.append(beta)
         before, here = here, image.div_(beta)
