@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 
 from tasks.base.digests import file_digests
@@ -27,7 +27,7 @@ from tasks.engine.adapter_files import merge_adapters
 from tasks.engine.adapters import AdapterPlan
 from tasks.engine.calibration import CALIBRATION, read_texts
 from tasks.engine.chosen import merge_key, resolved
-from tasks.engine.digesting import digesting, is_digested_on_the_way, source_digest
+from tasks.engine.digesting import digesting, source_digest, source_digests
 from tasks.engine.leaving import leave
 from tasks.engine.model import write_models
 from tasks.engine.plan import Plan
@@ -104,12 +104,7 @@ def sweep_directories(
         hashing = ThreadPoolExecutor(len(plan.sources))
         stack.push(lambda kind, error, trace: leave(hashing, error))
         # Digests are taken while the merge runs: nothing waits for them but the manifest.
-        digests = [
-            cache(partial(source_digest, source))
-            if is_digested_on_the_way(source)
-            else hashing.submit(source_digest, source).result
-            for source in plan.sources
-        ]
+        digests = source_digests(plan, hashing)
         targets = [_target(plan, i, out, digests) for i, out in enumerate(variants)]
         todo = [i for i, target in enumerate(targets) if not _is_done(target)]
         found = {target.published: _report(target) for i, target in enumerate(targets) if i not in todo}

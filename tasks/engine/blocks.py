@@ -88,6 +88,11 @@ class Blocks:
         running = {name: self.start(measure, name, keep) for name in names}
         return {name: parts.result() for name, parts in running.items()}
 
+    def base(self, piece: Piece) -> Array:
+        """Read a piece of the base, rows × columns."""
+        assert self._plan.base is not None
+        return self._read_from(self._plan.base, piece)
+
     def _begin(self, devices: "SimpleQueue[str]") -> None:
         self._local.device = devices.get()
         if self._local.device != CPU:

@@ -1,7 +1,9 @@
 """Digesting checkpoints while they are merged, so that each is read once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from tasks.base.digests import digests_of, is_settled, remember, unknown
 from tasks.base.errors import BadInput
 from tasks.base.records.model import model_digest
 from tasks.base.running_digest import RunningDigest
+from tasks.checkpoints.peft.adapted import Adapted
 from tasks.checkpoints.weights import SafetensorsModel, WeightReader
 from tasks.engine.plan import Plan
 
@@ -16,9 +19,10 @@ from tasks.engine.plan import Plan
 def digesting(plan: Plan) -> Plan:
     """Return the same plan, of sources that are digested while the merge reads them, where that is of use.
 
-    It is not for whole matrices: they do not come in pieces, and take longer than reading twice.
+    It is not for whole matrices: they do not come in pieces, and take longer than reading twice. A base to
+    which merged factors are added does.
     """
-    if plan.method.whole:
+    if plan.method.whole and not plan.spanned:
         return plan
     names = list(plan.spec)
     inputs = [_digested_on_the_way(source, names) for source in plan.inputs]
@@ -39,6 +43,25 @@ def source_digest(source: WeightReader) -> str:
         raise BadInput(
             source.directory, "deleted while it was merged", "keep a checkpoint until its merge is done"
         ) from None
+
+
+def source_digests(plan: Plan, hashing: Executor) -> list[Callable[[], str]]:
+    """Return what tells each source's digest: where the merge reads it, once that has; else from now on."""
+    read = {
+        id(source): cache(partial(source_digest, source))
+        for source in plan.sources
+        if is_digested_on_the_way(source)
+    }
+
+    def digest(source: WeightReader) -> Callable[[], str]:
+        if known := read.get(id(source)):
+            return known
+        if isinstance(source, Adapted) and (of_base := read.get(id(plan.base))):
+            # the base's files are an adapter's on it, too: their digests are remembered by then
+            return cache(lambda: (of_base(), source_digest(source))[1])
+        return hashing.submit(source_digest, source).result
+
+    return [digest(source) for source in plan.sources]
 
 
 def is_digested_on_the_way(source: WeightReader) -> bool:

@@ -193,12 +193,19 @@ class _Merging:
             own = self._alone([settings for settings, _ in variants], [name])
             [changes] = self._blocks.submit(partial(merge_changes, plan, name), name, [own]).result()
             pieces = cut(name, plan.spec[name].shape, whole=False)
-            self._blocks.submit(partial(_write_changed, plan, changes, outputs), name, pieces).result()
+            self._blocks.submit(partial(self._write_changed, changes, outputs), name, pieces).result()
             for output, change in zip(outputs, changes, strict=True):
                 output.complete(name, change.measures)
         except BaseException as error:
             for output in outputs:
                 output.fail(name, error)
+
+    def _write_changed(
+        self, changes: Sequence[MergedChange], outputs: Sequence[Output], piece: Piece
+    ) -> None:
+        variants = add_changes(self._blocks.base(piece), changes, piece.start // piece.columns)
+        for output, merged in zip(outputs, variants, strict=True):
+            output.write(piece.tensor, piece.start, merged)
 
     def _alone(self, variants: Sequence[Settings], names: Sequence[str]) -> list[Settings]:
         """Return the settings of a merge of these tensors."""
@@ -237,10 +244,3 @@ def _write(
         output.write(block.tensor, block.start, merged)
         measures.append(found)
     return measures, known
-
-
-def _write_changed(
-    plan: Plan, changes: Sequence[MergedChange], outputs: Sequence[Output], piece: Piece
-) -> None:
-    for output, merged in zip(outputs, add_changes(plan, changes, piece), strict=True):
-        output.write(piece.tensor, piece.start, merged)

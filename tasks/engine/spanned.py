@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from tasks.base.measures import Averaged, FactorMeasures, MethodMeasures, TensorMeasures
 from tasks.checkpoints.numbers import Numbers
-from tasks.engine.cut import Piece
 from tasks.engine.plan import Plan
+from tasks.merging.arrays import Array
 from tasks.merging.deviation import deviation
 from tasks.merging.deviation_sums import describe
 from tasks.merging.low_rank import core_block, factored, rank_rounding, span
@@ -37,17 +37,14 @@ def merge_changes(plan: Plan, name: str, variants: Sequence[Settings]) -> list[M
     return changes
 
 
-def add_changes(plan: Plan, changes: Sequence[MergedChange], piece: Piece) -> Iterator[Numbers]:
-    """Yield the elements of a piece, base + change, one variant after the other."""
-    assert plan.base is not None
-    base = plan.base.read(piece.tensor, piece.start, piece.rows * piece.columns, plan.dtype(piece.tensor))
-    first = piece.start // piece.columns
+def add_changes(base: Array, changes: Sequence[MergedChange], first: int) -> Iterator[Array]:
+    """Yield base + change for some rows of a tensor, from its row `first` on, one variant after the other."""
     for factors, _ in changes:
         if factors is None:
             yield base
         else:
             left, right = factors
-            yield (left[first : first + piece.rows] @ right).reshape(-1) + base
+            yield left[first : first + len(base)] @ right + base
 
 
 def _untouched(count: int) -> MergedChange:

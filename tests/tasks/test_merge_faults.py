@@ -14,9 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks import merge_checkpoints
 from tasks.base.errors import BadInput
 from tasks.checkpoints.layout import INDEX, SINGLE
+from tasks.engine import digesting
 from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import MergeParams
@@ -251,7 +251,7 @@ def test_a_source_deleted_before_its_digest_is_taken_is_named(
     three: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A merge whose inputs cannot be told apart any more is not published."""
-    deleted, take = threading.Event(), merge_checkpoints.source_digest
+    deleted, take = threading.Event(), digesting.source_digest
 
     def digest(source: Any) -> str:
         deleted.wait()
@@ -261,7 +261,7 @@ def test_a_source_deleted_before_its_digest_is_taken_is_named(
         shutil.rmtree(three[0], ignore_errors=True)
         deleted.set()
 
-    monkeypatch.setattr(merge_checkpoints, "source_digest", digest)
+    monkeypatch.setattr(digesting, "source_digest", digest)
     with pytest.raises(BadInput, match="checkpoint-100: deleted while it was merged; keep a checkpoint"):
         merge_directories(AVERAGE, three, tmp_path / "out", delete)
     assert not list(tmp_path.glob("*out*"))

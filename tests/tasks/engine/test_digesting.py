@@ -19,6 +19,7 @@ from tasks.engine.digesting import digesting, is_digested_on_the_way
 from tasks.merge_checkpoints import merge_directories, plan_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.tiny import write_checkpoint
+from tests.support.tiny_adapters import write_adapter, write_llama
 
 
 def write_sorted(root: Path, step: int) -> Path:
@@ -96,6 +97,23 @@ def test_each_file_is_read_once(write: Callable[[Path, int], Path], tmp_path: Pa
     assert bytes_read() - before < size + 4e6  # code and configurations: 1.4e6 here
 
 
+def test_the_base_of_adapters_is_read_once(tmp_path: Path) -> None:
+    """And is part of the adapters' digests, too."""
+    base = write_llama(tmp_path / "base", hidden=512)
+    adapters = [
+        write_adapter(tmp_path / f"checkpoint-{i}", base, i, target_modules=["q_proj", "v_proj"])
+        for i in (1, 2, 3)
+    ]
+    time.sleep(1.5 * CLOCK_TICK_NS / 1e9)
+    of_base = [base / "config.json", base / "model.safetensors"]
+    own = [[path / "adapter_config.json", path / "adapter_model.safetensors"] for path in adapters]
+    size = sum(path.stat().st_size for files in (of_base, *own) for path in files)
+    before = bytes_read()
+    report = merge_directories(MergeParams(method="lore", base=str(base)), adapters, tmp_path / "out")
+    assert bytes_read() - before < size + 4e6
+    assert [source.digest for source in report.inputs] == [digest_of([*files, *of_base]) for files in own]
+
+
 def test_who_cannot_be_digested_on_the_way_is_not(tmp_path: Path) -> None:
     """Files that lie in another order, that were just written, and whose digest is known."""
 
@@ -114,7 +132,10 @@ def test_who_cannot_be_digested_on_the_way_is_not(tmp_path: Path) -> None:
 
 
 def digest(model: Path) -> str:
-    files = [*sorted(model.glob("*.safetensors")), model / "config.json"]
+    return digest_of([*sorted(model.glob("*.safetensors")), model / "config.json"])
+
+
+def digest_of(files: list[Path]) -> str:
     return model_digest(
         tuple(FileDigest(name=path.name, size=path.stat().st_size, blake3=of_file(path)) for path in files)
     )

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures
 from tasks.checkpoints.peft.adapted import Adapted
-from tasks.engine import cut
+from tasks.engine import blocks, cut
 from tasks.merge_checkpoints import merge_directories, plan_directories, sweep_directories
 from tasks.parameters.merge import LoreParams, MergeParams, TiesParams
 from tests.support.tiny_adapters import double, unloaded, write_adapter, write_llama
@@ -77,6 +77,19 @@ def test_variants_share_a_read_and_are_the_merges_alone(adapter_family: Family, 
         merge_directories(params, adapters, tmp_path / "alone" / out.name)
         one, other = (place / "model.safetensors" for place in (out, tmp_path / "alone" / out.name))
         assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_compiled_loops_change_no_bit(
+    adapter_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(cut, "BLOCK", 100)
+    base, adapters = adapter_family
+    for name, compiled_from in {"numpy": 2**40, "compiled": 0}.items():
+        monkeypatch.setattr(blocks, "COMPILED_FROM", compiled_from)
+        merge_directories(on(base, dtype=dtype), adapters, tmp_path / name)
+    one, other = (tmp_path / name / "model.safetensors" for name in ("numpy", "compiled"))
+    assert one.read_bytes() == other.read_bytes()
 
 
 @pytest.mark.parametrize(
