@@ -2,7 +2,7 @@
 
 bench_merge.py [PART...] [--runs 5] [--methods average ties] [--layers 12] [--side 1024]
 
-Without a part, all of them: more than an hour. The checkpoints, 20 GB, are written below $LORELINE_BENCH and found
+Without a part, all of them: two hours. The checkpoints, 28 GB, are written below $LORELINE_BENCH and found
 there again; without it, in a temporary place.
 """
 
@@ -88,6 +88,14 @@ PARTS: dict[str, tuple[str, Part]] = {
     "strong": (
         "LoRE: whole merge of strong spikes beside mergekit's TIES",
         lambda root, given: beside_ties(root, replace(shape(given), strength=STRENGTH), few(given)),
+    ),
+    "model-large": (
+        "LoRE: whole merge beside mergekit's TIES, 1.36 billion parameters",
+        lambda root, given: beside_ties(root, LARGE, 1),
+    ),
+    "strong-large": (
+        "LoRE: whole merge of strong spikes beside mergekit's TIES, 1.36 billion parameters",
+        lambda root, given: beside_ties(root, replace(LARGE, strength=STRENGTH), 1),
     ),
     "sweep": ("LoRE: ten λ at once", lambda root, given: sweep(root, shape(given), 1)),
     "memory": ("LoRE: memory of one matrix", lambda root, given: memory(root, few(given))),
