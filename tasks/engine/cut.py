@@ -16,6 +16,9 @@ BLOCK = 2**18
 Fixed, because sums are taken block by block: the places of the cuts decide the last bits of a result.
 """
 
+ADDED = 4
+"""Blocks of a base that a change is added to at a time: its factors come from memory for each time."""
+
 
 class Piece(NamedTuple):
     """Some rows of a tensor seen as a stack of matrices."""
@@ -28,10 +31,10 @@ class Piece(NamedTuple):
     columns: int
 
 
-def cut(tensor: str, shape: tuple[int, ...], whole: bool) -> list[Piece]:
-    """Cut a tensor into pieces of at most BLOCK elements, or into its whole matrices."""
+def cut(tensor: str, shape: tuple[int, ...], whole: bool, blocks: int = 1) -> list[Piece]:
+    """Cut a tensor into pieces of so many times BLOCK elements at most, or into its whole matrices."""
     stack, rows, columns = as_stack(shape)
-    step = max(rows, 1) if whole else _rows(columns)
+    step = max(rows, 1) if whole else blocks * _rows(columns)
     return [
         Piece(tensor, matrix, (matrix * rows + row) * columns, min(step, rows - row), columns)
         for matrix in range(stack)

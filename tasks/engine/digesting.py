@@ -47,21 +47,19 @@ def source_digest(source: WeightReader) -> str:
 
 def source_digests(plan: Plan, hashing: Executor) -> list[Callable[[], str]]:
     """Return what tells each source's digest: where the merge reads it, once that has; else from now on."""
-    read = {
-        id(source): cache(partial(source_digest, source))
-        for source in plan.sources
-        if is_digested_on_the_way(source)
-    }
 
-    def digest(source: WeightReader) -> Callable[[], str]:
-        if known := read.get(id(source)):
-            return known
-        if isinstance(source, Adapted) and (of_base := read.get(id(plan.base))):
-            # the base's files are an adapter's on it, too: their digests are remembered by then
-            return cache(lambda: (of_base(), source_digest(source))[1])
-        return hashing.submit(source_digest, source).result
+    def digest(source: WeightReader, model: WeightReader) -> str:
+        if model is not source:
+            source_digest(model)  # its files are the adapter's, too, and are remembered
+        return source_digest(source)
 
-    return [digest(source) for source in plan.sources]
+    models = [plan.base if plan.base and isinstance(own, Adapted) else own for own in plan.sources]
+    return [
+        cache(partial(digest, source, model))
+        if is_digested_on_the_way(model)
+        else hashing.submit(digest, source, model).result
+        for source, model in zip(plan.sources, models, strict=True)
+    ]
 
 
 def is_digested_on_the_way(source: WeightReader) -> bool:

@@ -17,7 +17,7 @@ from tasks.base.measures import MethodMeasures, TensorMeasures
 from tasks.base.threads import one_thread_each
 from tasks.checkpoints.weights import SafetensorsModel
 from tasks.engine.blocks import Blocks
-from tasks.engine.cut import Piece, cut, parts, sample
+from tasks.engine.cut import ADDED, Piece, cut, parts, sample
 from tasks.engine.estimate import TimeEstimate
 from tasks.engine.leaving import leave
 from tasks.engine.memory import keep_freed_pages
@@ -192,7 +192,7 @@ class _Merging:
         try:
             own = self._alone([settings for settings, _ in variants], [name])
             [changes] = self._blocks.submit(partial(merge_changes, plan, name), name, [own]).result()
-            pieces = cut(name, plan.spec[name].shape, whole=False)
+            pieces = cut(name, plan.spec[name].shape, whole=False, blocks=ADDED)
             self._blocks.submit(partial(self._write_changed, changes, outputs), name, pieces).result()
             for output, change in zip(outputs, changes, strict=True):
                 output.complete(name, change.measures)

@@ -13,7 +13,7 @@ from tasks.base.passage import Passage
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.numbers import compute_dtype
 from tasks.checkpoints.weights import Changed, SafetensorsModel, WeightReader
-from tasks.engine.cut import BLOCK, as_stack
+from tasks.engine.cut import ADDED, BLOCK, as_stack
 from tasks.engine.shards import Spec
 from tasks.merging.method import Method
 from tasks.merging.program import Settings
@@ -133,10 +133,11 @@ class Plan:
         return elements * self.dtype(name)().itemsize * ARRAYS * read
 
     def _held_factors(self, name: str) -> int:
-        """Return bytes of bases, the factors they come from, cores with the method's work, and a block."""
+        """Return bytes of bases, the factors they come from, cores with the method's work, and blocks."""
         _, rows, columns = as_stack(self.spec[name].shape)
         k = sum(source.rank(name) for source in self.changes[name])
-        return 8 * (3 * (rows + columns) * k + (len(self.inputs) + 4) * k * k + ARRAYS * max(BLOCK, columns))
+        blocks = ADDED * max(BLOCK, columns)
+        return 8 * (3 * (rows + columns) * k + (len(self.inputs) + 4) * k * k + ARRAYS * blocks)
 
 
 ARRAYS = 4

@@ -16,10 +16,10 @@ from tasks.merging.lore.algebra import Factors, Tensor, each, energy, gaussian, 
 from tasks.merging.lore.columns import orthonormal_basis, spare
 from tasks.merging.lore.penalty import Values, values
 
-BLOCK, BLOCK_OF_LARGE, BLOCK_ON_GPU = 16, 48, 64
+BLOCK, BLOCK_UNCACHED, BLOCK_ON_GPU = 16, 48, 64
 """Columns multiplied at a time: more where a matrix comes from memory each time; on a GPU calls take it."""
-LARGE = 2**22
-"""Elements of a matrix that no cache holds."""
+UNCACHED = 2**22
+"""Elements of a matrix from where on no cache holds it."""
 FIRST_LOOK = 1.75
 """Columns of the space for each triplet expected, from where on it is worth a look at what is there."""
 LARGEST_SPACE = 3
@@ -64,7 +64,7 @@ def in_krylov_space(A: Tensor, sought: Largest) -> list[Factors] | None:
     """Return the largest triplets, and more; None where the space would be too large; m ≥ n."""
     (m, n), width = A.shape[-2:], BLOCK_ON_GPU
     if not A.is_cuda:
-        width = BLOCK_OF_LARGE if m * n >= LARGE else BLOCK
+        width = BLOCK_UNCACHED if m * n >= UNCACHED else BLOCK
     enough = FIRST_LOOK * (sought.expected or sought.most)
     squares = [energy(own[None]) if sought.close else 0.0 for own in each(A)]
     block, _ = orthonormal_basis(gaussian(n, width, like=A).expand(*A.shape[:-2], n, width))

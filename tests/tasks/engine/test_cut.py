@@ -67,15 +67,19 @@ def test_shapes_are_seen_as_matrices(shape: tuple[int, ...], stack: tuple[int, i
     assert as_stack(shape) == stack
 
 
-def test_a_piece_never_crosses_from_one_matrix_into_the_next() -> None:
-    for piece in cut("experts", (5, 1000, 300), whole=False):
-        assert piece.start // 300_000 == (piece.start + piece.rows * piece.columns - 1) // 300_000
-        assert piece.matrix == piece.start // 300_000
+@pytest.mark.parametrize("blocks", [1, 4])
+def test_a_piece_never_crosses_from_one_matrix_into_the_next(blocks: int) -> None:
+    for piece in cut("experts", (5, 4000, 300), whole=False, blocks=blocks):
+        assert piece.start // 1_200_000 == (piece.start + piece.rows * piece.columns - 1) // 1_200_000
+        assert piece.matrix == piece.start // 1_200_000
 
 
 def test_memory_does_not_grow_with_the_tensor() -> None:
     for shape in ((2**28,), (2**18, 2**12)):
-        assert max(piece.rows * piece.columns for piece in cut("w", shape, whole=False)) <= BLOCK
+        for blocks in (1, 4):
+            pieces = cut("w", shape, whole=False, blocks=blocks)
+            assert max(piece.rows * piece.columns for piece in pieces) <= blocks * BLOCK
+            assert sum(piece.rows * piece.columns for piece in pieces) == math.prod(shape)
 
 
 def test_the_parts_of_a_whole_matrix_are_its_rows_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ def on(base: Path, lore: LoreParams = SIGMA1, **more: object) -> MergeParams:
 def test_the_merge_is_that_of_the_whole_models(
     adapter_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lore: LoreParams
 ) -> None:
-    monkeypatch.setattr(cut, "BLOCK", 100)  # several blocks to a matrix
+    monkeypatch.setattr(cut, "BLOCK", 25)  # several blocks to a matrix
     base, adapters = adapter_family[0], double(adapter_family[1], tmp_path / "double")
     params = on(base, lore, lam=0.8)
     wide = params.model_copy(update={"base": str(_widened(base, tmp_path / "wide"))})
@@ -83,7 +83,7 @@ def test_variants_share_a_read_and_are_the_merges_alone(adapter_family: Family, 
 def test_compiled_loops_change_no_bit(
     adapter_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
 ) -> None:
-    monkeypatch.setattr(cut, "BLOCK", 100)
+    monkeypatch.setattr(cut, "BLOCK", 25)
     base, adapters = adapter_family
     for name, compiled_from in {"numpy": 2**40, "compiled": 0}.items():
         monkeypatch.setattr(blocks, "COMPILED_FROM", compiled_from)
