@@ -113,6 +113,7 @@ def test_afterwards_dvc_has_nothing_to_do(project: Project) -> None:
     assert "word_problems_nll/nll" in json.dumps(metrics)
 
 
+@pytest.mark.slow
 def test_the_registered_model_loads_and_generates_in_another_process(project: Project) -> None:
     code = (
         "from tasks.parameters.params import RegisterParams; from tasks.registry.store import connect\n"

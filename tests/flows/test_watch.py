@@ -123,6 +123,7 @@ def test_runs_of_a_store_are_looked_at_like_directories(
     assert f"{store}/single: was refused" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_that_was_merged_stays_merged_when_parameters_change_until_it_is_asked_for(
     prefect: None, project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -151,6 +152,7 @@ def test_a_run_that_was_merged_stays_merged_when_parameters_change_until_it_is_a
         merge_ended_runs()
 
 
+@pytest.mark.slow
 def test_a_run_that_another_machine_registered_is_not_merged_again(
     prefect: None, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,6 +64,7 @@ def nll_by_role(artifacts: Path) -> dict[str, np.ndarray]:
     return {role: np.array(tasks["likely"].values["nll"]) for role, tasks in results.items()}
 
 
+@pytest.mark.slow
 def test_every_contender_is_measured_on_the_base_and_the_base_beside_them(
     artifacts: Path, params: EvaluateParams, store: RegisterParams, tmp_path: Path
 ) -> None:
@@ -123,6 +124,7 @@ def test_the_merge_is_an_adapter_whose_version_says_which_base_it_needs(
     assert "library_name: peft" in (files.directory / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_adapter_that_is_champion_is_met_on_its_base(
     artifacts: Path, params: EvaluateParams, store: RegisterParams
 ) -> None:

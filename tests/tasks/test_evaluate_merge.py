@@ -141,6 +141,7 @@ def test_the_average_that_is_measured_is_the_mean(
     assert not (artifacts / "evaluation" / "average").exists()
 
 
+@pytest.mark.slow
 def test_the_champion_is_an_opponent_until_it_is_this_merge(
     artifacts: Path, params: EvaluateParams, store: RegisterParams
 ) -> None:
@@ -234,6 +235,7 @@ def test_every_model_s_turn_and_answers_are_told(
     ]
 
 
+@pytest.mark.slow
 def test_a_group_decides_and_clusters_and_a_vault_s_share_are_kept(
     artifacts: Path, params: EvaluateParams, store: RegisterParams
 ) -> None:

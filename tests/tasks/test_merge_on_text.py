@@ -183,6 +183,7 @@ def test_a_sweep_over_alpha_measures_once(
         assert merge_directories(own, run, tmp_path / directory.name).digest == swept[directory].digest
 
 
+@pytest.mark.slow
 def test_another_text_is_another_merge_and_the_same_text_is_done_already(
     run: list[Path], tmp_path: Path
 ) -> None:

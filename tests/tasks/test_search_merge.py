@@ -56,7 +56,9 @@ def search(artifacts: Path, params: EvaluateParams, merge: MergeParams = LORE, *
     return search_merge(SearchParams(**given), merge, params, artifacts)
 
 
-@pytest.mark.parametrize("sampler", ["surface", "greedy", pytest.param("cmaes", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sampler", ["surface", *(pytest.param(own, marks=pytest.mark.slow) for own in ("greedy", "cmaes"))]
+)
 def test_the_merge_is_what_the_search_found(sampler: str, artifacts: Path, params: EvaluateParams) -> None:
     found = search(artifacts, params, sampler=sampler, budget=8)
     assert found.metric == "choosing/nll"

@@ -92,6 +92,7 @@ def contents(directory: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_version_keeps_the_first_commit_and_the_push_that_it_was_told(root: Path, merge: Merge) -> None:
     """Another identity, as of other parameters that give the same merge and judgement, is another commit."""
     settings, place = ["merge.method=lore"], root / ".loreline" / "x"

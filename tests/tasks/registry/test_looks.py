@@ -62,6 +62,7 @@ def test_what_it_decided_stands_beside_it(store: RegisterParams) -> None:
     assert begin_look(client, "demo", asked("x"), "run", level) == ended
 
 
+@pytest.mark.slow
 def test_processes_that_look_at_once_are_all_counted(store: RegisterParams, own_state: Path) -> None:
     running = [subprocess.Popen([sys.executable, "-c", LOOKS, f"process {i}"]) for i in range(3)]
     assert [process.wait() for process in running] == [0, 0, 0]

@@ -100,7 +100,7 @@ def state(params: Params) -> Any:
     ("before", "act"),
     [
         ([], promote(1)),
-        ([promote(1), promote(3)], promote(2, force=True)),
+        pytest.param([promote(1), promote(3)], promote(2, force=True), marks=pytest.mark.slow),
         ([promote(1), promote(2)], rollback),
     ],
     ids=["first", "third, by force", "rollback"],

@@ -31,6 +31,7 @@ def test_a_lock_that_another_dvc_holds_is_waited_for(root: Path, monkeypatch: py
     assert (root / "mine.txt.dvc").is_file()
 
 
+@pytest.mark.slow
 def test_a_lock_that_stays_busy_is_no_fault_of_the_user(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waited: list[float] = []
     monkeypatch.setattr(running.time, "sleep", waited.append)
