@@ -45,8 +45,11 @@ def close_workspace(place: Path, root: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     if place.exists():
         raise LorelineError(place, "cannot be removed", "remove it by hand")
-    if not unusable(root) and _registered(place, root):
-        git(root, "worktree", "remove", "--force", "--force", str(place.absolute()))
+    removal = ("worktree", "remove", "--force", "--force", str(place.absolute()))
+    if unusable(root) or not _registered(place, root) or git_answer(root, *removal) is not None:
+        return
+    if _registered(place, root):  # else another process that closed it was faster
+        git(root, *removal)
 
 
 def _add(place: Path, root: Path) -> None:

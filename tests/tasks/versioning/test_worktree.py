@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tasks.parameters.params import Params, read_params
+from tasks.versioning import worktree
 from tasks.versioning.shared_cache import default_remote, settings
 from tasks.versioning.worktree import close_workspace, open_workspace
 from tests.support.dvc_project import (
@@ -47,6 +48,27 @@ def root(tmp_path: Path, template: Path) -> Path:
 @pytest.fixture
 def params(root: Path) -> Params:
     return read_params(root / "params.yaml", ["merge.method=lore"])
+
+
+def test_closing_a_workspace_that_another_process_closes_is_no_error(
+    root: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The flow and the watch's cleaning up both do, when a merge has just been recorded."""
+    place = root / ".loreline" / "runs" / "a b"
+    open_workspace(place, root, params)
+    known, closed = worktree._registered, []
+
+    def registered(place: Path, root: Path) -> bool:
+        found = known(place, root)
+        if found and not closed:
+            closed.append(git(root, "worktree", "prune"))
+        return found
+
+    monkeypatch.setattr(worktree, "_registered", registered)
+    close_workspace(place, root)
+    assert closed
+    assert not place.exists()
+    assert not (root / ".git" / "worktrees").exists()
 
 
 def test_the_user_s_checkout_is_as_before(root: Path, params: Params) -> None:
