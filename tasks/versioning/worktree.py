@@ -8,7 +8,7 @@ import yaml
 from tasks.base.errors import LorelineError
 from tasks.parameters.params import Params, read_params
 from tasks.versioning.dvc import needed_files
-from tasks.versioning.git import git, git_answer, head, prefix, unusable
+from tasks.versioning.git import GitRefused, git, git_answer, head, prefix, unusable
 from tasks.versioning.shared_cache import share_cache
 
 ALWAYS = ("dvc.yaml", ".dvcignore", ".gitattributes", ".gitignore")
@@ -45,11 +45,13 @@ def close_workspace(place: Path, root: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     if place.exists():
         raise LorelineError(place, "cannot be removed", "remove it by hand")
-    removal = ("worktree", "remove", "--force", "--force", str(place.absolute()))
-    if unusable(root) or not _registered(place, root) or git_answer(root, *removal) is not None:
+    if unusable(root) or not _registered(place, root):
         return
-    if _registered(place, root):  # else another process that closed it was faster
-        git(root, *removal)
+    try:
+        git(root, "worktree", "remove", "--force", "--force", str(place.absolute()))
+    except GitRefused:
+        if _registered(place, root):  # else another process that closed it was faster
+            raise
 
 
 def _add(place: Path, root: Path) -> None:

@@ -18,7 +18,7 @@ from tasks.merging.lore.penalty import Values, values
 
 BLOCK, BLOCK_UNCACHED, BLOCK_ON_GPU = 16, 48, 64
 """Columns multiplied at a time: more where a matrix comes from memory each time; on a GPU calls take it."""
-UNCACHED = 2**22
+UNCACHED = 2**23
 """Elements of a matrix from where on no cache holds it."""
 FIRST_LOOK = 1.75
 """Columns of the space for each triplet expected, from where on it is worth a look at what is there."""

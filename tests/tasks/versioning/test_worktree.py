@@ -11,6 +11,7 @@ import yaml
 
 from tasks.parameters.params import Params, read_params
 from tasks.versioning import worktree
+from tasks.versioning.git import GitRefused
 from tasks.versioning.shared_cache import default_remote, settings
 from tasks.versioning.worktree import close_workspace, open_workspace
 from tests.support.dvc_project import (
@@ -69,6 +70,21 @@ def test_closing_a_workspace_that_another_process_closes_is_no_error(
     assert closed
     assert not place.exists()
     assert not (root / ".git" / "worktrees").exists()
+
+
+def test_a_workspace_that_git_will_not_let_go_is_an_error(
+    root: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = root / ".loreline" / "runs" / "a b"
+    open_workspace(place, root, params)
+    run = worktree.git
+
+    def refusing(directory: Path, *arguments: str) -> str:
+        return run(directory, *arguments, *(["--no-such-option"] if "remove" in arguments else []))
+
+    monkeypatch.setattr(worktree, "git", refusing)
+    with pytest.raises(GitRefused, match="no-such-option"):
+        close_workspace(place, root)
 
 
 def test_the_user_s_checkout_is_as_before(root: Path, params: Params) -> None:
