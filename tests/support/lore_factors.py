@@ -38,3 +38,9 @@ def iterate(B: Array, z: Array, mu: float, dtype: torch.dtype = torch.float64, c
     given = torch.from_numpy(z.copy()).to(dtype)
     at = spanned(given)
     return Iterate(at, found, deltas, norms_of(at, deltas), mu, cut, 1)
+
+
+def place_of(here: Iterate) -> Array:
+    """Return −S/N, where θ_0 is put."""
+    place: Array = -np.mean([delta.matrix().double().cpu().numpy() for delta in here.deltas], axis=0)
+    return place

@@ -20,7 +20,7 @@ from tasks.base.records.merge import MergeReport
 from tasks.engine.progress import Headway
 from tasks.fetch_run import fetch_run
 from tasks.merge_checkpoints import merge_checkpoints, merge_directories
-from tasks.merging.lore import converge, dense
+from tasks.merging.lore import beginning, dense
 from tasks.merging.lore.problem import NotConverged
 from tasks.parameters.fetch import FetchParams
 from tasks.parameters.merge import LoreParams, MergeParams
@@ -120,7 +120,7 @@ def test_progress_ends_at_the_whole(artifacts: Path) -> None:
 
 
 def test_a_tensor_that_does_not_converge_is_named(artifacts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converge, "GRAM_ROUNDING", 0.0)  # Newton's method gives up
+    monkeypatch.setattr(beginning, "GRAM_ROUNDING", 0.0)  # Newton's method gives up
     monkeypatch.setattr(dense, "DENSE_PASSES", 1)
     with pytest.raises(NotConverged, match=r"tensor \w+: LoRE: relative duality gap .* after 1 passes"):
         merge_checkpoints(MergeParams(method="lore"), artifacts)

@@ -24,6 +24,8 @@ from tasks.merging.lore.algebra import (
 from tasks.merging.lore.norm_bound import bounded
 from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness
 
+CAUTION = 0.8
+"""Share of the tolerance that an estimate must reach before a proof is tried: it does not know residuals."""
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
 

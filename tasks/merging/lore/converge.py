@@ -3,82 +3,62 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.algebra import ROUNDING, Tensor, energy
+from tasks.merging.lore.algebra import Tensor, energy
 from tasks.merging.lore.certificate import (
+    CAUTION,
     complete,
     distance,
     if_complete,
     limit_of,
     met,
     prove,
-    radius,
     radius_of,
     relative_gap,
     residuals,
 )
-from tasks.merging.lore.enclosure import LESS_SURE, SURE, Enclosure, at_mean, enclosure_within, prove_anywhere
-from tasks.merging.lore.newton import CUT, DEEP, SHARPEST, cut_below, first_guess, iterates
-from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.enclosure import Enclosure, enclosure_within, is_coarse, prove_anywhere
+from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.place import slope_at
-from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, Sharpness, Start, Unproven
-from tasks.merging.lore.spectrum import look
+from tasks.merging.lore.problem import (
+    FLAT,
+    GAP_INSTEAD,
+    Beginning,
+    Converged,
+    Iterate,
+    Near,
+    Proof,
+    Sharpness,
+    Unproven,
+)
 from tasks.merging.lore.uniqueness import Fit, Slope
 
-GRAM_ROUNDING = 3e-3
-"""Share of μ² that the rounding of a Gram matrix may have."""
 PATIENCE = 15
 """Passes in which the step has to fall to a half."""
-USUAL = 0.25
-"""Of a fit's curvature."""
 FLOOR = 16
 """Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
 """Proofs that may fail."""
-COARSE = 1.5
-"""Deviations that a tolerance is as large as where weights have few digits."""
-CAUTION = 0.8
-"""Share of the tolerance that the estimate must reach before a proof is tried: it does not know residuals."""
 FURTHER = 0.125
 """Share of the radius that curvature reaches beyond what is asked: residuals take some of that."""
 
 
-class Converged(NamedTuple):
-    """The last iterate, and what is proven of it."""
-
-    here: Iterate
-    start: Start
-    proof: Proof
-
-
-def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]) -> Converged:
-    """Solve for N × m × n deviations, m ≥ n, with the nuclear norm.
+def follow(B: Tensor, begun: Beginning, tolerance: float | Near, on_pass: Callable[[int], None]) -> Converged:
+    """Return the first iterate that is proven to be near enough, for N × m × n deviations, m ≥ n.
 
     Raises Unproven where more precision, or another solver, is needed.
     """
-    total = energy(B)
-    eps, size = float(torch.finfo(B.dtype).eps), math.sqrt(total / len(B))
-    goal = _Goal(tolerance, total, len(B))
-    start = look(B, scale, deeply=goal.coarse)
-    if eps * start.largest**2 > GRAM_ROUNDING * start.penalty.mu**2:
-        raise Unproven
-    # what rounding leaves of the residuals, over a usual curvature
-    rounding = 2 * len(B) * (ROUNDING + SHARPEST) * eps * size / USUAL
-    cut = cut_below(start, B.shape[2], CUT)
-    reach = radius(cut, start.penalty.mu)
-    if isinstance(tolerance, Near) and rounding > CAUTION * min(tolerance.distance, reach):
-        raise Unproven
-    if goal.coarse and (proven := _proven_at_mean(B, start, tolerance, goal)):
+    start, cut, guess, proven = begun
+    if proven:
         return proven
+    total = start.total
+    goal = _Goal(tolerance, total, len(B))
     best, since, failed = math.inf, 0, 0
-    finest = FLOOR * eps * size
-    deep = cut if goal.coarse else cut_below(start, B.shape[2], DEEP)
-    if guess := first_guess(B, start, deep, on_pass):
-        cut = deep  # which costs too much where many passes are to come
+    finest = FLOOR * float(torch.finfo(B.dtype).eps) * math.sqrt(total / len(B))
     steps = iterates(B, start, cut, on_pass, guess)
+    del begun
     start, guess = start._replace(leading=[]), None  # held by the iterates while they need them
     here = next(steps)
     while True:
@@ -103,19 +83,18 @@ class _Goal:
 
     def __init__(self, tolerance: float | Near, total: float, count: int) -> None:
         self._tolerance, self._total = tolerance, total
-        size = math.sqrt(total / count)
-        self.coarse = isinstance(tolerance, Near) and tolerance.distance >= COARSE * size
+        self._coarse = is_coarse(tolerance, total, count)
         self._gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
         self._sharp: Sharpness | None = None
         """Of the last iterate that was looked at: a guess first."""
         self._step = 0.0
         """The step from there, in whose proportion force is taken to fall."""
 
-    def enclosure(self, here: Iterate, sure: float = SURE) -> Enclosure | None:
+    def enclosure(self, here: Iterate) -> Enclosure | None:
         """Return what may prove enough without curvature, for weights in few digits."""
-        if not (self.coarse and isinstance(self._tolerance, Near)):
+        if not (self._coarse and isinstance(self._tolerance, Near)):
             return None
-        return enclosure_within(here, self._tolerance.distance, sure)
+        return enclosure_within(here, self._tolerance.distance)
 
     def in_reach(self, here: Iterate, fit: Fit) -> bool:
         """Estimate whether a proof would succeed, because one costs as much as a pass."""
@@ -149,16 +128,6 @@ class _Goal:
         if not isinstance(self._tolerance, Near):
             return False
         return distance(sharp, residual) <= _near(here, self._tolerance)
-
-
-def _proven_at_mean(B: Tensor, start: Start, tolerance: float | Near, goal: _Goal) -> Converged | None:
-    """Return the mean, where all minimisers are proven to be near enough: then no pass is needed."""
-    here = at_mean(start, B[0])
-    enclosure = here and goal.enclosure(here, LESS_SURE)
-    proof = here and enclosure and prove_anywhere(B, energy(B), here, enclosure)
-    if here is None or proof is None or not met(proof, tolerance):
-        return None
-    return Converged(here, start._replace(leading=[]), proof)
 
 
 def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:

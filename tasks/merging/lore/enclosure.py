@@ -17,7 +17,6 @@ from tasks.merging.lore.algebra import (
     Factors,
     Norms,
     Shifted,
-    Spanned,
     Tensor,
     add_up,
     gram_matrix,
@@ -25,16 +24,20 @@ from tasks.merging.lore.algebra import (
     product,
 )
 from tasks.merging.lore.norm_bound import bounded
-from tasks.merging.lore.place import nowhere
-from tasks.merging.lore.problem import Iterate, Proof, Start
+from tasks.merging.lore.place import best_base, nowhere
+from tasks.merging.lore.problem import Iterate, Near, Proof, Start
 
+COARSE = 1.5
+"""Deviations that a tolerance is as large as where weights have few digits."""
 SLACK = 0.01
 """Share of the bound, for rounding."""
 ALIGNED = 0.9
 """Of the step's largest singular value: what it usually adds to that of the matrix that it is added to."""
-SURE, LESS_SURE = 0.8, 0.5
+SURE, LESS_SURE = 0.8, 0.6
 """Share of the room below μ that is asked for where less would do: more might not be there; and where
 triplets are not sharp."""
+GUESSED = 0.9
+"""Share of μ down to which a guess's triplets are cut: what it knows nothing of may reach as high."""
 FINEST = 1e-3
 """The smallest θ that is tried, in units of that room."""
 SQUARINGS = 6
@@ -58,6 +61,11 @@ class Enclosure(NamedTuple):
         return self.moved + _from_mean(self.gap, len(self.lower), self.theta)
 
 
+def is_coarse(tolerance: float | Near, total: float, count: int) -> bool:
+    """Tell whether a tolerance is so large that it may be proven anywhere, `total` = Σ‖B_i‖²."""
+    return isinstance(tolerance, Near) and tolerance.distance >= COARSE * math.sqrt(total / count)
+
+
 def at_mean(start: Start, like: Tensor) -> Iterate | None:
     """Return the iterate z = 0, of which the first look knows all; None where it is not deep enough."""
     mu = start.penalty.mu
@@ -65,9 +73,19 @@ def at_mean(start: Start, like: Tensor) -> Iterate | None:
     if depth >= mu:
         return None
     deltas = [part.thresholded(mu) for part in start.leading]
-    S = add_up(deltas)
-    norms = Norms(0.0, math.sqrt(max(inner(S, S), 0.0)) / len(deltas), 0.0)
+    norms = Norms(0.0, _moved(deltas), 0.0)
     return Iterate(nowhere(like), list(start.leading), deltas, norms, mu, depth / mu, 1)
+
+
+def at_guess(guess: list[Factors], mu: float, cut: float) -> Iterate:
+    """Return the iterate that a guess of the leading triplets of every A_i makes, z = −S/N.
+
+    That is found without the matrices: the triplets need not be theirs.
+    """
+    cut = max(cut, GUESSED)
+    deltas = [part.thresholded(mu) for part in guess]
+    norms = Norms(_moved(deltas) ** 2, 0.0, 0.0)
+    return Iterate(best_base(deltas), [part.above(cut * mu) for part in guess], deltas, norms, mu, cut, 1)
 
 
 def enclosure_within(here: Iterate, distance: float, sure: float = SURE) -> Enclosure | None:
@@ -98,8 +116,7 @@ def prove_anywhere(B: Tensor, total: float, here: Iterate, enclosure: Enclosure)
     the task vectors here.
     """
     lower, N = enclosure.lower, len(B)
-    sums = add_up(lower)
-    mean = Spanned(sums.U, torch.diag(sums.sigma / -N), sums.V).spread()
+    sums, mean = add_up(lower), best_base(lower).spread()
     level = here.mu - enclosure.theta
     if not all(bounded(Shifted(b, mean), own, level) for b, own in zip(B, lower, strict=True)):
         return None
@@ -128,6 +145,12 @@ def _least_theta(gap: float, N: int, distance: float) -> float | None:
     if half <= 0 or inside < 0:
         return None
     return 2 * gap / N / (half + math.sqrt(inside))
+
+
+def _moved(deltas: Sequence[Factors]) -> float:
+    """Return ‖S‖_F/N."""
+    S = add_up(deltas)
+    return math.sqrt(max(inner(S, S), 0.0)) / len(deltas)
 
 
 def _squares(parts: Sequence[Factors]) -> float:

@@ -19,7 +19,6 @@ from tasks.merging.lore.algebra import (
     Factors,
     Spanned,
     Tensor,
-    add_up,
     computed_together,
     energy,
     product,
@@ -29,7 +28,15 @@ from tasks.merging.lore.algebra import (
 from tasks.merging.lore.columns import near, spare
 from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
 from tasks.merging.lore.lapack import eigenpairs_above
-from tasks.merging.lore.place import between, norms_of, nowhere, slope_towards, step_within, sum_within
+from tasks.merging.lore.place import (
+    best_base,
+    between,
+    norms_of,
+    nowhere,
+    slope_towards,
+    step_within,
+    sum_within,
+)
 from tasks.merging.lore.problem import Iterate, Start
 from tasks.merging.lore.triplets import DIRECT, TOGETHER, Sought, every, triplets_above
 
@@ -68,7 +75,7 @@ def iterates(
     `guess` are the leading triplets of every A_i near the minimum, where μ need not come down. Sending True
     makes the next pass look for leading triplets that this one has missed.
     """
-    N, total, mu = len(B), energy(B), start.penalty.mu
+    N, total, mu = len(B), start.total, start.penalty.mu
     z = last = nowhere(B[0])
     known, found, nothing = start.leading, list[Factors](), zero(B[0])
     # What one checkpoint alone has, all others have too, by −1/(N − 1): that must not lead with it.
@@ -79,8 +86,7 @@ def iterates(
     thorough, slope = False, 0.0
     few = B.shape[2] <= TOGETHER and B.dtype == torch.float64
     if guess:
-        S = add_up([part.thresholded(mu) for part in guess])
-        z = last = Spanned(S.U, torch.diag(S.sigma / -N), S.V).spread()
+        z = last = best_base([part.thresholded(mu) for part in guess]).spread()
         known, found, level, damping = guess, [part.above(mu) for part in guess], mu, 0.0
     del start
     while True:
@@ -148,7 +154,8 @@ def first_guess(B: Tensor, start: Start, cut: float, on_pass: Callable[[int], No
     if columns <= TOGETHER:  # where float64 costs nothing
         cores = cores.double()
     cores -= cores.mean(0)
-    for here in iterates(cores, start._replace(leading=[]), INSIDE, lambda number: on_pass(1)):
+    within = start._replace(leading=[], total=energy(cores))
+    for here in iterates(cores, within, INSIDE, lambda number: on_pass(1)):
         if here.norms.length < SETTLED * mu or here.passes == MOST_SMALL:
             break
     wide = [part.above(cut * mu).rank for part in here.leading]

@@ -12,6 +12,12 @@ def nowhere(like: Tensor) -> Spanned:
     return Spanned(like.new_zeros(len(like), 0), like.new_zeros(0, 0), like.new_zeros(like.shape[1], 0))
 
 
+def best_base(deltas: Sequence[Factors]) -> Spanned:
+    """Return −S/N, S = Σδ_i: the best z for these task vectors (fact 2)."""
+    S = add_up(deltas)
+    return Spanned(S.U, torch.diag(S.sigma / -len(deltas)), S.V)
+
+
 def between(one: Spanned, other: Spanned, share: float) -> Spanned:
     """Return the matrix that lies so far from one on the way to the other."""
     parts = (one._replace(core=(1 - share) * one.core), other._replace(core=share * other.core))

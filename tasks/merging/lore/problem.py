@@ -35,6 +35,8 @@ class Start(NamedTuple):
     """Noise edge of the deviations."""
     largest: float
     """σ_1 of the deviations."""
+    total: float
+    """Σ‖B_i‖²"""
     leading: list[Factors]
     """The leading singular triplets of every B_i, where they are known; as subspaces to start from."""
 
@@ -75,6 +77,26 @@ class Proof(NamedTuple):
     """On how far θ_0 is from that of any minimiser; infinite where z is too far away for a bound."""
     curvature: float | None
     """Of the fit, from below: this one is a lower bound; None where the proof did not need to know it."""
+
+
+class Converged(NamedTuple):
+    """The last iterate, and what is proven of it."""
+
+    here: Iterate
+    start: Start
+    proof: Proof
+
+
+class Beginning(NamedTuple):
+    """What is known before the first pass."""
+
+    start: Start
+    cut: float
+    """Share of μ down to which passes are to find triplets."""
+    guess: list[Factors] | None
+    """The leading triplets of every A_i near the minimum; None where none could be made, or was needed."""
+    proven: Converged | None
+    """An iterate that is near enough already."""
 
 
 class Solution(NamedTuple):

@@ -6,10 +6,11 @@ import torch
 
 from tasks.merging.lore import dense, tall_matrices, two_checkpoints
 from tasks.merging.lore.algebra import Tensor, energy, precise
+from tasks.merging.lore.beginning import GRAM_ROUNDING, begin, proven_at_once
 from tasks.merging.lore.certificate import met
-from tasks.merging.lore.converge import GRAM_ROUNDING, Converged, converged, proof_of
+from tasks.merging.lore.converge import follow, proof_of
 from tasks.merging.lore.penalty import Scale, values
-from tasks.merging.lore.problem import GAP_INSTEAD, Near, Solution, Unproven
+from tasks.merging.lore.problem import GAP_INSTEAD, Converged, Near, Solution, Unproven
 
 SMALL_COLUMNS = 64
 """Columns up to which float64 costs nothing."""
@@ -39,7 +40,7 @@ def solve(
         return found._replace(deltas=[delta.transposed for delta in found.deltas])
     if len(B) == 2 and anchor is None:
         return two_checkpoints.symmetric(B)
-    if energy(B) == 0.0:  # identical checkpoints: nothing to decompose
+    if not B[0, 0].any() and energy(B) == 0.0:  # identical checkpoints: nothing to decompose
         return two_checkpoints.no_task_vectors(B, "zero")
     if len(B) == 2 and anchor is not None:
         return two_checkpoints.anchored(B, anchor, scale, tolerance)
@@ -54,9 +55,10 @@ def solve(
 
 def _by_newton(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]) -> Solution:
     """Solve for a nuclear norm; raises Unproven."""
-    found = _by_triangle(B, scale, tolerance, on_pass) if tall_matrices.is_tall(B) else None
-    if found is not None:
-        return _solution(found, "tall")
+    if tall_matrices.is_tall(B):
+        found = proven_at_once(B, scale, tolerance, on_pass) or _by_triangle(B, scale, tolerance, on_pass)
+        if found is not None:
+            return _solution(found, "tall")
     return _solution(_in_either_precision(B, scale, tolerance, on_pass), "newton")
 
 
@@ -93,6 +95,14 @@ def _in_either_precision(
         except Unproven:
             pass
     return converged(precise(B), scale, tolerance, on_pass)
+
+
+def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[int], None]) -> Converged:
+    """Solve for N × m × n deviations, m ≥ n, with the nuclear norm, in their precision.
+
+    Raises Unproven where more precision, or another solver, is needed.
+    """
+    return follow(B, begin(B, scale, tolerance, on_pass), tolerance, on_pass)
 
 
 def _solution(found: Converged, solver: str) -> Solution:

@@ -17,6 +17,8 @@ SHARP, CLOSE = 0.7, 0.05
 DEEPER, SHALLOW = 2.2, 0.8
 """Triplets for each one that the scale of μ asks for, of a deep look; and how far below the last one of the
 largest matrix another look goes in the others."""
+SLIM = 24
+"""Rows for each column, from where on a Gram matrix costs less than a Krylov space: then it is small."""
 FIRST = 16
 """Columns for each triplet that is looked for first, where nobody knows how many lead."""
 FIRST_FEW = 64
@@ -44,10 +46,10 @@ def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)
         if followed < min(edge, penalty.mu) or (scale.most is not None and count > scale.most):
-            return Start(penalty, edge, spectra.largest, found)
+            return Start(penalty, edge, spectra.largest, total, found)
     spectra = Deviations([values(singular(b)) for b in B], total)
     penalty, edge = scale.penalty(spectra)
-    return Start(penalty, edge, spectra.largest, [])
+    return Start(penalty, edge, spectra.largest, total, [])
 
 
 def _down_to_one_floor(B: Tensor, sought: Largest, below: float) -> list[Factors]:
@@ -68,8 +70,9 @@ def _down_to_one_floor(B: Tensor, sought: Largest, below: float) -> list[Factors
 
 def largest(A: Tensor, sought: Largest) -> list[Factors]:
     """Return the largest triplets of a matrix m × n, m ≥ n, or of each of several: all there are, at most."""
-    few, found = min(sought.most, A.shape[-1]), None
-    if A.shape[-1] > DIRECT and few < A.shape[-1] // SHARE:
+    m, n = A.shape[-2:]
+    few, found = min(sought.most, n), None
+    if n > DIRECT and m < SLIM * n and few < n // SHARE:
         found = in_krylov_space(A, sought)
     if found is None:
         found = [ritz(own, leading_eigenpairs(gram_matrix(own), few).vectors) for own in each(A)]

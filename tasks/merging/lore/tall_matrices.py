@@ -9,8 +9,8 @@ other iterate, on the matrices themselves.
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Shifted, Spanned, Tensor, add_up, gram_matrix, product
-from tasks.merging.lore.place import norms_of
+from tasks.merging.lore.algebra import Factors, Shifted, Tensor, gram_matrix, product
+from tasks.merging.lore.place import best_base, norms_of
 from tasks.merging.lore.problem import Iterate
 from tasks.merging.lore.triplets import ritz
 
@@ -52,8 +52,7 @@ def triangular(B: Tensor) -> Tensor | None:
 
 def lifted(B: Tensor, small: Iterate) -> Iterate:
     """Return the iterate whose leading right singular vectors are those of the small matrices."""
-    S = add_up(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu))
-    z = Spanned(S.U, torch.diag(S.sigma / -len(B)), S.V)
+    z = best_base(refresh(B, [delta.to(B.dtype) for delta in small.deltas], small.mu))
     found = [ritz(Shifted(b, z), part.V.to(B.dtype)) for b, part in zip(B, small.leading, strict=True)]
     deltas = [part.thresholded(small.mu) for part in found]
     return Iterate(z, found, deltas, norms_of(z, deltas), small.mu, small.cut, small.passes)

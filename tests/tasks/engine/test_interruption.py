@@ -18,7 +18,7 @@ from tasks.engine import blocks, cut, devices, output
 from tasks.engine.execute import execute
 from tasks.engine.progress import Headway, OnProgress
 from tasks.merging.block import Block
-from tasks.merging.lore import converge, dense
+from tasks.merging.lore import beginning, dense
 from tasks.merging.lore.problem import NotConverged
 from tasks.merging.methods import METHODS
 from tasks.parameters.merge import LoreParams, MergeParams
@@ -154,7 +154,7 @@ def test_overflow_of_the_output_dtype_stops_the_merge(device: str, tmp_path: Pat
 
 
 def test_a_solver_that_fails_names_the_tensor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(converge, "GRAM_ROUNDING", 0.0)  # Newton's method gives up
+    monkeypatch.setattr(beginning, "GRAM_ROUNDING", 0.0)  # Newton's method gives up
     monkeypatch.setattr(dense, "DENSE_PASSES", 1)
     plan = plan_for(
         MergeParams(method="lore", lore=LoreParams(mu=0.2, mu_scale="sigma1")),

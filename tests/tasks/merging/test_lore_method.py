@@ -228,7 +228,7 @@ def test_a_family_solves_once_for_all_that_ask_the_same(monkeypatch: pytest.Monk
 
 
 def test_what_no_solver_reaches_is_refused_with_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tasks.merging.lore.converge.GRAM_ROUNDING", 0.0)  # Newton's method gives up
+    monkeypatch.setattr("tasks.merging.lore.beginning.GRAM_ROUNDING", 0.0)  # Newton's method gives up
     monkeypatch.setattr("tasks.merging.lore.dense.DENSE_PASSES", 4)
     with pytest.raises(NotConverged, match=r"relative duality gap .* above merge\.lore\.tolerance 1\.0e-10"):
         merged(params(), ["wide"])

@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore import converge, spectrum, triplets
-from tasks.merging.lore.certificate import radius_of
-from tasks.merging.lore.converge import GAP_INSTEAD, Converged, converged, fit_at, met
+from tasks.merging.lore import beginning, spectrum, triplets
+from tasks.merging.lore.certificate import met, radius_of
+from tasks.merging.lore.converge import fit_at
 from tasks.merging.lore.newton import first_guess
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Near, Proof, Unproven
+from tasks.merging.lore.problem import GAP_INSTEAD, Converged, Near, Proof, Unproven
+from tasks.merging.lore.solve import converged
 from tests.support.lore_checks import ignore
 from tests.support.lore_curvature_reference import exact, hessian
 from tests.support.lore_matrices import TRAJECTORIES, edge, family, trajectory
@@ -150,7 +151,7 @@ def test_from_a_first_guess_the_minimum_is_proven_and_true(
         guesses.append(first_guess(*given))
         return guesses[-1]
 
-    monkeypatch.setattr(converge, "first_guess", kept)
+    monkeypatch.setattr(beginning, "first_guess", kept)
     scale = Scale(1.05 if unit == "auto" else 0.06, unit, "nuclear", (90, 80))  # type: ignore[arg-type]
     tolerance = Near(0.01 * float(np.linalg.norm(B)) / 3**0.5)
     here, _, proof = converged(torch.from_numpy(B), scale, tolerance, ignore)
@@ -161,22 +162,3 @@ def test_from_a_first_guess_the_minimum_is_proven_and_true(
     deltas = np.stack([delta.matrix().numpy() for delta in here.deltas])
     assert 1 - dual(B, deltas, here.mu) / primal(B, deltas, here.mu) <= proof.gap + 1e-9
     assert np.linalg.norm(deltas.mean(axis=0) + best.z) <= proof.error + 1e-3 * tolerance.distance
-
-
-def test_the_mean_is_not_returned_where_its_bound_turns_out_too_large(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Triplets that are off by more than is usual make it larger than it was estimated to be."""
-    rng = np.random.default_rng(0)
-    D = rng.standard_normal((450, 2)) @ rng.standard_normal((2, 420))
-    line = [t * 0.15 * D + rng.standard_normal((450, 420)) for t in np.linspace(-1, 1, 5)]
-    B = np.stack(line) - np.mean(line, axis=0)
-    distance = 3 * float(np.linalg.norm(B)) / 5**0.5
-
-    def too_large(*given: object) -> Proof:
-        return Proof(0.0, 1.01 * distance, None)
-
-    monkeypatch.setattr(converge, "prove_anywhere", too_large)
-    scale = Scale(1.05, "auto", "nuclear", B.shape[1:])  # type: ignore[arg-type]
-    with pytest.raises(Unproven):
-        converged(torch.from_numpy(B), scale, Near(distance), ignore)

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore.algebra import energy
-from tasks.merging.lore.converge import converged
 from tasks.merging.lore.enclosure import SLACK, at_mean, enclosure_within, prove_anywhere
 from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Iterate, Near, Proof, Start
+from tasks.merging.lore.solve import converged
 from tests.support.lore_checks import DTYPES, as_on_a_gpu, ignore, on_devices
 from tests.support.lore_curvature_reference import exact
-from tests.support.lore_factors import CUT, factors, iterate
+from tests.support.lore_factors import CUT, factors, iterate, place_of
 from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, minimise, primal, svt
 
@@ -45,11 +45,6 @@ def turned(here: Iterate, angle: float, rng: np.random.Generator) -> Iterate:
         Q, R = torch.linalg.qr(part.V + angle * away)
         leading.append(part._replace(V=Q * R.diagonal().sign()))
     return here._replace(leading=leading, deltas=[part.thresholded(here.mu) for part in leading])
-
-
-def place_of(here: Iterate) -> Array:
-    """Return −S/N, where θ_0 is put."""
-    return -np.mean([delta.matrix().double().cpu().numpy() for delta in here.deltas], axis=0)
 
 
 @given(
@@ -205,7 +200,7 @@ def test_a_triplet_left_out_is_refused(which: int) -> None:
 def test_the_mean_is_an_iterate_where_the_look_went_deep_enough(depth: float) -> None:
     B, mu = family("spikes", 3, 20, 14, 0), 8.0
     leading = [factors(b).above(depth * mu) for b in B]
-    start = Start(Penalty("nuclear", mu), mu, 20.0, leading)
+    start = Start(Penalty("nuclear", mu), mu, 20.0, energy(torch.from_numpy(B)), leading)
     here, again = at_mean(start, torch.from_numpy(B[0])), iterate(B, np.zeros((20, 14)), mu)
     assert here is not None
     assert here.cut * mu == max(float(part.sigma[-1]) for part in leading)
@@ -222,8 +217,8 @@ def test_the_mean_is_an_iterate_where_the_look_went_deep_enough(depth: float) ->
 def test_a_trajectory_that_rounding_hides_is_proven_at_the_mean(device: str) -> None:
     """No pass beyond the first look: all minimisers are nearer to the mean than the tolerance."""
     rng = np.random.default_rng(0)
-    D = rng.standard_normal((450, 2)) @ rng.standard_normal((2, 420))
-    line = [t * 0.15 * D + rng.standard_normal((450, 420)) for t in np.linspace(-1, 1, 5)]
+    D = rng.standard_normal((120, 2)) @ rng.standard_normal((2, 100))
+    line = [t * 0.15 * D + rng.standard_normal((120, 100)) for t in np.linspace(-1, 1, 5)]
     B = np.stack(line) - np.mean(line, axis=0)
     size = float(np.linalg.norm(B)) / 5**0.5
     found = converged(

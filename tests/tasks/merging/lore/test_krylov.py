@@ -107,6 +107,20 @@ def test_the_last_is_as_close_as_asked(
     assert all(size == pytest.approx(energy(given_matrix[None])) for size in asked)
 
 
+def test_of_many_rows_for_each_column_the_gram_matrix_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A space would have long columns, and the Gram matrix is small."""
+    monkeypatch.setattr(spectrum, "DIRECT", 30)
+    A = np.random.default_rng(0).standard_normal((24 * 64, 64)) * np.arange(1, 65) ** -0.5
+    sigma = np.linalg.svd(A, compute_uv=False)
+    spaces = []
+    monkeypatch.setattr(spectrum, "in_krylov_space", lambda *given: spaces.append(given))
+    [found] = spectrum.largest(torch.from_numpy(A), Largest(5, 0.7))
+    check_triplets(found, A, sigma, 1e-9 * float(sigma[0]))
+    assert not spaces
+    spectrum.largest(torch.from_numpy(A[:-1]), Largest(5, 0.7))
+    assert spaces
+
+
 @on_dtypes
 @pytest.mark.parametrize("rank", [0, 1, 7])
 @pytest.mark.parametrize("block", [4, 16])

@@ -120,7 +120,7 @@ def test_nothing_above_the_threshold_is_solved_in_one_pass() -> None:
 
 def test_triplets_reach_below_the_threshold_but_not_into_the_noise() -> None:
     """Down to near a close noise edge, where subspaces tell the two apart; all the way where eigenpairs do."""
-    near, far = (Start(Penalty("nuclear", 1.0), edge, 9.0, []) for edge in (0.9, 0.5))
+    near, far = (Start(Penalty("nuclear", 1.0), edge, 9.0, 1.0, []) for edge in (0.9, 0.5))
     beyond = triplets.DIRECT + 1
     for least in (newton.CUT, newton.DEEP):
         assert newton.cut_below(near, beyond, least) == pytest.approx(0.925)
@@ -178,5 +178,5 @@ def test_no_first_guess_is_made_where_nothing_leads_or_nearly_all_does() -> None
     assert newton.first_guess(B, full, newton.DEEP, ignore) is None
     leading = triplets.every(B, 0.0)
     for mu in (1e-3, 1e3):
-        start = Start(Penalty("nuclear", mu), full.edge, full.largest, leading)
+        start = full._replace(penalty=Penalty("nuclear", mu), leading=leading)
         assert newton.first_guess(B, start, newton.DEEP, ignore) is None
