@@ -3,7 +3,7 @@
 import math
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -17,7 +17,7 @@ from tasks.base.errors import LorelineError
 from tasks.base.threads import compute_alone
 from tasks.checkpoints.header import ITEM_SIZE
 from tasks.checkpoints.weights import NotFinite, SafetensorsModel, WeightReader
-from tasks.engine.cut import Piece, cut
+from tasks.engine.cut import Piece, cut, split
 from tasks.engine.devices import CPU, threads_for
 from tasks.engine.earliest import EarliestFirst, Item
 from tasks.engine.held import Held
@@ -127,7 +127,7 @@ class Blocks:
                 f"{device}: out of memory at tensor {block.tensor}; computed on the CPU", stacklevel=2
             )
             if whole:
-                block = replace(block, thetas=_side_by_side(block.thetas, len(block.thetas)))
+                block = replace(block, thetas=_side_by_side(block.thetas))
             return function(block)
 
     def _size(self, piece: Piece) -> int:
@@ -141,13 +141,12 @@ class Blocks:
         return piece.rows * piece.columns * sum(widths)
 
     def _read(self, piece: Piece) -> Block:
-        thetas = (self._read_from(source, piece) for source in self._plan.inputs)
         base = self._read_from(self._plan.base, piece) if self._plan.base else None
         if self._plan.method.whole and self._local.device == CPU:
-            arrays = _side_by_side(thetas, len(self._plan.inputs))
+            arrays = self._side_by_side(piece)
             base = None if base is None else to_numpy(base)
         else:
-            arrays = list(thetas)
+            arrays = [self._read_from(source, piece) for source in self._plan.inputs]
         block = Block(piece.tensor, piece.matrix, piece.start, arrays, base)
         match self._plan.method.measures:
             case "gradients":
@@ -158,6 +157,16 @@ class Blocks:
                 return self._with_grams(block)
             case "coefficients" | None:
                 return block
+
+    def _side_by_side(self, piece: Piece) -> Array:
+        """Read a matrix of every checkpoint into one array, a few rows at a time, which caches hold."""
+        shape = (len(self._plan.inputs), piece.rows, piece.columns)
+        stack = np.empty(shape, self._plan.dtype(piece.tensor))
+        for own, source in zip(stack, self._plan.inputs, strict=True):
+            for part in split(piece):
+                first = (part.start - piece.start) // max(piece.columns, 1)
+                _put(self._read_from(source, part, piece in self._finite), own[first : first + part.rows])
+        return stack
 
     def _with_grams(self, block: Block) -> Block:
         """Add what the layer of a matrix was fed, where it is a linear layer's."""
@@ -171,26 +180,29 @@ class Blocks:
         ]
         return replace(block, grams=grams, grams_of_rows=key != block.tensor)
 
-    def _read_from(self, source: WeightReader, piece: Piece) -> Array:
+    def _read_from(self, source: WeightReader, piece: Piece, finite: bool = False) -> Array:
         dtype, shape = self._plan.dtype(piece.tensor), (piece.rows, piece.columns)
         part = (piece.tensor, piece.start, piece.rows * piece.columns)
         if self.compiled and isinstance(source, SafetensorsModel):
-            read = source.stored if piece in self._finite else source.finite
+            read = source.stored if finite or piece in self._finite else source.finite
             return defer(read(*part), source.tensors[piece.tensor].dtype, dtype, shape)
         return source.read(*part, dtype).reshape(shape)
 
 
-def _side_by_side(thetas: Iterable[Array], count: int) -> Array:
+def _side_by_side(thetas: Sequence[Array]) -> Array:
     """Return arrays as one, filled in place: np.stack would need the memory of the checkpoints twice."""
-    stack: Array = None
-    for i, theta in enumerate(thetas):
-        if stack is None:
-            stack = np.empty((count, *theta.shape), theta.dtype)
-        if isinstance(theta, Deferred):
-            theta.write(stack[i])
-        else:
-            stack[i] = theta
+    stack = np.empty((len(thetas), *thetas[0].shape), thetas[0].dtype)
+    for own, theta in zip(stack, thetas, strict=True):
+        _put(theta, own)
     return stack
+
+
+def _put(numbers: Array, out: Array) -> None:
+    """Write an array, or an expression, to where it is to lie."""
+    if isinstance(numbers, Deferred):
+        numbers.write(out)
+    else:
+        out[...] = numbers
 
 
 def _pays(plan: Plan) -> bool:

@@ -34,10 +34,16 @@ class Piece(NamedTuple):
 def cut(tensor: str, shape: tuple[int, ...], whole: bool, blocks: int = 1) -> list[Piece]:
     """Cut a tensor into pieces of so many times BLOCK elements at most, or into its whole matrices."""
     stack, rows, columns = as_stack(shape)
-    step = max(rows, 1) if whole else blocks * _rows(columns)
+    matrices = [Piece(tensor, i, i * rows * columns, rows, columns) for i in range(stack)]
+    return matrices if whole else [part for matrix in matrices for part in split(matrix, blocks)]
+
+
+def split(piece: Piece, blocks: int = 1) -> list[Piece]:
+    """Cut a piece into pieces of so many times BLOCK elements at most."""
+    tensor, matrix, start, rows, columns = piece
+    step = blocks * _rows(columns)
     return [
-        Piece(tensor, matrix, (matrix * rows + row) * columns, min(step, rows - row), columns)
-        for matrix in range(stack)
+        Piece(tensor, matrix, start + row * columns, min(step, rows - row), columns)
         for row in range(0, max(rows, 1), step)  # an empty tensor is one empty piece
     ]
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.measures import Averaged, LoreMeasures
+from tasks.merging.arrays import Array
 from tasks.merging.block import Block
 from tasks.merging.combine import elected
 from tasks.merging.inner_products import dot
@@ -60,6 +61,7 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
     from tasks.merging.lore.algebra import energy
 
     solutions: dict[MatrixProblem, Solution] = {}
+    mean: Array = None
     B: Tensor | None = None
     for settings in variants:
         params = settings.at(block.tensor)
@@ -67,13 +69,14 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
             yield block.thetas[0], Averaged(identical=True)  # the mean of equals may be rounded
             continue
         if _averaged(block, settings, params):
-            yield block.mean, Averaged(identical=False)
+            yield block.mean if mean is None else mean, Averaged(identical=False)
             continue
         if B is None:
-            B = deviations(block)
+            middle, B = deviations(block)
+            mean = middle if isinstance(block.thetas, torch.Tensor) else middle.numpy()
             energies = [energy(b) for b in B]
             shape = _full_shape(settings.shapes[block.tensor], B)
-        size = (dot(block.mean, block.mean) / math.prod(shape)) ** 0.5
+        size = (dot(mean, mean) / math.prod(shape)) ** 0.5
         place = last_place(settings.dtypes.get(block.tensor, "F32"), size)
         reach = max(1.0, abs(settings.count * beyond(params, settings.count)))
         problem = MatrixProblem(block.tensor, block.matrix, tuple(B.shape), _asked(params.lore, reach))
@@ -85,15 +88,13 @@ def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
                 with settings.solving.watched(block.tensor, params.lore.time_limit) as on_pass:
                     solutions[problem] = _solve(B, params.lore, goal, settings.steps, shape, on_pass)
             except OutOfTime:
-                yield block.mean, Averaged(identical=False, out_of_time=True)
+                yield mean, Averaged(identical=False, out_of_time=True)
                 continue
             settings.solving.keep(problem, solutions[problem])
         # after the last variant nobody needs the deviations: their memory takes its merge
         room = B[0] if settings is variants[-1] else None
-        merged, measures = _finish(
-            torch.as_tensor(block.mean), energies, solutions[problem], params, shape, place, room
-        )
-        yield merged if isinstance(block.mean, torch.Tensor) else merged.numpy(), measures
+        merged, measures = _finish(middle, energies, solutions[problem], params, shape, place, room)
+        yield merged if isinstance(block.thetas, torch.Tensor) else merged.numpy(), measures
 
 
 def _identical(block: Block) -> bool:
@@ -102,18 +103,25 @@ def _identical(block: Block) -> bool:
     return all(bool((theta[:1] == first[:1]).all()) and bool((theta == first).all()) for theta in others)
 
 
-def deviations(block: Block) -> "Tensor":
-    """Turn a whole matrix's θ_i into B_i = θ_i − mean(θ), N × m × n, where they lie: no room for both.
+def deviations(block: Block) -> tuple["Tensor", "Tensor"]:
+    """Return mean(θ), and a whole matrix's θ_i as B_i = θ_i − mean(θ), N × m × n, where they lie.
 
-    The B_i sum to zero but for rounding of their own size.
+    There is no room for both; a few rows at a time, which caches hold. The B_i sum to zero but for rounding of
+    their own size.
     """
     import torch
 
+    from tasks.merging.lore.algebra import row_blocks
+
     stacked = hasattr(block.thetas, "shape")
     thetas = block.thetas if stacked else torch.stack([torch.as_tensor(theta) for theta in block.thetas])
-    mean, B = torch.as_tensor(block.mean), torch.as_tensor(thetas)
-    B.sub_(mean)
-    return B.sub_(B.mean(0))  # the mean of the weights was rounded to their size
+    B = torch.as_tensor(thetas)
+    mean = B.new_empty(B.shape[1:])
+    for rows in row_blocks(mean):
+        mean[rows] = torch.as_tensor(block.part(rows.start, rows.stop).mean)
+        part = B[:, rows].sub_(mean[rows])
+        part.sub_(part.mean(0))  # the mean of the weights was rounded to their size
+    return mean, B
 
 
 def _averaged(block: Block, settings: Settings, params: MergeParams) -> bool:
