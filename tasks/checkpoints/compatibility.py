@@ -9,7 +9,7 @@ from tasks.checkpoints.configuration import differing_keys, meaning_of
 from tasks.checkpoints.header import FLOATING
 from tasks.checkpoints.layout import CONFIG, side_files
 from tasks.checkpoints.numbers import STORED
-from tasks.checkpoints.vocabularies import VOCABULARY_FILES, added_tokens, vocabularies_differ
+from tasks.checkpoints.vocabularies import TOKENIZER, VOCABULARY_FILES, added_tokens, vocabularies_differ
 from tasks.checkpoints.weights import WeightReader
 
 
@@ -31,6 +31,8 @@ def check_compatible(
     for one, other in itertools.pairwise(inputs):
         _check_tensors(one, other, left_out)
         notes += [*_compare_configs(one, other), *_compare_tokenizers(one, other)]
+    if (taken := inputs[-1].directory / TOKENIZER).is_file():
+        added_tokens(taken)  # raises where it cannot be read
     return notes
 
 
@@ -111,7 +113,7 @@ def _compare_tokenizers(one: WeightReader, other: WeightReader) -> list[str]:
     notes = []
     for name in VOCABULARY_FILES:
         left, right = one.directory / name, other.directory / name
-        if not (left.is_file() and right.is_file()):
+        if not (left.is_file() and right.is_file()) or left.read_bytes() == right.read_bytes():
             continue
         if vocabularies_differ(left, right):
             raise BadInput(
@@ -119,6 +121,6 @@ def _compare_tokenizers(one: WeightReader, other: WeightReader) -> list[str]:
                 f"{name} differs from that of {one.label}",
                 "checkpoints of one merge must share one tokenizer",
             )
-        if name == "tokenizer.json" and added_tokens(left) != added_tokens(right):
+        if name == TOKENIZER and added_tokens(left) != added_tokens(right):
             notes.append(f"{name} of {one.label} and of {other.label} add other tokens; the newest is taken")
     return notes

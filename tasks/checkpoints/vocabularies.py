@@ -8,8 +8,9 @@ from typing import Any
 from tasks.base.errors import BadInput
 from tasks.base.json_files import read_json
 
+TOKENIZER = "tokenizer.json"
 VOCABULARY_FILES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
+    TOKENIZER, "tokenizer.model", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
 )  # fmt: skip
 
 
@@ -20,7 +21,7 @@ def vocabularies_differ(one: Path, other: Path) -> bool:
     """
     if one.read_bytes() == other.read_bytes():
         return False
-    if one.name != "tokenizer.json":
+    if one.name != TOKENIZER:
         return True
     left, right = read_json(one), read_json(other)
     return _model(left) != _model(right) or not _fit(_numbers(one, left), _numbers(other, right))

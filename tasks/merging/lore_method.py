@@ -106,8 +106,8 @@ def _identical(block: Block) -> bool:
 def deviations(block: Block) -> tuple["Tensor", "Tensor"]:
     """Return mean(θ), and a whole matrix's θ_i as B_i = θ_i − mean(θ), N × m × n, where they lie.
 
-    There is no room for both; a few rows at a time, which caches hold. The B_i sum to zero but for rounding of
-    their own size.
+    There is no room for both; a few rows at a time, which caches hold. The B_i sum to zero but for rounding
+    of their own size.
     """
     import torch
 

@@ -14,7 +14,7 @@ from tasks.merging.lore.triplets import DIRECT, SHARE, ritz
 
 SHARP, CLOSE = 0.7, 0.05
 """Residual of the leading triplets, in units of what is beyond; and of the one that decides μ, in its own."""
-DEEPER, SHALLOW = 2.2, 0.8
+DEEPER, SHALLOW = 2.0, 0.8
 """Triplets for each one that the scale of μ asks for, of a deep look; and how far below the last one of the
 largest matrix another look goes in the others."""
 SLIM = 24
