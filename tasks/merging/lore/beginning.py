@@ -16,12 +16,11 @@ from tasks.merging.lore.enclosure import (
     at_guess,
     at_mean,
     enclosure_within,
-    is_coarse,
     prove_anywhere,
 )
 from tasks.merging.lore.newton import CUT, DEEP, SHARPEST, cut_below, first_guess
 from tasks.merging.lore.penalty import Scale
-from tasks.merging.lore.problem import Beginning, Converged, Iterate, Near, Start, Unproven
+from tasks.merging.lore.problem import Beginning, Converged, Iterate, Near, Start, Unproven, is_coarse
 from tasks.merging.lore.spectrum import look
 
 GRAM_ROUNDING = 3e-3
@@ -35,9 +34,8 @@ def begin(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callable[[i
 
     Raises Unproven where their precision cannot prove the tolerance.
     """
-    total = energy(B)
-    coarse = is_coarse(tolerance, total, len(B))
-    start = look(B, scale, deeply=coarse)
+    start = look(B, scale, tolerance)
+    total, coarse = start.total, is_coarse(tolerance, start.total, len(B))
     mu, columns = start.penalty.mu, B.shape[2]
     cut = cut_below(start, columns, CUT)
     eps, size = float(torch.finfo(B.dtype).eps), math.sqrt(total / len(B))

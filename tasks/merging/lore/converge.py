@@ -19,7 +19,7 @@ from tasks.merging.lore.certificate import (
     relative_gap,
     residuals,
 )
-from tasks.merging.lore.enclosure import Enclosure, enclosure_within, is_coarse, prove_anywhere
+from tasks.merging.lore.enclosure import Enclosure, enclosure_within, prove_anywhere
 from tasks.merging.lore.newton import iterates
 from tasks.merging.lore.place import slope_at
 from tasks.merging.lore.problem import (
@@ -32,6 +32,7 @@ from tasks.merging.lore.problem import (
     Proof,
     Sharpness,
     Unproven,
+    is_coarse,
 )
 from tasks.merging.lore.uniqueness import Fit, Slope
 

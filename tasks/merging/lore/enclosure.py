@@ -25,10 +25,8 @@ from tasks.merging.lore.algebra import (
 )
 from tasks.merging.lore.norm_bound import bounded
 from tasks.merging.lore.place import best_base, nowhere
-from tasks.merging.lore.problem import Iterate, Near, Proof, Start
+from tasks.merging.lore.problem import Iterate, Proof, Start
 
-COARSE = 1.5
-"""Deviations that a tolerance is as large as where weights have few digits."""
 SLACK = 0.01
 """Share of the bound, for rounding."""
 ALIGNED = 0.9
@@ -59,11 +57,6 @@ class Enclosure(NamedTuple):
     def error(self) -> float:
         """An upper bound on ‖−S/N − z*‖_F for every minimiser z*."""
         return self.moved + _from_mean(self.gap, len(self.lower), self.theta)
-
-
-def is_coarse(tolerance: float | Near, total: float, count: int) -> bool:
-    """Tell whether a tolerance is so large that it may be proven anywhere, `total` = Σ‖B_i‖²."""
-    return isinstance(tolerance, Near) and tolerance.distance >= COARSE * math.sqrt(total / count)
 
 
 def at_mean(start: Start, like: Tensor) -> Iterate | None:

@@ -6,13 +6,13 @@ sharpen a random subspace; where a good one is known, that takes less (triplets.
 or several, N × m × n, in whose spaces there are equally many columns.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor, each, energy, gaussian, product
+from tasks.merging.lore.algebra import Factors, Tensor, gaussian, product
 from tasks.merging.lore.columns import orthonormal_basis, spare
 from tasks.merging.lore.penalty import Values, values
 
@@ -60,13 +60,15 @@ class Largest(NamedTuple):
         )
 
 
-def in_krylov_space(A: Tensor, sought: Largest) -> list[Factors] | None:
-    """Return the largest triplets, and more; None where the space would be too large; m ≥ n."""
+def in_krylov_space(A: Tensor, squares: Sequence[float], sought: Largest) -> list[Factors] | None:
+    """Return the largest triplets, and more; None where the space would be too large; m ≥ n.
+
+    `squares` are ‖A‖² of each.
+    """
     (m, n), width = A.shape[-2:], BLOCK_ON_GPU
     if not A.is_cuda:
         width = BLOCK_UNCACHED if m * n >= UNCACHED else BLOCK
     enough = FIRST_LOOK * (sought.expected or sought.most)
-    squares = [energy(own[None]) if sought.close else 0.0 for own in each(A)]
     block, _ = orthonormal_basis(gaussian(n, width, like=A).expand(*A.shape[:-2], n, width))
     U, V, T = A.new_zeros(*A.shape[:-1], 0), block, A.new_zeros(*A.shape[:-2], 0, 0)
     image = product(A, block)

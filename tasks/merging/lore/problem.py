@@ -1,5 +1,6 @@
 """What every solver is asked for, returns and raises."""
 
+import math
 from typing import NamedTuple
 
 from tasks.base.errors import LorelineError
@@ -11,6 +12,10 @@ GAP_INSTEAD = 1e-4
 
 FLAT = 0.02
 """Curvature below which the minimiser is hardly unique."""
+
+
+COARSE = 1.5
+"""Deviations that a tolerance is as large as where weights have few digits."""
 
 
 class NotConverged(LorelineError):
@@ -25,6 +30,11 @@ class Near(NamedTuple):
     """A tolerance: how far θ_0 may be from that of the minimum, ‖·‖_F over the whole matrix."""
 
     distance: float
+
+
+def is_coarse(tolerance: float | Near, total: float, count: int) -> bool:
+    """Tell whether a tolerance is so large that it may be proven anywhere, `total` = Σ‖B_i‖²."""
+    return isinstance(tolerance, Near) and tolerance.distance >= COARSE * math.sqrt(total / count)
 
 
 class Start(NamedTuple):

@@ -1,7 +1,7 @@
 """The spectra of the deviations: what μ is measured by, and where the first pass starts."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -9,7 +9,7 @@ from tasks.merging.lore.algebra import Factors, Tensor, each, energy, gram_matri
 from tasks.merging.lore.krylov import Largest, in_krylov_space
 from tasks.merging.lore.lapack import leading_eigenpairs
 from tasks.merging.lore.penalty import Deviations, Scale, Values, noise_edge, values
-from tasks.merging.lore.problem import Start
+from tasks.merging.lore.problem import Near, Start, is_coarse
 from tasks.merging.lore.triplets import DIRECT, SHARE, ritz
 
 SHARP, CLOSE = 0.7, 0.05
@@ -25,12 +25,14 @@ FIRST_FEW = 64
 """Triplets that are looked for first where there is a most, and it is much more: usually these lead."""
 
 
-def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
+def look(B: Tensor, scale: Scale, tolerance: float | Near = 0.0) -> Start:
     """Measure the spectra of N × m × n deviations, m ≥ n, as far as the scale of μ asks.
 
-    `deeply`: further down, so that no triplet is missing that a proof at the mean needs.
+    For weights in few digits further down, to where a proof at the mean needs hardly any other triplet.
     """
-    total, n = energy(B), B.shape[2]
+    squares, n = [energy(b[None]) for b in B], B.shape[2]
+    total = sum(squares)
+    deeply = is_coarse(tolerance, total, len(B))
 
     def close(sigma: Values, energy: float) -> float:
         if scale.most != len(sigma) - 1:
@@ -41,7 +43,7 @@ def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
     for count in _counts(scale.most, n):
         if deeply:
             count = math.ceil(DEEPER * count)
-        found = _down_to_one_floor(B, Largest(count, SHARP, close), 1.0 if deeply else SHALLOW)
+        found = _down_to_one_floor(B, squares, Largest(count, SHARP, close), 1.0 if deeply else SHALLOW)
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)
@@ -52,28 +54,31 @@ def look(B: Tensor, scale: Scale, deeply: bool = False) -> Start:
     return Start(penalty, edge, spectra.largest, total, [])
 
 
-def _down_to_one_floor(B: Tensor, sought: Largest, below: float) -> list[Factors]:
+def _down_to_one_floor(B: Tensor, squares: Sequence[float], sought: Largest, below: float) -> list[Factors]:
     """Return the leading triplets of every B_i: of the largest what is sought, else what exceeds a floor.
 
     A trajectory's middle lies near the mean, and has few of them. `below` is the floor, in units of the least
     of the largest.
     """
     if B.is_cuda:
-        return largest(B, sought)
+        return largest(B, squares, sought)
     found = [zero(b) for b in B]
-    for i in sorted(range(len(B)), key=lambda i: -float(torch.linalg.vector_norm(B[i]))):
-        [found[i]] = largest(B[i], sought)
+    for i in sorted(range(len(B)), key=lambda i: -squares[i]):
+        [found[i]] = largest(B[i], squares[i : i + 1], sought)
         floor = max(sought.floor, below * float(found[i].sigma[-1]))
         sought = sought._replace(floor=floor, expected=found[i].rank)
     return found
 
 
-def largest(A: Tensor, sought: Largest) -> list[Factors]:
-    """Return the largest triplets of a matrix m × n, m ≥ n, or of each of several: all there are, at most."""
+def largest(A: Tensor, squares: Sequence[float], sought: Largest) -> list[Factors]:
+    """Return the largest triplets of a matrix m × n, m ≥ n, or of each of several: all there are, at most.
+
+    `squares` are ‖A‖².
+    """
     m, n = A.shape[-2:]
     few, found = min(sought.most, n), None
     if n > DIRECT and m < SLIM * n and few < n // SHARE:
-        found = in_krylov_space(A, sought)
+        found = in_krylov_space(A, squares, sought)
     if found is None:
         found = [ritz(own, leading_eigenpairs(gram_matrix(own), few).vectors) for own in each(A)]
     return [part.truncated(sought.wanted(values(part.sigma))) for part in found]

@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import krylov, spectrum
-from tasks.merging.lore.algebra import energy
+from tasks.merging.lore.algebra import Factors, each, energy
 from tasks.merging.lore.krylov import Largest
 from tests.support.lore_checks import DTYPES, as_on_a_gpu, on_devices
 from tests.support.lore_triplets import KINDS, check_triplets, made
 
 on_kinds = pytest.mark.parametrize("kind", KINDS)
 on_dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def largest(A: torch.Tensor, sought: Largest) -> list[Factors]:
+    return spectrum.largest(A, [energy(own[None]) for own in each(A)], sought)
 
 
 @pytest.fixture(params=[40, 1000], ids=["space", "eigenpairs"])
@@ -33,7 +37,7 @@ def test_the_largest_are_those_of_numpy(kind: str, dtype: torch.dtype, device: s
     """As many as asked for; those at the end, among many as large, only about as large."""
     A, sigma = made(kind)
     for count in (1, 5, 15):
-        [found] = spectrum.largest(torch.from_numpy(A).to(device, dtype), Largest(count, 0.02))
+        [found] = largest(torch.from_numpy(A).to(device, dtype), Largest(count, 0.02))
         assert found.rank == count
         assert found.U.dtype == dtype
         s = found.sigma.double().cpu().numpy()
@@ -64,7 +68,7 @@ def test_below_a_floor_one_is_enough(
         if above and sigma[above - 1] - sigma[above] < 1e-3 * sigma[0]:
             continue  # a plateau: which of its values exceed the floor is rounding
         sought = Largest(12, 0.02, floor=floor, expected=expected)
-        [found] = spectrum.largest(torch.from_numpy(A).to(dtype), sought)
+        [found] = largest(torch.from_numpy(A).to(dtype), sought)
         least = np.sum(sigma > 1.06 * floor)  # the last ones, among many as large, may be a little too small
         assert min(least + 1, 12) <= found.rank <= min(above + 1, 12)
         clear = found.above(max(krylov.CLEAR * float(found.sigma[-1]), floor))
@@ -100,7 +104,7 @@ def test_the_last_is_as_close_as_asked(
         ):
             patched.setattr(module, name, value)
         given_matrix = torch.from_numpy(A).to(dtype)
-        [found] = spectrum.largest(given_matrix, Largest(math.ceil(share * n), 0.02, close))
+        [found] = largest(given_matrix, Largest(math.ceil(share * n), 0.02, close))
     last = float(found.sigma[-1])
     assert np.min(np.abs(sigma - last)) <= 1e-3 * last + 1e-5 * sigma[0]
     assert last <= sigma[found.rank - 1] + 1e-5 * sigma[0]
@@ -114,10 +118,10 @@ def test_of_many_rows_for_each_column_the_gram_matrix_is_taken(monkeypatch: pyte
     sigma = np.linalg.svd(A, compute_uv=False)
     spaces = []
     monkeypatch.setattr(spectrum, "in_krylov_space", lambda *given: spaces.append(given))
-    [found] = spectrum.largest(torch.from_numpy(A), Largest(5, 0.7))
+    [found] = largest(torch.from_numpy(A), Largest(5, 0.7))
     check_triplets(found, A, sigma, 1e-9 * float(sigma[0]))
     assert not spaces
-    spectrum.largest(torch.from_numpy(A[:-1]), Largest(5, 0.7))
+    largest(torch.from_numpy(A[:-1]), Largest(5, 0.7))
     assert spaces
 
 
@@ -133,7 +137,7 @@ def test_a_space_that_holds_all_there_is_stays_orthonormal(
     A = np.zeros((170, 150))
     A[:rank] = rng.standard_normal((rank, 150))
     sigma = np.linalg.svd(A, compute_uv=False)
-    [found] = spectrum.largest(torch.from_numpy(A).to(dtype), Largest(12, 0.02))
+    [found] = largest(torch.from_numpy(A).to(dtype), Largest(12, 0.02))
     assert found.rank > rank
     size = max(float(sigma[0]), 1e-9)
     check_triplets(found.truncated(rank), A, sigma, 1e-5 * size)
@@ -147,7 +151,7 @@ def test_a_space_that_holds_all_there_is_stays_orthonormal(
 def test_several_matrices_share_a_space_and_each_finds_its_own(dtype: torch.dtype, direct: int) -> None:
     kinds = list(KINDS)
     A = np.stack([made(kind)[0] for kind in kinds])
-    found = spectrum.largest(torch.from_numpy(A).to(dtype), Largest(5, 0.02))
+    found = largest(torch.from_numpy(A).to(dtype), Largest(5, 0.02))
     for own, kind in zip(found, kinds, strict=True):
         matrix, sigma = made(kind)
         assert own.rank == 5
@@ -157,12 +161,12 @@ def test_several_matrices_share_a_space_and_each_finds_its_own(dtype: torch.dtyp
 
 def test_the_same_matrix_gives_the_same_bytes(direct: int) -> None:
     A = torch.from_numpy(made("spikes")[0])
-    [first], [second] = (spectrum.largest(A, Largest(9, 0.02)) for _ in range(2))
+    [first], [second] = (largest(A, Largest(9, 0.02)) for _ in range(2))
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
 def test_more_than_there_are_columns_are_all() -> None:
     A, sigma = made("noise", m=9, n=5)
-    [found] = spectrum.largest(torch.from_numpy(A), Largest(12, 1e-9))
+    [found] = largest(torch.from_numpy(A), Largest(12, 1e-9))
     check_triplets(found, A, sigma, 1e-9)
     assert found.rank == 5

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from tasks.merging.lore import spectrum, triplets
 from tasks.merging.lore.penalty import LEADING, Scale
+from tasks.merging.lore.problem import Near
 from tests.support.lore_checks import DTYPES, on_devices
 from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, noise_edge
 
-UNSHARP = 0.06
-"""By how much the last triplet of a subspace may be too small."""
+UNSHARP, HIDDEN = 0.06, 0.2
+"""By how much the last triplet of a subspace may be too small; one that a Krylov space misses, too large."""
 COLLAPSED = 1e-3
 """Edges below this share of σ_1 are rounding; what is taken instead is not this test's matter."""
 
@@ -127,16 +128,19 @@ def test_singular_values_are_those_of_numpy() -> None:
 def test_a_deep_look_has_the_same_scale_and_all_above_one_floor(
     kind: str, unit: str, direct: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a checkpoint near the mean few singular values are as large as those of one far from it."""
+    """Of a checkpoint near the mean few singular values are as large as those of one far from it.
+
+    In Krylov spaces one among many that are hardly smaller may be missed.
+    """
     for module in (triplets, spectrum):
         monkeypatch.setattr(module, "DIRECT", direct)
     B = trajectory(kind, 5, 140, 110, 0)
     mu = 0.04 if unit == "rank" else 0.8
     scale = Scale(mu, unit, "nuclear", (140, 110))  # type: ignore[arg-type]
-    found = spectrum.look(torch.from_numpy(B).to(dtype), scale, deeply=True)
+    found = spectrum.look(torch.from_numpy(B).to(dtype), scale, Near(1e9))
     assert found.penalty.mu == pytest.approx(by_definition(B, mu, unit), rel=UNSHARP)
     assert found.leading
     floor = max(float(part.sigma[-1]) for part in found.leading)
     for part, b in zip(found.leading, B, strict=True):
         sigma = np.linalg.svd(b, compute_uv=False)
-        assert part.rank >= np.sum(sigma > (1 + UNSHARP) * floor)
+        assert part.rank >= np.sum(sigma > (1 + (HIDDEN if direct == 30 else UNSHARP)) * floor)
