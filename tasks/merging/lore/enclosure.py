@@ -31,11 +31,13 @@ SLACK = 0.01
 """Share of the bound, for rounding."""
 ALIGNED = 0.9
 """Of the step's largest singular value: what it usually adds to that of the matrix that it is added to."""
-SURE, LESS_SURE = 0.8, 0.6
-"""Share of the room below μ that is asked for where less would do: more might not be there; and where
-triplets are not sharp."""
+SURE, LESS_SURE = (0.8, 0.8), (0.6, 0.3)
+"""Shares of the room below μ that are asked for where less would do, because more might not be there: at most
+and, if that proves enough, at least. First usually, then where triplets are not sharp."""
 GUESSED = 0.9
 """Share of μ down to which a guess's triplets are cut: what it knows nothing of may reach as high."""
+ENOUGH_PROVEN = 0.9
+"""Share of the distance that is enough."""
 FINEST = 1e-3
 """The smallest θ that is tried, in units of that room."""
 SQUARINGS = 6
@@ -81,7 +83,7 @@ def at_guess(guess: list[Factors], mu: float, cut: float) -> Iterate:
     return Iterate(best_base(deltas), [part.above(cut * mu) for part in guess], deltas, norms, mu, cut, 1)
 
 
-def enclosure_within(here: Iterate, distance: float, sure: float = SURE) -> Enclosure | None:
+def enclosure_within(here: Iterate, distance: float, sure: tuple[float, float] = SURE) -> Enclosure | None:
     """Estimate what would prove that all minimisers are within a distance of θ_0; None where little would."""
     N, mu, level = len(here.deltas), here.mu, here.cut * here.mu
     if sum(float(delta.sigma.sum()) for delta in here.deltas) > N * distance:
@@ -98,7 +100,9 @@ def enclosure_within(here: Iterate, distance: float, sure: float = SURE) -> Encl
     if least is None or room < least or room <= 0:
         return None
     best = math.sqrt(2 * gap / N)  # makes the bound smallest
-    return Enclosure(lower, gap, moved, max(least, min(sure * room, max(best, FINEST * room))))
+    enough = _least_theta(gap, N, ENOUGH_PROVEN * (1 - SLACK) * distance - moved) or room
+    usual, smaller = (min(share * room, max(best, FINEST * room)) for share in sure)
+    return Enclosure(lower, gap, moved, max(least, min(usual, max(enough, smaller))))
 
 
 def prove_anywhere(B: Tensor, total: float, here: Iterate, enclosure: Enclosure) -> Proof | None:
