@@ -6,6 +6,7 @@ sharpen a random subspace; where a good one is known, that takes less (triplets.
 or several, N × m × n, in whose spaces there are equally many columns.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,14 +17,17 @@ from tasks.merging.lore.algebra import Factors, Tensor, gaussian, product
 from tasks.merging.lore.columns import orthonormal_basis, spare
 from tasks.merging.lore.penalty import Values, values
 
-BLOCK, BLOCK_UNCACHED, BLOCK_ON_GPU = 16, 48, 64
-"""Columns multiplied at a time: more where a matrix comes from memory each time; on a GPU calls take it."""
-UNCACHED = 2**23
-"""Elements of a matrix from where on no cache holds it."""
+BLOCK, BLOCK_ON_GPU = 16, 64
+"""Columns multiplied at a time; more where calls take the time."""
 FIRST_LOOK = 1.75
 """Columns of the space for each triplet expected, from where on it is worth a look at what is there."""
 LARGEST_SPACE = 3
 """Columns of a matrix for each of the space, at least: else a Gram matrix costs less."""
+EARLY, AGAIN = 5, 2
+"""Blocks from where on it is worth a look whether spikes stand out of noise, one of 1.1 edges among them; and
+blocks until the next."""
+STANDS_OUT = 0.1
+"""Residual of a spike, in units of its singular value: among many that are hardly smaller none gets there."""
 CLEAR = 1.2
 """The last ones may lie among many that are hardly smaller, and get sharp late: those within this factor of
 some columns beyond."""
@@ -41,6 +45,8 @@ class Largest(NamedTuple):
     """Of those that do not exceed it one is enough."""
     expected: int | None = None
     """About how many that leaves."""
+    noise: Callable[[Values, float], float] | None = None
+    """What noise does not exceed, given these and ‖A‖²: where all that do are close, no more is wanted."""
 
     def wanted(self, sigma: Values) -> int:
         """Return how many triplets that are."""
@@ -59,15 +65,23 @@ class Largest(NamedTuple):
             and (not self.close or residual[count - 1] <= self.close(sigma[:count], energy) * last)
         )
 
+    def spikes(self, sigma: Values, energy: float) -> int:
+        """Return how many noise does not explain."""
+        return int((sigma > self.noise(sigma, energy)).sum()) if self.noise else len(sigma)
+
+    def stand_out(self, sigma: Values, residual: Values, energy: float) -> bool:
+        """Tell whether all that noise does not explain are close, and some of what it explains is known."""
+        count = self.spikes(sigma, energy)
+        beyond = count + 1 + spare(count + 1)
+        return len(sigma) >= beyond and bool((residual[:count] <= STANDS_OUT * sigma[:count]).all())
+
 
 def in_krylov_space(A: Tensor, squares: Sequence[float], sought: Largest) -> list[Factors] | None:
     """Return the largest triplets, and more; None where the space would be too large; m ≥ n.
 
-    `squares` are ‖A‖² of each.
+    `squares` are ‖A‖² of each. Of spikes that stand out of noise they are those and one more.
     """
-    (m, n), width = A.shape[-2:], BLOCK_ON_GPU
-    if not A.is_cuda:
-        width = BLOCK_UNCACHED if m * n >= UNCACHED else BLOCK
+    n, width = A.shape[-1], BLOCK_ON_GPU if A.is_cuda else BLOCK
     enough = FIRST_LOOK * (sought.expected or sought.most)
     block, _ = orthonormal_basis(gaussian(n, width, like=A).expand(*A.shape[:-2], n, width))
     U, V, T = A.new_zeros(*A.shape[:-1], 0), block, A.new_zeros(*A.shape[:-2], 0, 0)
@@ -75,18 +89,26 @@ def in_krylov_space(A: Tensor, squares: Sequence[float], sought: Largest) -> lis
     # where nothing is left, noise as small as rounding gives a basis any direction but the known ones
     noise = max(float(torch.linalg.vector_norm(image)), torch.finfo(A.dtype).tiny ** 0.5)
     noise *= torch.finfo(A.dtype).eps
+    early = range(EARLY * width, math.ceil(enough), AGAIN * width) if sought.noise else ()
     while True:
         # AV = UT, T triangular; AᵀU = VTᵀ and in the last columns QR besides
         block, inside, R = _orthogonal(image, U, noise)
         U, T = torch.cat([U, block], -1), _bordered(T, inside, R)
         block, _, R = _orthogonal(product(A.mT, block), V, noise)
-        if T.shape[-1] >= enough:
+        if T.shape[-1] >= enough or T.shape[-1] in early:
             P, sigma, Qt = torch.linalg.svd(T.cpu())
             residual = torch.linalg.vector_norm(R.cpu() @ P[..., -width:, :], dim=-2)
             numbers = (values(x).reshape(-1, sigma.shape[-1]) for x in (sigma, residual))
-            if all(sought.is_met(*own) for own in zip(*numbers, squares, strict=True)):
+            suffice = sought.is_met if T.shape[-1] >= enough else sought.stand_out
+            if all(suffice(*own) for own in zip(*numbers, squares, strict=True)):
                 found = Factors(U @ P.to(U.device), sigma.to(U.device), V @ Qt.mT.to(V.device))
-                return [found] if A.ndim == 2 else [Factors(*own) for own in zip(*found, strict=True)]
+                parts = [found] if A.ndim == 2 else [Factors(*own) for own in zip(*found, strict=True)]
+                if suffice == sought.is_met:
+                    return parts
+                return [
+                    part.truncated(sought.spikes(values(part.sigma), square) + 1)
+                    for part, square in zip(parts, squares, strict=True)
+                ]
         if V.shape[-1] + width > n // LARGEST_SPACE:
             return None
         V, image = torch.cat([V, block], -1), product(A, block)

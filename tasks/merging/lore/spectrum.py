@@ -34,20 +34,26 @@ def look(B: Tensor, scale: Scale, tolerance: float | Near = 0.0) -> Start:
     total = sum(squares)
     deeply = is_coarse(tolerance, total, len(B))
 
+    def noise(sigma: Values, energy: float) -> float:
+        return noise_edge(Deviations([sigma], energy), scale.shape)
+
     def close(sigma: Values, energy: float) -> float:
         if scale.most != len(sigma) - 1:
             return math.inf
-        noise = 0.0 if scale.unit == "rank" else noise_edge(Deviations([sigma], energy), scale.shape)
-        return CLOSE if sigma[-1] > noise else math.inf
+        return CLOSE if scale.unit == "rank" or sigma[-1] > noise(sigma, energy) else math.inf
 
-    for count in _counts(scale.most, n):
-        if deeply:
-            count = math.ceil(DEEPER * count)
-        found = _down_to_one_floor(B, squares, Largest(count, SHARP, close), 1.0 if deeply else SHALLOW)
+    counts = [math.ceil(DEEPER * count) if deeply else count for count in _counts(scale.most, n)]
+    sought = [Largest(count, SHARP, close) for count in counts]
+    if sought and scale.unit in ("auto", "noise_edge") and not deeply:
+        # what is deeper in the noise than all spikes decides nothing
+        sought.insert(0, sought[0]._replace(noise=noise))
+    for own in sought:
+        found = _down_to_one_floor(B, squares, own, 1.0 if deeply else SHALLOW)
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
         followed = max(float(part.sigma[-1]) for part in found)
-        if followed < min(edge, penalty.mu) or (scale.most is not None and count > scale.most):
+        known = max(part.rank for part in found)
+        if followed < min(edge, penalty.mu) or (scale.most is not None and known > scale.most):
             return Start(penalty, edge, spectra.largest, total, found)
     spectra = Deviations([values(singular(b)) for b in B], total)
     penalty, edge = scale.penalty(spectra)
@@ -65,8 +71,9 @@ def _down_to_one_floor(B: Tensor, squares: Sequence[float], sought: Largest, bel
     found = [zero(b) for b in B]
     for i in sorted(range(len(B)), key=lambda i: -squares[i]):
         [found[i]] = largest(B[i], squares[i : i + 1], sought)
-        floor = max(sought.floor, below * float(found[i].sigma[-1]))
-        sought = sought._replace(floor=floor, expected=found[i].rank)
+        if sought.noise is None or found[i].rank >= sought.most:  # not only spikes among noise
+            floor = max(sought.floor, below * float(found[i].sigma[-1]))
+            sought = sought._replace(floor=floor, expected=found[i].rank)
     return found
 
 

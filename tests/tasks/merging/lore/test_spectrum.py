@@ -1,6 +1,7 @@
 """The scale of μ is that of full spectra, though only their leading part is looked at."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore import spectrum, triplets
+from tasks.merging.lore import krylov, spectrum, triplets
 from tasks.merging.lore.penalty import LEADING, Scale
 from tasks.merging.lore.problem import Near
 from tests.support.lore_checks import DTYPES, on_devices
@@ -144,3 +145,53 @@ def test_a_deep_look_has_the_same_scale_and_all_above_one_floor(
     for part, b in zip(found.leading, B, strict=True):
         sigma = np.linalg.svd(b, compute_uv=False)
         assert part.rank >= np.sum(sigma > (1 + (HIDDEN if direct == 30 else UNSHARP)) * floor)
+
+
+def among_noise(levels: Sequence[float], heights: Sequence[float]) -> Array:
+    """Return 400 × 360 deviations: noise of a level each, and in the first spikes of so many of its edges."""
+    rng, (m, n) = np.random.default_rng(0), (400, 360)
+    B = np.stack([level * rng.standard_normal((m, n)) for level in levels])
+    for height in heights:
+        u, v = (x / np.linalg.norm(x) for x in (rng.standard_normal(m), rng.standard_normal(n)))
+        B[0] += height * levels[0] * (m**0.5 + n**0.5) * np.outer(u, v)
+    return B - B.mean(axis=0)
+
+
+@pytest.mark.parametrize("unit", ["auto", "noise_edge"])
+@pytest.mark.parametrize("heights", [[], [3.0, 3.0, 1.5], [100.0, 2.0]])
+def test_what_lies_in_the_noise_is_not_looked_for(
+    heights: Sequence[float], unit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Spikes that stand out are enough to know where noise ends."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    monkeypatch.setattr(krylov, "BLOCK", 4)
+    monkeypatch.setattr(krylov.Largest, "is_met", None)
+    B = among_noise([1.0] * 3, heights)
+    found = spectrum.look(torch.from_numpy(B), Scale(1.05, unit, "nuclear", (400, 360)))  # type: ignore[arg-type]
+    assert found.penalty.mu == pytest.approx(by_definition(B, 1.05, unit), rel=0.01)
+    for part, b in zip(found.leading, B, strict=True):
+        sigma = np.linalg.svd(b, compute_uv=False)
+        assert part.rank == np.sum(sigma > found.penalty.mu) + 1
+        np.testing.assert_allclose(part.sigma[:-1], sigma[: part.rank - 1], rtol=0.01)
+
+
+def test_noise_of_one_checkpoint_is_not_taken_for_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where its own noise ends is far above where that of all together does: more is looked for."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    monkeypatch.setattr(krylov, "BLOCK", 4)
+    B = among_noise([0.2, 0.2, 2.0], [])
+    found = spectrum.look(torch.from_numpy(B), Scale(1.05, "noise_edge", "nuclear", (400, 360)))
+    assert found.penalty.mu == pytest.approx(by_definition(B, 1.05, "noise_edge"), rel=1e-3)
+
+
+def test_a_plateau_does_not_stand_out_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many at 1.1 edges some are hidden for long: as many are found as are asked for."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    monkeypatch.setattr(krylov, "BLOCK", 4)
+    B = among_noise([1.0] * 3, [1.1] * 30)
+    found = spectrum.look(torch.from_numpy(B), Scale(1.05, "auto", "nuclear", (400, 360)))
+    assert max(part.rank for part in found.leading) > 18
+    assert found.penalty.mu == pytest.approx(by_definition(B, 1.05, "auto"), rel=UNSHARP)
