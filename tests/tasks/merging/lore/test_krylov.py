@@ -125,6 +125,19 @@ def test_of_many_rows_for_each_column_the_gram_matrix_is_taken(monkeypatch: pyte
     assert spaces
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_spike_little_above_noise_is_found_before_noise_is_taken_for_all_else(seed: int) -> None:
+    """After so few blocks it is not sharp; that it is there has to be seen."""
+    rng, (m, n) = np.random.default_rng(seed), (400, 360)
+    edge = m**0.5 + n**0.5
+    u, v = (x / np.linalg.norm(x) for x in (rng.standard_normal(m), rng.standard_normal(n)))
+    A = torch.from_numpy(rng.standard_normal((m, n)) + 1.25 * edge * np.outer(u, v))
+    found = krylov.in_krylov_space(A, [energy(A[None])], Largest(60, 0.7, noise=lambda sigma, square: edge))
+    assert found is not None
+    assert found[0].rank == 2
+    assert float(found[0].sigma[0]) == pytest.approx(float(torch.linalg.matrix_norm(A, 2)), rel=0.01)
+
+
 @on_dtypes
 @pytest.mark.parametrize("rank", [0, 1, 7])
 @pytest.mark.parametrize("block", [4, 16])
