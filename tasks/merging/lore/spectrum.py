@@ -47,7 +47,7 @@ def look(B: Tensor, scale: Scale, tolerance: float | Near = 0.0) -> Start:
     if sought and scale.unit in ("auto", "noise_edge") and not deeply:
         # what is deeper in the noise than all spikes decides nothing
         sought.insert(0, sought[0]._replace(noise=noise))
-    for own in sought:
+    for own in (attempts := iter(sought)):
         found = _down_to_one_floor(B, squares, own, 1.0 if deeply else SHALLOW)
         spectra = Deviations([values(part.sigma) for part in found], total)
         penalty, edge = scale.penalty(spectra)
@@ -55,6 +55,8 @@ def look(B: Tensor, scale: Scale, tolerance: float | Near = 0.0) -> Start:
         known = max(part.rank for part in found)
         if followed < min(edge, penalty.mu) or (scale.most is not None and known > scale.most):
             return Start(penalty, edge, spectra.largest, total, found)
+        if own.noise and known >= own.most:
+            next(attempts)  # nothing stood out: it would find the same
     spectra = Deviations([values(singular(b)) for b in B], total)
     penalty, edge = scale.penalty(spectra)
     return Start(penalty, edge, spectra.largest, total, [])
