@@ -67,7 +67,8 @@ class Largest(NamedTuple):
 
     def spikes(self, sigma: Values, energy: float) -> int:
         """Return how many noise does not explain."""
-        return int((sigma > self.noise(sigma, energy)).sum()) if self.noise else len(sigma)
+        assert self.noise is not None
+        return int((sigma > self.noise(sigma, energy)).sum())
 
     def stand_out(self, sigma: Values, residual: Values, energy: float) -> bool:
         """Tell whether all that noise does not explain are close, and some of what it explains is known."""
@@ -87,23 +88,24 @@ def in_krylov_space(A: Tensor, squares: Sequence[float], sought: Largest) -> lis
     U, V, T = A.new_zeros(*A.shape[:-1], 0), block, A.new_zeros(*A.shape[:-2], 0, 0)
     image = product(A, block)
     # where nothing is left, noise as small as rounding gives a basis any direction but the known ones
-    noise = max(float(torch.linalg.vector_norm(image)), torch.finfo(A.dtype).tiny ** 0.5)
-    noise *= torch.finfo(A.dtype).eps
+    rounding = max(float(torch.linalg.vector_norm(image)), torch.finfo(A.dtype).tiny ** 0.5)
+    rounding *= torch.finfo(A.dtype).eps
     early = range(EARLY * width, math.ceil(enough), AGAIN * width) if sought.noise else ()
     while True:
         # AV = UT, T triangular; AᵀU = VTᵀ and in the last columns QR besides
-        block, inside, R = _orthogonal(image, U, noise)
+        block, inside, R = _orthogonal(image, U, rounding)
         U, T = torch.cat([U, block], -1), _bordered(T, inside, R)
-        block, _, R = _orthogonal(product(A.mT, block), V, noise)
-        if T.shape[-1] >= enough or T.shape[-1] in early:
+        block, _, R = _orthogonal(product(A.mT, block), V, rounding)
+        last = T.shape[-1] >= enough
+        if last or T.shape[-1] in early:
             P, sigma, Qt = torch.linalg.svd(T.cpu())
             residual = torch.linalg.vector_norm(R.cpu() @ P[..., -width:, :], dim=-2)
             numbers = (values(x).reshape(-1, sigma.shape[-1]) for x in (sigma, residual))
-            suffice = sought.is_met if T.shape[-1] >= enough else sought.stand_out
+            suffice = sought.is_met if last else sought.stand_out
             if all(suffice(*own) for own in zip(*numbers, squares, strict=True)):
                 found = Factors(U @ P.to(U.device), sigma.to(U.device), V @ Qt.mT.to(V.device))
                 parts = [found] if A.ndim == 2 else [Factors(*own) for own in zip(*found, strict=True)]
-                if suffice == sought.is_met:
+                if last:
                     return parts
                 return [
                     part.truncated(sought.spikes(values(part.sigma), square) + 1)

@@ -66,7 +66,7 @@ def _down_to_one_floor(B: Tensor, squares: Sequence[float], sought: Largest, bel
     """Return the leading triplets of every B_i: of the largest what is sought, else what exceeds a floor.
 
     A trajectory's middle lies near the mean, and has few of them. `below` is the floor, in units of the least
-    of the largest.
+    of the largest, `squares` are ‖B_i‖².
     """
     if B.is_cuda:
         return largest(B, squares, sought)

@@ -185,6 +185,27 @@ def test_what_is_proven_is_what_whole_matrices_give_and_only_where_it_holds(kind
     assert prove_anywhere(given, energy(given), here, enclosure._replace(theta=1.01 * room)) is None
 
 
+@pytest.mark.parametrize("kind", ["falling", "power law", "drift"])
+def test_a_smaller_room_is_asked_for_as_far_as_it_proves_enough(kind: str) -> None:
+    """Of a distance that is hardly proven all of the room that may be there, of a large one the least."""
+    B = trajectory(kind, 5, 30, 20, 0)
+    mu = float(np.linalg.svd(B, compute_uv=False)[:, 2].max())
+    here, shares = iterate(B, minimise(B, mu, gap=1e-8).z, mu), (0.6, 0.3)
+    most, least = (enclosure_within(here, FAR, (share, share)) for share in shares)
+    assert most is not None
+    assert least is not None
+    assert 2 * least.theta == pytest.approx(most.theta)
+    thetas = []
+    for distance in np.linspace(1.001 * most.error, 1.2 * least.error, 9):
+        enclosure = enclosure_within(here, float(distance), shares)
+        assert enclosure is not None
+        assert enclosure.error <= distance
+        thetas.append(enclosure.theta)
+    assert thetas == sorted(thetas, reverse=True)
+    assert thetas[0] == pytest.approx(most.theta, rel=0.02)
+    assert thetas[-1] == pytest.approx(least.theta)
+
+
 @pytest.mark.parametrize("which", [0, -1])
 def test_a_triplet_left_out_is_refused(which: int) -> None:
     B, mu = family("spikes", 3, 20, 14, 0), 8.0
