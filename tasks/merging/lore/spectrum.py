@@ -35,7 +35,9 @@ def look(B: Tensor, scale: Scale, tolerance: float | Near = 0.0) -> Start:
     deeply = is_coarse(tolerance, total, len(B))
 
     def noise(sigma: Values, energy: float) -> float:
-        return noise_edge(Deviations([sigma], energy), scale.shape)
+        # one matrix' noise may be far above that of all together, which decides
+        together = Deviations([sigma, *[sigma[:0]] * (len(B) - 1)], total)
+        return min(noise_edge(own, scale.shape) for own in (Deviations([sigma], energy), together))
 
     def close(sigma: Values, energy: float) -> float:
         if scale.most != len(sigma) - 1:

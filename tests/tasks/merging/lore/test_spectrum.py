@@ -176,14 +176,17 @@ def test_what_lies_in_the_noise_is_not_looked_for(
         np.testing.assert_allclose(part.sigma[:-1], sigma[: part.rank - 1], rtol=0.01)
 
 
-def test_noise_of_one_checkpoint_is_not_taken_for_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where its own noise ends is far above where that of all together does: more is looked for."""
+@pytest.mark.parametrize(("unit", "near"), [("noise_edge", 1e-3), ("auto", UNSHARP)])
+def test_noise_of_one_checkpoint_is_not_taken_for_that_of_all(
+    unit: str, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its own noise ends is far above where that of all together does: more is looked for, and sharply."""
     for module in (triplets, spectrum):
         monkeypatch.setattr(module, "DIRECT", 30)
     monkeypatch.setattr(krylov, "BLOCK", 4)
     B = among_noise([0.2, 0.2, 2.0], [])
-    found = spectrum.look(torch.from_numpy(B), Scale(1.05, "noise_edge", "nuclear", (400, 360)))
-    assert found.penalty.mu == pytest.approx(by_definition(B, 1.05, "noise_edge"), rel=1e-3)
+    found = spectrum.look(torch.from_numpy(B), Scale(1.05, unit, "nuclear", (400, 360)))  # type: ignore[arg-type]
+    assert found.penalty.mu == pytest.approx(by_definition(B, 1.05, unit), rel=near)
 
 
 def test_a_plateau_does_not_stand_out_of_noise(monkeypatch: pytest.MonkeyPatch) -> None:
