@@ -31,8 +31,9 @@ def check_compatible(
     for one, other in itertools.pairwise(inputs):
         _check_tensors(one, other, left_out)
         notes += [*_compare_configs(one, other), *_compare_tokenizers(one, other)]
-    if (taken := inputs[-1].directory / TOKENIZER).is_file():
-        added_tokens(taken)  # raises where it cannot be read
+    tokenizers = [own for source in inputs if (own := source.directory / TOKENIZER).is_file()]
+    for newest in tokenizers[-1:]:
+        added_tokens(newest)  # those that share a damaged one agree
     return notes
 
 

@@ -75,6 +75,25 @@ def test_what_changes_no_weight_may_differ(three: list[Path], name: str, value: 
     check_compatible(opened(three))
 
 
+@pytest.mark.parametrize("holders", [3, 2])
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("{", r"tokenizer.json: not readable as JSON"),
+        ({**VOCABULARY, "added_tokens": [{"id": "x"}]}, "has added_tokens without id or content"),
+    ],
+)
+def test_a_damaged_tokenizer_that_they_share_is_refused(
+    three: list[Path], holders: int, value: Any, sentence: str
+) -> None:
+    for directory in three:
+        (directory / "tokenizer.json").unlink()
+    for directory in three[:holders]:
+        put(directory, "tokenizer.json", value)
+    with pytest.raises(BadInput, match=f"checkpoint-{holders}.*{sentence}"):
+        check_compatible(opened(three))
+
+
 def test_a_tokenizer_may_be_absent(three: list[Path]) -> None:
     (three[0] / "tokenizer.json").unlink()
     check_compatible(opened(three))
