@@ -9,12 +9,16 @@ which is 1 between singular values above μ but for their rotation, and 0 betwee
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from copy import copy
+from typing import NamedTuple, TypeAlias
 
 import torch
 
 from tasks.merging.lore.algebra import Factors, Tensor
 from tasks.merging.lore.columns import orthonormal_basis
+
+Cut: TypeAlias = float | Tensor
+"""A level; of several problems … × 1 × 1."""
 
 
 class Bases(NamedTuple):
@@ -45,54 +49,72 @@ def joint(found: Sequence[Factors], before: Sequence[Factors]) -> Bases:
     return Bases(*(orthonormal_basis(torch.cat([part[side] for part in parts], 1))[0] for side in (0, 2)))
 
 
-class Curvature:
-    """ΣK_i on cores p × q."""
+class Weighed(NamedTuple):
+    """Triplets of N matrices in common coordinates; of several such problems, all with one more dimension."""
 
-    def __init__(
-        self,
-        found: Sequence[Factors],
-        cuts: tuple[float, float],
-        bases: Bases,
-        outside: Callable[[Tensor], Tensor],
-    ) -> None:
+    U: Tensor
+    """… × N × r × p, a row for each; zeros where one matrix has fewer."""
+    sigma: Tensor
+    """… × N × r"""
+    V: Tensor
+    """… × N × r × q"""
+
+
+def in_bases(found: Sequence[Factors], bases: Bases) -> Weighed:
+    """Return triplets in these bases."""
+    N, rank = len(found), max(part.rank for part in found)
+    U = bases.U.new_zeros(N, rank, bases.U.shape[1])
+    V = bases.V.new_zeros(N, rank, bases.V.shape[1])
+    sigma = bases.U.new_zeros(N, rank)
+    for i, part in enumerate(found):
+        r = part.rank
+        U[i, :r], sigma[i, :r], V[i, :r] = part.U.T @ bases.U, part.sigma, part.V.T @ bases.V
+    return Weighed(U, sigma, V)
+
+
+class Curvature:
+    """ΣK_i on cores p × q, or those of several problems on one core of each."""
+
+    def __init__(self, found: Weighed, cuts: tuple[float, Cut], outside: Callable[[Tensor], Tensor]) -> None:
         """Take the leading triplets; `outside` gives K's coefficient between σ and what does not lead."""
         # One product for all matrices instead of one each: cores are small, and calls would take the time.
-        # Where one has fewer triplets than another, columns of zeros take their place.
-        N, rank = len(found), max(part.rank for part in found)
-        p, q = bases.U.shape[1], bases.V.shape[1]
-        self._U, self._V = bases.U.new_zeros(N, rank, p), bases.V.new_zeros(N, rank, q)
-        sigma, alpha = bases.U.new_zeros(N, rank), bases.U.new_zeros(N, rank, 1)
-        for i, part in enumerate(found):
-            r = part.rank
-            self._U[i, :r], self._V[i, :r] = part.U.T @ bases.U, part.V.T @ bases.V
-            sigma[i, :r], alpha[i, :r, 0] = part.sigma, outside(part.sigma)
+        self._U, sigma, self._V = found
+        alpha = outside(sigma)[..., None]
         straight, self._turned = _weights(sigma, *cuts)
         # between leading vectors by the weights, between a leading one and all others by α: those between
         # leading ones are taken off where rows and columns have α
         self._straight = straight - (alpha + alpha.mT)
         # ΣU_i α_i U_iᵀ from the left and ΣV_i α_i V_iᵀ from the right are the same in every product
         self._left, self._right = (
-            (alpha * part).flatten(0, 1).T @ part.flatten(0, 1) for part in (self._U, self._V)
+            (alpha * part).flatten(-3, -2).mT @ part.flatten(-3, -2) for part in (self._U, self._V)
         )
 
     def of(self, X: Tensor) -> Tensor:
         """Return ΣK_i(X)."""
-        U, V = self._U.flatten(0, 1), self._V
+        U, V = self._U.flatten(-3, -2), self._V
         own = (U @ X).view(V.shape) @ V.mT
         inner = torch.addcmul(self._straight * own, self._turned, own.mT) @ V
-        image = torch.addmm(self._left @ X, X, self._right)
-        return image.addmm_(U.T, inner.flatten(0, 1))
+        plus = torch.addmm if X.ndim == 2 else torch.baddbmm
+        image = plus(self._left @ X, X, self._right)
+        return plus(image, U.mT, inner.flatten(-3, -2), out=image)
+
+    def __getitem__(self, problems: Tensor) -> "Curvature":
+        """Return that of some of several problems."""
+        some = copy(self)
+        for name, own in vars(self).items():
+            setattr(some, name, own[problems])
+        return some
 
 
-def shrunk(sigma: Tensor, mu: float, level: float) -> Tensor:
+def shrunk(sigma: Tensor, mu: float, level: Cut) -> Tensor:
     """Return σ − μ for what exceeds the level, and 0 for the rest."""
     return torch.where(sigma > level, sigma - mu, 0.0)
 
 
-def _weights(sigma: Tensor, mu: float, level: float) -> tuple[Tensor, Tensor]:
-    """Return the coefficients of X_jk and of X_kj between the known singular values, N × r; 0 for zeros."""
+def _weights(sigma: Tensor, mu: float, level: Cut) -> tuple[Tensor, Tensor]:
+    """Return the coefficients of X_jk and of X_kj between the known singular values, … × r; 0 for zeros."""
     d = shrunk(sigma, mu, level)
-    one, other, d_one, d_other = sigma[:, :, None], sigma[:, None], d[:, :, None], d[:, None]
+    one, other, d_one, d_other = sigma[..., None], sigma[..., None, :], d[..., None], d[..., None, :]
     both = (d_one > 0) & (d_other > 0)
     difference = one - other
     close = difference.abs() < 1e-5 * one.clamp(min=mu)
@@ -103,20 +125,29 @@ def _weights(sigma: Tensor, mu: float, level: float) -> tuple[Tensor, Tensor]:
 
 
 def conjugate_gradients(
-    apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float, steps: int
+    apply: Callable[[Tensor], Tensor], right: Tensor, reduction: float | Tensor, steps: int
 ) -> Tensor:
-    """Return x with about apply(x) = right, the residual reduced by this factor."""
+    """Return x with about apply(x) = right, the residual reduced by this factor.
+
+    `right` is p × q, or that of several problems, of which each ends when it is done.
+    """
     x, residual = torch.zeros_like(right), right.clone()
-    direction, square = residual.clone(), float((residual * residual).sum())
+    direction, square = residual.clone(), dot(residual, residual)
     enough = reduction**2 * square
     for _ in range(steps):
-        if square <= enough:
+        going = square > enough
+        if not going.any():
             break
         image = apply(direction)
-        length = square / float((direction * image).sum())
-        x.add_(direction, alpha=length)
-        residual.sub_(image, alpha=length)
-        following = float((residual * residual).sum())
-        direction = residual + following / square * direction
-        square = following
+        length = torch.where(going, square / dot(direction, image), 0.0)
+        x.addcmul_(direction, length)
+        residual.addcmul_(image, length, value=-1)
+        following = dot(residual, residual)
+        direction = torch.addcmul(residual, torch.where(going, following / square, 0.0), direction)
+        square = torch.where(going, following, 0.0)
     return x
+
+
+def dot(left: Tensor, right: Tensor) -> Tensor:
+    """Return ⟨left, right⟩, of several problems … × 1 × 1."""
+    return (left * right).sum((-2, -1), keepdim=True)

@@ -26,7 +26,15 @@ from tasks.merging.lore.algebra import (
     zero,
 )
 from tasks.merging.lore.columns import near, spare
-from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint, shrunk
+from tasks.merging.lore.curvature import (
+    Bases,
+    Curvature,
+    coarse,
+    conjugate_gradients,
+    in_bases,
+    joint,
+    shrunk,
+)
 from tasks.merging.lore.lapack import eigenpairs_above
 from tasks.merging.lore.place import (
     best_base,
@@ -154,8 +162,8 @@ def first_guess(B: Tensor, start: Start, cut: float, on_pass: Callable[[int], No
     if columns <= TOGETHER:  # where float64 costs nothing
         cores = cores.double()
     cores -= cores.mean(0)
-    within = start._replace(leading=[], total=energy(cores))
-    for here in iterates(cores, within, INSIDE, lambda number: on_pass(1)):
+    inside = start._replace(leading=[], total=energy(cores))
+    for here in iterates(cores, inside, INSIDE, lambda number: on_pass(1)):
         if here.norms.length < SETTLED * mu or here.passes == MOST_SMALL:
             break
     wide = [part.above(cut * mu).rank for part in here.leading]
@@ -204,7 +212,8 @@ def _next(
         return shrunk(sigma, 1.0, level) * sigma / (sigma**2 - least).clamp(min=least)
 
     mu, level = cuts[0], cuts[1] / cuts[0]
-    curvature = Curvature(coarse(known, mu), (1.0, level), Bases(bases.U.float(), bases.V.float()), outside)
+    coordinates = in_bases(coarse(known, mu), Bases(bases.U.float(), bases.V.float()))
+    curvature = Curvature(coordinates, (1.0, level), outside)
     x = conjugate_gradients(
         lambda X: (1 + damping) * X - curvature.of(X) / N,
         (step / length).float(),

@@ -12,34 +12,28 @@ from typing import NamedTuple
 import torch
 
 from tasks.merging.lore.algebra import Factors, Spanned, Tensor, gaussian
-from tasks.merging.lore.curvature import Bases, Curvature, coarse, conjugate_gradients, joint
+from tasks.merging.lore.curvature import (
+    Bases,
+    Curvature,
+    coarse,
+    conjugate_gradients,
+    dot,
+    in_bases,
+    joint,
+)
+from tasks.merging.lore.lanczos import Look, looks
 from tasks.merging.lore.problem import FLAT, Sharpness
 
-DOUBT = 1e-6
-"""The probability, over the random start, that the bound is wrong."""
-STEPS, CHECK = 150, 10
-"""Of Lanczos, and how often the bound is looked at."""
+STEPS = 150
+"""Of Lanczos, at most."""
 ENOUGH, AT_LEAST = 0.7, 0.25
 """Shares of the estimate at which the bound is good enough, and may be."""
 GUESSED, SETTLED = 30, 0.9
 """Steps of Lanczos for a guess, or fewer where ten steps have taken less than a tenth off it."""
 RESIDUAL, SOLVES = 0.03, 40
 """Of conjugate gradients, in units of the slope, and their steps."""
-CLOSELY = 0.05
-"""Share of a bound to which it is computed."""
 SLACK, SLIP, ROUNDING = 0.01, 1e-6, 8
 """For rounding: of the force and of μ, a share; of the curvature, in units of ε and its largest value."""
-
-
-class _Look(NamedTuple):
-    """What some steps of Lanczos tell of the smallest value."""
-
-    steps: int
-    estimate: float
-    """Never below it."""
-    bound: float
-    """Never above it."""
-    exhausted: bool
 
 
 class Slope(NamedTuple):
@@ -51,7 +45,7 @@ class Slope(NamedTuple):
     """As a product: a small difference of large parts, and so in the precision of the matrices."""
 
 
-class _Pull(NamedTuple):
+class Pull(NamedTuple):
     """What C makes of the slope, ‖r‖ = 1, but for what is left."""
 
     force: float
@@ -60,6 +54,36 @@ class _Pull(NamedTuple):
     """‖C⁻¹r‖²"""
     left: float
     """‖e‖, whose share of these is not known."""
+
+
+def pulls(curvature: Curvature, N: int, r: Tensor) -> list[Pull]:
+    """Return what C makes of r within the bases, ‖r‖ ≤ 1: of one core p × q, or of each of several.
+
+    For any x and e = r − Cx, ⟨r, C⁻¹r⟩ is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩.
+    """
+    x = conjugate_gradients(lambda X: N * X - curvature.of(X), r, RESIDUAL, SOLVES)
+    image = N * x - curvature.of(x)
+    left = r - image
+    parts = (dot(2 * r - image, x), dot(x, x), dot(left, left).sqrt())
+    return [Pull(*own) for own in zip(*(part.flatten().tolist() for part in parts), strict=True)]
+
+
+def sharpness(least: float, N: int, size: float | None, pull: Callable[[], Pull], within: float) -> Sharpness:
+    """Return what follows for a slope of that size where C, in float32, is nowhere smaller."""
+    rounding = ROUNDING * N * torch.finfo(torch.float32).eps
+    least = max(least - rounding, 0.0)
+    if size is None or SLACK * least < rounding:
+        return Sharpness(least, math.inf, math.inf, within)
+    if not size:
+        return Sharpness(least, 0.0, 0.0, within)
+    own = pull()
+    force, shift = own.force + own.left**2 / least, own.shift**0.5 + own.left / least
+    return Sharpness(least, (1 + SLACK) * size * shift, (1 + SLACK) * size * force**0.5, within)
+
+
+def still_sharpness(still: float, size: float, within: float) -> Sharpness:
+    """Return what follows where in so many of the matrices nothing leads: K_i = 0 for each of these."""
+    return Sharpness(still, size / still, size / still**0.5, within)
 
 
 class Fit:
@@ -80,8 +104,8 @@ class Fit:
         self._found, self._rest, self._slope, self._within = coarse(found, mu), rest / mu, slope, within
         self._active = [part.above(1.0) for part in self._found]
         self._still = sum(part.rank == 0 for part in self._active)
-        self._looks: Iterator[_Look] | None = None
-        self._last = _Look(0, math.inf, 0.0, exhausted=self._still > 0)
+        self._looks: Iterator[list[Look]] | None = None
+        self._last = Look(0, math.inf, 0.0, exhausted=self._still > 0)
 
     @property
     def guess(self) -> Sharpness:
@@ -109,26 +133,20 @@ class Fit:
             self._look()
         return self._sharpness(self._last.bound)
 
-    def _look(self) -> _Look:
+    def _look(self) -> Look:
         if self._looks is None:
-            self._looks = _looks(self._curvature, len(self._found), self._bases)
-        self._last = next(self._looks)
+            shape = self._bases.U.shape[1], self._bases.V.shape[1]
+            start = gaussian(*shape, like=self._bases.U)
+            self._looks = looks(self._curvature, len(self._found), start)
+        [self._last] = next(self._looks)
         return self._last
 
     def _sharpness(self, inside: float) -> Sharpness:
-        size = self._slope.size if self._slope else 0.0
-        if self._still:  # K_i = 0 for each of these
-            still = float(self._still)
-            return Sharpness(still, size / still, size / still**0.5, self._within)
-        rounding = ROUNDING * len(self._found) * torch.finfo(self._bases.U.dtype).eps
-        least = max(min(inside, self._beside) - rounding, 0.0)
-        if self._slope is None or SLACK * least < rounding:
-            return Sharpness(least, math.inf, math.inf, self._within)
-        if not size:
-            return Sharpness(least, 0.0, 0.0, self._within)
-        pull = self._pull
-        force, shift = pull.force + pull.left**2 / least, (pull.shift**0.5 + pull.left / least)
-        return Sharpness(least, (1 + SLACK) * size * shift, (1 + SLACK) * size * force**0.5, self._within)
+        size = self._slope.size if self._slope else None
+        if self._still:
+            return still_sharpness(float(self._still), size or 0.0, self._within)
+        least = min(inside, self._beside)
+        return sharpness(least, len(self._found), size, lambda: self._pull, self._within)
 
     def _outside(self, sigma: Tensor) -> Tensor:
         # whatever the other singular value is, up to `rest`
@@ -140,7 +158,7 @@ class Fit:
 
     @cached_property
     def _curvature(self) -> Curvature:
-        return Curvature(self._found, (1.0, 1.0), self._bases, self._outside)
+        return Curvature(in_bases(self._found, self._bases), (1.0, 1.0), self._outside)
 
     @cached_property
     def _sides(self) -> tuple[Tensor, Tensor]:
@@ -171,72 +189,17 @@ class Fit:
         return parts[0].float(), parts[1].float(), parts[2].float()
 
     @cached_property
-    def _pull(self) -> _Pull:
-        """What C makes of r, for ‖r‖ = 1.
-
-        Within the bases, for any x and e = r − Cx, ⟨r, C⁻¹r⟩ is 2⟨r, x⟩ − ⟨x, Cx⟩ + ⟨e, C⁻¹e⟩.
-        """
+    def _pull(self) -> Pull:
+        """What C makes of r, for ‖r‖ = 1."""
         assert self._slope is not None
         N = len(self._found)
         core, *asides = self._slopes(self._slope)
-        x = conjugate_gradients(lambda X: N * X - self._curvature.of(X), core, RESIDUAL, SOLVES)
-        image = N * x - self._curvature.of(x)
-        left = core - image
-        force, shift, own = (float(part.sum()) for part in ((2 * core - image) * x, x * x, core * core))
+        [(force, shift, left)] = pulls(self._curvature, N, core)
+        own = float((core * core).sum())
         for side, aside in zip(self._sides, asides, strict=True):
             solved = torch.linalg.solve(side, aside)
             force += float((aside * solved).sum())
             shift += float((solved * solved).sum())
             own += float((aside * aside).sum())
         rest = max(1 - own, 0.0)  # where C is N
-        return _Pull(force + rest / N, shift + rest / N**2, float((left * left).sum()) ** 0.5)
-
-
-def _looks(curvature: Curvature, N: int, bases: Bases) -> Iterator[_Look]:
-    """Bound the smallest value on cores p × q better and better, by Lanczos from a random start."""
-    shape = bases.U.shape[1], bases.V.shape[1]
-    here = gaussian(*shape, like=bases.U)
-    here /= torch.linalg.matrix_norm(here)
-    before, beta = torch.zeros_like(here), 0.0
-    diagonal: list[float] = []
-    beside: list[float] = []
-    exhausted = False
-    while not exhausted:
-        image = curvature.of(here).sub_(before, alpha=beta)
-        diagonal.append(float(torch.sum(image * here)))
-        image.sub_(here, alpha=diagonal[-1])
-        beta, k = float(torch.sum(image * image)) ** 0.5, len(diagonal)
-        # not after as many steps as there are directions: rounding may have hidden some
-        exhausted = beta < 1e-6 * N
-        if k % CHECK == 0 or exhausted:
-            T = torch.diag(torch.tensor(diagonal, dtype=torch.float64))
-            T += torch.diag(torch.tensor(beside, dtype=torch.float64), -1)
-            largest = float(torch.linalg.eigvalsh(T)[-1])
-            most = _most(diagonal, [*beside, max(beta, 1e-30)], largest, N, math.prod(shape))
-            yield _Look(k, N - largest, N - most, exhausted)
-        beside.append(beta)
-        before, here = here, image.div_(beta)
-
-
-def _most(diagonal: Sequence[float], beside: Sequence[float], largest: float, N: int, order: int) -> float:
-    """Return what no eigenvalue exceeds, given the tridiagonal matrix of Lanczos and its largest value.
-
-    An eigenvalue λ has in the random start a weight, of which no more than 1/Σp_j(λ)² is compatible with that
-    matrix, p_j its orthonormal polynomials. It is less than DOUBT² π/2d with a probability of at most DOUBT
-    (van Dorsselaer, Hochstenbach and van der Vorst 2000).
-    """
-    least = DOUBT**2 * math.pi / (2 * order)
-    low, high = largest, float(N)  # which it never exceeds
-    while high - low > CLOSELY * (N - high):
-        middle = (low + high) / 2
-        p, before, total, last = 1.0, 0.0, 1.0, 0.0
-        for own, following in zip(diagonal, beside, strict=True):
-            before, p = p, ((middle - own) * p - last * before) / following
-            last = following
-            total += p * p
-            if total * least > 1:
-                break
-        low, high = (low, middle) if total * least > 1 else (middle, high)
-        if N - low < FLAT / 2:
-            break
-    return high
+        return Pull(force + rest / N, shift + rest / N**2, left)

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore.curvature import Curvature, joint, shrunk
+from tasks.merging.lore.curvature import Curvature, in_bases, joint, shrunk
 from tests.support.lore_curvature_reference import derivative
 from tests.support.lore_factors import factors
 from tests.support.lore_matrices import SPECTRA, family
@@ -50,7 +50,7 @@ def test_it_is_what_finite_differences_give(
     found = [factors(A) for A in As]
     bases = joint(found, [])
     # between any σ and what does not lead at all, which is 0
-    curvature = Curvature(found, (mu, mu), bases, lambda sigma: shrunk(sigma, mu, mu) / sigma)
+    curvature = Curvature(in_bases(found, bases), (mu, mu), lambda sigma: shrunk(sigma, mu, mu) / sigma)
     core = torch.from_numpy(rng.standard_normal((bases.U.shape[1], bases.V.shape[1])))
     X = bases.lifted(core)
     expected = sum(differences(A, X.numpy(), mu) for A in As)
@@ -79,7 +79,7 @@ def test_between_what_leads_and_what_does_not_the_coefficient_given_is_taken() -
     mu, alpha = threshold_between(A, 0.3), 0.4
     leading = factors(A).above(float(sigma[3]))
     bases = joint([leading], [factors(A)])
-    curvature = Curvature([leading], (mu, mu), bases, lambda s: torch.full_like(s, alpha))
+    curvature = Curvature(in_bases([leading], bases), (mu, mu), lambda s: torch.full_like(s, alpha))
     outside, core = np.outer(U[:, 0], Vt[5]), np.outer(U[:, 5], Vt[1])
     for X in (outside, core):
         found = bases.lifted(curvature.of(bases.core(torch.from_numpy(X))))
@@ -94,7 +94,7 @@ def test_it_is_symmetric_and_between_zero_and_their_number(seed: int) -> None:
     found = [factors(A) for A in family("power law", 4, 8, 6, seed)]
     mu = 0.1 * float(rng.uniform(0.5, 3))
     bases = joint(found, [])
-    curvature = Curvature(found, (mu, mu), bases, lambda sigma: shrunk(sigma, mu, mu) / sigma)
+    curvature = Curvature(in_bases(found, bases), (mu, mu), lambda sigma: shrunk(sigma, mu, mu) / sigma)
     p, q = bases.U.shape[1], bases.V.shape[1]
     units = torch.eye(p * q, dtype=torch.float64)
     K = torch.stack([curvature.of(unit.reshape(p, q)).reshape(-1) for unit in units], 1)
@@ -110,7 +110,9 @@ def test_equal_singular_values_have_the_limit_of_unequal_ones() -> None:
         A = np.diag([level, level, level * (1 + 1e-9)])
         found = [factors(A)]
         bases = joint(found, [])
-        curvature = Curvature(found, (1.0, 1.0), bases, lambda sigma: shrunk(sigma, 1.0, 1.0) / sigma)
+        curvature = Curvature(
+            in_bases(found, bases), (1.0, 1.0), lambda sigma: shrunk(sigma, 1.0, 1.0) / sigma
+        )
         X = torch.tensor([[1.0, 2.0, 0.0], [2.0, -1.0, 1.0], [0.0, 1.0, 0.5]], dtype=torch.float64)
         found_there = bases.lifted(curvature.of(bases.core(X)))
         np.testing.assert_allclose(found_there, expected * X, atol=1e-6)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore.certificate import distance
-from tasks.merging.lore.curvature import Curvature, coarse, joint
+from tasks.merging.lore.curvature import Curvature, coarse, in_bases, joint
 from tasks.merging.lore.problem import FLAT
 from tasks.merging.lore.uniqueness import ENOUGH, SLIP, Fit, Slope
 from tests.support.lore_checks import on_devices
@@ -77,7 +77,9 @@ def test_nor_is_it_above_that_of_what_is_looked_at(
         return
     scaled = coarse(found, mu * (1 - SLIP))
     bases = joint(scaled, [])
-    K = Curvature(scaled, (1.0, 1.0), bases, lambda s: (s - 1).clamp(min=0) / (s - cut).clamp(min=1 - cut))
+    K = Curvature(
+        in_bases(scaled, bases), (1.0, 1.0), lambda s: (s - 1).clamp(min=0) / (s - cut).clamp(min=1 - cut)
+    )
     p, q = bases.U.shape[1], bases.V.shape[1]
     every = torch.stack([K.of(one).flatten() for one in torch.eye(p * q).view(-1, p, q)]).double()
     lowest = N - float(torch.linalg.eigvalsh((every + every.T) / 2)[-1])
