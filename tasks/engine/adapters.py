@@ -1,11 +1,10 @@
 """Merging LoRA adapters into one adapter, within the span of their factors: plan and computation."""
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -23,9 +22,12 @@ from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
 from tasks.merging.deviation import deviation
 from tasks.merging.deviation_sums import describe
-from tasks.merging.low_rank import Span, core_block, factored, rank_rounding, span
-from tasks.merging.program import Finish, Settings, run_program
+from tasks.merging.low_rank import Products, Span, core_block, factored, rank_rounding, slices_of, span
+from tasks.merging.program import FamilyFinish, Settings, run_program
 from tasks.parameters.merge import MergeParams
+
+AT_ONCE, HELD_AT_ONCE = 16, 2**28
+"""Tensors that are merged together where the method gains by that, at most, and bytes that a thread holds."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +38,49 @@ class AdapterPlan(Plan):
     dtypes: Mapping[str, str]
     """Of the merged factors, by the tensor that they change."""
 
-    def products(self, tensor: str) -> list[tuple[Numbers, Numbers]]:
+    def products(self, tensor: str) -> Products:
         """Return every adapter's factors of one tensor's change; those that leave it alone have rank 0."""
-        rows, columns = self.shapes[tensor]
-        nothing = np.empty((rows, 0)), np.empty((0, columns))
-        found = [
-            adapter.product(tensor, np.float64) if tensor in adapter.factors else nothing
-            for adapter in self.inputs
-        ]
-        for adapter, (B, A) in zip(self.inputs, found, strict=True):
-            if not (np.isfinite(B).all() and np.isfinite(A).all()):
+        (rows, columns), ranks = self.shapes[tensor], self._ranks(tensor)
+        B, A = np.empty((rows, sum(ranks))), np.empty((sum(ranks), columns))
+        for adapter, part in zip(self.inputs, slices_of(ranks), strict=True):
+            if tensor in adapter.factors:
+                adapter.put_product(tensor, B[:, part], A[part])
+            if not (np.isfinite(B[:, part]).all() and np.isfinite(A[part]).all()):
                 raise NotFinite(adapter.label, tensor)
-        return found
+        return Products(B, A, ranks)
+
+    def _ranks(self, tensor: str) -> list[int]:
+        return [adapter.factors[tensor].rank if tensor in adapter.factors else 0 for adapter in self.inputs]
+
+    @cached_property
+    def groups(self) -> list[list[str]]:
+        """Names of changed tensors that are measured and merged together: all, some or each alone."""
+        groups = super().groups
+        if len(groups) > 1 and self.method.cores:
+            return list(_together([name for group in groups for name in group], self._held))
+        return groups
 
     @property
     def bytes_held(self) -> int:
         """Estimate of the largest memory in bytes that one thread's arrays take."""
-        ranks = Counter[str]()
-        for adapter in self.inputs:
-            ranks.update({name: found.rank for name, found in adapter.factors.items()})
-        sides = {name: sum(shape) for name, shape in self.shapes.items()}
+        return max(sum(sorted(map(self._held, group))[-AT_ONCE:]) for group in self.groups)
+
+    def _held(self, name: str) -> int:
+        k = sum(self._ranks(name))
         # float64: both bases and the factors they come from, then the cores and the method's work on them
-        return max(8 * (3 * sides[name] * k + (len(self.inputs) + 4) * k * k) for name, k in ranks.items())
+        return 8 * (3 * sum(self.shapes[name]) * k + (len(self.inputs) + 4) * k * k)
+
+
+def _together(names: Sequence[str], held: Callable[[str], int]) -> Iterator[list[str]]:
+    """Yield names in groups of a few that hold little memory together."""
+    group, taken = list[str](), 0
+    for name in names:
+        if group and (len(group) == AT_ONCE or taken + held(name) > HELD_AT_ONCE):
+            yield group
+            group, taken = [], 0
+        group.append(name)
+        taken += held(name)
+    yield group
 
 
 class MergedFactors(NamedTuple):
@@ -109,12 +132,13 @@ def merge_factors(
     `tell` is called with the names of those that are done, and with none while the next take their time.
     """
     shapes = plan.shapes
-    # measuring and merging need the same span; two for each thread is what may be in use at a time
-    spans = lru_cache(2 * cores())(lambda tensor: span(plan.products(tensor)))
+    # measuring and merging need the same span
+    spans = lru_cache(AT_ONCE * cores())(lambda tensor: span(plan.products(tensor)))
 
     def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
         own = replace(settings, shapes={name: shapes[name] for name in names})
-        finish = run_program(plan.method.program(own), names, lambda name: core_block(name, spans(name)))
+        program = plan.method.run_on_cores([own])
+        finish = run_program(program, names, lambda name: core_block(name, spans(name)))
         at_most = settings.params.adapter_rank
         return {name: _merged(name, spans(name), finish, plan.dtypes[name], at_most) for name in names}
 
@@ -127,13 +151,16 @@ def merge_factors(
             while not wait([running], TELL_EVERY_S).done:
                 tell([])
             merged |= (found := running.result())
-            tell(list(found))
+            for name in found:
+                tell([name])
     return merged
 
 
-def _merged(tensor: str, within: Span, finish: Finish, dtype: str, at_most: int | None) -> MergedFactors:
+def _merged(
+    tensor: str, within: Span, finish: FamilyFinish, dtype: str, at_most: int | None
+) -> MergedFactors:
     block = core_block(tensor, within)
-    core, found = finish(block)
+    [(core, found)] = finish(block)
     B, A = factored(within, core, rank_rounding(dtype), at_most)
     known = describe(deviation(block))
     stored = [encode(half.reshape(-1), dtype) for half in (B, A)]

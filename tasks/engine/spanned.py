@@ -9,7 +9,7 @@ from tasks.engine.plan import Plan
 from tasks.merging.arrays import Array
 from tasks.merging.deviation import deviation
 from tasks.merging.deviation_sums import describe
-from tasks.merging.low_rank import core_block, factored, rank_rounding, span
+from tasks.merging.low_rank import abreast, core_block, factored, rank_rounding, span
 from tasks.merging.program import Settings, run_program
 
 
@@ -26,9 +26,9 @@ def merge_changes(plan: Plan, name: str, variants: Sequence[Settings]) -> list[M
     inputs = plan.changes[name]
     if not any(source.rank(name) for source in inputs):
         return [_untouched(len(inputs))] * len(variants)
-    joint = span([source.product(name) for source in inputs])
+    joint = span(abreast([source.product(name) for source in inputs]))
     block = core_block(name, joint)
-    finish = run_program(plan.method.run(variants), [name], lambda tensor: block)
+    finish = run_program(plan.method.run_on_cores(variants), [name], lambda tensor: block)
     known, rounding = describe(deviation(block)), rank_rounding(plan.spec[name].dtype)
     changes = []
     for core, found in finish(core_block(name, joint)):

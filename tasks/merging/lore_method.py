@@ -5,13 +5,19 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.measures import Averaged, LoreMeasures
-from tasks.merging.arrays import Array
 from tasks.merging.block import Block
 from tasks.merging.combine import elected
-from tasks.merging.inner_products import dot
-from tasks.merging.lore_notes import beyond, lam_of
+from tasks.merging.lore_cores import core_demands, solve_cores
+from tasks.merging.lore_question import (
+    AroundMean,
+    are_identical,
+    beyond,
+    is_averaged,
+    lam_of,
+    question,
+    spread,
+)
 from tasks.merging.program import FamilyProgram, Merged, Program, Settings, without_measuring
-from tasks.merging.roles import is_embedding, is_head
 from tasks.merging.solving import MatrixProblem, OutOfTime
 from tasks.parameters.merge import LoreParams, MergeParams, value_for
 
@@ -21,26 +27,29 @@ if TYPE_CHECKING:
     from tasks.merging.lore.algebra import Factors
     from tasks.merging.lore.problem import Near, Solution
 
-DIGITS = {"F64": 53, "F32": 24, "F16": 11, "BF16": 8}
-"""Binary digits of a number."""
 SPECTRUM_SHOWN = 64
 """Singular values of each task vector that are kept."""
-LAST_PLACES, FINE = 0.5, 256
-"""Of tolerance auto: half a last place, or this fraction of how far the checkpoints lie apart: what is finer
-drowns in their noise."""
 NOTHING = ("symmetric", "zero")
 """What the solver calls a matrix without task vectors."""
 
 
 def program(settings: Settings) -> Program:
     """θ* = θ_0 + λτ, matrix by matrix; vectors are averaged (Liu et al. 2025, Algorithm 1)."""
-    return without_measuring(lambda block: next(_merged(block, [settings])))
+    return without_measuring(lambda block: next(merge_variants(block, [settings])))
 
 
 def family(variants: Sequence[Settings]) -> FamilyProgram:
     """Merge variants that differ in λ, rank or combination from one solution; only μ and its like cost."""
-    return lambda block: _merged(block, variants)
+    return lambda block: merge_variants(block, variants)
     yield  # makes this a generator
+
+
+def on_cores(variants: Sequence[Settings]) -> FamilyProgram:
+    """Merge the cores of low-rank matrices: alone, calls would take the time."""
+    results = yield lambda block: core_demands(block, variants)
+    found = {tensor: own for tensor, [own] in results.items()}
+    solve_cores({key: small for _, own in found.values() for key, small in own.items()}, variants[0])
+    return lambda block: merge_variants(block, variants, found[block.tensor][0])
 
 
 def trim(delta: "Tensor", density: float) -> "Tensor":
@@ -54,139 +63,54 @@ def trim(delta: "Tensor", density: float) -> "Tensor":
     return trimmed.reshape(delta.shape)
 
 
-def _merged(block: Block, variants: Sequence[Settings]) -> Iterator[Merged]:
-    """Yield the merge of each variant, solving once for all that ask the same."""
-    import torch
-
-    from tasks.merging.lore.algebra import energy
-
+def merge_variants(
+    block: Block, variants: Sequence[Settings], own: AroundMean | None = None
+) -> Iterator[Merged]:
+    """Yield the merge of each variant, solving once for all that ask the same; `own` where it is known."""
     solutions: dict[MatrixProblem, Solution] = {}
-    mean: Array = None
-    B: Tensor | None = None
     for settings in variants:
         params = settings.at(block.tensor)
-        if B is None and _identical(block):
+        if own is None and are_identical(block):
             yield block.thetas[0], Averaged(identical=True)  # the mean of equals may be rounded
             continue
-        if _averaged(block, settings, params):
-            yield block.mean if mean is None else mean, Averaged(identical=False)
+        if is_averaged(block, settings, params):
+            yield own.as_given(own.mean) if own else block.mean, Averaged(identical=False)
             continue
-        if B is None:
-            middle, B = deviations(block)
-            mean = middle if isinstance(block.thetas, torch.Tensor) else middle.numpy()
-            energies = [energy(b) for b in B]
-            shape = _full_shape(settings.shapes[block.tensor], B)
-        size = (dot(mean, mean) / math.prod(shape)) ** 0.5
-        place = last_place(settings.dtypes.get(block.tensor, "F32"), size)
-        reach = max(1.0, abs(settings.count * beyond(params, settings.count)))
-        problem = MatrixProblem(block.tensor, block.matrix, tuple(B.shape), _asked(params.lore, reach))
+        own = own or spread(block, settings)
+        problem, goal, place = question(block, own, settings, params)
         if problem not in solutions and (known := settings.solving.solved.pop(problem, None)):
             solutions[problem] = known
         if problem not in solutions:
-            goal = _tolerance(params.lore, energies, place * math.prod(shape) ** 0.5, reach)
             try:
                 with settings.solving.watched(block.tensor, params.lore.time_limit) as on_pass:
-                    solutions[problem] = _solve(B, params.lore, goal, settings.steps, shape, on_pass)
+                    solutions[problem] = _solve(own, params.lore, goal, settings.steps, on_pass)
             except OutOfTime:
-                yield mean, Averaged(identical=False, out_of_time=True)
+                yield own.as_given(own.mean), Averaged(identical=False, out_of_time=True)
                 continue
             settings.solving.keep(problem, solutions[problem])
         # after the last variant nobody needs the deviations: their memory takes its merge
-        room = B[0] if settings is variants[-1] else None
-        merged, measures = _finish(middle, energies, solutions[problem], params, shape, place, room)
-        yield merged if isinstance(block.thetas, torch.Tensor) else merged.numpy(), measures
-
-
-def _identical(block: Block) -> bool:
-    """Tell whether the checkpoints share this tensor, as they do where a layer is frozen."""
-    first, *others = block.thetas
-    return all(bool((theta[:1] == first[:1]).all()) and bool((theta == first).all()) for theta in others)
-
-
-def deviations(block: Block) -> tuple["Tensor", "Tensor"]:
-    """Return mean(θ), and a whole matrix's θ_i as B_i = θ_i − mean(θ), N × m × n, where they lie.
-
-    There is no room for both; a few rows at a time, which caches hold. The B_i sum to zero but for rounding
-    of their own size.
-    """
-    import torch
-
-    from tasks.merging.lore.algebra import row_blocks
-
-    stacked = hasattr(block.thetas, "shape")
-    thetas = block.thetas if stacked else torch.stack([torch.as_tensor(theta) for theta in block.thetas])
-    B = torch.as_tensor(thetas)
-    mean = B.new_empty(B.shape[1:])
-    for rows in row_blocks(mean):
-        mean[rows] = torch.as_tensor(block.part(rows.start, rows.stop).mean)
-        part = B[:, rows].sub_(mean[rows])
-        part.sub_(part.mean(0))  # the mean of the weights was rounded to their size
-    return mean, B
-
-
-def _averaged(block: Block, settings: Settings, params: MergeParams) -> bool:
-    shape = settings.shapes[block.tensor]
-    if len(shape) < 2 or math.prod(shape) == 0:
-        return True
-    return params.lore.embeddings == "average" and (
-        is_embedding(block.tensor, shape) or is_head(block.tensor, shape)
-    )
-
-
-def _asked(lore: LoreParams, reach: float) -> tuple[object, ...]:
-    """Return what decides the task vectors, before they are cut and combined."""
-    accuracy = reach if lore.tolerance == "auto" else lore.tolerance
-    return lore.mu, lore.mu_scale, lore.penalty, lore.anchor, lore.tolerance, accuracy, lore.passes
-
-
-def last_place(dtype: str, magnitude: float) -> float:
-    """Return one unit in the last place of a number of this size, as it is stored."""
-    return math.ldexp(1.0, math.frexp(magnitude)[1] - DIGITS[dtype])
-
-
-def _tolerance(lore: LoreParams, energies: Sequence[float], rounding: float, reach: float) -> "float | Near":
-    """Return how near to the exact θ_0 is near enough; what λ multiplies it by, `reach`, is at least 1.
-
-    `rounding` is one last place of every element, in the Frobenius norm. At least 1 so that all λ up to 2/N,
-    with the average in the middle, share one solution.
-    """
-    from tasks.merging.lore.problem import Near
-
-    if lore.tolerance != "auto":
-        return lore.tolerance
-    deviation = (sum(energies) / len(energies)) ** 0.5
-    return Near(max(LAST_PLACES * rounding, deviation / FINE) / reach)
-
-
-def _full_shape(tensor: tuple[int, ...], B: "Tensor") -> tuple[int, int]:
-    """Return the shape of the matrix, of which an adapter's block is only the core."""
-    return (tensor[0], tensor[1]) if len(tensor) == 2 else (B.shape[1], B.shape[2])
+        room = own.B[0] if settings is variants[-1] else None
+        merged, measures = _finish(own, solutions[problem], params, place, room)
+        yield own.as_given(merged), measures
 
 
 def _solve(
-    B: "Tensor",
+    own: AroundMean,
     lore: LoreParams,
     tolerance: "float | Near",
     steps: Sequence[int],
-    shape: tuple[int, int],
     on_pass: Callable[[int], None],
 ) -> "Solution":
     from tasks.merging.lore.penalty import Scale
     from tasks.merging.lore.solve import solve
 
     anchor = None if lore.anchor == "mean" else list(steps).index(lore.anchor)
-    scale = Scale(lore.mu, lore.mu_scale, lore.penalty, shape)
-    return solve(B, scale, tolerance, lore.passes, anchor, on_pass=on_pass)
+    scale = Scale(lore.mu, lore.mu_scale, lore.penalty, own.shape)
+    return solve(own.B, scale, tolerance, lore.passes, anchor, on_pass=on_pass)
 
 
 def _finish(
-    mean: "Tensor",
-    energies: Sequence[float],
-    solution: "Solution",
-    params: MergeParams,
-    shape: tuple[int, int],
-    place: float,
-    room: "Tensor | None",
+    own: AroundMean, solution: "Solution", params: MergeParams, place: float, room: "Tensor | None"
 ) -> tuple["Tensor", Averaged | LoreMeasures]:
     """Return θ* = θ_0 + λτ, θ_0 = mean − S/N refreshed from the task vectors as they were cut.
 
@@ -196,6 +120,7 @@ def _finish(
 
     from tasks.merging.lore.algebra import add_up, inner
 
+    mean, energies, shape = own.mean, own.energies, own.shape
     if solution.solver in NOTHING:
         return mean, Averaged(identical=False)
     N, rank = len(energies), max(1, round(params.lore.rank_ratio * min(shape)))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures, TensorMeasures
+from tasks.merging.lore_question import beyond, lam_of
 from tasks.merging.low_rank import ADVICE
 from tasks.merging.program import Settings, check_counts
 from tasks.parameters.merge import MergeParams
@@ -11,19 +12,6 @@ from tasks.parameters.varying import varies
 
 LATE_NAMED = 3
 """Matrices that ran out of time and are named."""
-
-
-def lam_of(params: MergeParams, count: int) -> float:
-    """Return λ: the one given, else 1; for the sum 0.75/N, chosen by the demo's seeds (docs/study.md)."""
-    if params.lam is not None:
-        return params.lam
-    return 0.75 / count if params.lore.combine == "sum" and params.lore.preset is None else 1.0
-
-
-def beyond(params: MergeParams, count: int) -> float:
-    """Return the factor f in θ* = mean + f·S, for τ = S and τ = S/N (docs/mathematics.md, fact 2)."""
-    lam = lam_of(params, count)
-    return lam - 1 / count if params.lore.combine == "sum" else (lam - 1) / count
 
 
 def check_lore(settings: Settings) -> None:

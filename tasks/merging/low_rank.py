@@ -6,6 +6,7 @@ does LoRE, whose problem is unitarily invariant and loses nothing outside the sp
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,6 +17,22 @@ from tasks.merging.orthonormal import Basis, orthonormal
 from tasks.parameters.merge import MergeParams
 
 Matrix: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Products(NamedTuple):
+    """Low-rank matrices B_i A_i, their factors side by side."""
+
+    B: Matrix
+    """m × Σr_i"""
+    A: Matrix
+    """Σr_i × n"""
+    ranks: Sequence[int]
+
+
+def abreast(products: Sequence[tuple[Matrix, Matrix]]) -> Products:
+    """Return products B_i A_i (m × r_i times r_i × n)."""
+    columns, rows = zip(*products, strict=True)
+    return Products(np.hstack(columns), np.vstack(rows), [B.shape[1] for B in columns])
 
 
 class Span(NamedTuple):
@@ -29,13 +46,16 @@ class Span(NamedTuple):
     """C_i, k × l"""
 
 
-def span(products: Sequence[tuple[Matrix, Matrix]]) -> Span:
-    """Return the joint span of products B_i A_i (m × r_i times r_i × n)."""
-    U, left = orthonormal(np.hstack([B for B, _ in products]))
-    V, right = orthonormal(np.vstack([A for _, A in products]).T)
-    ends = np.cumsum([B.shape[1] for B, _ in products])
-    parts = [slice(end - B.shape[1], end) for end, (B, _) in zip(ends, products, strict=True)]
-    return Span(U, V, [left[:, part] @ right[:, part].T for part in parts])
+def span(products: Products) -> Span:
+    """Return the joint span of products."""
+    U, left = orthonormal(products.B)
+    V, right = orthonormal(products.A.T)
+    return Span(U, V, [left[:, part] @ right[:, part].T for part in slices_of(products.ranks)])
+
+
+def slices_of(ranks: Sequence[int]) -> list[slice]:
+    """Return where each product's factors lie."""
+    return [slice(end - rank, end) for end, rank in zip(accumulate(ranks), ranks, strict=True)]
 
 
 def core_block(tensor: str, within: Span) -> Block:
@@ -55,7 +75,7 @@ def factored(
     rank = max(1, int((sigma > rounding * sigma[0]).sum()))
     rank = min(rank, at_most or rank)
     root = np.sqrt(sigma[:rank])
-    return within.U.times(P[:, :rank] * root), within.V.times(Qt[:rank].T * root).T
+    return within.U.times(P[:, :rank] * root), within.V.turned_times(Qt[:rank] * root[:, None])
 
 
 def rank_rounding(dtype: str) -> float:

@@ -46,8 +46,14 @@ class Method(NamedTuple):
     """Raises BadInput for parameters that cannot merge low-rank matrices within the span of their factors."""
     family: Callable[[Sequence[Settings]], FamilyProgram] | None = None
     """Merges several variants over the same blocks; without one, their programs run side by side."""
+    cores: Callable[[Sequence[Settings]], FamilyProgram] | None = None
+    """Merges the cores of low-rank matrices, where several tensors at once take less time than one by one."""
 
     def run(self, variants: Sequence[Settings]) -> FamilyProgram:
         """Return the program of these variants; their settings differ in parameters only."""
         family = self.family or (lambda variants: together([self.program(own) for own in variants]))
         return family(variants)
+
+    def run_on_cores(self, variants: Sequence[Settings]) -> FamilyProgram:
+        """Return the program of these variants for the cores of low-rank matrices."""
+        return self.cores(variants) if self.cores else self.run(variants)

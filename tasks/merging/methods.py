@@ -66,6 +66,7 @@ METHODS = {
         findings=lore_notes.lore_findings,
         averages=lore_notes.lore_averages,
         family=lore_method.family,
+        cores=lore_method.on_cores,
         check_span=lore_notes.check_lore_span,
     ),
     "average": Method(

@@ -28,6 +28,11 @@ class Basis(NamedTuple):
         product: Columns = self.columns @ (self.inverse @ core)
         return product
 
+    def turned_times(self, core: Columns) -> Columns:
+        """Return core·Qᵀ."""
+        product: Columns = (core @ self.inverse.T) @ self.columns.T
+        return product
+
     @property
     def matrix(self) -> Columns:
         """Return Q."""

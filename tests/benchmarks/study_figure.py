@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.merging.lore_notes import lam_of
+from tasks.merging.lore_question import lam_of
 from tasks.parameters.merge import MergeParams
 
 Losses = Mapping[str, float]

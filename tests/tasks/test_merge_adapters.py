@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.engine import adapters as engine
 from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import (
@@ -278,6 +279,29 @@ def test_the_command_line_merges_adapters_both_ways(
         assert "average of 3 checkpoints" in done.stdout
     assert (tmp_path / "alone" / "adapter_model.safetensors").exists()
     assert (tmp_path / "model" / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("method", ["lore", "average"])
+def test_tensors_merged_together_are_those_merged_one_by_one(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In groups of a few, of several shapes, and in groups that memory limits."""
+    params, found = MergeParams(method=method), {}
+    for at_once, held in ((1, 2**28), (3, 2**28), (16, 2**28), (16, 1)):
+        monkeypatch.setattr(engine, "AT_ONCE", at_once)
+        monkeypatch.setattr(engine, "HELD_AT_ONCE", held)
+        out = tmp_path / f"{at_once}-{held}"
+        report = merge_directories(params, adapter_family[1], out)
+        found[at_once, held] = changes(out), report.tensors
+    first, tensors = found[1, 2**28]
+    assert found[16, 1][0].keys() == first.keys()
+    for own, measured in found.values():
+        assert measured.keys() == tensors.keys()
+        for module, change in own.items():
+            atol = (2e-2 if method == "lore" else 1e-6) * np.abs(first[module]).max()
+            np.testing.assert_allclose(change, first[module], atol=atol)
+    for module, change in found[16, 1][0].items():
+        np.testing.assert_array_equal(change, first[module])  # each alone, either way
 
 
 def test_lore_by_default_gives_on_a_base_what_it_gives_alone(tmp_path: Path) -> None:

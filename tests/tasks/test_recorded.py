@@ -33,7 +33,7 @@ SHAPES = {
 FROZEN = "model.layers.0.mlp.down_proj.weight"
 RECORDED = {
     "drift and spikes, float32": {
-        "lore": "a2f7673f98c2a9d5b3cd1073f053c9a9f94dfe39aa182519e373fc072b92bf0e",
+        "lore": "200ff50e670a6084edfdac4899e43027e25b5f25d1650f9b0e2e579b72917754",
         "average": "cad4b3652ae88671927796a36861cd84e3b8578565f780c696875645d65c8417",
         "ema": "f8e49005dcbe1816ecf9294e6c8074f3a2da474f06ef4eba4ef10d3a568bd664",
         "wma": "aabf3fd48b8e348e6741baca54b9f023dbd6011b7e906e97e5181126a06d125c",
@@ -59,7 +59,7 @@ RECORDED = {
         "iso_c": "340f465346a2658a8356ca61a3746cf4126a8e9e274e766bb33c2f82d976d206",
     },
     "falling spectra, float16": {
-        "lore": "3ac7ce14922e0778ba8c2cf4625994ca9b4e72a5cc9bb222247c8ce7cd19ef8b",
+        "lore": "3b5ae2b82c12f4fc24d32c96ca76a17aa5c66a6715b7878071bfc345a09c4245",
         "average": "024b846e944140640c03e6cd942818d361cbc28aef03ac48c335c726c69a8389",
         "ema": "57cd200228eb0e20c61909c4296192be24b01f4952f88076d20fc6d5f2ab7310",
         "wma": "3a46c8861fe0e869285a9cb03281b97cd7ee290a62fe9840251d349958755688",
@@ -85,7 +85,7 @@ RECORDED = {
         "iso_c": "fd01226622cdf28bfb12b6f4f7504e26595b36b802282004c24eda3c2c36faa0",
     },
     "heavy tails, bfloat16": {
-        "lore": "471c5616003dcfa98afdbe892b48ee8cd51188fb897baf25c0d1ae02e21addb6",
+        "lore": "1dd7b2f6ba5dcde50ed56fab291345c31962fb5350947c0eb6a7f7e605b2a395",
         "average": "615404015bd29e8bb12717e7070f31901c1e2a8b9584a7c64b32715825a077ee",
         "ema": "93babe9f7b897a7493e804fa238fb0c11619e1981c7e2136f479ee69f7bdb43d",
         "wma": "b4150742008c1aa0a8de109f19d7466bb6d12dec83106ec971e65e843cad30c1",

@@ -74,10 +74,21 @@ class Adapter(SafetensorsModel):
     def product(self, tensor: str, compute: type[np.floating[Any]]) -> tuple[Numbers, Numbers]:
         """Return scaling · B (out × r) and A (r × in) of one tensor's change, NaN and Inf among them."""
         found = self.factors[tensor]
-        rows, columns = found.shape
-        B = self.unchecked(found.B, 0, rows * found.rank, compute).reshape(rows, found.rank)
-        A = self.unchecked(found.A, 0, found.rank * columns, compute).reshape(found.rank, columns)
-        return found.scaling * B, A
+        (rows, columns), rank = found.shape, found.rank
+        B, A = np.empty((rows, rank), compute), np.empty((rank, columns), compute)
+        self.put_product(tensor, B, A)
+        return B, A
+
+    def put_product(self, tensor: str, B: Numbers, A: Numbers) -> None:
+        """Write scaling · B and A into arrays, which may be parts of larger ones."""
+        found = self.factors[tensor]
+        np.multiply(self._narrow(found.B, B), found.scaling, out=B, dtype=B.dtype)
+        A[:] = self._narrow(found.A, A)
+
+    def _narrow(self, key: str, like: Numbers) -> Numbers:
+        """Read a matrix of the file in the narrowest dtype that holds it."""
+        compute = np.float64 if self.tensors[key].dtype == "F64" else np.float32
+        return self.unchecked(key, 0, like.size, compute).reshape(like.shape)
 
 
 def read_adapter(directory: Path, label: str) -> Adapter:

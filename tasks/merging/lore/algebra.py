@@ -155,6 +155,11 @@ def inner(left: Factors, right: Factors) -> float:
     return float(left.sigma.double() @ overlap.double() @ right.sigma.double())
 
 
+def inner_each(left: Tensor, right: Tensor) -> Tensor:
+    """Return ⟨left, right⟩, of several problems … × 1 × 1."""
+    return (left * right).sum((-2, -1), keepdim=True)
+
+
 def gaussian(*shape: int, like: Tensor) -> Tensor:
     """Return normal random numbers, the same on every call and every device (drawn on the CPU)."""
     return _drawn(shape, like.dtype).to(like.device, copy=True)

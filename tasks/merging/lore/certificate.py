@@ -26,6 +26,8 @@ from tasks.merging.lore.problem import FLAT, GAP_INSTEAD, Iterate, Near, Proof, 
 
 CAUTION = 0.8
 """Share of the tolerance that an estimate must reach before a proof is tried: it does not know residuals."""
+FURTHER = 0.125
+"""Share of the radius that curvature reaches beyond what is asked: residuals take some of that."""
 MARGIN = 1 / 6
 """Of the way from the cut to μ: where nothing but the leading triplets is proven to reach."""
 
@@ -135,6 +137,12 @@ def radius_of(here: Iterate) -> float:
 def radius(cut: float, mu: float) -> float:
     """Return that radius for the triplets above cut · μ."""
     return (mu - limit(cut, mu)) / 2
+
+
+def reach(cut: float, mu: float, asked: float) -> float:
+    """Return how far from there curvature is to tell a distance: the less, the more of it is known."""
+    most = radius(cut, mu)
+    return min(most, asked) + FURTHER * most
 
 
 def distances_from(A: MatrixLike, found: Factors, counts: Sequence[int], size: float) -> list[float]:

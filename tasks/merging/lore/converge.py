@@ -16,6 +16,7 @@ from tasks.merging.lore.certificate import (
     met,
     prove,
     radius_of,
+    reach,
     relative_gap,
     residuals,
 )
@@ -42,8 +43,6 @@ FLOOR = 16
 """Times ε and the size of a deviation: a smaller step is rounding, and another pass takes nothing off it."""
 ATTEMPTS = 4
 """Proofs that may fail."""
-FURTHER = 0.125
-"""Share of the radius that curvature reaches beyond what is asked: residuals take some of that."""
 
 
 def follow(B: Tensor, begun: Beginning, tolerance: float | Near, on_pass: Callable[[int], None]) -> Converged:
@@ -142,14 +141,8 @@ def proof_of(B: Tensor, here: Iterate, tolerance: float | Near) -> Proof | None:
 def fit_at(here: Iterate, tolerance: float | Near) -> Fit:
     """Return how the fit curves near an iterate."""
     slope = Slope(len(here.deltas) * here.norms.length, slope_at(here.z, here.deltas))
-    return Fit(here.leading, here.mu, _reach(here, tolerance), limit_of(here), slope)
-
-
-def _reach(here: Iterate, tolerance: float | Near) -> float:
-    """Return how far from an iterate curvature is to tell the distance: the less, the more of it is known."""
-    most = radius_of(here)
-    asked = min(most, tolerance.distance) if isinstance(tolerance, Near) else most
-    return asked + FURTHER * most
+    asked = tolerance.distance if isinstance(tolerance, Near) else math.inf
+    return Fit(here.leading, here.mu, reach(here.cut, here.mu, asked), limit_of(here), slope)
 
 
 def _near(here: Iterate, tolerance: Near) -> float:

@@ -14,10 +14,10 @@ from typing import NamedTuple, TypeAlias
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Tensor
+from tasks.merging.lore.algebra import Factors, Tensor, inner_each
 from tasks.merging.lore.columns import orthonormal_basis
 
-Cut: TypeAlias = float | Tensor
+Cutoff: TypeAlias = float | Tensor
 """A level; of several problems … × 1 × 1."""
 
 
@@ -49,7 +49,7 @@ def joint(found: Sequence[Factors], before: Sequence[Factors]) -> Bases:
     return Bases(*(orthonormal_basis(torch.cat([part[side] for part in parts], 1))[0] for side in (0, 2)))
 
 
-class Weighed(NamedTuple):
+class Coordinates(NamedTuple):
     """Triplets of N matrices in common coordinates; of several such problems, all with one more dimension."""
 
     U: Tensor
@@ -60,7 +60,7 @@ class Weighed(NamedTuple):
     """… × N × r × q"""
 
 
-def in_bases(found: Sequence[Factors], bases: Bases) -> Weighed:
+def in_bases(found: Sequence[Factors], bases: Bases) -> Coordinates:
     """Return triplets in these bases."""
     N, rank = len(found), max(part.rank for part in found)
     U = bases.U.new_zeros(N, rank, bases.U.shape[1])
@@ -69,13 +69,15 @@ def in_bases(found: Sequence[Factors], bases: Bases) -> Weighed:
     for i, part in enumerate(found):
         r = part.rank
         U[i, :r], sigma[i, :r], V[i, :r] = part.U.T @ bases.U, part.sigma, part.V.T @ bases.V
-    return Weighed(U, sigma, V)
+    return Coordinates(U, sigma, V)
 
 
 class Curvature:
     """ΣK_i on cores p × q, or those of several problems on one core of each."""
 
-    def __init__(self, found: Weighed, cuts: tuple[float, Cut], outside: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, found: Coordinates, cuts: tuple[float, Cutoff], outside: Callable[[Tensor], Tensor]
+    ) -> None:
         """Take the leading triplets; `outside` gives K's coefficient between σ and what does not lead."""
         # One product for all matrices instead of one each: cores are small, and calls would take the time.
         self._U, sigma, self._V = found
@@ -106,12 +108,12 @@ class Curvature:
         return some
 
 
-def shrunk(sigma: Tensor, mu: float, level: Cut) -> Tensor:
+def shrunk(sigma: Tensor, mu: Cutoff, level: Cutoff) -> Tensor:
     """Return σ − μ for what exceeds the level, and 0 for the rest."""
     return torch.where(sigma > level, sigma - mu, 0.0)
 
 
-def _weights(sigma: Tensor, mu: float, level: Cut) -> tuple[Tensor, Tensor]:
+def _weights(sigma: Tensor, mu: float, level: Cutoff) -> tuple[Tensor, Tensor]:
     """Return the coefficients of X_jk and of X_kj between the known singular values, … × r; 0 for zeros."""
     d = shrunk(sigma, mu, level)
     one, other, d_one, d_other = sigma[..., None], sigma[..., None, :], d[..., None], d[..., None, :]
@@ -132,22 +134,17 @@ def conjugate_gradients(
     `right` is p × q, or that of several problems, of which each ends when it is done.
     """
     x, residual = torch.zeros_like(right), right.clone()
-    direction, square = residual.clone(), dot(residual, residual)
+    direction, square = residual.clone(), inner_each(residual, residual)
     enough = reduction**2 * square
     for _ in range(steps):
         going = square > enough
         if not going.any():
             break
         image = apply(direction)
-        length = torch.where(going, square / dot(direction, image), 0.0)
+        length = torch.where(going, square / inner_each(direction, image), 0.0)
         x.addcmul_(direction, length)
         residual.addcmul_(image, length, value=-1)
-        following = dot(residual, residual)
+        following = inner_each(residual, residual)
         direction = torch.addcmul(residual, torch.where(going, following / square, 0.0), direction)
         square = torch.where(going, following, 0.0)
     return x
-
-
-def dot(left: Tensor, right: Tensor) -> Tensor:
-    """Return ⟨left, right⟩, of several problems … × 1 × 1."""
-    return (left * right).sum((-2, -1), keepdim=True)

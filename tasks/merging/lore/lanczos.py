@@ -2,13 +2,11 @@
 
 import math
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, Self
 
 import torch
 
-from tasks.merging.lore.algebra import Tensor
-from tasks.merging.lore.curvature import Curvature, dot
-from tasks.merging.lore.problem import FLAT
+from tasks.merging.lore.algebra import Tensor, inner_each
 
 DOUBT = 1e-6
 """The probability, over the random start, that the bound is wrong."""
@@ -18,7 +16,21 @@ CLOSELY = 0.05
 """Share of a bound to which it is computed."""
 
 
-class Look(NamedTuple):
+NEGLIGIBLE = 0.01
+"""A value that is not told from 0."""
+
+
+class Sum(Protocol):
+    """ΣK_i, symmetric; of several problems at once, maybe."""
+
+    def of(self, X: Tensor) -> Tensor:
+        """Return ΣK_i(X)."""
+
+    def __getitem__(self, problems: Tensor) -> Self:
+        """Return that of some of several problems."""
+
+
+class Bounds(NamedTuple):
     """What some steps tell of the smallest value."""
 
     steps: int
@@ -29,21 +41,21 @@ class Look(NamedTuple):
     exhausted: bool
 
 
-def looks(curvature: Curvature, N: int, start: Tensor) -> Generator[list[Look], list[int] | None, None]:
+def looks(curvature: Sum, N: int, start: Tensor) -> Generator[list[Bounds], list[int] | None, None]:
     """Bound the smallest value on cores p × q better and better; of several problems, … × p × q, of each.
 
     Sending the positions of some among those that were looked at goes on with these alone.
     """
     order = math.prod(start.shape[-2:])
     here = start / torch.linalg.matrix_norm(start, keepdim=True)
-    before, beta = torch.zeros_like(here), dot(here, here) * 0
+    before, beta = torch.zeros_like(here), inner_each(here, here) * 0
     diagonal: list[Tensor] = []
     beside: list[Tensor] = []
     while True:
         image = curvature.of(here).addcmul_(before, beta, value=-1)
-        alpha = dot(image, here)
+        alpha = inner_each(image, here)
         image.addcmul_(here, alpha, value=-1)
-        beta = dot(image, image).sqrt_()
+        beta = inner_each(image, image).sqrt_()
         # not after as many steps as there are directions: rounding may have hidden some
         exhausted = (beta < 1e-6 * N).flatten().tolist()
         beta.clamp_(min=1e-30)
@@ -56,7 +68,7 @@ def looks(curvature: Curvature, N: int, start: Tensor) -> Generator[list[Look], 
             largest = torch.linalg.eigvalsh(T.cpu())[:, -1].tolist()
             found = zip(own.tolist(), next_to.tolist(), largest, exhausted, strict=True)
             going = yield [
-                Look(k, N - top, N - _most(a, b, top, N, order), ended) for a, b, top, ended in found
+                Bounds(k, N - top, N - _most(a, b, top, N, order), ended) for a, b, top, ended in found
             ]
             if going is not None:
                 some = torch.tensor(going, device=here.device)
@@ -84,6 +96,6 @@ def _most(diagonal: Sequence[float], beside: Sequence[float], largest: float, N:
             if total * least > 1:
                 break
         low, high = (low, middle) if total * least > 1 else (middle, high)
-        if N - low < FLAT / 2:
+        if N - low < NEGLIGIBLE:
             break
     return high

@@ -5,10 +5,6 @@ solves (1 − ΣK_i/N + τ) x = s for the step by conjugate gradients within the
 step of plain descent; then z ← −S/N + ΣK_i(x)/N. τ damps the step where the objective rose: with a large one
 plain descent is left. And a step that raised the objective is taken back in part: far from the minimum, where
 all singular values lead, the curvature vanishes and steps are far too long.
-
-The minimiser differs from the mean by what leads in one checkpoint or another, and nearly all of that lies
-in the span of the leading singular vectors of all B_i. There the matrices are small, and passes cost little:
-what they leave, a few hundredths of μ, is what the rest of the matrices adds.
 """
 
 from collections.abc import Callable, Generator
@@ -20,12 +16,11 @@ from tasks.merging.lore.algebra import (
     Spanned,
     Tensor,
     computed_together,
-    energy,
     product,
     shifted,
     zero,
 )
-from tasks.merging.lore.columns import near, spare
+from tasks.merging.lore.columns import near
 from tasks.merging.lore.curvature import (
     Bases,
     Curvature,
@@ -46,26 +41,21 @@ from tasks.merging.lore.place import (
     sum_within,
 )
 from tasks.merging.lore.problem import Iterate, Start
-from tasks.merging.lore.triplets import DIRECT, TOGETHER, Sought, every, triplets_above
+from tasks.merging.lore.steering import (
+    BESIDE,
+    BOLDER,
+    CG_STEPS,
+    CUT,
+    DESCENT,
+    FINE,
+    FIRST_DAMPING,
+    LEAST_DAMPING,
+    MOST_DAMPING,
+    REST,
+    UNDAMPED,
+)
+from tasks.merging.lore.triplets import DIRECT, Sought, triplets_above
 
-DESCENT = 0.3
-"""μ comes down from σ_1 by this factor in each pass, or by 1.1/(N − 1) where that is more."""
-CUT, DEEP, INSIDE = 0.85, 0.7, 0.5
-"""Share of μ down to which singular triplets are found: usually; where curvature has to tell small distances;
-and within a span, where they cost little and are what the search in the matrices starts from."""
-BESIDE, REST = 0.35, 0.3
-"""Down to which, in units of μ, singular values beside the leading ones are taken into account; and where the
-others lie: a guess, which decides the speed only."""
-FIRST_DAMPING, LEAST_DAMPING, MOST_DAMPING = 1.0, 1e-3, 1.0
-UNDAMPED, BOLDER = 8, 2
-"""Factors by which damping falls, and by which the lowest allowed rises and falls."""
-FINE = 0.03
-"""The step that is left, in units of a deviation, from where on that pays: before, it changes what leads."""
-CG_STEPS = 12
-NARROW = 2
-"""Columns of the matrices for each of the span of what leads, at least: else passes there gain nothing."""
-SETTLED, MOST_SMALL = 0.05, 12
-"""The step, in units of μ, that is left to passes on the whole matrices; passes in the span, at most."""
 PROVABLE = 0.1
 """Residual of leading triplets that a proof may meet, in units of what lies between the cut and μ."""
 GUESSED, BLUNT = 0.07, 0.03
@@ -92,7 +82,6 @@ def iterates(
     provable = PROVABLE * (1 - cut) * mu / N
     size, remaining, lowest = (total / N) ** 0.5, 1.0, 0.0
     thorough, slope = False, 0.0
-    few = B.shape[2] <= TOGETHER and B.dtype == torch.float64
     if guess:
         z = last = best_base([part.thresholded(mu) for part in guess]).spread()
         known, found, level, damping = guess, [part.above(mu) for part in guess], mu, 0.0
@@ -114,11 +103,7 @@ def iterates(
         blunt = max(sharp, gap if passes == 1 else BLUNT * gap) if guess else sharp
         sought = Sought(level - gap, level - gap / 2, sharp, blunt, thorough and level == mu)
         if passes > 1 or guess or not known or level <= max(float(part.sigma[-1]) for part in known):
-            known = (
-                every(B - z.matrix(), min(BESIDE, cut) * level)
-                if few
-                else _leading(B, z, known or [nothing] * N, sought)
-            )
+            known = _leading(B, z, known or [nothing] * N, sought)
         previous, found = found, [part.above(cut * level) for part in known]
         deltas = [part.thresholded(following, level) for part in found]
         norms = norms_of(z, deltas)
@@ -141,35 +126,10 @@ def iterates(
         before = objective if level == mu else float("inf")
         bases, beside = joint(found, previous), found
         if remaining < FINE:
-            beside = known if few else _with_others(B, z, found, bases, following)
+            beside = _with_others(B, z, found, bases, following)
         z, pull = _next(z, deltas, beside, bases, (following, level), damping, remaining)
         slope = -(norms.length**2 + pull)
         level = following
-
-
-def first_guess(B: Tensor, start: Start, cut: float, on_pass: Callable[[int], None]) -> list[Factors] | None:
-    """Return the leading triplets of every B_i − z at a first guess of z, for N × m × n deviations, m ≥ n.
-
-    That z is −Σδ_i/N. None where nothing leads, or nothing is known of it, or the span is too large.
-    """
-    mu, n = start.penalty.mu, B.shape[2]
-    found = [part.above(max(cut, CUT) * mu) for part in start.leading]
-    columns = sum(part.rank for part in found)
-    if not 0 < NARROW * columns <= n:
-        return None
-    bases = joint(found, [])
-    cores = torch.stack([bases.U.T @ product(b, bases.V) for b in B]).cpu()
-    if columns <= TOGETHER:  # where float64 costs nothing
-        cores = cores.double()
-    cores -= cores.mean(0)
-    inside = start._replace(leading=[], total=energy(cores))
-    for here in iterates(cores, inside, INSIDE, lambda number: on_pass(1)):
-        if here.norms.length < SETTLED * mu or here.passes == MOST_SMALL:
-            break
-    wide = [part.above(cut * mu).rank for part in here.leading]
-    kept = (part.truncated(k + spare(k)) for part, k in zip(here.leading, wide, strict=True))
-    parts = ((U.to(bases.U), sigma.to(bases.U), V.to(bases.V)) for U, sigma, V in kept)
-    return [Factors(bases.U @ U, sigma, bases.V @ V) for U, sigma, V in parts]
 
 
 def _leading(B: Tensor, z: Spanned, known: list[Factors], sought: Sought) -> list[Factors]:

@@ -28,12 +28,8 @@ from tasks.merging.lore.penalty import Values, values
 
 DIRECT = 400
 """Columns up to which leading eigenpairs cost less than sharpening subspaces."""
-TOGETHER = 128
-"""Columns up to which all triplets of all matrices are found in one call."""
 SHARE = 8
 """Beyond this fraction of the columns eigenpairs cost less, too."""
-SHARP_SQUARES = 1e-10
-"""Share of the least σ² wanted that the rounding of a Gram matrix may have where nothing makes up for it."""
 DEGREE = 2
 """Of the polynomial: products with AᵀA between two orthogonalisations."""
 STRONG, STEEPEST = 2, 16
@@ -77,23 +73,6 @@ def triplets_above(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) -> 
         ritz(own, eigenpairs_above(gram_matrix(own), sought.limit**2, start.rank).vectors)
         for own, start in zip(each(A), starts, strict=True)
     ]
-
-
-def every(A: Tensor, limit: float) -> list[Factors]:
-    """Return the triplets that exceed the limit of each of N × m × n matrices, m ≥ n, float64.
-
-    By Gram matrices where their rounding leaves the triplets sharp.
-    """
-    squares, V = torch.linalg.eigh(A.mT @ A)
-    if torch.finfo(A.dtype).eps * float(squares.max()) > SHARP_SQUARES * limit**2:
-        U, sigma, Vt = torch.linalg.svd(A, full_matrices=False)
-        V = Vt.mT
-    else:
-        V = V.flip(-1)
-        U = A @ V
-        sigma = torch.linalg.vector_norm(U, dim=1)
-        U /= sigma[:, None]
-    return [Factors(*parts).above(limit) for parts in zip(U, sigma, V, strict=True)]
 
 
 def leading_subspaces(A: MatrixLike, sought: Sought, starts: Sequence[Factors]) -> list[Factors] | None:

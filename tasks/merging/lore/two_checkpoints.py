@@ -6,12 +6,13 @@ import torch
 
 from tasks.merging.lore.algebra import ROUNDING, Tensor, energy, precise, zero
 from tasks.merging.lore.certificate import distances_from, limit, met
-from tasks.merging.lore.newton import CUT, cut_below
+from tasks.merging.lore.newton import cut_below
 from tasks.merging.lore.norm_bound import bounded
 from tasks.merging.lore.penalty import Penalty, Scale, values
 from tasks.merging.lore.problem import Near, Proof, Solution
 from tasks.merging.lore.shrink import shrink
 from tasks.merging.lore.spectrum import look
+from tasks.merging.lore.steering import CUT
 from tasks.merging.lore.triplets import Sought, triplets_above
 
 SHARPNESS = 1e-4

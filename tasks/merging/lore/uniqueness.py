@@ -11,17 +11,16 @@ from typing import NamedTuple
 
 import torch
 
-from tasks.merging.lore.algebra import Factors, Spanned, Tensor, gaussian
+from tasks.merging.lore.algebra import Factors, Spanned, Tensor, gaussian, inner_each
 from tasks.merging.lore.curvature import (
     Bases,
     Curvature,
     coarse,
     conjugate_gradients,
-    dot,
     in_bases,
     joint,
 )
-from tasks.merging.lore.lanczos import Look, looks
+from tasks.merging.lore.lanczos import Bounds, looks
 from tasks.merging.lore.problem import FLAT, Sharpness
 
 STEPS = 150
@@ -64,7 +63,7 @@ def pulls(curvature: Curvature, N: int, r: Tensor) -> list[Pull]:
     x = conjugate_gradients(lambda X: N * X - curvature.of(X), r, RESIDUAL, SOLVES)
     image = N * x - curvature.of(x)
     left = r - image
-    parts = (dot(2 * r - image, x), dot(x, x), dot(left, left).sqrt())
+    parts = (inner_each(2 * r - image, x), inner_each(x, x), inner_each(left, left).sqrt())
     return [Pull(*own) for own in zip(*(part.flatten().tolist() for part in parts), strict=True)]
 
 
@@ -104,8 +103,8 @@ class Fit:
         self._found, self._rest, self._slope, self._within = coarse(found, mu), rest / mu, slope, within
         self._active = [part.above(1.0) for part in self._found]
         self._still = sum(part.rank == 0 for part in self._active)
-        self._looks: Iterator[list[Look]] | None = None
-        self._last = Look(0, math.inf, 0.0, exhausted=self._still > 0)
+        self._looks: Iterator[list[Bounds]] | None = None
+        self._last = Bounds(0, math.inf, 0.0, exhausted=self._still > 0)
 
     @property
     def guess(self) -> Sharpness:
@@ -133,7 +132,7 @@ class Fit:
             self._look()
         return self._sharpness(self._last.bound)
 
-    def _look(self) -> Look:
+    def _look(self) -> Bounds:
         if self._looks is None:
             shape = self._bases.U.shape[1], self._bases.V.shape[1]
             start = gaussian(*shape, like=self._bases.U)

@@ -14,6 +14,7 @@ from tasks.engine.planning import make_plan
 from tasks.engine.sample import foretell, sampled
 from tasks.merging import lore_method
 from tasks.merging.block import Block
+from tasks.merging.lore_question import AroundMean
 from tasks.merging.solving import Solving
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import equal, params_for, plan_for, read, write_all, write_noise
@@ -137,9 +138,9 @@ def test_what_the_sample_has_solved_is_not_solved_again(
     solved: list[tuple[int, ...]] = []
     solve = lore_method._solve
 
-    def note(B: torch.Tensor, *rest: object) -> object:
-        solved.append(tuple(B.shape))
-        return solve(B, *rest)  # type: ignore[arg-type]
+    def note(own: AroundMean, *rest: object) -> object:
+        solved.append(tuple(own.B.shape))
+        return solve(own, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(lore_method, "_solve", note)
     outputs = [tmp_path / f"{own}-{i}" for own in ("again", "once") for i in range(len(lams))]

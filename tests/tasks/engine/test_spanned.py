@@ -25,7 +25,12 @@ def on(base: Path, lore: LoreParams = SIGMA1, **more: object) -> MergeParams:
 
 
 @pytest.mark.parametrize(
-    "lore", [SIGMA1, SIGMA1.model_copy(update={"rank_ratio": 0.1}), LoreParams(embeddings="average")]
+    "lore",
+    [
+        SIGMA1,
+        SIGMA1.model_copy(update={"rank_ratio": 0.1}),
+        LoreParams(embeddings="average", tolerance=1e-12),
+    ],
 )
 def test_the_merge_is_that_of_the_whole_models(
     adapter_family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lore: LoreParams

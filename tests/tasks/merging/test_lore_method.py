@@ -15,7 +15,7 @@ from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import NotConverged
 from tasks.merging.lore.solve import solve
 from tasks.merging.lore_method import family, program, trim
-from tasks.merging.lore_notes import lam_of
+from tasks.merging.lore_question import lam_of
 from tasks.merging.program import Settings
 from tasks.parameters.merge import MergeParams
 from tests.support import lore_reference, sparsifying_reference

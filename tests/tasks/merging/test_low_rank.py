@@ -9,21 +9,21 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import LoreMeasures
 from tasks.merging.block import Block
 from tasks.merging.lore_method import program
-from tasks.merging.low_rank import factored, span
+from tasks.merging.low_rank import abreast, factored, span
 from tasks.merging.methods import METHODS
 from tasks.merging.program import Settings
 from tasks.parameters.merge import LoreParams, MergeParams, NanParams
 from tests.support.lore_reference import solve as reference
 
-Products = list[tuple[np.ndarray, np.ndarray]]
+Pairs = list[tuple[np.ndarray, np.ndarray]]
 
 
-def products(m: int, n: int, ranks: list[int], seed: int = 0) -> Products:
+def products(m: int, n: int, ranks: list[int], seed: int = 0) -> Pairs:
     random = np.random.default_rng(seed)
     return [(random.normal(size=(m, r)), random.normal(size=(r, n))) for r in ranks]
 
 
-def dense(found: Products) -> list[np.ndarray]:
+def dense(found: Pairs) -> list[np.ndarray]:
     return [B @ A for B, A in found]
 
 
@@ -40,7 +40,7 @@ SHAPES = st.tuples(
 def test_the_span_holds_every_matrix_and_its_bases_are_orthonormal(drawn: tuple) -> None:
     m, n, ranks, seed = drawn
     found = products(m, n, ranks, seed)
-    joint = span(found)
+    joint = span(abreast(found))
     for matrix, core in zip(dense(found), joint.cores, strict=True):
         np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, matrix, atol=1e-12)
     for basis in (joint.U.matrix, joint.V.matrix):
@@ -52,7 +52,7 @@ def test_the_span_holds_every_matrix_and_its_bases_are_orthonormal(drawn: tuple)
 def test_a_core_becomes_factors_of_its_numerical_rank(drawn: tuple) -> None:
     m, n, ranks, seed = drawn
     found = products(m, n, ranks, seed)
-    joint = span(found)
+    joint = span(abreast(found))
     B, A = factored(joint, sum(joint.cores), 1e-12)
     exact = sum(dense(found))
     np.testing.assert_allclose(B @ A, exact, atol=1e-11)
@@ -61,14 +61,14 @@ def test_a_core_becomes_factors_of_its_numerical_rank(drawn: tuple) -> None:
 
 
 def test_factors_share_the_singular_values_evenly() -> None:
-    joint = span(products(9, 5, [2, 2]))
+    joint = span(abreast(products(9, 5, [2, 2])))
     B, A = factored(joint, sum(joint.cores), 1e-12)
     np.testing.assert_allclose(B.T @ B, A @ A.T, atol=1e-12)
 
 
 def test_a_repeated_matrix_costs_no_rank_and_none_at_all_leaves_rank_one() -> None:
     [product] = products(9, 7, [3])
-    joint = span([product, product])
+    joint = span(abreast([product, product]))
     assert factored(joint, sum(joint.cores), 1e-7)[1].shape == (3, 7)
     B, A = factored(joint, joint.cores[0] - joint.cores[0], 1e-7)
     assert B.shape == (9, 1)
@@ -88,7 +88,7 @@ def test_a_repeated_matrix_costs_no_rank_and_none_at_all_leaves_rank_one() -> No
 def test_lore_on_the_cores_is_lore_on_the_full_matrices(shape: tuple[int, int], lore: LoreParams) -> None:
     params = MergeParams(method="lore", lam=0.8, lore=lore.model_copy(update={"tolerance": 1e-12}))
     found = products(*shape, [2, 3, 2])
-    joint = span(found)
+    joint = span(abreast(found))
     full, measures = merged(params, dense(found), shape)
     core, own = merged(params, joint.cores, shape)
     np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, full, atol=1e-10 * np.abs(full).max())
@@ -102,7 +102,7 @@ def test_lore_on_the_cores_is_the_reference_on_the_full_matrices() -> None:
         method="lore", lam=1.0, lore=LoreParams(mu=2.0, mu_scale="absolute", tolerance=1e-12)
     )
     found = products(14, 11, [2, 1, 2])
-    joint = span(found)
+    joint = span(abreast(found))
     core, _ = merged(params, joint.cores, (14, 11))
     theta_0, total = reference(dense(found), 2.0)
     np.testing.assert_allclose(joint.U.times(core) @ joint.V.matrix.T, theta_0 + total, atol=1e-6)
@@ -111,7 +111,7 @@ def test_lore_on_the_cores_is_the_reference_on_the_full_matrices() -> None:
 def test_two_adapters_anchored_are_the_closed_form() -> None:
     lore = LoreParams(mu=0.7, mu_scale="absolute", anchor=2)
     found = products(9, 8, [2, 2])
-    joint = span(found)
+    joint = span(abreast(found))
     core, _ = merged(MergeParams(method="lore", lam=1.0, lore=lore), joint.cores, (9, 8))
     one, two = dense(found)
     U, s, Vt = np.linalg.svd(one - two, full_matrices=False)
@@ -129,7 +129,7 @@ def test_the_noise_edge_is_that_of_the_whole_energy_over_the_full_matrix(ranks: 
     found = products(m, n, ranks)
     deviations = np.stack(dense(found)) - np.mean(dense(found), axis=0)
     lore = LoreParams(mu=2.0, mu_scale="noise_edge")
-    _, measures = merged(MergeParams(method="lore", lore=lore), span(found).cores, (m, n))
+    _, measures = merged(MergeParams(method="lore", lore=lore), span(abreast(found)).cores, (m, n))
     assert measures.edge == pytest.approx(
         deviations.std() * (m**0.5 + n**0.5), rel=1e-3 if ranks[0] == 4 else 0.06
     )

@@ -6,16 +6,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.merging.lore import beginning, converge, spectrum, triplets
-from tasks.merging.lore.beginning import begin, proven_at_once
+from tasks.merging.lore import beginning, converge, newton, spectrum, triplets
+from tasks.merging.lore.beginning import begin, first_guess, proven_at_once
 from tasks.merging.lore.enclosure import LESS_SURE, at_guess, enclosure_within, prove_anywhere
-from tasks.merging.lore.newton import first_guess
-from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Near, Proof, Unproven
 from tasks.merging.lore.solve import converged
+from tasks.merging.lore.steering import DEEP
 from tests.support.lore_checks import DTYPES, as_on_a_gpu, ignore, on_devices
-from tests.support.lore_factors import place_of
-from tests.support.lore_matrices import TRAJECTORIES, trajectory
+from tests.support.lore_factors import factors, place_of
+from tests.support.lore_matrices import TRAJECTORIES, edge, family, trajectory
 from tests.support.lore_reference import Array, minimise
 
 AUTO = Scale(1.05, "auto", "nuclear", (1, 1))
@@ -128,3 +128,62 @@ def test_the_mean_is_not_returned_where_its_bound_turns_out_too_large(
     scale = Scale(1.05, "auto", "nuclear", B.shape[1:])  # type: ignore[arg-type]
     with pytest.raises(Unproven):
         converged(torch.from_numpy(B), scale, Near(distance), ignore)
+
+
+def double(matrix: torch.Tensor) -> Array:
+    found: Array = matrix.double().cpu().numpy()
+    return found
+
+
+@on_devices
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("height", [3.0, 300.0])
+def test_a_first_guess_leaves_little_of_the_way(
+    height: float, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of spikes out of noise, the stronger the less: then the noise hardly turns what leads."""
+    for module in (triplets, spectrum):
+        monkeypatch.setattr(module, "DIRECT", 30)
+    rng = np.random.default_rng(0)
+    made = rng.standard_normal((3, 120, 100))
+    for i in range(3):
+        made[i] += (
+            height * edge(120, 100) * np.outer(*map(unit, (rng.standard_normal(120), rng.normal(size=100))))
+        )
+    B = made - made.mean(axis=0)
+    given = torch.from_numpy(B).to(device, dtype)
+    start = spectrum.look(given, Scale(1.05, "auto", "nuclear", (120, 100)))
+    mu = start.penalty.mu
+    told = list[int]()
+    guess = first_guess(given, start, DEEP, told.append)
+    assert guess is not None
+    assert set(told) == {1}  # nothing but the first pass
+    best = minimise(B, mu, gap=1e-10).z
+    for part in guess:
+        for side in (part.U, part.V):
+            np.testing.assert_allclose(double(side.T @ side), np.eye(part.rank), atol=1e-4)
+    z = -np.mean([double(part.thresholded(mu).matrix()) for part in guess], axis=0)
+    assert np.linalg.norm(z - best) < min(0.1 * np.linalg.norm(best), mu)
+    first = next(newton.iterates(given, start, DEEP, ignore, guess))
+    assert first.passes == 1
+    np.testing.assert_allclose(double(first.z.matrix()), z, atol=1e-4 * np.linalg.norm(z))
+    assert first.norms.length < 0.1 * mu
+
+
+def unit(vector: Array) -> Array:
+    return vector / np.linalg.norm(vector)
+
+
+def test_a_first_guess_is_made_on_the_way_of_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    with as_on_a_gpu():
+        test_a_first_guess_leaves_little_of_the_way(3.0, torch.float32, "cpu", monkeypatch)
+
+
+def test_no_first_guess_is_made_where_nothing_leads_or_nearly_all_does() -> None:
+    B = torch.from_numpy(family("flat", 3, 12, 10, 0))
+    full = spectrum.look(B, Scale(1.0, "absolute", "nuclear", (12, 10)))
+    assert first_guess(B, full, DEEP, ignore) is None
+    leading = [factors(b) for b in B.numpy()]
+    for mu in (1e-3, 1e3):
+        start = full._replace(penalty=Penalty("nuclear", mu), leading=leading)
+        assert first_guess(B, start, DEEP, ignore) is None

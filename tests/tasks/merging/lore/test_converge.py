@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.merging.lore import beginning, spectrum, triplets
+from tasks.merging.lore.beginning import first_guess
 from tasks.merging.lore.certificate import met, radius_of
 from tasks.merging.lore.converge import fit_at
-from tasks.merging.lore.newton import first_guess
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import GAP_INSTEAD, Converged, Near, Proof, Unproven
 from tasks.merging.lore.solve import converged

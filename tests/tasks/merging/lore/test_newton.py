@@ -12,9 +12,10 @@ from tasks.merging.lore import newton, triplets
 from tasks.merging.lore import spectrum as spectra
 from tasks.merging.lore.penalty import Penalty, Scale
 from tasks.merging.lore.problem import Iterate, Start
-from tests.support.lore_checks import DTYPES, as_on_a_gpu, ignore, on_devices
+from tasks.merging.lore.steering import CUT, DEEP
+from tests.support.lore_checks import DTYPES, ignore, on_devices
 from tests.support.lore_curvature_reference import exact
-from tests.support.lore_matrices import TRAJECTORIES, edge, family, trajectory
+from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, minimise, noise_edge, svt
 
 
@@ -23,7 +24,7 @@ def iterates(
 ) -> list[Iterate]:
     given = torch.from_numpy(B).to(device, dtype)
     start = spectra.look(given, Scale(mu, "absolute", "nuclear", B.shape[1:]))  # type: ignore[arg-type]
-    steps = newton.iterates(given, start, newton.CUT, ignore)
+    steps = newton.iterates(given, start, CUT, ignore)
     return [next(steps), *(steps.send(False) for _ in range(count - 1))]
 
 
@@ -102,7 +103,7 @@ def test_passes_are_told_before_they_are_made_and_counted(N: int) -> None:
     B = torch.from_numpy(trajectory("strong", N, 30, 20, 0))
     told = list[int]()
     start = spectra.look(B, Scale(1.0, "absolute", "nuclear", (30, 20)))
-    steps = newton.iterates(B, start, newton.CUT, told.append)
+    steps = newton.iterates(B, start, CUT, told.append)
     first = next(steps)
     assert told == list(range(1, first.passes + 1))
     assert first.passes > 1
@@ -122,61 +123,7 @@ def test_triplets_reach_below_the_threshold_but_not_into_the_noise() -> None:
     """Down to near a close noise edge, where subspaces tell the two apart; all the way where eigenpairs do."""
     near, far = (Start(Penalty("nuclear", 1.0), edge, 9.0, 1.0, []) for edge in (0.9, 0.5))
     beyond = triplets.DIRECT + 1
-    for least in (newton.CUT, newton.DEEP):
+    for least in (CUT, DEEP):
         assert newton.cut_below(near, beyond, least) == pytest.approx(0.925)
-        assert newton.cut_below(near, triplets.DIRECT, least) == newton.CUT
+        assert newton.cut_below(near, triplets.DIRECT, least) == CUT
         assert newton.cut_below(far, beyond, least) == least
-
-
-@on_devices
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("height", [3.0, 300.0])
-def test_a_first_guess_leaves_little_of_the_way(
-    height: float, dtype: torch.dtype, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of spikes out of noise, the stronger the less: then the noise hardly turns what leads."""
-    for module in (triplets, spectra):
-        monkeypatch.setattr(module, "DIRECT", 30)
-    rng = np.random.default_rng(0)
-    made = rng.standard_normal((3, 120, 100))
-    for i in range(3):
-        made[i] += (
-            height * edge(120, 100) * np.outer(*map(unit, (rng.standard_normal(120), rng.normal(size=100))))
-        )
-    B = made - made.mean(axis=0)
-    given = torch.from_numpy(B).to(device, dtype)
-    start = spectra.look(given, Scale(1.05, "auto", "nuclear", (120, 100)))
-    mu = start.penalty.mu
-    told = list[int]()
-    guess = newton.first_guess(given, start, newton.DEEP, told.append)
-    assert guess is not None
-    assert set(told) == {1}  # nothing but the first pass
-    best = minimise(B, mu, gap=1e-10).z
-    for part in guess:
-        for side in (part.U, part.V):
-            np.testing.assert_allclose(double(side.T @ side), np.eye(part.rank), atol=1e-4)
-    z = -np.mean([double(part.thresholded(mu).matrix()) for part in guess], axis=0)
-    assert np.linalg.norm(z - best) < min(0.1 * np.linalg.norm(best), mu)
-    first = next(newton.iterates(given, start, newton.DEEP, ignore, guess))
-    assert first.passes == 1
-    np.testing.assert_allclose(double(first.z.matrix()), z, atol=1e-4 * np.linalg.norm(z))
-    assert first.norms.length < 0.1 * mu
-
-
-def unit(vector: Array) -> Array:
-    return vector / np.linalg.norm(vector)
-
-
-def test_a_first_guess_is_made_on_the_way_of_a_gpu_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    with as_on_a_gpu():
-        test_a_first_guess_leaves_little_of_the_way(3.0, torch.float32, "cpu", monkeypatch)
-
-
-def test_no_first_guess_is_made_where_nothing_leads_or_nearly_all_does() -> None:
-    B = torch.from_numpy(family("flat", 3, 12, 10, 0))
-    full = spectra.look(B, Scale(1.0, "absolute", "nuclear", (12, 10)))
-    assert newton.first_guess(B, full, newton.DEEP, ignore) is None
-    leading = triplets.every(B, 0.0)
-    for mu in (1e-3, 1e3):
-        start = full._replace(penalty=Penalty("nuclear", mu), leading=leading)
-        assert newton.first_guess(B, start, newton.DEEP, ignore) is None

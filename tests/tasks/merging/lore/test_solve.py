@@ -14,7 +14,7 @@ from tasks.merging.lore.converge import GAP_INSTEAD
 from tasks.merging.lore.penalty import Scale
 from tasks.merging.lore.problem import Near, Solution
 from tasks.merging.lore.solve import solve
-from tasks.merging.lore_method import last_place
+from tasks.merging.lore_question import last_place
 from tests.support.lore_checks import DTYPES, as_on_a_gpu, check, matrices, off, on_devices
 from tests.support.lore_curvature_reference import exact
 from tests.support.lore_matrices import SPECTRA, TRAJECTORIES, family, trajectory

@@ -121,18 +121,6 @@ def test_the_same_matrix_gives_the_same_bytes(dtype: torch.dtype, direct: int) -
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-@on_kinds
-@pytest.mark.parametrize("depth", [1.9, 1.1e5])
-def test_all_triplets_of_small_matrices_are_found_in_one_call(kind: str, depth: float) -> None:
-    """By Gram matrices, and far below the largest, where these lose digits."""
-    A = [made(kind, seed, 30, 24) for seed in range(3)]
-    limit = max(sigma[0] for _, sigma in A) / depth
-    found = triplets.every(torch.from_numpy(np.stack([matrix for matrix, _ in A])), limit)
-    for (matrix, sigma), own in zip(A, found, strict=True):
-        assert own.rank == np.sum(sigma > limit)
-        check_triplets(own, matrix, sigma, 1e-9 * sigma[0])
-
-
 @on_devices
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_several_matrices_are_what_each_is_alone(dtype: torch.dtype, device: str) -> None:
