@@ -1,10 +1,10 @@
 """Merging LoRA adapters into one adapter, within the span of their factors: plan and computation."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.devices import cores
 from tasks.engine.leaving import leave
-from tasks.engine.plan import Plan, written_dtype
+from tasks.engine.plan import AT_ONCE, Plan, written_dtype
 from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
 from tasks.merging.deviation import deviation
@@ -25,9 +25,6 @@ from tasks.merging.deviation_sums import describe
 from tasks.merging.low_rank import Products, Span, core_block, factored, rank_rounding, slices_of, span
 from tasks.merging.program import FamilyFinish, Settings, run_program
 from tasks.parameters.merge import MergeParams
-
-AT_ONCE, HELD_AT_ONCE = 16, 2**28
-"""Tensors that are merged together where the method gains by that, at most, and bytes that a thread holds."""
 
 
 @dataclass(frozen=True)
@@ -52,35 +49,15 @@ class AdapterPlan(Plan):
     def _ranks(self, tensor: str) -> list[int]:
         return [adapter.factors[tensor].rank if tensor in adapter.factors else 0 for adapter in self.inputs]
 
-    @cached_property
-    def groups(self) -> list[list[str]]:
-        """Names of changed tensors that are measured and merged together: all, some or each alone."""
-        groups = super().groups
-        if len(groups) > 1 and self.method.cores:
-            return list(_together([name for group in groups for name in group], self._held))
-        return groups
-
     @property
-    def bytes_held(self) -> int:
-        """Estimate of the largest memory in bytes that one thread's arrays take."""
-        return max(sum(sorted(map(self._held, group))[-AT_ONCE:]) for group in self.groups)
+    def together(self) -> frozenset[str]:
+        """All, where the method gains by several at once."""
+        return frozenset(self.shapes) if self.method.cores else frozenset()
 
     def _held(self, name: str) -> int:
         k = sum(self._ranks(name))
         # float64: both bases and the factors they come from, then the cores and the method's work on them
         return 8 * (3 * sum(self.shapes[name]) * k + (len(self.inputs) + 4) * k * k)
-
-
-def _together(names: Sequence[str], held: Callable[[str], int]) -> Iterator[list[str]]:
-    """Yield names in groups of a few that hold little memory together."""
-    group, taken = list[str](), 0
-    for name in names:
-        if group and (len(group) == AT_ONCE or taken + held(name) > HELD_AT_ONCE):
-            yield group
-            group, taken = [], 0
-        group.append(name)
-        taken += held(name)
-    yield group
 
 
 class MergedFactors(NamedTuple):
@@ -133,7 +110,7 @@ def merge_factors(
     """
     shapes = plan.shapes
     # measuring and merging need the same span
-    spans = lru_cache(AT_ONCE * cores())(lambda tensor: span(plan.products(tensor)))
+    spans = lru_cache((AT_ONCE if plan.together else 2) * cores())(lambda tensor: span(plan.products(tensor)))
 
     def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
         own = replace(settings, shapes={name: shapes[name] for name in names})

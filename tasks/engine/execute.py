@@ -130,11 +130,9 @@ class _Merging:
         for name in self._plan.spec:
             if name in started or not self._lacking([name]):
                 continue
-            if name in self._plan.spanned:
-                threads.submit(self._merge_changes, name)
-            elif name in measured_together:
-                started.update(measured_together[name])
-                threads.submit(self._merge, measured_together[name])
+            if name in measured_together:
+                started.update(group := measured_together[name])
+                threads.submit(self._merge_changes if name in self._plan.spanned else self._merge, group)
             else:
                 threads.submit(self._copy, name)
 
@@ -185,20 +183,26 @@ class _Merging:
             finish: FamilyFinish = stop.value
             return finish
 
-    def _merge_changes(self, name: str) -> None:
-        """Merge the changes that adapters make to a tensor of the base, and write base + change."""
-        variants, plan = self._lacking([name]), self._plan
+    def _merge_changes(self, names: Sequence[str]) -> None:
+        """Merge the changes that adapters make to tensors of the base, and write base + change."""
+        variants, plan = self._lacking(names), self._plan
         outputs = [output for _, output in variants]
         try:
-            own = self._alone([settings for settings, _ in variants], [name])
-            [changes] = self._blocks.submit(partial(merge_changes, plan, name), name, [own]).result()
-            pieces = cut(name, plan.spec[name].shape, whole=False, blocks=ADDED)
-            self._blocks.submit(partial(self._write_changed, changes, outputs), name, pieces).result()
-            for output, change in zip(outputs, changes, strict=True):
-                output.complete(name, change.measures)
+            # of finished tensors, too: what comes out may depend, by rounding, on what is solved with it
+            own = self._alone([settings for settings, _ in variants], names)
+            [merge] = self._blocks.submit(partial(merge_changes, plan, names), names[0], [own]).result()
+            for name in names:
+                if not self._lacking([name]):
+                    continue
+                [changes] = self._blocks.submit(merge, name, [name]).result()
+                pieces = cut(name, plan.spec[name].shape, whole=False, blocks=ADDED)
+                self._blocks.submit(partial(self._write_changed, changes, outputs), name, pieces).result()
+                for output, change in zip(outputs, changes, strict=True):
+                    output.complete(name, change.measures)
         except BaseException as error:
-            for output in outputs:
-                output.fail(name, error)
+            for name in names:
+                for output in outputs:
+                    output.fail(name, error)
 
     def _write_changed(
         self, changes: Sequence[MergedChange], outputs: Sequence[Output], piece: Piece

@@ -1,7 +1,7 @@
 """The plan of a merge: inputs, outputs, method, and estimates of bytes and memory."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,9 @@ from tasks.merging.roles import is_embedding
 from tasks.parameters.merge import MergeParams
 
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+AT_ONCE, HELD_AT_ONCE = 16, 2**28
+"""Tensors whose cores are merged together, at most, and bytes that one thread holds of them."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,18 @@ class Plan:
 
     @cached_property
     def groups(self) -> list[list[str]]:
-        """Names of floating tensors that are measured together: each alone, or all."""
+        """Names of floating tensors that are measured together: each alone, all, or a few whose cores are."""
         # the variants share every block, so one that measures the whole model makes all of them wait for it
-        spans_model = any(self.method.spans_model(settings.params) for settings in self.variants)
-        return [list(self.shapes)] if spans_model else [[name] for name in self.shapes]
+        if any(self.method.spans_model(settings.params) for settings in self.variants):
+            return [list(self.shapes)]
+        together = self.together
+        alone = [[name] for name in self.shapes if name not in together]
+        return [*alone, *_few_together([name for name in self.shapes if name in together], self._held)]
+
+    @property
+    def together(self) -> frozenset[str]:
+        """Tensors that are merged within the span of their factors, and several at once."""
+        return self.spanned if self.method.cores else frozenset()
 
     @cached_property
     def spanned(self) -> frozenset[str]:
@@ -87,7 +98,9 @@ class Plan:
     @property
     def bytes_held(self) -> int:
         """Estimate of the largest memory in bytes that one thread's arrays take."""
-        return max(self._held(name) for group in self.groups for name in group) if self.groups else 0
+        together = self.together
+        held = ((sum if group[0] in together else max)(map(self._held, group)) for group in self.groups)
+        return max(held, default=0)
 
     @property
     def bytes_measured(self) -> int:
@@ -138,6 +151,19 @@ class Plan:
         k = sum(source.rank(name) for source in self.changes[name])
         blocks = ADDED * max(BLOCK, columns)
         return 8 * (3 * (rows + columns) * k + (len(self.inputs) + 4) * k * k + ARRAYS * blocks)
+
+
+def _few_together(names: Sequence[str], held: Callable[[str], int]) -> Iterator[list[str]]:
+    """Yield names in groups of a few that hold little memory together."""
+    group, taken = list[str](), 0
+    for name in names:
+        if group and (len(group) == AT_ONCE or taken + held(name) > HELD_AT_ONCE):
+            yield group
+            group, taken = [], 0
+        group.append(name)
+        taken += held(name)
+    if group:
+        yield group
 
 
 ARRAYS = 4

@@ -1,7 +1,7 @@
 """Merging adapters on their base: the changes by their factors, then base + merged change, block by block."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeAlias
 
 from tasks.base.measures import Averaged, FactorMeasures, MethodMeasures, TensorMeasures
 from tasks.checkpoints.numbers import Numbers
@@ -9,8 +9,8 @@ from tasks.engine.plan import Plan
 from tasks.merging.arrays import Array
 from tasks.merging.deviation import deviation
 from tasks.merging.deviation_sums import describe
-from tasks.merging.low_rank import abreast, core_block, factored, rank_rounding, span
-from tasks.merging.program import Settings, run_program
+from tasks.merging.low_rank import Span, abreast, core_block, factored, rank_rounding, span
+from tasks.merging.program import FamilyFinish, Settings, run_program
 
 
 class MergedChange(NamedTuple):
@@ -21,20 +21,35 @@ class MergedChange(NamedTuple):
     measures: TensorMeasures
 
 
-def merge_changes(plan: Plan, name: str, variants: Sequence[Settings]) -> list[MergedChange]:
-    """Merge the changes of one tensor within the span of their factors, once for each variant."""
-    inputs = plan.changes[name]
-    if not any(source.rank(name) for source in inputs):
-        return [_untouched(len(inputs))] * len(variants)
-    joint = span(abreast([source.product(name) for source in inputs]))
-    block = core_block(name, joint)
-    finish = run_program(plan.method.run_on_cores(variants), [name], lambda tensor: block)
-    known, rounding = describe(deviation(block)), rank_rounding(plan.spec[name].dtype)
-    changes = []
+Changing: TypeAlias = Callable[[str], list[MergedChange]]
+"""Merges the changes of one of some tensors, once for each variant."""
+
+
+def merge_changes(plan: Plan, names: Sequence[str], variants: Sequence[Settings]) -> Changing:
+    """Measure the changes of some tensors within the spans of their factors; return what merges each."""
+    inputs = {name: plan.changes[name] for name in names}
+    spans = {
+        name: span(abreast([source.product(name) for source in own]))
+        for name, own in inputs.items()
+        if any(source.rank(name) for source in own)
+    }
+    program = plan.method.run_on_cores(variants)
+    finish = run_program(program, list(spans), lambda name: core_block(name, spans[name]))
+
+    def changes(name: str) -> list[MergedChange]:
+        if name not in spans:
+            return [_untouched(len(inputs[name]))] * len(variants)
+        return list(_changes(plan, name, spans[name], finish))
+
+    return changes
+
+
+def _changes(plan: Plan, name: str, joint: Span, finish: FamilyFinish) -> Iterator[MergedChange]:
+    known = describe(deviation(core_block(name, joint)))
+    rounding = rank_rounding(plan.spec[name].dtype)
     for core, found in finish(core_block(name, joint)):
         left, right = (half.astype(plan.dtype(name)) for half in factored(joint, core, rounding))
-        changes.append(MergedChange((left, right), _measures(len(right), known.norms, known.cosines, found)))
-    return changes
+        yield MergedChange((left, right), _measures(len(right), known.norms, known.cosines, found))
 
 
 def add_changes(base: Array, changes: Sequence[MergedChange], first: int) -> Iterator[Array]:

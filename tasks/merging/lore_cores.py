@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from tasks.merging.block import Block
 from tasks.merging.lore_question import AroundMean, are_identical, is_averaged, question, spread
@@ -10,47 +10,71 @@ from tasks.merging.program import Settings
 from tasks.merging.solving import MatrixProblem, OutOfTime
 
 if TYPE_CHECKING:
+    from tasks.merging.lore.problem import Solution
     from tasks.merging.lore.together import Small
 
 
-def core_demands(
-    block: Block, variants: Sequence[Settings]
-) -> tuple[AroundMean | None, dict[MatrixProblem, "Small"]]:
-    """Return a core's checkpoints around their mean, and what can be solved with others."""
+class Core(NamedTuple):
+    """A core, and what is asked of it."""
+
+    spread: AroundMean | None
+    """None where its checkpoints do not differ, or it cannot be solved with others."""
+    demands: "list[tuple[MatrixProblem, Small] | None]"
+    """One for each variant; None where it is solved alone."""
+
+
+def core_demands(block: Block, variants: Sequence[Settings]) -> Core:
+    """Return what variants ask of a core."""
     from tasks.merging.lore.penalty import Scale
     from tasks.merging.lore.problem import Near
     from tasks.merging.lore.small import FEW_COLUMNS
     from tasks.merging.lore.together import Small
 
     if len(block.thetas) < 3 or max(block.thetas[0].shape) > FEW_COLUMNS or are_identical(block):
-        return None, {}
-    own, problems = spread(block, variants[0]), dict[MatrixProblem, Small]()
+        return Core(None, [None] * len(variants))
+    own, demands = spread(block, variants[0]), list[tuple[MatrixProblem, Small] | None]()
     for settings in variants:
         params = settings.at(block.tensor)
         lore, asked = params.lore, question(block, own, settings, params)
-        if lore.passes or lore.penalty != "nuclear" or is_averaged(block, settings, params):
-            continue
-        if isinstance(asked.goal, Near):
+        usual = not lore.passes and lore.penalty == "nuclear" and not is_averaged(block, settings, params)
+        if usual and isinstance(asked.goal, Near):
             scale = Scale(lore.mu, lore.mu_scale, lore.penalty, own.shape)
-            problems[asked.problem] = Small(own.B, scale, asked.goal)
-    return own, problems
+            demands.append((asked.problem, Small(own.B, scale, asked.goal)))
+        else:
+            demands.append(None)
+    return Core(own, demands)
 
 
-def solve_cores(problems: Mapping[MatrixProblem, "Small"], settings: Settings) -> None:
-    """Solve them together, for whoever asks; what is not solved so is left."""
+def solve_cores(cores: Sequence[Core], variants: Sequence[Settings]) -> "list[dict[MatrixProblem, Solution]]":
+    """Solve what can be solved together, for each variant; variants that ask the same share it.
+
+    Those that ask something else are solved apart: what comes out may depend, by rounding, on what is solved
+    with it, and a variant is to have the bytes that it has alone.
+    """
+    solved: dict[tuple[MatrixProblem, ...], dict[MatrixProblem, Solution]] = {}
+    found = []
+    for i, settings in enumerate(variants):
+        problems = dict(own for core in cores if (own := core.demands[i]))
+        if (asked := tuple(problems)) not in solved:
+            solved[asked] = _solve(problems, settings)
+        found.append(solved[asked])
+    return found
+
+
+def _solve(problems: Mapping[MatrixProblem, "Small"], settings: Settings) -> "dict[MatrixProblem, Solution]":
     from tasks.merging.lore.together import solve_together
 
-    solving, tensors = settings.solving, sorted({key.tensor for key in problems})
     if not problems:
-        return
+        return {}
+    limits = {key.tensor: settings.at(key.tensor).lore.time_limit for key in problems}
     # each will find out that time is over
     with ExitStack() as stack, suppress(OutOfTime):
-        limits = ((tensor, settings.at(tensor).lore.time_limit) for tensor in tensors)
-        watches = [stack.enter_context(solving.watched(*own)) for own in limits]
+        watches = [stack.enter_context(settings.solving.watched(*own)) for own in limits.items()]
 
         def on_pass(number: int) -> None:
             for watch in watches:
                 watch(number)
 
         found = solve_together(list(problems.values()), on_pass)
-        solving.solved.update({key: own for key, own in zip(problems, found, strict=True) if own})
+        return {key: own for key, own in zip(problems, found, strict=True) if own}
+    return {}

@@ -1,7 +1,7 @@
 """LoRE as a method: what is solved, how the task vectors are combined, what was found."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tasks.base.measures import Averaged, LoreMeasures
@@ -47,9 +47,9 @@ def family(variants: Sequence[Settings]) -> FamilyProgram:
 def on_cores(variants: Sequence[Settings]) -> FamilyProgram:
     """Merge the cores of low-rank matrices: alone, calls would take the time."""
     results = yield lambda block: core_demands(block, variants)
-    found = {tensor: own for tensor, [own] in results.items()}
-    solve_cores({key: small for _, own in found.values() for key, small in own.items()}, variants[0])
-    return lambda block: merge_variants(block, variants, found[block.tensor][0])
+    cores = {tensor: own for tensor, [own] in results.items()}
+    solved = solve_cores(list(cores.values()), variants)
+    return lambda block: merge_variants(block, variants, cores[block.tensor].spread, solved)
 
 
 def trim(delta: "Tensor", density: float) -> "Tensor":
@@ -64,11 +64,17 @@ def trim(delta: "Tensor", density: float) -> "Tensor":
 
 
 def merge_variants(
-    block: Block, variants: Sequence[Settings], own: AroundMean | None = None
+    block: Block,
+    variants: Sequence[Settings],
+    own: AroundMean | None = None,
+    solved: "Sequence[Mapping[MatrixProblem, Solution]]" = (),
 ) -> Iterator[Merged]:
-    """Yield the merge of each variant, solving once for all that ask the same; `own` where it is known."""
+    """Yield the merge of each variant, solving once for all that ask the same.
+
+    `own` where it is known; `solved` is what is solved already, by variant.
+    """
     solutions: dict[MatrixProblem, Solution] = {}
-    for settings in variants:
+    for i, settings in enumerate(variants):
         params = settings.at(block.tensor)
         if own is None and are_identical(block):
             yield block.thetas[0], Averaged(identical=True)  # the mean of equals may be rounded
@@ -80,17 +86,19 @@ def merge_variants(
         problem, goal, place = question(block, own, settings, params)
         if problem not in solutions and (known := settings.solving.solved.pop(problem, None)):
             solutions[problem] = known
-        if problem not in solutions:
+        solution = (solved[i].get(problem) if solved else None) or solutions.get(problem)
+        if solution is None:
             try:
                 with settings.solving.watched(block.tensor, params.lore.time_limit) as on_pass:
-                    solutions[problem] = _solve(own, params.lore, goal, settings.steps, on_pass)
+                    solution = _solve(own, params.lore, goal, settings.steps, on_pass)
             except OutOfTime:
                 yield own.as_given(own.mean), Averaged(identical=False, out_of_time=True)
                 continue
-            settings.solving.keep(problem, solutions[problem])
+            solutions[problem] = solution
+            settings.solving.keep(problem, solution)
         # after the last variant nobody needs the deviations: their memory takes its merge
         room = own.B[0] if settings is variants[-1] else None
-        merged, measures = _finish(own, solutions[problem], params, place, room)
+        merged, measures = _finish(own, solution, params, place, room)
         yield own.as_given(merged), measures
 
 

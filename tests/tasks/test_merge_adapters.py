@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
-from tasks.engine import adapters as engine
+from tasks.engine import plan as planned
 from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories
 from tasks.parameters.merge import (
@@ -288,8 +288,8 @@ def test_tensors_merged_together_are_those_merged_one_by_one(
     """In groups of a few, of several shapes, and in groups that memory limits."""
     params, found = MergeParams(method=method), {}
     for at_once, held in ((1, 2**28), (3, 2**28), (16, 2**28), (16, 1)):
-        monkeypatch.setattr(engine, "AT_ONCE", at_once)
-        monkeypatch.setattr(engine, "HELD_AT_ONCE", held)
+        monkeypatch.setattr(planned, "AT_ONCE", at_once)
+        monkeypatch.setattr(planned, "HELD_AT_ONCE", held)
         out = tmp_path / f"{at_once}-{held}"
         report = merge_directories(params, adapter_family[1], out)
         found[at_once, held] = changes(out), report.tensors

@@ -12,8 +12,10 @@ from tasks.base.errors import BadInput
 from tasks.base.measures import Averaged, LoreMeasures
 from tasks.checkpoints.peft.adapted import Adapted
 from tasks.engine import blocks, cut
+from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories, plan_directories, sweep_directories
 from tasks.parameters.merge import LoreParams, MergeParams, TiesParams
+from tests.support.engine_runs import equal, run
 from tests.support.tiny_adapters import double, unloaded, write_adapter, write_llama
 
 SIGMA1 = LoreParams(mu=0.3, mu_scale="sigma1", tolerance=1e-12)
@@ -165,3 +167,39 @@ def _widened(base: Path, directory: Path) -> Path:
     tensors = load_file(base / "model.safetensors")
     save_file({n: t.double() for n, t in tensors.items()}, directory / "model.safetensors", {"format": "pt"})
     return directory
+
+
+@pytest.mark.parametrize("finished", [1, 4])
+def test_a_merge_that_stopped_within_a_group_goes_on_to_the_same_bytes(
+    adapter_family: Family, tmp_path: Path, finished: int
+) -> None:
+    """Tensors that are written are not written again, but solved again beside the others."""
+    base, adapters = adapter_family
+    plan = plan_directories({tmp_path / "out": on(base, LoreParams())}, adapters)
+    assert max(map(len, plan.groups)) > finished
+    undisturbed, measures = run(plan, tmp_path / "undisturbed")
+    seen = set[str]()
+
+    def stop(headway: Headway) -> None:
+        seen.add(headway.last)
+        if len(seen - {""}) == finished:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(plan, tmp_path / "stopped", on_progress=stop)
+    tensors, resumed = run(plan, tmp_path / "stopped")
+    assert equal(tensors, undisturbed)
+    assert resumed == measures
+
+
+def test_variants_of_a_sweep_have_the_bytes_that_they_have_alone(
+    adapter_family: Family, tmp_path: Path
+) -> None:
+    """Also where they ask for different thresholds."""
+    base, adapters = adapter_family
+    variants = {tmp_path / str(mu): on(base, LoreParams(mu=mu)) for mu in (1.05, 2.0)}
+    sweep_directories(variants, adapters)
+    for directory, params in variants.items():
+        merge_directories(params, adapters, tmp_path / "alone" / directory.name)
+        one, other = (root / "model.safetensors" for root in (directory, tmp_path / "alone" / directory.name))
+        assert one.read_bytes() == other.read_bytes()
