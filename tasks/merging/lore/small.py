@@ -163,6 +163,8 @@ def triplets(A: Tensor, pairs: RightPairs, floor: Tensor) -> Triplets:
     spectra, V = pairs
     largest = spectra[..., :1].amax(1, keepdim=True)
     blurred = torch.finfo(A.dtype).eps * largest**2 > SHARP_SQUARES * floor**2
+    if blurred.any():
+        spectra, V = spectra.clone(), V.clone()
     for k in blurred.flatten().nonzero().flatten().tolist():
         _, sigma, Vt = torch.linalg.svd(A[k])
         spectra[k] = torch.nn.functional.pad(sigma, (0, A.shape[3] - sigma.shape[1]))

@@ -1,13 +1,14 @@
 """Solving many small problems together, such as the cores of adapters: each is proven as any other is."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import NamedTuple
 
 import torch
 from torch.nn.functional import pad
 
 from tasks.merging.lore.algebra import ROUNDING, Factors, Norms, Spanned, Tensor, gaussian, inner_each
-from tasks.merging.lore.certificate import Residuals, distance, if_complete, limit, radius, reach
+from tasks.merging.lore.certificate import Residuals, distance, if_complete, limit, met, radius, reach
 from tasks.merging.lore.curvature import Curvature
 from tasks.merging.lore.lanczos import looks
 from tasks.merging.lore.penalty import Deviations, Penalty, Scale, Values, values
@@ -45,8 +46,8 @@ class _Known(NamedTuple):
 def solve_together(problems: Sequence[Small], on_pass: Callable[[int], None]) -> list[Solution | None]:
     """Return what `solve` returns, for the nuclear norm and three checkpoints or more.
 
-    None where that takes more passes than usual, or where the minimiser is hardly unique: `solve` knows more
-    ways. `on_pass` is called before each pass with its number, and may raise.
+    None where that takes more passes than usual: `solve` knows more ways. `on_pass` is called before each
+    pass with its number, and may raise.
     """
     B = _stacked([problem.B for problem in problems])
     pairs = eigenpairs(B)
@@ -65,7 +66,7 @@ def solve_together(problems: Sequence[Small], on_pass: Callable[[int], None]) ->
     steps = passes(B, pairs, mu)
     on_pass(1)
     now = next(steps)
-    for number in range(1, MOST_PASSES):
+    for number in count(1):
         own, length = now.problem, inner_each(now.step, now.step).sqrt()
         near = (now.level == mu[own]) & (length * worth[own] <= goal[own])
         going = torch.ones_like(own, dtype=torch.bool)
@@ -73,10 +74,10 @@ def solve_together(problems: Sequence[Small], on_pass: Callable[[int], None]) ->
         if len(tried):
             which = own[tried]
             found = _proven(now.some(tried), B[which], [known[i] for i in which.tolist()], number)
-            for k, i, (done, solution) in zip(tried.tolist(), which.tolist(), found, strict=True):
-                going[k], solved[i] = not done, solution
+            for k, i, solution in zip(tried.tolist(), which.tolist(), found, strict=True):
+                going[k], solved[i] = solution is None, solution
             worth[which] *= WORTH_NEXT
-        if not going.any():
+        if number == MOST_PASSES or not going.any():
             break
         on_pass(number + 1)
         now = steps.send(going)
@@ -94,21 +95,18 @@ def _look(problem: Small, sigma: Sequence[Values], total: float) -> _Known:
     return _Known(penalty, edge, total, problem.goal.distance, problem.B.shape[1:])
 
 
-def _proven(now: Pass, B: Tensor, known: Sequence[_Known], number: int) -> list[tuple[bool, Solution | None]]:
-    """Tell of every problem whether it is done, and return its solution where it is proven near enough."""
+def _proven(now: Pass, B: Tensor, known: Sequence[_Known], number: int) -> list[Solution | None]:
+    """Return every problem's solution, where it is proven near enough."""
     mu = now.level
     reaches = [reach(CUT, one.penalty.mu, one.goal) for one in known]
     left, complete = _residuals(now, B)
     sharps = _sharps(now, mu, known, reaches, [sum(own.active) for own in left])
-    found: list[tuple[bool, Solution | None]] = []
+    found = []
     for k, (one, sharp, own) in enumerate(zip(known, sharps, left, strict=True)):
-        if sharp is None:
-            found.append((True, None))
-            continue
         here = _iterate(now, k, one, number)
         proof = if_complete(one.total, here, sharp, own)
-        met = complete[k] and proof.error <= one.goal
-        found.append((met, _solution(here, one, proof) if met else None))
+        enough = complete[k] and met(proof, Near(one.goal))
+        found.append(_solution(here, one, proof) if enough else None)
     return found
 
 
@@ -135,19 +133,19 @@ def _residuals(now: Pass, B: Tensor) -> tuple[list[Residuals], list[bool]]:
 
 def _sharps(
     now: Pass, mu: Tensor, known: Sequence[_Known], reaches: Sequence[float], residuals: Sequence[float]
-) -> list[Sharpness | None]:
-    """Return how each fit curves, as sharply as its proof asks; None where the minimiser is hardly unique."""
+) -> list[Sharpness]:
+    """Return how each fit curves, as sharply as its proof asks, or as can be told."""
     N = now.found.sigma.shape[1]
     unit = (mu - mu.new_tensor(reaches)[:, None, None]) * (1 - SLIP)
     rest = (limit(CUT, 1.0) * mu / unit).float()
     found = now.found.above(CUT * mu, unit)
     sizes = (N * inner_each(now.step, now.step).sqrt()).flatten().tolist()
     still = (~(found.sigma > 1).any(-1)).sum(-1).tolist()
-    sharps: list[Sharpness | None] = [
-        still_sharpness(float(count), size, within) if count else None
-        for count, size, within in zip(still, sizes, reaches, strict=True)
+    sharps = [
+        still_sharpness(max(idle, 1.0), size, within)
+        for idle, size, within in zip(still, sizes, reaches, strict=True)
     ]
-    going = [k for k, count in enumerate(still) if not count]
+    going = [k for k, idle in enumerate(still) if not idle]
     if not going:
         return sharps
     curvature = Curvature(
@@ -169,10 +167,8 @@ def _sharps(
             def suffices(sharp: Sharpness, k: int = k) -> bool:
                 return distance(sharp, residuals[k]) <= known[k].goal
 
-            if look.estimate < FLAT:
-                continue
             sharps[k] = at(look.bound)
-            ended = look.exhausted or look.steps >= STEPS
+            ended = look.exhausted or look.steps >= STEPS or look.estimate < FLAT
             if not (ended or suffices(at(look.bound)) or not suffices(at(look.estimate))):
                 kept.append(j)
         if not kept:

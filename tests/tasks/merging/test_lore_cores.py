@@ -100,7 +100,7 @@ def test_what_cannot_be_solved_together_is_solved_alone(asked: MergeParams, N: i
         np.testing.assert_array_equal(found[name][0][0], alone[name][0][0])
 
 
-def test_so_is_a_flat_minimum_beside_others() -> None:
+def test_a_flat_minimum_is_solved_beside_others() -> None:
     given = cores(("drift", "falling"), 4)
     found = merged(on_cores(variants_of(given, params(0.0, mu=0.5, mu_scale="sigma1"))), given)
     assert all(isinstance(own, LoreMeasures) for [(_, own)] in found.values())
