@@ -17,7 +17,7 @@ from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.devices import cores
 from tasks.engine.leaving import leave
-from tasks.engine.plan import AT_ONCE, Plan, written_dtype
+from tasks.engine.plan import AT_ONCE, Plan, held_in_span, written_dtype
 from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
 from tasks.merging.deviation import deviation
@@ -54,10 +54,11 @@ class AdapterPlan(Plan):
         """All, where the method gains by several at once."""
         return frozenset(self.shapes) if self.method.cores else frozenset()
 
-    def _held(self, name: str) -> int:
-        k = sum(self._ranks(name))
-        # float64: both bases and the factors they come from, then the cores and the method's work on them
-        return 8 * (3 * sum(self.shapes[name]) * k + (len(self.inputs) + 4) * k * k)
+    def _held_by(self, group: Sequence[str]) -> int:
+        return (sum if self.together else max)(map(self._held_factors, group))
+
+    def _held_factors(self, name: str) -> int:
+        return held_in_span(sum(self.shapes[name]), self._ranks(name))
 
 
 class MergedFactors(NamedTuple):

@@ -191,12 +191,17 @@ class _Merging:
             # of finished tensors, too: what comes out may depend, by rounding, on what is solved with it
             own = self._alone([settings for settings, _ in variants], names)
             [merge] = self._blocks.submit(partial(merge_changes, plan, names), names[0], [own]).result()
-            for name in names:
-                if not self._lacking([name]):
-                    continue
-                [changes] = self._blocks.submit(merge, name, [name]).result()
+            merging = {
+                name: self._blocks.submit(merge, name, [name]) for name in names if self._lacking([name])
+            }
+            writing = {}
+            for name, running in merging.items():
+                [changes] = running.result()
                 pieces = cut(name, plan.spec[name].shape, whole=False, blocks=ADDED)
-                self._blocks.submit(partial(self._write_changed, changes, outputs), name, pieces).result()
+                write = partial(self._write_changed, changes, outputs)
+                writing[name] = changes, self._blocks.submit(write, name, pieces)
+            for name, (changes, running) in writing.items():
+                running.result()
                 for output, change in zip(outputs, changes, strict=True):
                     output.complete(name, change.measures)
         except BaseException as error:

@@ -65,7 +65,8 @@ class Plan:
             return [list(self.shapes)]
         together = self.together
         alone = [[name] for name in self.shapes if name not in together]
-        return [*alone, *_few_together([name for name in self.shapes if name in together], self._held)]
+        few = [name for name in self.shapes if name in together]
+        return [*alone, *_few_together(few, self._held_factors)]
 
     @property
     def together(self) -> frozenset[str]:
@@ -98,9 +99,7 @@ class Plan:
     @property
     def bytes_held(self) -> int:
         """Estimate of the largest memory in bytes that one thread's arrays take."""
-        together = self.together
-        held = ((sum if group[0] in together else max)(map(self._held, group)) for group in self.groups)
-        return max(held, default=0)
+        return max(map(self._held_by, self.groups), default=0)
 
     @property
     def bytes_measured(self) -> int:
@@ -134,9 +133,12 @@ class Plan:
             return False
         return True
 
+    def _held_by(self, group: Sequence[str]) -> int:
+        if group[0] in self.spanned:  # the factors of all, and blocks of one after the other
+            return sum(map(self._held_factors, group)) + max(map(self._held_added, group))
+        return max(map(self._held, group))
+
     def _held(self, name: str) -> int:
-        if name in self.spanned:
-            return self._held_factors(name)
         _, rows, columns = as_stack(self.spec[name].shape)
         if self.method.whole:
             taken = rows * columns * (20 * len(self.sources) + 48)  # bytes of the decompositions in float64
@@ -146,11 +148,21 @@ class Plan:
         return elements * self.dtype(name)().itemsize * ARRAYS * read
 
     def _held_factors(self, name: str) -> int:
-        """Return bytes of bases, the factors they come from, cores with the method's work, and blocks."""
+        """Return bytes of bases, the factors they come from, and cores with the method's work."""
         _, rows, columns = as_stack(self.spec[name].shape)
-        k = sum(source.rank(name) for source in self.changes[name])
-        blocks = ADDED * max(BLOCK, columns)
-        return 8 * (3 * (rows + columns) * k + (len(self.inputs) + 4) * k * k + ARRAYS * blocks)
+        return held_in_span(rows + columns, [source.rank(name) for source in self.changes[name]])
+
+    def _held_added(self, name: str) -> int:
+        """Return bytes of the blocks to which a change is added."""
+        _, _, columns = as_stack(self.spec[name].shape)
+        return 8 * ARRAYS * ADDED * max(BLOCK, columns)
+
+
+def held_in_span(sides: int, ranks: Sequence[int]) -> int:
+    """Return bytes that merging within the span of low-rank matrices takes, rows + columns = `sides`."""
+    k = sum(ranks)
+    # float64: both bases and the factors they come from, then the cores and the method's work on them
+    return 8 * (3 * sides * k + (len(ranks) + 4) * k * k)
 
 
 def _few_together(names: Sequence[str], held: Callable[[str], int]) -> Iterator[list[str]]:

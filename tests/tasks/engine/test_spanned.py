@@ -203,3 +203,28 @@ def test_variants_of_a_sweep_have_the_bytes_that_they_have_alone(
         merge_directories(params, adapters, tmp_path / "alone" / directory.name)
         one, other = (root / "model.safetensors" for root in (directory, tmp_path / "alone" / directory.name))
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_a_group_holds_the_factors_of_all_and_blocks_of_one(adapter_family: Family, tmp_path: Path) -> None:
+    """Alone, and on a base, where blocks are added to one after the other."""
+    base, adapters = adapter_family
+    alone = plan_directories({tmp_path / "out": MergeParams(method="lore")}, adapters)
+    on_base = plan_directories({tmp_path / "full": on(base, LoreParams())}, adapters)
+    added = 8 * 4 * 4 * 2**18
+    for plan in (alone, on_base):
+        inputs = plan.changes or dict.fromkeys(plan.shapes, alone.inputs)
+        factors = max(
+            sum(
+                24 * sum(plan.shapes[name]) * sum(rank(source, name) for source in inputs[name])
+                for name in group
+            )
+            for group in plan.groups
+            if len(group) > 1
+        )
+        rest = plan.bytes_held - (added if plan is on_base else 0)
+        assert factors < rest < 2 * factors
+
+
+def rank(source: Any, name: str) -> int:
+    found: int = source.factors[name].rank if hasattr(source, "factors") else source.rank(name)
+    return found
