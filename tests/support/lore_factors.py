@@ -44,3 +44,9 @@ def place_of(here: Iterate) -> Array:
     """Return −S/N, where θ_0 is put."""
     place: Array = -np.mean([delta.matrix().double().cpu().numpy() for delta in here.deltas], axis=0)
     return place
+
+
+def double(matrix: torch.Tensor) -> Array:
+    """Return a matrix in float64 numpy, wherever it is."""
+    found: Array = matrix.double().cpu().numpy()
+    return found

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from tasks.base.errors import LorelineError
 from tasks.merging.lore.algebra import Factors, Norms, Spanned
-from tasks.merging.lore.penalty import Penalty
+from tasks.merging.lore.penalty import Penalty, values
 
 GAP_INSTEAD = 1e-4
 """Relative duality gap that has to do where the minimiser is hardly unique, and no distance can be proven."""
@@ -129,3 +129,18 @@ class Solution(NamedTuple):
     """Upper bound on ‖θ_0 − θ_0*‖_F for every minimiser θ_0*; infinite where there is none."""
     solver: str
     """How it was found: symmetric, zero, anchored, tall, newton, dense or passes."""
+
+
+def solution_of(here: Iterate, penalty: Penalty, edge: float, proof: Proof, solver: str) -> Solution:
+    """Return what an iterate is as a solution."""
+    return Solution(
+        here.deltas,
+        [values(part.sigma).tolist() for part in here.leading],
+        penalty,
+        [here.mu] * len(here.deltas),
+        edge,
+        here.passes,
+        proof.gap,
+        proof.error,
+        solver,
+    )

@@ -9,8 +9,8 @@ from tasks.merging.lore.algebra import Tensor, energy, precise
 from tasks.merging.lore.beginning import GRAM_ROUNDING, begin, proven_at_once
 from tasks.merging.lore.certificate import met
 from tasks.merging.lore.converge import follow, proof_of
-from tasks.merging.lore.penalty import Scale, values
-from tasks.merging.lore.problem import GAP_INSTEAD, Converged, Near, Solution, Unproven
+from tasks.merging.lore.penalty import Scale
+from tasks.merging.lore.problem import GAP_INSTEAD, Converged, Near, Solution, Unproven, solution_of
 
 SMALL_COLUMNS = 64
 """Columns up to which float64 costs nothing."""
@@ -106,15 +106,4 @@ def converged(B: Tensor, scale: Scale, tolerance: float | Near, on_pass: Callabl
 
 
 def _solution(found: Converged, solver: str) -> Solution:
-    here, start, proof = found
-    return Solution(
-        here.deltas,
-        [values(part.sigma).tolist() for part in here.leading],
-        start.penalty,
-        [here.mu] * len(here.deltas),
-        start.edge,
-        here.passes,
-        proof.gap,
-        proof.error,
-        solver,
-    )
+    return solution_of(found.here, found.start.penalty, found.start.edge, found.proof, solver)

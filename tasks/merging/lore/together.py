@@ -12,7 +12,7 @@ from tasks.merging.lore.certificate import Residuals, distance, if_complete, lim
 from tasks.merging.lore.curvature import Curvature
 from tasks.merging.lore.lanczos import looks
 from tasks.merging.lore.penalty import Deviations, Penalty, Scale, Values, values
-from tasks.merging.lore.problem import FLAT, Iterate, Near, Proof, Sharpness, Solution
+from tasks.merging.lore.problem import FLAT, Iterate, Near, Proof, Sharpness, Solution, solution_of
 from tasks.merging.lore.small import Pass, eigenpairs, energies, passes
 from tasks.merging.lore.steering import CUT
 from tasks.merging.lore.uniqueness import SLIP, STEPS, pulls, sharpness, still_sharpness
@@ -189,14 +189,5 @@ def _iterate(now: Pass, k: int, known: _Known, number: int) -> Iterate:
 
 def _solution(here: Iterate, known: _Known, proof: Proof) -> Solution:
     m, n = known.shape
-    return Solution(
-        [Factors(U[:m], sigma, V[:n]) for U, sigma, V in here.deltas],
-        [values(part.sigma).tolist() for part in here.leading],
-        known.penalty,
-        [here.mu] * len(here.deltas),
-        known.edge,
-        here.passes,
-        proof.gap,
-        proof.error,
-        "newton",
-    )
+    own = [Factors(U[:m], sigma, V[:n]) for U, sigma, V in here.deltas]
+    return solution_of(here._replace(deltas=own), known.penalty, known.edge, proof, "newton")

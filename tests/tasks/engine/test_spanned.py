@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tasks.checkpoints.peft.adapted import Adapted
 from tasks.engine import blocks, cut
 from tasks.engine.progress import Headway
 from tasks.merge_checkpoints import merge_directories, plan_directories, sweep_directories
+from tasks.merging.lore import together
 from tasks.parameters.merge import LoreParams, MergeParams, TiesParams
 from tests.support.engine_runs import equal, run
 from tests.support.tiny_adapters import double, unloaded, write_adapter, write_llama
@@ -177,8 +179,9 @@ def test_a_merge_that_stopped_within_a_group_goes_on_to_the_same_bytes(
     base, adapters = adapter_family
     plan = plan_directories({tmp_path / "out": on(base, LoreParams())}, adapters)
     assert max(map(len, plan.groups)) > finished
-    undisturbed, measures = run(plan, tmp_path / "undisturbed")
-    seen = set[str]()
+    with mock.patch.object(together, "solve_together", wraps=together.solve_together) as solved:
+        undisturbed, measures = run(plan, tmp_path / "undisturbed")
+    sizes, seen = [len(call.args[0]) for call in solved.call_args_list], set[str]()
 
     def stop(headway: Headway) -> None:
         seen.add(headway.last)
@@ -187,7 +190,13 @@ def test_a_merge_that_stopped_within_a_group_goes_on_to_the_same_bytes(
 
     with pytest.raises(KeyboardInterrupt):
         run(plan, tmp_path / "stopped", on_progress=stop)
-    tensors, resumed = run(plan, tmp_path / "stopped")
+    with mock.patch.object(together, "solve_together", wraps=together.solve_together) as solved:
+        tensors, resumed = run(plan, tmp_path / "stopped")
+    again = [len(call.args[0]) for call in solved.call_args_list]
+    assert again
+    assert (
+        sorted(again) == sorted(sizes)[-len(again) :]
+    )  # whole groups, one with a finished tensor among them
     assert equal(tensors, undisturbed)
     assert resumed == measures
 

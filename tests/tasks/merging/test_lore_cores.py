@@ -100,6 +100,14 @@ def test_what_cannot_be_solved_together_is_solved_alone(asked: MergeParams, N: i
         np.testing.assert_array_equal(found[name][0][0], alone[name][0][0])
 
 
+def test_what_takes_too_many_passes_is_solved_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = cores()
+    monkeypatch.setattr(together, "MOST_PASSES", 1)
+    found, alone = (merged(way(variants_of(given, params())), given) for way in (on_cores, family))
+    for name in given:
+        np.testing.assert_array_equal(found[name][0][0], alone[name][0][0])
+
+
 def test_a_flat_minimum_is_solved_beside_others() -> None:
     given = cores(("drift", "falling"), 4)
     found = merged(on_cores(variants_of(given, params(0.0, mu=0.5, mu_scale="sigma1"))), given)

@@ -14,7 +14,7 @@ from tasks.merging.lore.problem import Near, Proof, Unproven
 from tasks.merging.lore.solve import converged
 from tasks.merging.lore.steering import DEEP
 from tests.support.lore_checks import DTYPES, as_on_a_gpu, ignore, on_devices
-from tests.support.lore_factors import factors, place_of
+from tests.support.lore_factors import double, factors, place_of
 from tests.support.lore_matrices import TRAJECTORIES, edge, family, trajectory
 from tests.support.lore_reference import Array, minimise
 
@@ -128,11 +128,6 @@ def test_the_mean_is_not_returned_where_its_bound_turns_out_too_large(
     scale = Scale(1.05, "auto", "nuclear", B.shape[1:])  # type: ignore[arg-type]
     with pytest.raises(Unproven):
         converged(torch.from_numpy(B), scale, Near(distance), ignore)
-
-
-def double(matrix: torch.Tensor) -> Array:
-    found: Array = matrix.double().cpu().numpy()
-    return found
 
 
 @on_devices

@@ -15,6 +15,7 @@ from tasks.merging.lore.problem import Iterate, Start
 from tasks.merging.lore.steering import CUT, DEEP
 from tests.support.lore_checks import DTYPES, ignore, on_devices
 from tests.support.lore_curvature_reference import exact
+from tests.support.lore_factors import double
 from tests.support.lore_matrices import TRAJECTORIES, family, trajectory
 from tests.support.lore_reference import Array, minimise, noise_edge, svt
 
@@ -26,11 +27,6 @@ def iterates(
     start = spectra.look(given, Scale(mu, "absolute", "nuclear", B.shape[1:]))  # type: ignore[arg-type]
     steps = newton.iterates(given, start, CUT, ignore)
     return [next(steps), *(steps.send(False) for _ in range(count - 1))]
-
-
-def double(matrix: torch.Tensor) -> Array:
-    found: Array = matrix.double().cpu().numpy()
-    return found
 
 
 @on_devices
