@@ -261,7 +261,14 @@ def _lower(Y: Tensor) -> Tensor:
 
 def precise(B: Tensor) -> Tensor:
     """Return deviations in float64, summing to zero in float64 too."""
-    if B.dtype == torch.float64:
-        return B
-    doubled = B.double()  # float32 deviations sum to zero only within float32 rounding: centre again
-    return doubled.sub_(doubled.mean(0))
+    return B if B.dtype == torch.float64 else _centred(B.double())
+
+
+def single(B: Tensor) -> Tensor:
+    """Return deviations in float32, summing to zero as well as that can."""
+    return B if B.dtype == torch.float32 else _centred(B.float())
+
+
+def _centred(B: Tensor) -> Tensor:
+    # what sums to zero in one precision does so in the other only within the rounding of float32
+    return B.sub_(B.mean(0))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 
 from tasks.merging.lore import dense, tall_matrices, two_checkpoints
-from tasks.merging.lore.algebra import Tensor, energy, precise
+from tasks.merging.lore.algebra import Tensor, energy, precise, single
 from tasks.merging.lore.beginning import GRAM_ROUNDING, begin, proven_at_once
 from tasks.merging.lore.certificate import met
 from tasks.merging.lore.converge import follow, proof_of
@@ -89,9 +89,9 @@ def _in_either_precision(
 ) -> Converged:
     """Solve in float32 where that can prove it, else in float64."""
     gap = GAP_INSTEAD if isinstance(tolerance, Near) else tolerance
-    if B.dtype == torch.float32 and B.shape[2] > SMALL_COLUMNS and gap >= LOOSE:
+    if B.shape[2] > SMALL_COLUMNS and gap >= LOOSE:
         try:
-            return converged(B, scale, tolerance, on_pass)
+            return converged(single(B), scale, tolerance, on_pass)
         except Unproven:
             pass
     return converged(precise(B), scale, tolerance, on_pass)
