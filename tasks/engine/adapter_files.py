@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +18,11 @@ from tasks.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_WEIGHTS, SINGLE, si
 from tasks.checkpoints.numbers import Numbers, all_finite, compute_dtype, encode
 from tasks.engine.adapters import AdapterPlan, MergedFactors, factor_names, merge_factors
 from tasks.engine.cut import cut
+from tasks.engine.devices import CPU
+from tasks.engine.estimate import TimeEstimate
 from tasks.engine.memory import keep_freed_pages
 from tasks.engine.progress import Headway, OnProgress, untold
+from tasks.engine.sample import foretell
 from tasks.engine.shards import Shard, Stored, open_shards, write_numbers
 from tasks.merging.block import Block
 from tasks.merging.methods import METHODS, averaging
@@ -35,19 +39,30 @@ def merge_adapters(
     variant. Raises BadInput for NaN and overflow.
     """
     keep_freed_pages()
-    total, solving = len(plan.shapes) * len(plan.variants), Solving()
-    last, done = "", 0
+    solving, expected = Solving(), _each(foretell(plan, [CPU]), len(plan.variants))
+    every = [name for _ in plan.variants for name in plan.shapes]
+    last, rest, begun = "", list(every), time.monotonic()
 
     def tell(names: Sequence[str]) -> None:
-        nonlocal last, done
-        last, done = (names[-1] if names else last), done + len(names)
+        nonlocal last
+        for last in names:
+            rest.remove(last)
+        total, done = len(every), len(every) - len(rest)
+        left = expected.left(every, rest, time.monotonic() - begun) if expected and rest else ""
         written = done * plan.bytes_written // total
-        on_progress(Headway(last, written, plan.bytes_written, done, total, solving.passes))
+        on_progress(Headway(last, written, plan.bytes_written, done, total, solving.passes, left))
 
     with one_thread_each(plan.method.whole):
         settings = [replace(own, solving=solving) for own in plan.variants]
         variants = zip(settings, directories, strict=True)
         return [_write(plan, own, directory, tell) for own, directory in variants]
+
+
+def _each(expected: TimeEstimate | None, variants: int) -> TimeEstimate | None:
+    """Return what each variant takes, of an estimate for all."""
+    return expected and expected._replace(
+        seconds={name: own / variants for name, own in expected.seconds.items()}
+    )
 
 
 def _write(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from tasks.checkpoints.peft.adapter import Adapter
 from tasks.checkpoints.weights import NotFinite
 from tasks.engine.devices import cores
 from tasks.engine.leaving import leave
-from tasks.engine.plan import AT_ONCE, Plan, held_in_span, written_dtype
+from tasks.engine.plan import AT_ONCE, Plan, written_dtype
 from tasks.engine.progress import TELL_EVERY_S
 from tasks.engine.shards import Stored
 from tasks.merging.deviation import deviation
@@ -37,7 +37,7 @@ class AdapterPlan(Plan):
 
     def products(self, tensor: str) -> Products:
         """Return every adapter's factors of one tensor's change; those that leave it alone have rank 0."""
-        (rows, columns), ranks = self.shapes[tensor], self._ranks(tensor)
+        (rows, columns), ranks = self.shapes[tensor], self.ranks(tensor)
         B, A = np.empty((rows, sum(ranks))), np.empty((sum(ranks), columns))
         for adapter, part in zip(self.inputs, slices_of(ranks), strict=True):
             if tensor in adapter.factors:
@@ -46,19 +46,17 @@ class AdapterPlan(Plan):
                 raise NotFinite(adapter.label, tensor)
         return Products(B, A, ranks)
 
-    def _ranks(self, tensor: str) -> list[int]:
-        return [adapter.factors[tensor].rank if tensor in adapter.factors else 0 for adapter in self.inputs]
+    @cached_property
+    def spanned(self) -> frozenset[str]:
+        """All: there is nothing else."""
+        return frozenset(self.shapes)
 
-    @property
-    def together(self) -> frozenset[str]:
-        """All, where the method gains by several at once."""
-        return frozenset(self.shapes) if self.method.cores else frozenset()
+    def ranks(self, name: str) -> list[int]:
+        """Return the rank of every adapter's change of a tensor; 0 where it leaves it alone."""
+        return [adapter.factors[name].rank if name in adapter.factors else 0 for adapter in self.inputs]
 
     def _held_by(self, group: Sequence[str]) -> int:
         return (sum if self.together else max)(map(self._held_factors, group))
-
-    def _held_factors(self, name: str) -> int:
-        return held_in_span(sum(self.shapes[name]), self._ranks(name))
 
 
 class MergedFactors(NamedTuple):
@@ -109,29 +107,29 @@ def merge_factors(
 
     `tell` is called with the names of those that are done, and with none while the next take their time.
     """
-    shapes = plan.shapes
-    # measuring and merging need the same span
-    spans = lru_cache((AT_ONCE if plan.together else 2) * cores())(lambda tensor: span(plan.products(tensor)))
-
-    def merge(names: Sequence[str]) -> dict[str, MergedFactors]:
-        own = replace(settings, shapes={name: shapes[name] for name in names})
-        program = plan.method.run_on_cores([own])
-        finish = run_program(program, names, lambda name: core_block(name, spans(name)))
-        at_most = settings.params.adapter_rank
-        return {name: _merged(name, spans(name), finish, plan.dtypes[name], at_most) for name in names}
-
     merged: dict[str, MergedFactors] = {}
     with ExitStack() as stack:
         pool = ThreadPoolExecutor(cores(), initializer=compute_alone if plan.method.whole else None)
         stack.push(lambda kind, error, trace: leave(pool, error))
         stack.enter_context(settings.solving)
-        for running in [pool.submit(merge, names) for names in plan.groups]:
+        for running in [pool.submit(merge_group, plan, settings, names) for names in plan.groups]:
             while not wait([running], TELL_EVERY_S).done:
                 tell([])
             merged |= (found := running.result())
             for name in found:
                 tell([name])
     return merged
+
+
+def merge_group(plan: AdapterPlan, settings: Settings, names: Sequence[str]) -> dict[str, MergedFactors]:
+    """Merge the changes of tensors that are merged together."""
+    own = replace(settings, shapes={name: plan.shapes[name] for name in names})
+    # measuring and merging need the same span
+    spans = lru_cache(AT_ONCE if plan.together else 2)(lambda name: span(plan.products(name)))
+    program = plan.method.run_on_cores([own])
+    finish = run_program(program, names, lambda name: core_block(name, spans(name)))
+    at_most = settings.params.adapter_rank
+    return {name: _merged(name, spans(name), finish, plan.dtypes[name], at_most) for name in names}
 
 
 def _merged(

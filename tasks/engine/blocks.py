@@ -79,6 +79,10 @@ class Blocks:
         """Submit a function of a block of a tensor that `read` returns, whatever part of it that is."""
         return self._pool.submit(lambda: self._on_device(function, name, read()))
 
+    def call(self, function: Callable[[], Any], name: str) -> Future[Any]:
+        """Submit a function that works on a tensor and takes no block."""
+        return self._pool.submit(_named, name, function)
+
     def submit(self, function: Callable[[Item], Any], name: str, items: Sequence[Item]) -> Future[list[Any]]:
         """Submit a function of each of some items, for a tensor none of whose blocks it needs."""
         return self._work.submit(self._places[name], partial(_named, name, function), items)

@@ -125,6 +125,10 @@ class Plan:
         single = (isinstance(s, SafetensorsModel) and s.tensors[name].dtype != "F64" for s in self.sources)
         return np.float32 if all(single) else np.float64
 
+    def ranks(self, name: str) -> list[int]:
+        """Return the rank of what each input adds to a tensor that is merged by its factors."""
+        return [source.rank(name) for source in self.changes[name]]
+
     def _takes_cores(self) -> bool:
         try:
             for settings in self.variants:
@@ -149,8 +153,8 @@ class Plan:
 
     def _held_factors(self, name: str) -> int:
         """Return bytes of bases, the factors they come from, and cores with the method's work."""
-        _, rows, columns = as_stack(self.spec[name].shape)
-        return held_in_span(rows + columns, [source.rank(name) for source in self.changes[name]])
+        _, rows, columns = as_stack(self.shapes[name])
+        return held_in_span(rows + columns, self.ranks(name))
 
     def _held_added(self, name: str) -> int:
         """Return bytes of the blocks to which a change is added."""

@@ -14,9 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tasks.base.errors import BadInput
+from tasks.engine import adapter_files
 from tasks.engine import plan as planned
+from tasks.engine.estimate import TimeEstimate
 from tasks.engine.progress import Headway
-from tasks.merge_checkpoints import merge_directories
+from tasks.merge_checkpoints import merge_directories, plan_directories, sweep_directories
 from tasks.parameters.merge import (
     EmaParams,
     LawaParams,
@@ -262,6 +264,32 @@ def test_the_same_adapters_give_the_same_bytes_and_a_finished_merge_is_not_done_
         assert len({headway.last for headway in heard if headway.last}) == merged
     for name in ("adapter_model.safetensors", "adapter_config.json", "merge.json"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+@pytest.mark.parametrize("lams", [[0.3], [0.3, 0.5]])
+def test_how_long_the_rest_takes_is_told_until_nothing_is_left(
+    adapter_family: tuple[Path, list[Path]],
+    tmp_path: Path,
+    lams: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a thousand seconds for all variants each tensor of each takes the same."""
+    heard: list[Headway] = []
+    variants = {tmp_path / f"{lam}": MergeParams(method="lore", lam=lam) for lam in lams}
+    names = list(plan_directories(variants, adapter_family[1]).shapes)
+    expected = TimeEstimate(dict.fromkeys(names, 1000 / len(names)), 1)
+    monkeypatch.setattr(adapter_files, "foretell", lambda plan, devices: expected)
+
+    def left(own: TimeEstimate, at_first: list[str], now: list[str], elapsed: float) -> str:
+        return " of ".join(f"{sum(map(own.seconds.__getitem__, names)):.1f}" for names in (now, at_first))
+
+    monkeypatch.setattr(TimeEstimate, "left", left)
+    sweep_directories(variants, adapter_family[1], heard.append)
+    told, total = {headway.tensors: headway.left for headway in heard}, len(lams) * len(names)
+    assert {done: told[done] for done in range(1, total)} == {
+        done: f"{1000 * (1 - done / total):.1f} of 1000.0" for done in range(1, total)
+    }
+    assert told[total] == ""
 
 
 def test_the_command_line_merges_adapters_both_ways(

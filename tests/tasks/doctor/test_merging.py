@@ -79,8 +79,9 @@ def test_a_run_of_adapters_is_planned_as_the_stages_would(tmp_path: Path) -> Non
     (tmp_path / "runs" / "a" / "run").rename(tmp_path / "runs" / "lora")
     (finding,) = look(tmp_path, method="average")
     assert finding.found.startswith("average of runs/lora's newest 3 checkpoints reads ")
-    (finding,) = look(tmp_path, method="lore")  # LoRE solves their cores, whose time nobody needs to know
+    (finding,) = look(tmp_path, method="lore")
     assert finding.level == "ok"
+    assert finding.found.startswith("lore of runs/lora's newest 3 checkpoints takes about ")
     (refused,) = look(tmp_path, method="ties")
     assert (refused.level, refused.remedy) == (
         "problem", "set merge.full to merge these adapters into a full model",

@@ -6,7 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine.estimate import TimeEstimate, duration, nominal
+from tasks.engine.estimate import CORE_SIDE, NOMINAL_S, TimeEstimate, duration, nominal
+from tasks.merge_checkpoints import plan_directories
+from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import params_for, plan_for, write_noise
 
 
@@ -19,6 +21,26 @@ def test_every_matrix_has_its_time_in_proportion_to_its_work(tmp_path: Path) -> 
     assert found.seconds.keys() == shapes.keys() - {"v"}
     unit = found.seconds["a"]
     assert [found.seconds[name] / unit for name in ("b", "stack", "conv")] == pytest.approx([1, 5, 1])
+
+
+def test_adapters_take_their_time_for_bases_and_cores(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path
+) -> None:
+    """Which grow with the square of their ranks together; PEFT writes an embedding beside its factors."""
+    base, adapters = adapter_family
+    alone = nominal(plan_directories({tmp_path / "out": MergeParams(method="lore")}, adapters), ["cpu"])
+    onto = plan_directories({tmp_path / "out": MergeParams(method="lore", base=str(base))}, adapters)
+    on_base = nominal(onto, ["cpu"])
+    assert alone is not None
+    assert on_base is not None
+    assert alone.seconds.keys() >= on_base.seconds.keys() & onto.spanned
+    for name in on_base.seconds.keys() & onto.spanned:
+        k, (rows, columns) = 2 + 3 + 1, onto.shapes[name]
+        cores = 3 * CORE_SIDE * min(k, rows) * min(k, columns)
+        expected = pytest.approx(NOMINAL_S * (k * k * (rows + columns) + cores))
+        assert expected == alone.seconds[name] == on_base.seconds[name]
+    # adapters on a base say of every tensor what they add, of most nothing
+    assert not any(sum(onto.ranks(name)) for name in onto.spanned - on_base.seconds.keys())
 
 
 @given(st.lists(st.floats(0.1, 50), min_size=1, max_size=20), st.integers(1, 8), st.floats(0.3, 3))

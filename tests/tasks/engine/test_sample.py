@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from tasks.checkpoints.weights import open_weights
+from tasks.engine import plan as planned
 from tasks.engine import sample
-from tasks.engine.estimate import nominal
+from tasks.engine.estimate import nominal, work_on
 from tasks.engine.execute import execute
+from tasks.engine.plan import Plan
 from tasks.engine.planning import make_plan
 from tasks.engine.sample import foretell, sampled
+from tasks.merge_checkpoints import plan_directories
 from tasks.merging import lore_method
 from tasks.merging.block import Block
 from tasks.merging.lore_question import AroundMean
@@ -164,3 +167,57 @@ def test_a_short_merge_begins_at_once(tmp_path: Path, monkeypatch: pytest.Monkey
     found = foretell(plan, CPU)
     assert found is not None
     assert found.sampled == 1
+
+
+@pytest.mark.parametrize("onto", [False, True])
+def test_the_time_of_adapters_is_foretold(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, onto: bool
+) -> None:
+    """Of every tensor that they change, among themselves and on their base; and nothing is written."""
+    base, adapters = adapter_family
+    place, before = str(base) if onto else None, sorted(base.parent.rglob("*"))
+    plan = plan_directories({tmp_path / "out": MergeParams(method="lore", base=place)}, adapters)
+    found = sampled(plan, CPU)
+    assert found is not None
+    changed = {name for name in plan.spanned if sum(plan.ranks(name))}
+    assert found.seconds.keys() >= changed > set()
+    assert all(seconds > 0 for seconds in found.seconds.values())
+    assert found.sampled >= len(changed) // 2
+    assert not found.at_least
+    assert sorted(base.parent.rglob("*")) == before
+    assert not (tmp_path / "out").exists()
+    streams = plan_directories({tmp_path / "out": MergeParams(method="average", base=place)}, adapters)
+    assert sampled(streams, CPU) is None
+
+
+@pytest.mark.parametrize("groups_of", [1, 2, 16])
+def test_the_pace_of_some_groups_stands_for_all(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, groups_of: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes 1 µs for a unit of its work, so that all do."""
+    monkeypatch.setattr(planned, "AT_ONCE", groups_of)
+    plan = plan_directories({tmp_path / "out": MergeParams(method="lore")}, adapter_family[1])
+    seen: list[list[str]] = []
+
+    def merge(plan: Plan, blocks: object, solving: object, begun: object, names: list[str]) -> float:
+        seen.append(names)
+        return 1e-6 * sum(work_on(plan, name) for name in names)
+
+    monkeypatch.setattr(sample, "_timed_changes", merge)
+    found = sampled(plan, CPU)
+    assert found is not None
+    assert found.seconds == pytest.approx({name: 1e-6 * work_on(plan, name) for name in plan.shapes})
+    assert all(names in plan.groups for names in seen)
+    assert found.sampled == sum(map(len, seen))
+
+
+def test_of_a_group_that_takes_long_only_some_are_merged(
+    adapter_family: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_directories({tmp_path / "out": MergeParams(method="lore")}, adapter_family[1])
+    [group], guess, seen = plan.groups, nominal(plan, CPU), list[list[str]]()
+    assert guess is not None
+    monkeypatch.setattr(sample, "SAMPLE_S", 1.01 * guess.seconds[group[0]])
+    monkeypatch.setattr(sample, "_timed_changes", lambda *given: seen.append(given[-1]) or 1.0)
+    sampled(plan, CPU)
+    assert seen == [group[:2]]
