@@ -39,7 +39,9 @@ def merge_adapters(
     variant. Raises BadInput for NaN and overflow.
     """
     keep_freed_pages()
-    solving, expected = Solving(), _each(foretell(plan, [CPU]), len(plan.variants))
+    expected = _each(foretell(plan, [CPU]), len(plan.variants))
+    # cores are small: what one variant has solved is kept for the others
+    solving = Solving(expected.solved if expected else None, keeps=len(plan.variants) > 1)
     every = [name for _ in plan.variants for name in plan.shapes]
     last, rest, begun = "", list(every), time.monotonic()
 

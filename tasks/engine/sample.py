@@ -56,7 +56,7 @@ def sampled(plan: Plan, devices: Sequence[str]) -> TimeEstimate | None:
     keep_freed_pages()
     kinds = _kinds(plan, guess.seconds)
     with one_thread_each(True), Blocks(plan, devices) as blocks, _solving(devices) as solving:
-        wait([_warm(plan, blocks, solving, kinds[0])])
+        wait([_warm(plan, blocks, kinds[0])])
         running, begun = dict[_Part, Future[float]](), dict[str, float]()
         for crop in _crops(plan, guess.seconds, kinds):
             solve, read = partial(_timed, plan, solving, begun), partial(read_crop, plan, crop)
@@ -103,9 +103,9 @@ def _kinds(plan: Plan, seconds: Mapping[str, float]) -> list[list[str]]:
     return sorted(by_shape.values(), key=lambda names: -sum(map(seconds.__getitem__, names)))
 
 
-def _warm(plan: Plan, blocks: Blocks, solving: Solving, names: Sequence[str]) -> "Future[Any]":
-    """Start something small, as tensors of one kind are solved."""
-    name = names[0]
+def _warm(plan: Plan, blocks: Blocks, names: Sequence[str]) -> "Future[Any]":
+    """Start something small, as tensors of one kind are solved; nothing of it is kept."""
+    name, solving = names[0], Solving()
     if name in plan.spanned:
         cores = [(i + 1) * np.eye(WARMS_UP) for i in range(len(plan.inputs))]
         core = Block(name, 0, 0, cores, np.zeros_like(cores[0]))

@@ -48,15 +48,15 @@ def core_demands(block: Block, variants: Sequence[Settings]) -> Core:
 def solve_cores(cores: Sequence[Core], variants: Sequence[Settings]) -> "list[dict[MatrixProblem, Solution]]":
     """Solve what can be solved together, for each variant; variants that ask the same share it.
 
-    Those that ask something else are solved apart: what comes out may depend, by rounding, on what is solved
-    with it, and a variant is to have the bytes that it has alone.
+    Those that ask something else are solved apart: a variant is to have the bytes that it has alone.
     """
     solved: dict[tuple[MatrixProblem, ...], dict[MatrixProblem, Solution]] = {}
     found = []
     for i, settings in enumerate(variants):
         problems = dict(own for core in cores if (own := core.demands[i]))
         if (asked := tuple(problems)) not in solved:
-            solved[asked] = _solve(problems, settings)
+            solved[asked] = settings.solving.take(asked) or _solve(problems, settings)
+            settings.solving.keep(asked, solved[asked])
         found.append(solved[asked])
     return found
 

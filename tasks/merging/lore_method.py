@@ -84,7 +84,7 @@ def merge_variants(
             continue
         own = own or spread(block, settings)
         problem, goal, place = question(block, own, settings, params)
-        if problem not in solutions and (known := settings.solving.solved.pop(problem, None)):
+        if problem not in solutions and (known := settings.solving.take(problem)):
             solutions[problem] = known
         solution = (solved[i].get(problem) if solved else None) or solutions.get(problem)
         if solution is None:

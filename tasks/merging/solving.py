@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 
 class MatrixProblem(NamedTuple):
@@ -18,6 +18,10 @@ class MatrixProblem(NamedTuple):
     """Of its deviations: a part of a matrix is another problem."""
     asked: tuple[object, ...]
     """The parameters that decide the solution."""
+
+
+Problem: TypeAlias = MatrixProblem | tuple[MatrixProblem, ...]
+"""One, or several solved together: a solution may depend, by rounding, on what is solved beside it."""
 
 
 class Stopped(Exception):
@@ -34,7 +38,7 @@ class Solving:
     As a context manager, left by an exception, it ends them all at their next pass.
     """
 
-    def __init__(self, solved: Mapping[MatrixProblem, Any] | None = None, keeps: bool = False) -> None:
+    def __init__(self, solved: Mapping[Problem, Any] | None = None, keeps: bool = False) -> None:
         """Begin with what is solved already; `keeps` what is solved from now on, for another merge."""
         self.solved = dict(solved or {})
         self._keeps = keeps
@@ -67,7 +71,11 @@ class Solving:
         finally:
             self._passes.pop(tensor, None)  # gone already where another matrix of a stack has ended
 
-    def keep(self, problem: MatrixProblem, solution: Any) -> None:
+    def take(self, problem: Problem) -> Any:
+        """Return a solution, once unless it is kept; None where there is none."""
+        return self.solved.get(problem) if self._keeps else self.solved.pop(problem, None)
+
+    def keep(self, problem: Problem, solution: Any) -> None:
         """Hear of a solution."""
         if self._keeps:
             self.solved[problem] = solution
