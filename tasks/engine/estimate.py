@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from tasks.engine.cut import as_stack
 from tasks.engine.devices import threads_for
 from tasks.engine.plan import Plan
-from tasks.merging.solving import Problem
+from tasks.merging.solving import ProblemKey
 
 NOMINAL_S = 0.25e-9
 """Seconds for rows × columns × min(rows, columns) of one checkpoint on one core: what LoRE takes on most
@@ -28,7 +28,7 @@ class TimeEstimate(NamedTuple):
     """Matrices that were solved for this."""
     at_least: bool = False
     """Whether some of them did not end in time."""
-    solved: Mapping[Problem, Any] = {}
+    solved: Mapping[ProblemKey, Any] = {}
     """What the merge need not solve again."""
 
     @property

@@ -20,7 +20,7 @@ class MatrixProblem(NamedTuple):
     """The parameters that decide the solution."""
 
 
-Problem: TypeAlias = MatrixProblem | tuple[MatrixProblem, ...]
+ProblemKey: TypeAlias = MatrixProblem | tuple[MatrixProblem, ...]
 """One, or several solved together: a solution may depend, by rounding, on what is solved beside it."""
 
 
@@ -38,7 +38,7 @@ class Solving:
     As a context manager, left by an exception, it ends them all at their next pass.
     """
 
-    def __init__(self, solved: Mapping[Problem, Any] | None = None, keeps: bool = False) -> None:
+    def __init__(self, solved: Mapping[ProblemKey, Any] | None = None, keeps: bool = False) -> None:
         """Begin with what is solved already; `keeps` what is solved from now on, for another merge."""
         self.solved = dict(solved or {})
         self._keeps = keeps
@@ -71,11 +71,11 @@ class Solving:
         finally:
             self._passes.pop(tensor, None)  # gone already where another matrix of a stack has ended
 
-    def take(self, problem: Problem) -> Any:
+    def take(self, problem: ProblemKey) -> Any:
         """Return a solution, once unless it is kept; None where there is none."""
         return self.solved.get(problem) if self._keeps else self.solved.pop(problem, None)
 
-    def keep(self, problem: Problem, solution: Any) -> None:
+    def keep(self, problem: ProblemKey, solution: Any) -> None:
         """Hear of a solution."""
         if self._keeps:
             self.solved[problem] = solution
