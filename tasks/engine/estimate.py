@@ -14,6 +14,8 @@ matrices that were measured."""
 CORE_SIDE = 12_000
 """What stands for the smaller side of a core, k × k: of these much is active, and calls take time, so that
 LoRE took 2 to 4 µs · N · k² for k from 48 to 768."""
+BEGINS_S = 1.5
+"""Seconds before anything is solved, most of them for loading torch."""
 MERGED_S = 10.0
 """Seconds of merging that say as much as what was foretold."""
 
@@ -33,11 +35,11 @@ class TimeEstimate(NamedTuple):
 
     @property
     def total(self) -> float:
-        """Seconds of the whole merge."""
+        """Seconds of the whole merge, once it has begun."""
         return sum(self.seconds.values()) / self.threads
 
     def __str__(self) -> str:
-        return f"{'at least' if self.at_least else 'about'} {duration(self.total)}"
+        return f"{'at least' if self.at_least else 'about'} {duration(BEGINS_S + self.total)}"
 
     def left(self, at_first: Iterable[str], now: Iterable[str], elapsed: float) -> str:
         """Say how long the tensors that lack `now` still take, of those that lacked `elapsed` seconds ago."""

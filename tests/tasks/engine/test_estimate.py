@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.engine.estimate import CORE_SIDE, NOMINAL_S, TimeEstimate, duration, nominal
+from tasks.engine.estimate import BEGINS_S, CORE_SIDE, NOMINAL_S, TimeEstimate, duration, nominal
 from tasks.merge_checkpoints import plan_directories
 from tasks.parameters.merge import MergeParams
 from tests.support.engine_runs import params_for, plan_for, write_noise
@@ -65,5 +65,6 @@ def test_times_are_said_as_people_say_them(seconds: float, text: str) -> None:
 
 def test_what_is_left_is_said_in_words() -> None:
     expected = TimeEstimate({"a": 40.0, "b": 80.0}, 2, 1, at_least=True)
+    assert str(expected) == f"at least {duration(BEGINS_S + 60)}"
     assert expected.left(["a", "b"], ["a", "b"], 0.0) == "at least 60 s left"
     assert expected.left(["a", "b"], ["b"], 200.0) == f"about {duration(40 * (90 + 200) / (90 + 20))} left"
