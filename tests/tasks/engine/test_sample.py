@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -64,30 +63,6 @@ def test_the_work_of_a_crop_stands_for_the_whole(tmp_path: Path, monkeypatch: py
     assert found is not None
     assert seen == [(40, 20), (40, 20)]
     assert found.seconds == pytest.approx({"a": 8.0, "b": 8.0})
-
-
-def test_a_crop_is_spread_over_the_matrix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[np.ndarray] = []
-    monkeypatch.setattr(
-        sample, "_timed", lambda plan, solving, begun, block: seen.append(block.thetas) or 1.0
-    )
-    rows, columns = 320, 60
-    index = torch.arange(rows * columns, dtype=torch.float32).reshape(rows, columns)
-    plan = plan_for(params_for("lore"), write_all(tmp_path, [{"a": index + i} for i in range(4)]))
-    guess = nominal(plan, CPU)
-    assert guess is not None
-    monkeypatch.setattr(sample, "SAMPLE_S", guess.seconds["a"] / 8)
-    sampled(plan, CPU)
-    (thetas,) = seen
-    assert thetas.shape == (3, 160, 30)
-    for i, theta in enumerate(thetas, 1):
-        places = theta - i
-        row, column = places // columns, places % columns
-        assert (row == row[:, :1]).all()
-        assert (column == column[:1]).all()
-        assert (np.diff(row[:, 0]) > 0).all()
-        assert (np.diff(column[0]) > 0).all()
-        assert (row[0, 0], row[-1, 0], column[0, 0], column[0, -1]) == (0, rows - 1, 0, columns - 1)
 
 
 def test_what_does_not_end_in_time_is_at_least_that_long(
