@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
@@ -31,6 +32,22 @@ MATRICES = 32
 """As of 16 layers' queries and values."""
 MODULES = [f"model.layers.{i // 2}.self_attn.{'qv'[i % 2]}_proj" for i in range(MATRICES)]
 GOAL, BASE_GOAL = 2.0, 1.5
+
+
+class Kind(NamedTuple):
+    """What adapters are like."""
+
+    rank: int
+    drifts: bool
+    """As those of one run; else they have nothing in common."""
+
+    def __str__(self) -> str:
+        return f"rank {self.rank}, {'a drift' if self.drifts else 'nothing in common'}"
+
+
+KINDS = (Kind(RANK, drifts=False), Kind(RANK, drifts=True), Kind(4 * RANK, drifts=True))
+APART = 0.3
+"""Of the noise, in units of what they share."""
 METHODS = {"lore": ("merge.method=lore", "merge.lore.mu=1.05"), "average": ("merge.method=average",)}
 """The average costs what LoRE costs beside its solution: bases, cores and factors."""
 
@@ -38,9 +55,12 @@ METHODS = {"lore": ("merge.method=lore", "merge.lore.mu=1.05"), "average": ("mer
 def adapters(root: Path, side: int, runs: int) -> str:
     """Measure computing, with the factors in memory, against reading the inputs and writing the merge to the disk."""
     keep_freed_pages()  # as merge_adapters does
-    with tempfile.TemporaryDirectory(dir=root) as scratch:
-        inputs = _write_inputs(Path(scratch), side)
-        rows = [_row(name, _plan(name, inputs), Path(scratch), side, runs) for name in METHODS]
+    rows = []
+    for kind in KINDS:
+        with tempfile.TemporaryDirectory(dir=root) as scratch:
+            inputs = _write_inputs(Path(scratch), side, kind)
+            matrices = f"{MATRICES} of {side}², {kind}"
+            rows += [_row(name, matrices, _plan(name, inputs), Path(scratch), runs) for name in METHODS]
     return table(
         ["method", "matrices", "computing s", "reading s", "writing s", "ratio", "goal", "met"], rows
     )
@@ -49,7 +69,7 @@ def adapters(root: Path, side: int, runs: int) -> str:
 def adapters_on_base(root: Path, side: int, runs: int) -> str:
     """Measure whole merges onto a bf16 base, against those without it and a copy of the base."""
     with tempfile.TemporaryDirectory(dir=root) as scratch:
-        inputs, base = _write_inputs(Path(scratch), side), _base(Path(scratch) / "base", side)
+        inputs, base = _write_inputs(Path(scratch), side, KINDS[0]), _base(Path(scratch) / "base", side)
         settings = [word for setting in METHODS["lore"] for word in ("--set", setting)]
         merge = [*LORELINE, "merge", *map(str, inputs), *settings, "--out"]
         copy = f"cat '{base / SINGLE}' > /dev/null; cat '{base / SINGLE}' > \"$0\"; sync \"$0\""
@@ -67,11 +87,11 @@ def adapters_on_base(root: Path, side: int, runs: int) -> str:
     return table(["matrices", *(f"{name} CPU s" for name in usages), "ratio", "goal", "met"], [row])
 
 
-def _row(name: str, plan: AdapterPlan, scratch: Path, side: int, runs: int) -> list[str]:
+def _row(name: str, matrices: str, plan: AdapterPlan, scratch: Path, runs: int) -> list[str]:
     turns = [_turn(plan, scratch) for _ in range(runs)]
     columns = [median(column) for column in zip(*turns, strict=True)]
     share = median(own / (read + write) for own, read, write in turns)
-    return [name, f"{MATRICES} of {side}², rank {RANK}", *digits(2, *columns), *judged(share, "≤", GOAL)]
+    return [name, matrices, *digits(2, *columns), *judged(share, "≤", GOAL)]
 
 
 def _turn(plan: AdapterPlan, scratch: Path) -> tuple[float, float, float]:
@@ -99,8 +119,8 @@ def _write(halves: Mapping[str, np.ndarray], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _write_inputs(scratch: Path, side: int) -> list[Path]:
-    return [_adapter(scratch / f"checkpoint-{k}", k, side) for k in range(1, COUNT + 1)]
+def _write_inputs(scratch: Path, side: int, kind: Kind) -> list[Path]:
+    return [_adapter(scratch / f"checkpoint-{k}", k, side, kind) for k in range(1, COUNT + 1)]
 
 
 def _plan(method: str, directories: Sequence[Path]) -> AdapterPlan:
@@ -118,16 +138,23 @@ def _base(directory: Path, side: int) -> Path:
     return directory
 
 
-def _adapter(directory: Path, seed: int, side: int) -> Path:
-    """Write float32 factors as PEFT does."""
+def _adapter(directory: Path, k: int, side: int, kind: Kind) -> Path:
+    """Write float32 factors as PEFT does: of a drift B grows with the checkpoint and A stays, but for noise."""
     directory.mkdir()
-    random = torch.Generator().manual_seed(seed)
-    tensors = {
-        f"{PREFIX}{name}.lora_{half}.weight": torch.randn(shape, generator=random).numpy()
-        for name in MODULES
-        for half, shape in (("A", (RANK, side)), ("B", (side, RANK)))
-    }
+    shared, own = (torch.Generator().manual_seed(seed) for seed in (0, k))
+    tensors = {}
+    for name in MODULES:
+        for half, shape, grown in (("A", (kind.rank, side), 1.0), ("B", (side, kind.rank), k / COUNT)):
+            factor = torch.randn(shape, generator=own)
+            if kind.drifts:
+                factor = grown * torch.randn(shape, generator=shared) + APART * factor
+            tensors[f"{PREFIX}{name}.lora_{half}.weight"] = factor.numpy()
     save_file(tensors, directory / ADAPTER_WEIGHTS)
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": ["q_proj", "v_proj"]}
+    config = {
+        "peft_type": "LORA",
+        "r": kind.rank,
+        "lora_alpha": kind.rank,
+        "target_modules": ["q_proj", "v_proj"],
+    }
     (directory / "adapter_config.json").write_text(json.dumps(config))
     return directory
